@@ -1,0 +1,41 @@
+"""The closed vocabulary of the curves, for torch.
+
+Curves call these names, arithmetic and comparisons, and nothing else, so that one source can also be traced
+and printed for other executors. Every curve begins with `logistic`; none ever writes `1 - p` or adds an eps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, log1p
+from torch import where as select
+from torch.nn.functional import logsigmoid
+
+__all__ = ["log1p", "logistic", "maximum", "power", "select"]
+
+_LARGEST_PRODUCT = 8
+
+
+def logistic(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """p, 1 - p, -log p and -log(1 - p) for p = sigmoid(z), each exact to rounding for every finite z."""
+    return torch.sigmoid(z), torch.sigmoid(-z), -logsigmoid(z), -logsigmoid(-z)
+
+
+def maximum(x: Tensor, floor: float) -> Tensor:
+    """The larger of x and a number; NaN stays NaN."""
+    return x.clamp_min(floor)
+
+
+def power(x: Tensor, gamma: float) -> Tensor | float:
+    """x to the power gamma for x in [0, 1]; 0^0 is 1, and the result is finite for every gamma > -1.
+
+    Small whole exponents are products; otherwise the base is kept at or above the smallest normal number,
+    so that r^(gamma - 1) stays finite at r = 0.
+    """
+    if gamma == 0:
+        return 1.0
+    if gamma != int(gamma) or not 0 < gamma <= _LARGEST_PRODUCT:
+        return x.clamp_min(torch.finfo(x.dtype).tiny) ** gamma
+    exponent = int(gamma)
+    half = power(x * x, exponent // 2)
+    return half * x if exponent % 2 else half
