@@ -96,7 +96,7 @@ def test_official_vectors(shared: Path) -> None:
     for case in cases:
         z = torch.tensor(case["logits"], dtype=torch.float64, requires_grad=True)
         value = multilabel_loss(z, torch.tensor(case["targets"]), vector_loss(case), reduction="sum")
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         expected_value = torch.tensor(case["loss"], dtype=torch.float64).sum()
         torch.testing.assert_close(value.detach(), expected_value, rtol=0, atol=1e-9, msg=str(case["kwargs"]))
         expected_grad = torch.tensor(case["grad_of_sum"], dtype=torch.float64)

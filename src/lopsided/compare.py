@@ -1,0 +1,74 @@
+"""The main job: train every loss on the same data, and tell which wins and whether the difference is real."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from lopsided.config import BUILT_IN, CompareConfig
+from lopsided.data import Splits
+from lopsided.data.text_files import Columns, read_splits
+from lopsided.errors import UserError
+from lopsided.evaluation.metrics import best_threshold
+from lopsided.losses import decision_threshold, parse
+from lopsided.models import Task, make_task
+from lopsided.models.task import Budget
+from lopsided.progress import Progress
+from lopsided.results import summarize
+from lopsided.run_folder import Run, RunFolder
+from lopsided.training.fit import fit, predict
+
+
+def load(config: CompareConfig) -> Splits:
+    """Read or make the data that the configuration names."""
+    if config.data == BUILT_IN:
+        from lopsided.data.digits_grid import digits_grid
+
+        splits = digits_grid(config.images, config.images // 6, config.images // 3, config.data_seed)
+    else:
+        columns = Columns(config.text_column, config.label_column, config.separator)
+        paths = {name: config.files().get(name) for name in ("valid", "test")}
+        splits = read_splits(config.files()["data"], **paths, columns=columns, seed=config.data_seed)
+    return splits.hide_positives(config.missing, config.data_seed) if config.missing else splits
+
+
+def budget_of(config: CompareConfig, task: Task) -> Budget:
+    """The task's default budget, with what the configuration says instead."""
+    given = {name: getattr(config, name) for name in ("epochs", "batch_size", "learning_rate")}
+    return Budget(**asdict(task.default_budget) | {name: value for name, value in given.items() if value is not None})
+
+
+def compare(folder: RunFolder, progress: Progress) -> None:
+    """Train what is not trained yet, then write metrics.csv and results.json. Raises UserError for bad data."""
+    config = folder.config
+    splits = load(config)
+    task = make_task(splits)
+    budget = budget_of(config, task)
+    progress.plan(len(config.losses) * config.seeds, budget.epochs)
+    runs: list[Run] = []
+    for seed in range(config.seeds):
+        for loss in config.losses:
+            progress.begin(loss, seed)
+            finished = folder.load(loss, seed)
+            run = finished or _train(task, budget, loss, seed, progress)
+            if not finished:
+                folder.save(run)
+            progress.end(run, resumed=finished is not None)
+            runs.append(run)
+            folder.write_metrics(runs)
+    folder.write_results(summarize(config, splits, budget, runs, progress))
+
+
+def _train(task: Task, budget: Budget, spec: str, seed: int, progress: Progress) -> Run:
+    loss = parse(spec)
+    try:
+        model, history = fit(task, loss, budget, seed, progress.epoch)
+    except UserError as error:
+        raise UserError(f"{spec}, seed {seed}: {error}") from None
+    return Run(
+        loss=spec,
+        seed=seed,
+        history=history,
+        own_threshold=decision_threshold(loss),
+        tuned_threshold=best_threshold(predict(model, task.valid), task.valid.targets),
+        scores=predict(model, task.test),
+    )

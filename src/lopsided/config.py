@@ -1,0 +1,93 @@
+"""What was asked: the settings of a comparison, checked, and stored with its results."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lopsided.errors import UserError
+from lopsided.evaluation.summary import METRICS
+from lopsided.losses import parse
+
+BUILT_IN = "digits-grid"
+
+
+class CompareConfig(BaseModel):
+    """The settings of `lopsided compare`; None stands for the default of the model that the data call for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = BUILT_IN
+    valid: str | None = None
+    test: str | None = None
+    text_column: str = "text"
+    label_column: str = "labels"
+    separator: str = Field(",", min_length=1)
+    images: int = Field(6000, ge=1)
+    missing: float = Field(0.0, ge=0, lt=1)
+    data_seed: int = Field(0, ge=0)
+    losses: tuple[str, ...] = Field(("bce", "focal", "asl", "apl", "zlpr"), min_length=2)
+    baseline: str = ""
+    metric: str = "map"
+    seeds: int = Field(3, ge=1, le=1000)
+    epochs: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+    @field_validator("losses")
+    @classmethod
+    def _known_losses(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
+        for spec in losses:
+            parse(spec)
+        if len(set(losses)) < len(losses):
+            raise ValueError(f"the same loss twice in {', '.join(losses)}")
+        return losses
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, metric: str) -> str:
+        if metric not in METRICS:
+            near = difflib.get_close_matches(metric, METRICS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown metric {metric!r}: {hint}known are {', '.join(METRICS)}")
+        return metric
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_baseline(cls, values: dict[str, Any]) -> dict[str, Any]:
+        losses = values.get("losses") or cls.model_fields["losses"].default
+        return {"baseline": "bce" if "bce" in losses else losses[0]} | values
+
+    @model_validator(mode="after")
+    def _baseline_is_compared(self) -> CompareConfig:
+        if self.baseline not in self.losses:
+            raise ValueError(f"the baseline {self.baseline!r} is not among the losses {', '.join(self.losses)}")
+        return self
+
+    def files(self) -> dict[str, Path]:
+        """The data files that were named, by option."""
+        named = {"data": None if self.data == BUILT_IN else self.data, "valid": self.valid, "test": self.test}
+        return {option: Path(path) for option, path in named.items() if path is not None}
+
+
+def make_config(**settings: Any) -> CompareConfig:
+    """A CompareConfig, or a UserError that names the first bad setting in one line. None means not given."""
+    try:
+        return CompareConfig(**{name: value for name, value in settings.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message = str(first["msg"]).removeprefix("Value error, ")
+        option = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
+        raise UserError(f"{option}{message}") from None
+
+
+def fingerprint(config: CompareConfig) -> dict[str, str]:
+    """SHA-256 of every data file, so that a run is not continued on other data."""
+    try:
+        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in config.files().items()}
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from None

@@ -1,0 +1,28 @@
+"""A picture of samples with their labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from lopsided.data.dataset import MultiLabelData
+from lopsided.files import write_atomically
+
+_ROWS, _COLUMNS = 3, 4
+
+
+def save_preview(data: MultiLabelData, path: Path) -> None:
+    """Write a PNG of the first twelve images, each under its labels."""
+    with mpl.rc_context({"font.size": 7}):
+        figure = Figure(figsize=(9, 8.5), layout="constrained")
+        axes = figure.subplots(_ROWS, _COLUMNS).flat
+        for image, targets, axis in zip(data.inputs, data.targets, axes, strict=False):
+            axis.imshow(image.squeeze(0), cmap="gray_r", vmin=0, vmax=255)
+            names = [label for label, positive in zip(data.labels, targets, strict=True) if positive]
+            lines = [", ".join(names[start : start + 2]) for start in range(0, len(names), 2)]
+            axis.set_title("\n".join(lines) or "(no label)", fontsize=7)
+        for axis in figure.axes:
+            axis.set(xticks=[], yticks=[])
+        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))

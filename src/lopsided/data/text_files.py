@@ -1,0 +1,152 @@
+"""Texts with labels from JSON lines and from CSV."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lopsided.data.dataset import MultiLabelData, Splits
+from lopsided.data.split import stratified_split
+from lopsided.errors import UserError
+
+SUFFIXES = {".jsonl": None, ".csv": ",", ".tsv": "\t"}  # file ending -> column delimiter
+_SMALLEST_SPLIT = 10  # rows in a file that is to be split
+
+Row = tuple[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a row keeps its text and its labels."""
+
+    text: str = "text"
+    labels: str = "labels"
+    separator: str = ","  # between the labels of a CSV cell
+
+
+def read_splits(
+    train: Path, valid: Path | None = None, test: Path | None = None, columns: Columns | None = None, seed: int = 0
+) -> Splits:
+    """Read the files and split off what is missing: 20 % each of the training file, by iterative stratification.
+
+    The labels are those of all files together, sorted. Raises UserError for anything a user got wrong.
+    """
+    columns = columns or Columns()
+    files = {name: path for name, path in (("train", train), ("valid", valid), ("test", test)) if path is not None}
+    rows = {name: read_rows(path, columns) for name, path in files.items()}
+    labels = tuple(sorted({label for part in rows.values() for _, names in part for label in names}))
+    if len(labels) < 2:
+        found = f"only the label {labels[0]!r}" if labels else "no labels at all"
+        raise UserError(f"{train}: found {found}; a multi-label problem needs at least two different labels")
+    parts = {name: _encode(part, labels) for name, part in rows.items()}
+    missing = [name for name in ("valid", "test") if name not in parts]
+    if missing:
+        whole = parts["train"]
+        if len(whole) < _SMALLEST_SPLIT:
+            raise UserError(
+                f"{train}: {len(whole)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
+                "or separate files with --valid and --test"
+            )
+        fractions = (1 - 0.2 * len(missing), *[0.2] * len(missing))
+        chosen = stratified_split(whole.targets, fractions, seed)
+        parts |= {name: whole[part] for name, part in zip(("train", *missing), chosen, strict=True)}
+    if not parts["train"].targets.any():
+        raise UserError(f"{train}: no labels at all in the training rows")
+    return Splits(**parts)
+
+
+def read_rows(path: Path, columns: Columns) -> list[Row]:
+    """All rows of a file as (text, labels)."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: cannot tell its format; name it {', '.join(SUFFIXES)}")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            delimiter = SUFFIXES[path.suffix]
+            rows = list(_json_rows(file, columns) if delimiter is None else _csv_rows(file, columns, delimiter))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except _RowError as error:
+        raise UserError(f"{path}{error}") from None
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    return rows
+
+
+class _RowError(Exception):
+    def __init__(self, line: int, problem: str) -> None:
+        super().__init__(f", line {line}: {problem}")
+
+
+def _json_rows(lines: Iterator[str], columns: Columns) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise _RowError(number, f"not JSON: {error.msg} at column {error.colno}") from None
+        except RecursionError:
+            raise _RowError(number, "not a row: nested too deeply") from None
+        if not isinstance(record, dict):
+            raise _RowError(number, f"expected an object such as {_example(columns)}, got {line.strip()[:40]}")
+        for column in (columns.text, columns.labels):
+            if column not in record:
+                raise _RowError(number, _unknown_column(column, list(record)))
+        text, labels = record[columns.text], record[columns.labels]
+        if not isinstance(text, str):
+            raise _RowError(number, f"{columns.text!r} must be a string, got {json.dumps(text)[:40]}")
+        if not isinstance(labels, list) or not all(_is_label(label) for label in labels):
+            raise _RowError(number, f"{columns.labels!r} must be a list of names, got {json.dumps(labels)[:40]}")
+        yield text, [str(label) for label in labels]
+
+
+def _is_label(label: Any) -> bool:
+    return isinstance(label, str | int) and not isinstance(label, bool) and label != ""
+
+
+def _csv_rows(lines: Iterator[str], columns: Columns, delimiter: str) -> Iterator[Row]:
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        for column in (columns.text, columns.labels):
+            if column not in header:
+                raise _RowError(1, _unknown_column(column, header))
+        text, labels = header.index(columns.text), header.index(columns.labels)
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise _RowError(reader.line_num, f"{len(row)} columns, but the header has {len(header)}")
+            names = [name.strip() for name in row[labels].split(columns.separator)]
+            yield row[text], [name for name in names if name]
+    except csv.Error as error:
+        raise _RowError(reader.line_num, str(error)) from None
+
+
+def _unknown_column(column: str, present: list[str]) -> str:
+    near = difflib.get_close_matches(column, present, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no column {column!r} among {', '.join(map(repr, present))}{hint} (see --text-column, --label-column)"
+
+
+def _example(columns: Columns) -> str:
+    return json.dumps({columns.text: "...", columns.labels: ["..."]})
+
+
+def _encode(rows: list[Row], labels: tuple[str, ...]) -> MultiLabelData:
+    number = {label: index for index, label in enumerate(labels)}
+    targets = torch.zeros(len(rows), len(labels), dtype=torch.bool)
+    for row, (_, names) in enumerate(rows):
+        targets[row, [number[name] for name in names]] = True
+    return MultiLabelData(tuple(text for text, _ in rows), targets, labels)

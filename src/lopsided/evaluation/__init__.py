@@ -1,0 +1,1 @@
+"""From scores to numbers: metrics, decisions, and whether a difference is real."""

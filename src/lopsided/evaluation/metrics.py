@@ -1,0 +1,127 @@
+"""Metrics of a multi-label classifier, each with optional row weights so that a bootstrap can re-weigh the rows.
+
+Everywhere: scores (N, L) float, targets and decisions (N, L) bool, weights (N,) >= 0 or None for ones. Labels
+without a positive among the weighted rows have no average precision, recall or F1: they are NaN per label and left
+out of macro averages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Average precision of every label, with the sorting done once and for all weights.
+
+    AP = sum over positives of weight * precision at that score, divided by the weight of the positives, where rows
+    of equal score enter together: scikit-learn's definition.
+    """
+
+    order: Tensor  # (L, N) rows by falling score
+    positive: Tensor  # (P,) places of the positives in the flattened order, label by label
+    label: Tensor  # (P,) the label of each
+    tie_end: Tensor  # (P,) place where the tie that each is in ends
+    tie_end_positive: Tensor  # (P,) the same, counted in positives
+
+    @classmethod
+    def of(cls, scores: Tensor, targets: Tensor) -> Ranking:
+        labels, rows = scores.shape[1], scores.shape[0]
+        sorted_scores, order = scores.T.sort(dim=1, descending=True)
+        place = torch.arange(rows).expand(labels, rows)
+        last = torch.ones(labels, rows, dtype=torch.bool)
+        last[:, :-1] = sorted_scores[:, :-1] != sorted_scores[:, 1:]
+        end = torch.where(last, place, rows).flip(1).cummin(1).values.flip(1)
+        hits = targets.T.gather(1, order)
+        label, column = hits.nonzero(as_tuple=True)
+        end_column = end[label, column]
+        positives_before = hits.flatten().cumsum(0)
+        return cls(
+            order,
+            positive=label * rows + column,
+            label=label,
+            tie_end=label * rows + end_column,
+            tie_end_positive=positives_before[label * rows + end_column] - 1,
+        )
+
+    def average_precision(self, weights: Tensor | None = None) -> Tensor:
+        """(L,) float64, NaN for a label without positives."""
+        labels, rows = self.order.shape
+        weights = torch.ones(rows, dtype=torch.float64) if weights is None else weights.double()
+        ranked = weights[self.order]
+        hit = ranked.flatten()[self.positive]
+        mass = torch.zeros(labels, dtype=torch.float64).index_add(0, self.label, hit)
+        above = ranked.cumsum(1).flatten()[self.tie_end]
+        hits_above = hit.cumsum(0)[self.tie_end_positive] - (mass.cumsum(0) - mass)[self.label]
+        precision = torch.where(hit > 0, hits_above / above, 0.0)
+        return torch.zeros_like(mass).index_add(0, self.label, hit * precision) / mass
+
+
+def mean_average_precision(ranking: Ranking, weights: Tensor | None = None) -> float:
+    """Mean over the labels that have positives."""
+    return float(ranking.average_precision(weights).nanmean())
+
+
+def micro_f1(decisions: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
+    """F1 of all decisions together; 0 where nothing is true or predicted."""
+    hits, predicted, true = (counts.sum() for counts in _counts(decisions, targets, weights))
+    return float(2 * hits / (predicted + true).clamp_min(torch.finfo(torch.float64).tiny))
+
+
+def macro_f1(decisions: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
+    """Mean over the labels that have positives of each one's F1."""
+    hits, predicted, true = _counts(decisions, targets, weights)
+    return float(torch.where(true > 0, 2 * hits / (predicted + true), torch.nan).nanmean())
+
+
+def subset_accuracy(decisions: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
+    """Share of the rows whose labels are all right."""
+    return _row_mean((decisions == targets).all(1).double(), weights)
+
+
+def hamming_loss(decisions: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
+    """Share of the decisions that are wrong."""
+    return _row_mean((decisions != targets).double().mean(1), weights)
+
+
+def precision_at(k: int, scores: Tensor, targets: Tensor, weights: Tensor | None = None) -> float:
+    """P@k: share of true labels among the k with the highest scores of each row; ties go to the earlier label."""
+    if k > scores.shape[1]:
+        return float("nan")
+    top = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return _row_mean(targets.gather(1, top).double().mean(1), weights)
+
+
+def best_threshold(scores: Tensor, targets: Tensor) -> float:
+    """The threshold t that gives `scores > t` the highest micro-F1: an exact sweep over all N L cuts.
+
+    It lies midway between the two scores around the best cut. Without a single positive it is infinite.
+    """
+    if not targets.any():
+        return float("inf")
+    ranked, order = scores.double().flatten().sort(descending=True)
+    hits = targets.flatten()[order].double().cumsum(0)
+    predicted = torch.arange(1, len(ranked) + 1, dtype=torch.float64)
+    f1 = 2 * hits / (predicted + hits[-1])
+    f1[:-1][ranked[:-1] == ranked[1:]] = -1  # no threshold cuts a tie
+    best = int(f1.argmax())
+    if best + 1 == len(ranked):
+        return float(ranked[best]) - 1
+    return float((ranked[best] + ranked[best + 1]) / 2)
+
+
+def _counts(decisions: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Per label: true positives, predicted positives, positives; each (L,) float64."""
+    weights = torch.ones(len(targets), dtype=torch.float64) if weights is None else weights.double()
+    return (
+        weights @ (decisions & targets).double(),
+        weights @ decisions.double(),
+        weights @ targets.double(),
+    )
+
+
+def _row_mean(values: Tensor, weights: Tensor | None) -> float:
+    return float(values.mean() if weights is None else (values @ weights.double()) / weights.sum())

@@ -1,0 +1,102 @@
+"""Is the difference between two losses real, given a few seeds and one test set?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its two-sided 95 % interval; infinite where one value says nothing about the spread."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval_over_seeds(values: Sequence[float]) -> Interval:
+    """Student's t interval of a mean; NaN values (an undefined metric) give NaN."""
+    sample = torch.tensor(values, dtype=torch.float64)
+    mean = float(sample.mean())
+    if len(values) < 2:
+        return Interval(mean, -math.inf, math.inf)
+    half = float(stats.t.ppf(1 - LEVEL / 2, len(values) - 1)) * float(sample.std()) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference: candidate minus baseline."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_difference(seed_differences: Sequence[float], resampled: Tensor) -> Difference:
+    """Combine the spread over seeds with the spread over test rows.
+
+    seed_differences: the difference on the whole test set, one per seed. resampled: (resamples,) the difference,
+    averaged over the seeds, on bootstrap samples of the test rows; a row is drawn for all losses and seeds at once.
+
+    The seeds share their test rows, so the two errors add: variance = s^2 / seeds + variance over resamples. The
+    interval and the p-value are Student's, with the Welch-Satterthwaite degrees of freedom of that sum. With one
+    seed only the rows speak: the result then holds for these trained models, not for the losses.
+    """
+    seeds = len(seed_differences)
+    sample = torch.tensor(seed_differences, dtype=torch.float64)
+    mean = float(sample.mean())
+    from_rows = float(resampled.double().var())
+    from_seeds = float(sample.var()) / seeds if seeds > 1 else 0.0
+    variance = from_rows + from_seeds
+    if not variance > 0:  # identical scores, or an undefined metric
+        return Difference(mean, mean, mean, 1.0 if mean == 0 else math.nan)
+    freedom = variance**2 / (from_seeds**2 / (seeds - 1)) if from_seeds > 0 else math.inf
+    error = math.sqrt(variance)
+    half = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, freedom))
+    return Difference(mean, mean - half, mean + half, p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: adjusted p-values in the order given. NaN stays NaN and is not counted.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    known = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, (p, index) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        adjusted[index] = largest
+    return adjusted
+
+
+def resample_rows(
+    metrics: Sequence[Callable[[Tensor], float]],
+    rows: int,
+    resamples: int,
+    seed: int = 0,
+    tick: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """(resamples, metrics): every metric on the same bootstrap samples, each a (rows,) vector of row weights.
+
+    `tick` is called after each sample.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    result = torch.empty(resamples, len(metrics), dtype=torch.float64)
+    for number in range(resamples):
+        drawn = torch.randint(rows, (rows,), generator=generator)
+        weights = torch.bincount(drawn, minlength=rows).double()
+        result[number] = torch.tensor([metric(weights) for metric in metrics], dtype=torch.float64)
+        tick()
+    return result

@@ -1,0 +1,57 @@
+"""The numbers of one trained model, and of a loss over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from lopsided.evaluation import metrics
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's scores on rows with known labels, and its two decision thresholds."""
+
+    scores: Tensor
+    targets: Tensor
+    own: float  # the threshold that the loss implies
+    tuned: float  # the one with the best micro-F1 on the validation rows
+
+    @cached_property
+    def ranking(self) -> metrics.Ranking:
+        return metrics.Ranking.of(self.scores, self.targets)
+
+    @cached_property
+    def at_own(self) -> Tensor:
+        return self.scores > self.own
+
+    @cached_property
+    def at_tuned(self) -> Tensor:
+        return self.scores > self.tuned
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric by name: `value(scored, row_weights)`."""
+
+    title: str
+    value: Callable[[Scored, Tensor | None], float]
+    higher_is_better: bool = True
+
+
+METRICS: dict[str, Metric] = {
+    "map": Metric("mAP", lambda s, w: metrics.mean_average_precision(s.ranking, w)),
+    "micro_f1_own": Metric("micro-F1, own threshold", lambda s, w: metrics.micro_f1(s.at_own, s.targets, w)),
+    "macro_f1_own": Metric("macro-F1, own threshold", lambda s, w: metrics.macro_f1(s.at_own, s.targets, w)),
+    "micro_f1": Metric("micro-F1, tuned threshold", lambda s, w: metrics.micro_f1(s.at_tuned, s.targets, w)),
+    "macro_f1": Metric("macro-F1, tuned threshold", lambda s, w: metrics.macro_f1(s.at_tuned, s.targets, w)),
+    "subset_accuracy": Metric("subset accuracy", lambda s, w: metrics.subset_accuracy(s.at_tuned, s.targets, w)),
+    "hamming_loss": Metric(
+        "Hamming loss", lambda s, w: metrics.hamming_loss(s.at_tuned, s.targets, w), higher_is_better=False
+    ),
+    "p_at_1": Metric("P@1", lambda s, w: metrics.precision_at(1, s.scores, s.targets, w)),
+    "p_at_3": Metric("P@3", lambda s, w: metrics.precision_at(3, s.scores, s.targets, w)),
+}

@@ -1,0 +1,95 @@
+"""Texts: hashed word and character n-grams into an embedding bag, and a linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array, hstack
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+from torch import Tensor, nn
+
+from lopsided.data import Splits
+from lopsided.models.task import Budget, Task
+
+_BUCKETS = 2**17  # for words and for characters each
+_WIDTH = 64
+_MOMENTUM = 0.9
+_BATCH_ROWS = 256
+_LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 600, 4, 50  # small data sets are seen more often
+
+
+class HashedNGrams:
+    """Texts to sparse rows: words and pairs of words; two to four characters within words; hashed, no vocabulary.
+
+    Counts are damped (1 + log), weighted by inverse document frequency in the training texts, and each kind is
+    scaled to unit length.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        settings: dict[str, Any] = {"n_features": _BUCKETS, "alternate_sign": False, "norm": None}
+        self._hashers = (
+            HashingVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", ngram_range=(1, 2), **settings),
+            HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **settings),
+        )
+        counts = [hasher.transform(texts) for hasher in self._hashers]
+        self._weights = [TfidfTransformer(sublinear_tf=True).fit(count) for count in counts]
+
+    def __call__(self, texts: Sequence[str]) -> csr_array:
+        """(len(texts), 2 * buckets) float32."""
+        parts = [
+            weigh.transform(hasher.transform(texts)) for hasher, weigh in zip(self._hashers, self._weights, strict=True)
+        ]
+        return csr_array(hstack(parts), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class BagRows:
+    bags: csr_array
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return int(self.bags.shape[0])
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Buckets and weights of all n-grams, and where each row begins among them."""
+        bags = self.bags[rows.numpy()]
+        buckets, offsets = (torch.from_numpy(array.astype(np.int64)) for array in (bags.indices, bags.indptr[:-1]))
+        return buckets, offsets, torch.from_numpy(bags.data)
+
+
+class BagClassifier(nn.Module):
+    """Weighted sum of n-gram embeddings, then a linear layer: logits (N, labels)."""
+
+    def __init__(self, buckets: int, labels: int) -> None:
+        super().__init__()
+        self.embedding = nn.EmbeddingBag(buckets, _WIDTH, mode="sum")
+        nn.init.normal_(self.embedding.weight, std=0.03)
+        self.head = nn.Linear(_WIDTH, labels)
+
+    def forward(self, buckets: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embedding(buckets, offsets, per_sample_weights=weights))
+        return logits
+
+
+def text_task(splits: Splits) -> Task:
+    """SGD whose rate falls linearly to 0. Adam would move a rare n-gram as far as a frequent one, and overfits."""
+    encode = HashedNGrams(splits.train.inputs)  # type: ignore[arg-type]
+    train, valid, test = (
+        BagRows(encode(data.inputs), data.targets)
+        for data in (splits.train, splits.valid, splits.test)  # type: ignore[arg-type]
+    )
+    labels = train.targets.shape[1]
+    epochs = max(_LEAST_EPOCHS, min(_MOST_EPOCHS, _LEAST_STEPS * _BATCH_ROWS // len(train)))
+    return Task(
+        train,
+        valid,
+        test,
+        make_model=lambda: BagClassifier(2 * _BUCKETS, labels),
+        make_optimizer=lambda model, rate: torch.optim.SGD(model.parameters(), rate, momentum=_MOMENTUM, fused=True),
+        rate_at=lambda done: 1 - done,
+        default_budget=Budget(epochs, _BATCH_ROWS, learning_rate=1.0),
+    )

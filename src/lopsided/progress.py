@@ -1,0 +1,73 @@
+"""What a person sees while waiting: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from lopsided.run_folder import Run
+from lopsided.training.fit import Epoch
+
+
+class Progress:
+    """A bar over all epochs of all runs, then one over the bootstrap. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = TaskID(0)
+        self._run = ""
+        self._epochs = 0
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def plan(self, runs: int, epochs: int) -> None:
+        self._epochs = epochs
+        self._task = self._bars.add_task("training", total=runs * epochs)
+
+    def begin(self, loss: str, seed: int) -> None:
+        self._run = f"{loss}, seed {seed}"
+        self._bars.update(self._task, description=self._run)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self._bars.update(self._task, advance=1, description=f"{self._run}: mAP {epoch.valid_map:.3f}")
+
+    def end(self, run: Run, resumed: bool) -> None:
+        if resumed:
+            self._bars.update(self._task, advance=self._epochs)
+        seconds = sum(epoch.seconds for epoch in run.history)
+        told = "trained before" if resumed else f"{seconds:.1f} s"
+        self._say(f"{self._run}: validation mAP {run.history[-1].valid_map:.3f}, {told}")
+
+    def resampling(self, total: int) -> None:
+        self._task = self._bars.add_task("bootstrap of the test rows", total=total)
+
+    def resampled(self) -> None:
+        self._bars.advance(self._task)

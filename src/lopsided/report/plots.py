@@ -1,0 +1,154 @@
+"""The plots of the report, as SVG text."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lopsided.evaluation.summary import METRICS
+from lopsided.losses import parse
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; grey for the baseline
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7", "#8c564b")
+GREY = "#555555"
+
+Histories = dict[str, dict[int, dict[str, list[float]]]]  # loss -> seed -> column of metrics.csv -> values
+
+
+def colours(results: dict[str, Any]) -> dict[str, str]:
+    others = [loss for loss in results["losses"] if loss != results["baseline"]]
+    return {results["baseline"]: GREY} | {loss: COLOURS[i % len(COLOURS)] for i, loss in enumerate(others)}
+
+
+def metric_intervals(results: dict[str, Any]) -> str:
+    """The metric of the verdict, one point and interval per loss, over seeds."""
+    metric = METRICS[results["metric"]]
+    losses = list(results["losses"])
+    colour = colours(results)
+
+    def draw(axis: Axes) -> None:
+        for place, loss in enumerate(losses):
+            value = results["losses"][loss]["metrics"][results["metric"]]
+            if value["mean"] is None:
+                continue
+            half = 0 if value["low"] is None else value["mean"] - value["low"]
+            axis.errorbar(value["mean"], place, xerr=half, fmt="o", color=colour[loss], capsize=4, lw=2)
+            _label(axis, f"{value['mean']:.3f}", value["mean"], place)
+        axis.set(yticks=range(len(losses)), yticklabels=losses, xlabel=f"{metric.title} on the test rows")
+        axis.set_ylim(len(losses) - 0.4, -0.7)
+        axis.grid(axis="x", alpha=0.3)
+
+    return _svg([draw], height=0.55 * len(losses) + 1, width=7)
+
+
+def difference_intervals(results: dict[str, Any]) -> str:
+    """Paired differences to the baseline with their intervals."""
+    comparisons = {loss: c for loss, c in results["comparisons"].items() if c["mean"] is not None}
+    colour = colours(results)
+
+    def draw(axis: Axes) -> None:
+        axis.axvline(0, color=GREY, lw=1)
+        for place, (loss, c) in enumerate(comparisons.items()):
+            axis.errorbar(c["mean"], place, xerr=c["mean"] - c["low"], fmt="o", color=colour[loss], capsize=4, lw=2)
+            _label(axis, c["verdict"], c["mean"], place)
+        title = METRICS[results["metric"]].title
+        axis.set(yticks=range(len(comparisons)), yticklabels=list(comparisons))
+        axis.set(xlabel=f"difference in {title} to {results['baseline']}, 95 % interval")
+        axis.set_ylim(len(comparisons) - 0.4, -0.7)
+        axis.grid(axis="x", alpha=0.3)
+
+    return _svg([draw], height=0.55 * len(comparisons) + 1, width=7)
+
+
+def training_curves(results: dict[str, Any], histories: Histories) -> str:
+    """Validation mAP and training loss against epochs: the mean over seeds, and a band from least to most."""
+
+    def draw_column(axis: Axes, column: str, title: str, relative: bool = False) -> None:
+        for loss, (epochs, curves) in _curves(histories, column):
+            curves = curves / curves[:, :1] if relative else curves
+            _band(axis, epochs, curves, colours(results)[loss], loss)
+        axis.set(xlabel="epoch", title=title)
+        axis.grid(alpha=0.3)
+
+    def draw_map(axis: Axes) -> None:
+        draw_column(axis, "valid_map", "mAP on the validation rows")
+        axis.legend(frameon=False)
+
+    return _svg(
+        [draw_map, lambda axis: draw_column(axis, "train_loss", "training loss, first epoch = 1", relative=True)]
+    )
+
+
+def confidence_curves(results: dict[str, Any], histories: Histories) -> str:
+    """p+ and p- against epochs."""
+
+    def draw(axis: Axes, column: str, title: str) -> None:
+        for loss, (epochs, curves) in _curves(histories, column):
+            _band(axis, epochs, curves, colours(results)[loss], loss)
+        axis.set(xlabel="epoch", title=title, ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+
+    def draw_positive(axis: Axes) -> None:
+        draw(axis, "p_positive", "p⁺: mean of p on positive labels")
+        axis.legend(frameon=False)
+
+    return _svg([draw_positive, lambda axis: draw(axis, "p_negative", "p⁻: mean of 1 - p on negative labels")])
+
+
+def gradient_curves(results: dict[str, Any]) -> str:
+    """The size of the gradient on the logit of a positive and of a negative label, against its probability."""
+    p = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+    z = torch.logit(p)[:, None]
+
+    def draw(axis: Axes, target: float, title: str) -> None:
+        for loss in results["losses"]:
+            said = parse(loss)
+            weights = (torch.full_like(z, target), torch.full_like(z, 1 - target))
+            size = said.grad(z, weights, said.summarize(z, weights)).abs().squeeze(1)
+            dashes = "-" if said.pool.per_label else "--"
+            axis.plot(p, size, dashes, color=colours(results)[loss], label=loss, lw=1.8)
+        axis.set(xlabel="p = sigmoid(logit)", title=title)
+        axis.grid(alpha=0.3)
+
+    def draw_positive(axis: Axes) -> None:
+        draw(axis, 1.0, "gradient on a positive label")
+        axis.legend(frameon=False)
+
+    return _svg([draw_positive, lambda axis: draw(axis, 0.0, "gradient on a negative label")])
+
+
+def _curves(histories: Histories, column: str) -> Iterator[tuple[str, tuple[list[float], torch.Tensor]]]:
+    for loss, seeds in histories.items():
+        epochs = next(iter(seeds.values()))["epoch"]
+        yield loss, (epochs, torch.tensor([history[column] for history in seeds.values()]))
+
+
+def _band(axis: Axes, epochs: list[float], curves: torch.Tensor, colour: str, label: str) -> None:
+    axis.plot(epochs, curves.mean(0), "o-", ms=3, color=colour, label=label)
+    axis.fill_between(epochs, curves.amin(0), curves.amax(0), color=colour, alpha=0.15, lw=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _label(axis: Axes, text: str, x: float, place: int) -> None:
+    axis.annotate(text, (x, place), (0, 7), textcoords="offset points", ha="center")
+
+
+def _svg(panels: list[Callable[[Axes], None]], height: float = 3.4, width: float = 9) -> str:
+    """Draw the panels side by side; text stays text, and equal input gives equal output."""
+    style = {"svg.fonttype": "none", "svg.hashsalt": "lopsided", "font.size": 9, "axes.titlesize": 10}
+    style |= {"axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
+    with mpl.rc_context(style):  # type: ignore[arg-type]
+        figure = Figure(figsize=(width, height), layout="constrained")
+        for axis, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            draw(axis)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    return re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL)

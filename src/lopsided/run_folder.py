@@ -1,0 +1,137 @@
+"""A run folder: every file of a comparison, each written atomically, so that a killed run can go on.
+
+config.json     what was asked, and the SHA-256 of the data files
+runs/           one .json and one .npy (test scores) for each finished loss and seed
+metrics.csv     one line per loss, seed and epoch
+results.json    the tables
+report.html     the tables and plots, self-contained
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from lopsided.config import CompareConfig, fingerprint
+from lopsided.errors import UserError
+from lopsided.files import write_atomically, write_json, write_text
+from lopsided.training.fit import Epoch
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained model: its history, its thresholds on the logits, and its test scores (N, L)."""
+
+    loss: str
+    seed: int
+    history: list[Epoch]
+    own_threshold: float
+    tuned_threshold: float
+    scores: Tensor
+
+
+class RunFolder:
+    def __init__(self, path: Path, config: CompareConfig) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def create(cls, path: Path, config: CompareConfig) -> RunFolder:
+        """A new folder, or the existing one if it holds the same configuration and data."""
+        if is_run_folder(path):
+            folder = cls.open(path)
+            changed = [name for name, value in config if value != getattr(folder.config, name)]
+            if changed:
+                raise UserError(f"{path}: holds a run with other settings ({', '.join(changed)}); choose another --out")
+            return folder
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path}: exists and is not a run folder; choose another --out")
+        write_json(path / "config.json", {"config": config.model_dump(), "data_sha256": fingerprint(config)})
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """The folder of an earlier run, to go on with it."""
+        try:
+            stored = json.loads((path / "config.json").read_text())
+            config = CompareConfig(**stored["config"])
+            known = stored["data_sha256"]
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+            raise UserError(f"{path / 'config.json'}: not readable ({str(error).splitlines()[0]})") from None
+        changed = [
+            str(config.files()[name]) for name, digest in fingerprint(config).items() if known.get(name) != digest
+        ]
+        if changed:
+            raise UserError(f"{', '.join(changed)}: changed since the run in {path} began; start a new run")
+        return cls(path, config)
+
+    def _stem(self, loss: str, seed: int) -> Path:
+        name = re.sub(r"[^a-z0-9]+", "-", loss).strip("-")
+        return self.path / "runs" / f"{self.config.losses.index(loss)}-{name}-seed{seed}"
+
+    def save(self, run: Run) -> None:
+        """Scores first: a run counts as finished once its .json is there."""
+        stem = self._stem(run.loss, run.seed)
+        scores = run.scores.numpy()
+        write_atomically(stem.with_suffix(".npy"), lambda file: np.save(file, scores, allow_pickle=False))
+        record = {key: value for key, value in asdict(run).items() if key != "scores"}
+        write_json(stem.with_suffix(".json"), record)
+
+    def load(self, loss: str, seed: int) -> Run | None:
+        """The finished run, or None."""
+        stem = self._stem(loss, seed)
+        try:
+            record = json.loads(stem.with_suffix(".json").read_text())
+            scores = torch.from_numpy(np.load(stem.with_suffix(".npy"), allow_pickle=False))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{stem}: damaged ({error}); delete its two files to train that run again") from None
+        return Run(
+            loss=record["loss"],
+            seed=record["seed"],
+            history=[
+                Epoch(**{key: _number(value, math.nan) for key, value in row.items()}) for row in record["history"]
+            ],
+            own_threshold=_number(record["own_threshold"], math.inf),
+            tuned_threshold=_number(record["tuned_threshold"], math.inf),
+            scores=scores,
+        )
+
+    def write_metrics(self, runs: list[Run]) -> None:
+        """metrics.csv: one line per loss, seed and epoch; probabilities and mAP as in `Epoch`."""
+        names = [field.name for field in fields(Epoch)]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["loss", "seed", *names])
+        for run in runs:
+            writer.writerows([run.loss, run.seed, *astuple(epoch)] for epoch in run.history)
+        write_text(self.path / "metrics.csv", text.getvalue())
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        write_json(self.path / "results.json", results)
+
+    def read_results(self) -> dict[str, Any]:
+        """As written, so that printing and reporting see the same numbers."""
+        results: dict[str, Any] = json.loads((self.path / "results.json").read_text())
+        return results
+
+
+def is_run_folder(path: Path) -> bool:
+    return (path / "config.json").is_file()
+
+
+def _number(value: Any, otherwise: float) -> Any:
+    """JSON has no infinity and no NaN: null stands for the one that makes sense."""
+    return otherwise if value is None else value

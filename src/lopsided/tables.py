@@ -1,0 +1,75 @@
+"""The results on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lopsided.evaluation.summary import METRICS
+
+
+def print_results(results: dict[str, Any], console: Console) -> None:
+    """The table of metrics, the paired differences with verdicts, and the notes."""
+    console.print(metric_table(results), "", difference_table(results), "")
+    for comparison in results["comparisons"].values():
+        console.print(f"• {comparison['sentence']}.", highlight=False, markup=False)
+    for note in results["notes"]:
+        console.print(f"[dim]{note}[/dim]", highlight=False)
+
+
+def cell(interval: dict[str, float | None]) -> str:
+    """0.845 ±.012: the mean and half its 95 % interval, which one seed does not give."""
+    mean, low = interval["mean"], interval["low"]
+    if mean is None:
+        return "-"
+    return f"{mean:.3f}" if low is None else f"{mean:.3f} ±{f'{mean - low:.3f}'.lstrip('0')}"
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def best_loss(results: dict[str, Any], name: str) -> str | None:
+    """The loss with the best mean of a metric, if it has one."""
+    means = {loss: entry["metrics"][name]["mean"] for loss, entry in results["losses"].items()}
+    known = {loss: mean for loss, mean in means.items() if mean is not None}
+    choose = max if METRICS[name].higher_is_better else min
+    return choose(known, key=lambda loss: known[loss]) if known else None
+
+
+def metric_table(results: dict[str, Any]) -> Table:
+    data, budget, seeds = results["data"], results["budget"], results["seeds"]
+    title = f"{data['name']}: {data['labels']} labels, {data['positives_per_row']:.2f} a row; " + (
+        f"{budget['epochs']} epochs, {seeds} seed{'s' * (seeds > 1)}"
+    )
+    table = Table(title=title, caption="mean over seeds ± half its 95 % interval; best mean in bold")
+    table.add_column("test set")
+    for loss in results["losses"]:
+        table.add_column(loss, justify="right")
+    for name, metric in METRICS.items():
+        best = best_loss(results, name)
+        cells = [
+            f"[bold]{cell(entry['metrics'][name])}[/bold]" if loss == best else cell(entry["metrics"][name])
+            for loss, entry in results["losses"].items()
+        ]
+        table.add_row(metric.title, *cells)
+    table.add_row("seconds of training", *(f"{entry['seconds']:.1f}" for entry in results["losses"].values()))
+    return table
+
+
+def difference_table(results: dict[str, Any]) -> Table:
+    metric = METRICS[results["metric"]].title
+    table = Table(title=f"{metric} against {results['baseline']}, paired")
+    for name in ("loss", "difference", "95 % interval", "p (Holm)", "verdict"):
+        table.add_column(name, justify="left" if name in ("loss", "verdict") else "right")
+    for loss, c in results["comparisons"].items():
+        if c["mean"] is None:
+            table.add_row(loss, "-", "-", "-", c["verdict"])
+            continue
+        interval = f"{c['low']:+.3f} to {c['high']:+.3f}"
+        table.add_row(loss, f"{c['mean']:+.3f}", interval, p_value(c["p_holm"]), c["verdict"])
+    return table

@@ -1,0 +1,1 @@
+"""fit: one visible loop."""

@@ -1,0 +1,97 @@
+"""Training: one visible loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lopsided.errors import UserError
+from lopsided.evaluation.metrics import Ranking, mean_average_precision
+from lopsided.losses import Loss
+from lopsided.models.task import Budget, Rows, Task
+from lopsided.modules import MultiLabelLoss
+
+_PREDICT_ROWS = 512  # rows per batch when no gradient is kept
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of training showed. Probabilities are sigmoid(logit) on the training batches, as they came."""
+
+    epoch: int
+    train_loss: float  # mean over the rows, in the units of the loss: not comparable between losses
+    p_positive: float  # mean probability given to the right answer on positive labels: p
+    p_negative: float  # and on negative labels: 1 - p
+    valid_map: float
+    seconds: float  # training alone
+
+
+def fit(
+    task: Task, loss: Loss, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+) -> tuple[nn.Module, list[Epoch]]:
+    """Train a fresh model. Weights and batch order depend on the seed alone, never on the loss."""
+    torch.manual_seed(seed)
+    model = task.make_model()
+    criterion = MultiLabelLoss(loss, reduction="batchmean")
+    optimizer = task.make_optimizer(model, budget.learning_rate)
+    steps = budget.epochs * math.ceil(len(task.train) / budget.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: task.rate_at(step / steps))
+    order = torch.Generator().manual_seed(seed)
+    history = []
+    for number in range(1, budget.epochs + 1):
+        start = time.perf_counter()
+        model.train()
+        confidence = Confidence()
+        total = 0.0
+        for rows in torch.randperm(len(task.train), generator=order).split(budget.batch_size):
+            targets = task.train.targets[rows]
+            logits = model(*task.train.batch(rows))
+            value = criterion(logits, targets)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            total += value.item() * len(rows)
+            confidence.update(logits.detach(), targets)
+        seconds = time.perf_counter() - start
+        if not math.isfinite(total):
+            raise UserError(f"training diverged in epoch {number} (loss {total}): lower the learning rate")
+        valid_map = mean_average_precision(Ranking.of(predict(model, task.valid), task.valid.targets))
+        mean_loss = total / len(task.train)
+        history.append(Epoch(number, mean_loss, confidence.positive, confidence.negative, valid_map, seconds))
+        on_epoch(history[-1])
+    return model, history
+
+
+@torch.no_grad()
+def predict(model: nn.Module, rows: Rows) -> Tensor:
+    """(N, L) logits, float32, in the order of the rows."""
+    model.eval()
+    return torch.cat([model(*rows.batch(part)) for part in torch.arange(len(rows)).split(_PREDICT_ROWS)])
+
+
+class Confidence:
+    """The mean probability of the right answer on positive and on negative labels: p+ and p- of ASL, section 2.6."""
+
+    def __init__(self) -> None:
+        self._right = torch.zeros(2, dtype=torch.float64)
+        self._count = torch.zeros(2, dtype=torch.float64)
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        p = torch.sigmoid(logits.double())
+        self._right += torch.stack([p[targets].sum(), (1 - p)[~targets].sum()])
+        self._count += torch.stack([targets.sum(), (~targets).sum()])
+
+    @property
+    def positive(self) -> float:
+        """NaN before the first positive label."""
+        return float(self._right[0] / self._count[0])
+
+    @property
+    def negative(self) -> float:
+        return float(self._right[1] / self._count[1])
