@@ -12,7 +12,7 @@ import torch
 import lopsided
 from lopsided.config import CompareConfig
 from lopsided.data import Splits
-from lopsided.evaluation.significance import LEVEL, holm, interval_over_seeds, paired_difference, resample_rows
+from lopsided.evaluation.significance import LEVEL, holm, interval_over_seeds, paired_differences, resample_rows
 from lopsided.evaluation.summary import METRICS, Scored
 from lopsided.losses import decision_threshold, parse
 from lopsided.models.task import Budget
@@ -85,10 +85,7 @@ def _compare_to_baseline(
     resampled = resample_rows(functions, rows, _RESAMPLES, seed=config.data_seed, tick=progress.resampled)
     resampled = resampled.view(_RESAMPLES, len(order), config.seeds)
     full = torch.tensor([[metric.value(one, None) for one in scored[loss]] for loss in order])
-    differences = [
-        paired_difference((full[number] - full[0]).tolist(), (resampled[:, number] - resampled[:, 0]).mean(1))
-        for number in range(1, len(order))
-    ]
+    differences = paired_differences(full, resampled.mean(2))
     corrected = holm([difference.p_value for difference in differences])
     comparisons = {}
     for loss, difference, p_value in zip(order[1:], differences, corrected, strict=True):
@@ -139,8 +136,8 @@ def _notes(config: CompareConfig, splits: Splits, rising: dict[str, bool]) -> li
         notes.append("One seed: differences hold for these trained models; how they vary over seeds is unknown.")
     else:
         notes.append(
-            f"{config.seeds} seeds: intervals of the metrics are Student's over seeds; differences combine the spread "
-            f"over seeds with a paired bootstrap of the {len(splits.test)} test rows."
+            f"{config.seeds} seeds: differences combine their spread, pooled over the losses, with a paired bootstrap "
+            f"of the {len(splits.test)} test rows."
         )
     if any(rising.values()):
         names = ", ".join(loss for loss, still in rising.items() if still)
@@ -151,7 +148,5 @@ def _notes(config: CompareConfig, splits: Splits, rising: dict[str, bool]) -> li
             consequence = "" if name == "train" else "; left out of its mAP and macro-F1"
             notes.append(f"{empty} of {len(part.labels)} labels have no positive in the {name} rows{consequence}.")
     if math.inf in [decision_threshold(parse(loss)) for loss in config.losses]:
-        notes.append(
-            "A loss with an infinite own threshold saturates below probability 0.5 and predicts nothing there."
-        )
+        notes.append("A loss with an infinite own threshold saturates below probability 0.5 and has no cut.")
     return notes

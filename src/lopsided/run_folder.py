@@ -69,9 +69,8 @@ class RunFolder:
             known = stored["data_sha256"]
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise UserError(f"{path / 'config.json'}: not readable ({str(error).splitlines()[0]})") from None
-        changed = [
-            str(config.files()[name]) for name, digest in fingerprint(config).items() if known.get(name) != digest
-        ]
+        files = config.files()
+        changed = [str(files[name]) for name, digest in fingerprint(config).items() if known.get(name) != digest]
         if changed:
             raise UserError(f"{', '.join(changed)}: changed since the run in {path} began; start a new run")
         return cls(path, config)
@@ -101,9 +100,7 @@ class RunFolder:
         return Run(
             loss=record["loss"],
             seed=record["seed"],
-            history=[
-                Epoch(**{key: _number(value, math.nan) for key, value in row.items()}) for row in record["history"]
-            ],
+            history=[_epoch(row) for row in record["history"]],
             own_threshold=_number(record["own_threshold"], math.inf),
             tuned_threshold=_number(record["tuned_threshold"], math.inf),
             scores=scores,
@@ -130,6 +127,10 @@ class RunFolder:
 
 def is_run_folder(path: Path) -> bool:
     return (path / "config.json").is_file()
+
+
+def _epoch(row: dict[str, Any]) -> Epoch:
+    return Epoch(**{name: _number(value, math.nan) for name, value in row.items()})
 
 
 def _number(value: Any, otherwise: float) -> Any:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from lopsided.evaluation.summary import METRICS
 
+_CAPTION = (
+    "Mean over seeds ± half its 95 % interval, best mean in bold. Own: the threshold "
+    "that the loss implies; tuned: the best on validation, used from subset accuracy on."
+)
+
 
 def print_results(results: dict[str, Any], console: Console) -> None:
     """The table of metrics, the paired differences with verdicts, and the notes."""
-    console.print(metric_table(results), "", difference_table(results), "")
+    console.print("", metric_table(results), f"[dim]{_CAPTION}[/dim]", "", difference_table(results), "")
     for comparison in results["comparisons"].values():
         console.print(f"• {comparison['sentence']}.", highlight=False, markup=False)
     for note in results["notes"]:
@@ -20,11 +26,12 @@ def print_results(results: dict[str, Any], console: Console) -> None:
 
 
 def cell(interval: dict[str, float | None]) -> str:
-    """0.845 ±.012: the mean and half its 95 % interval, which one seed does not give."""
+    """.845 ±.012: the mean and half its 95 % interval, which one seed does not give."""
     mean, low = interval["mean"], interval["low"]
     if mean is None:
         return "-"
-    return f"{mean:.3f}" if low is None else f"{mean:.3f} ±{f'{mean - low:.3f}'.lstrip('0')}"
+    numbers = [mean] if low is None else [mean, mean - low]
+    return " ±".join(f"{number:.3f}".removeprefix("0") for number in numbers)
 
 
 def p_value(p: float | None) -> str:
@@ -46,8 +53,8 @@ def metric_table(results: dict[str, Any]) -> Table:
     title = f"{data['name']}: {data['labels']} labels, {data['positives_per_row']:.2f} a row; " + (
         f"{budget['epochs']} epochs, {seeds} seed{'s' * (seeds > 1)}"
     )
-    table = Table(title=title, caption="mean over seeds ± half its 95 % interval; best mean in bold")
-    table.add_column("test set")
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table.add_column("")
     for loss in results["losses"]:
         table.add_column(loss, justify="right")
     for name, metric in METRICS.items():
@@ -57,13 +64,14 @@ def metric_table(results: dict[str, Any]) -> Table:
             for loss, entry in results["losses"].items()
         ]
         table.add_row(metric.title, *cells)
-    table.add_row("seconds of training", *(f"{entry['seconds']:.1f}" for entry in results["losses"].values()))
+    table.add_row("seconds", *(f"{entry['seconds']:.1f}" for entry in results["losses"].values()))
     return table
 
 
 def difference_table(results: dict[str, Any]) -> Table:
     metric = METRICS[results["metric"]].title
-    table = Table(title=f"{metric} against {results['baseline']}, paired")
+    title = f"{metric} against {results['baseline']}, paired"
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for name in ("loss", "difference", "95 % interval", "p (Holm)", "verdict"):
         table.add_column(name, justify="left" if name in ("loss", "verdict") else "right")
     for loss, c in results["comparisons"].items():

@@ -48,5 +48,5 @@ def _widen(logits: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor,
 
 def row_loss(logits: Tensor, targets: Dense, loss: Loss) -> Tensor:
     """(..., L) logits -> (...) loss of each row, float32 for 16-bit logits. Differentiable twice."""
-    rows: Tensor = _RowLoss.apply(logits, targets.values, targets.mask, loss)[0]
+    rows: Tensor = _RowLoss.apply(logits, targets.values, targets.mask, loss)[0]  # type: ignore[no-untyped-call]
     return rows

@@ -42,29 +42,42 @@ class Difference:
     p_value: float
 
 
-def paired_difference(seed_differences: Sequence[float], resampled: Tensor) -> Difference:
-    """Combine the spread over seeds with the spread over test rows.
+def paired_differences(values: Tensor, resampled: Tensor) -> list[Difference]:
+    """Each loss against the first, combining the spread over seeds with the spread over test rows.
 
-    seed_differences: the difference on the whole test set, one per seed. resampled: (resamples,) the difference,
-    averaged over the seeds, on bootstrap samples of the test rows; a row is drawn for all losses and seeds at once.
+    values: (losses, seeds), a metric on the whole test set. resampled: (resamples, losses), the same averaged over the
+    seeds, on bootstrap samples of the test rows; a row is drawn for all losses and seeds at once.
 
-    The seeds share their test rows, so the two errors add: variance = s^2 / seeds + variance over resamples. The
-    interval and the p-value are Student's, with the Welch-Satterthwaite degrees of freedom of that sum. With one
-    seed only the rows speak: the result then holds for these trained models, not for the losses.
+    All seeds share their test rows, so the two errors add: variance = v / seeds + variance over resamples. A few
+    seeds say little about v, the variance over seeds of a difference; so it is pooled over all losses (twice the
+    residual mean square of losses x seeds), except that a loss which varies more than that keeps its own. The
+    interval and the p-value are Student's with the Welch-Satterthwaite degrees of freedom of the sum. With one seed
+    only the rows speak: the result then holds for these trained models, not for the losses.
     """
-    seeds = len(seed_differences)
-    sample = torch.tensor(seed_differences, dtype=torch.float64)
-    mean = float(sample.mean())
-    from_rows = float(resampled.double().var())
-    from_seeds = float(sample.var()) / seeds if seeds > 1 else 0.0
+    values, resampled = values.double(), resampled.double()
+    losses, seeds = values.shape
+    differences = values[1:] - values[0]
+    from_rows = (resampled[:, 1:] - resampled[:, :1]).var(0)
+    from_seeds, freedom = torch.zeros(losses - 1), 1
+    if seeds > 1:
+        residual = values - values.mean(1, keepdim=True) - values.mean(0, keepdim=True) + values.mean()
+        freedom = (losses - 1) * (seeds - 1)
+        pooled = 2 * residual.square().sum() / freedom
+        from_seeds = differences.var(1).maximum(pooled) / seeds
+    return [
+        _student(float(mean), float(rows), float(over_seeds), freedom)
+        for mean, rows, over_seeds in zip(differences.mean(1), from_rows, from_seeds, strict=True)
+    ]
+
+
+def _student(mean: float, from_rows: float, from_seeds: float, freedom: int) -> Difference:
     variance = from_rows + from_seeds
     if not variance > 0:  # identical scores, or an undefined metric
         return Difference(mean, mean, mean, 1.0 if mean == 0 else math.nan)
-    freedom = variance**2 / (from_seeds**2 / (seeds - 1)) if from_seeds > 0 else math.inf
+    total_freedom = freedom * (variance / from_seeds) ** 2 if from_seeds > 0 else math.inf
     error = math.sqrt(variance)
-    half = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
-    p_value = 2 * float(stats.t.sf(abs(mean) / error, freedom))
-    return Difference(mean, mean - half, mean + half, p_value)
+    half = float(stats.t.ppf(1 - LEVEL / 2, total_freedom)) * error
+    return Difference(mean, mean - half, mean + half, 2 * float(stats.t.sf(abs(mean) / error, total_freedom)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

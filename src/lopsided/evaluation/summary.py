@@ -44,11 +44,11 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "map": Metric("mAP", lambda s, w: metrics.mean_average_precision(s.ranking, w)),
-    "micro_f1_own": Metric("micro-F1, own threshold", lambda s, w: metrics.micro_f1(s.at_own, s.targets, w)),
-    "macro_f1_own": Metric("macro-F1, own threshold", lambda s, w: metrics.macro_f1(s.at_own, s.targets, w)),
-    "micro_f1": Metric("micro-F1, tuned threshold", lambda s, w: metrics.micro_f1(s.at_tuned, s.targets, w)),
-    "macro_f1": Metric("macro-F1, tuned threshold", lambda s, w: metrics.macro_f1(s.at_tuned, s.targets, w)),
-    "subset_accuracy": Metric("subset accuracy", lambda s, w: metrics.subset_accuracy(s.at_tuned, s.targets, w)),
+    "micro_f1_own": Metric("micro-F1 own", lambda s, w: metrics.micro_f1(s.at_own, s.targets, w)),
+    "macro_f1_own": Metric("macro-F1 own", lambda s, w: metrics.macro_f1(s.at_own, s.targets, w)),
+    "micro_f1": Metric("micro-F1 tuned", lambda s, w: metrics.micro_f1(s.at_tuned, s.targets, w)),
+    "macro_f1": Metric("macro-F1 tuned", lambda s, w: metrics.macro_f1(s.at_tuned, s.targets, w)),
+    "subset_accuracy": Metric("subset acc.", lambda s, w: metrics.subset_accuracy(s.at_tuned, s.targets, w)),
     "hamming_loss": Metric(
         "Hamming loss", lambda s, w: metrics.hamming_loss(s.at_tuned, s.targets, w), higher_is_better=False
     ),

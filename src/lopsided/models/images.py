@@ -48,20 +48,20 @@ class ImageRows:
 
 
 def image_task(splits: Splits) -> Task:
-    """AdamW, as in the published training of ASL; the learning rate stays constant."""
+    """Trained by AdamW."""
 
     def encode(data: MultiLabelData) -> ImageRows:
         assert isinstance(data.inputs, Tensor)
         return ImageRows(data.inputs, data.targets)
 
     train = encode(splits.train)
-    shape, labels = train.images.shape[1:], train.targets.shape[1]
+    channels, height, width = train.images.shape[1:]
+    labels = train.targets.shape[1]
     return Task(
         train,
         encode(splits.valid),
         encode(splits.test),
-        make_model=lambda: SmallConvNet(*shape, labels),
+        make_model=lambda: SmallConvNet(channels, height, width, labels),
         make_optimizer=lambda model, rate: torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-2),
-        rate_at=lambda done: 1.0,
         default_budget=Budget(epochs=7, batch_size=64, learning_rate=3e-3),
     )

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 class Rows(Protocol):
     """Encoded rows: the arguments of the model for any of them, and their targets, bool (N, L)."""
 
-    targets: Tensor
+    @property
+    def targets(self) -> Tensor: ...
 
     def __len__(self) -> int: ...
 
@@ -36,5 +37,4 @@ class Task:
     test: Rows
     make_model: Callable[[], nn.Module]
     make_optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]  # model, learning rate
-    rate_at: Callable[[float], float]  # share of the training done, in [0, 1) -> factor on the learning rate
     default_budget: Budget

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lopsided.errors import UserError
 from lopsided.evaluation.metrics import Ranking, mean_average_precision
@@ -16,6 +17,7 @@ from lopsided.losses import Loss
 from lopsided.models.task import Budget, Rows, Task
 from lopsided.modules import MultiLabelLoss
 
+_EMA_DECAY = 0.98  # per step: an average over about the last 50
 _PREDICT_ROWS = 512  # rows per batch when no gradient is kept
 
 
@@ -27,20 +29,23 @@ class Epoch:
     train_loss: float  # mean over the rows, in the units of the loss: not comparable between losses
     p_positive: float  # mean probability given to the right answer on positive labels: p
     p_negative: float  # and on negative labels: 1 - p
-    valid_map: float
+    valid_map: float  # of the averaged weights
     seconds: float  # training alone
 
 
 def fit(
     task: Task, loss: Loss, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None] = lambda epoch: None
 ) -> tuple[nn.Module, list[Epoch]]:
-    """Train a fresh model. Weights and batch order depend on the seed alone, never on the loss."""
+    """Train a fresh model at a constant rate; returns the exponential average of its weights, and the history.
+
+    Initial weights and batch order depend on the seed alone, never on the loss. Averaging, as in the published
+    training of ASL, takes out the noise of the last steps without a schedule that would flatten the curves.
+    """
     torch.manual_seed(seed)
     model = task.make_model()
     criterion = MultiLabelLoss(loss, reduction="batchmean")
     optimizer = task.make_optimizer(model, budget.learning_rate)
-    steps = budget.epochs * math.ceil(len(task.train) / budget.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: task.rate_at(step / steps))
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY), use_buffers=True)
     order = torch.Generator().manual_seed(seed)
     history = []
     for number in range(1, budget.epochs + 1):
@@ -55,17 +60,17 @@ def fit(
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
-            schedule.step()
+            averaged.update_parameters(model)
             total += value.item() * len(rows)
             confidence.update(logits.detach(), targets)
         seconds = time.perf_counter() - start
         if not math.isfinite(total):
             raise UserError(f"training diverged in epoch {number} (loss {total}): lower the learning rate")
-        valid_map = mean_average_precision(Ranking.of(predict(model, task.valid), task.valid.targets))
+        valid_map = mean_average_precision(Ranking.of(predict(averaged, task.valid), task.valid.targets))
         mean_loss = total / len(task.train)
         history.append(Epoch(number, mean_loss, confidence.positive, confidence.negative, valid_map, seconds))
         on_epoch(history[-1])
-    return model, history
+    return averaged, history
 
 
 @torch.no_grad()
