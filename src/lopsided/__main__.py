@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = error.format_message()
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    print(f"lopsided: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # empty after the help that a bare command prints
+        print(f"lopsided: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 

@@ -14,6 +14,7 @@ from lopsided.config import BUILT_IN, CompareConfig, make_config
 from lopsided.errors import UserError
 
 if TYPE_CHECKING:
+    from lopsided.data import Splits
     from lopsided.run_folder import RunFolder
 
 app = typer.Typer(
@@ -25,13 +26,10 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-_DEFAULTS = {name: field.default for name, field in CompareConfig.model_fields.items()}
 
-
-def _option(*names: str, text: str, default: str | None = None) -> Any:
+def _option(text: str, default: str) -> Any:
     """An option that is None when not given, so that a run folder can tell what was asked anew."""
-    shown = str(_DEFAULTS[names[0].removeprefix("--").replace("-", "_")]) if default is None else default
-    return typer.Option(*names, help=text, show_default=shown)
+    return typer.Option(help=text, show_default=default)
 
 
 @app.command()
@@ -45,25 +43,24 @@ def compare(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")] = None,
-    losses: Annotated[
-        str | None, _option("--losses", text="Losses, separated by commas.", default="bce,focal,asl,apl,zlpr")
-    ] = None,
-    baseline: Annotated[str | None, _option("--baseline", text="The loss compared against.", default="bce")] = None,
-    metric: Annotated[str | None, _option("--metric", text="The metric of the verdict.")] = None,
-    seeds: Annotated[int | None, _option("--seeds", text="Trainings of each loss.")] = None,
-    epochs: Annotated[int | None, _option("--epochs", text="Epochs of each training.", default="by data")] = None,
-    batch_size: Annotated[int | None, _option("--batch-size", text="Rows per step.", default="by data")] = None,
-    learning_rate: Annotated[float | None, _option("--learning-rate", text="Step size.", default="by data")] = None,
-    valid: Annotated[Path | None, _option("--valid", text="File of validation rows.", default="split off")] = None,
-    test: Annotated[Path | None, _option("--test", text="File of test rows.", default="split off")] = None,
-    text_column: Annotated[str | None, _option("--text-column", text="Name of the text field.")] = None,
-    label_column: Annotated[str | None, _option("--label-column", text="Name of the label field.")] = None,
-    separator: Annotated[str | None, _option("--separator", text="Between the labels of a CSV cell.")] = None,
-    images: Annotated[int | None, _option("--images", text=f"Training images of {BUILT_IN}.")] = None,
-    missing: Annotated[float | None, _option("--missing", text="Share of training positives to hide.")] = None,
-    data_seed: Annotated[int | None, _option("--data-seed", text="Seed of splits and of made data.")] = None,
+    losses: Annotated[str | None, _option("Losses, separated by commas.", "bce,focal,asl,apl,zlpr")] = None,
+    baseline: Annotated[str | None, _option("The loss compared against.", "bce")] = None,
+    metric: Annotated[str | None, _option("The metric of the verdict.", "map")] = None,
+    seeds: Annotated[int | None, _option("Trainings of each loss.", "3")] = None,
+    epochs: Annotated[int | None, _option("Epochs of each training.", "by data")] = None,
+    batch_size: Annotated[int | None, _option("Rows per step.", "by data")] = None,
+    learning_rate: Annotated[float | None, _option("Step size.", "by data")] = None,
+    valid: Annotated[Path | None, _option("File of validation rows.", "split off")] = None,
+    test: Annotated[Path | None, _option("File of test rows.", "split off")] = None,
+    text_column: Annotated[str | None, _option("Name of the text field.", "text")] = None,
+    label_column: Annotated[str | None, _option("Name of the label field.", "labels")] = None,
+    separator: Annotated[str | None, _option("Between the labels of a CSV cell.", ",")] = None,
+    images: Annotated[int | None, _option(f"Training images of {BUILT_IN}.", "6000")] = None,
+    missing: Annotated[float | None, _option("Share of the training positives to hide.", "0")] = None,
+    data_seed: Annotated[int | None, _option("Seed of splits and of made data.", "0")] = None,
 ) -> None:
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
+    from lopsided.compare import load
     from lopsided.run_folder import RunFolder, is_run_folder
 
     settings: dict[str, Any] = {
@@ -89,10 +86,12 @@ def compare(
             options = ", ".join("--" + name.replace("_", "-") for name in given)
             raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
         folder = RunFolder.open(Path(data))
+        splits = load(folder.config)
     else:
         config = make_config(data=data, **settings)
+        splits = load(config)  # before anything is written
         folder = RunFolder.create(out or _new_folder(config), config)
-    _run(folder)
+    _run(folder, splits)
 
 
 def split_losses(text: str) -> tuple[str, ...]:
@@ -119,7 +118,7 @@ def _new_folder(config: CompareConfig) -> Path:
     return Path("runs") / f"{Path(config.data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _run(folder: RunFolder) -> None:
+def _run(folder: RunFolder, splits: Splits) -> None:
     from lopsided.compare import compare as run_comparison
     from lopsided.progress import Progress
     from lopsided.report import write_report
@@ -129,7 +128,7 @@ def _run(folder: RunFolder) -> None:
     typer.echo(f"run folder: {folder.path}")
     try:
         with Progress(console) as progress:
-            run_comparison(folder, progress)
+            run_comparison(folder, splits, progress)
         report = write_report(folder.path)
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with: lopsided compare {shlex.quote(str(folder.path))}", err=True)

@@ -17,15 +17,19 @@ from lopsided.results import summarize
 from lopsided.run_folder import Run, RunFolder
 from lopsided.training.fit import fit, predict
 
+_IMAGES = 6000  # of the built-in training set
+
 
 def load(config: CompareConfig) -> Splits:
     """Read or make the data that the configuration names."""
     if config.data == BUILT_IN:
         from lopsided.data.digits_grid import digits_grid
 
-        splits = digits_grid(config.images, config.images // 6, config.images // 3, config.data_seed)
+        images = config.images or _IMAGES
+        splits = digits_grid(images, images // 6, images // 3, config.data_seed)
     else:
-        columns = Columns(config.text_column, config.label_column, config.separator)
+        given = {"text": config.text_column, "labels": config.label_column, "separator": config.separator}
+        columns = Columns(**{name: value for name, value in given.items() if value is not None})
         paths = {name: config.files().get(name) for name in ("valid", "test")}
         splits = read_splits(config.files()["data"], **paths, columns=columns, seed=config.data_seed)
     return splits.hide_positives(config.missing, config.data_seed) if config.missing else splits
@@ -37,10 +41,9 @@ def budget_of(config: CompareConfig, task: Task) -> Budget:
     return Budget(**asdict(task.default_budget) | {name: value for name, value in given.items() if value is not None})
 
 
-def compare(folder: RunFolder, progress: Progress) -> None:
+def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
     """Train what is not trained yet, then write metrics.csv and results.json. Raises UserError for bad data."""
     config = folder.config
-    splits = load(config)
     task = make_task(splits)
     budget = budget_of(config, task)
     progress.plan(len(config.losses) * config.seeds, budget.epochs)

@@ -14,35 +14,39 @@ from lopsided.evaluation.summary import METRICS
 from lopsided.losses import parse
 
 BUILT_IN = "digits-grid"
+_FILE_OPTIONS = ("valid", "test", "text_column", "label_column", "separator")
+_BUILT_IN_OPTIONS = ("images",)
 
 
 class CompareConfig(BaseModel):
-    """The settings of `lopsided compare`; None stands for the default of the model that the data call for."""
+    """The settings of `lopsided compare`; None stands for the default of the data that are named."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = BUILT_IN
     valid: str | None = None
     test: str | None = None
-    text_column: str = "text"
-    label_column: str = "labels"
-    separator: str = Field(",", min_length=1)
-    images: int = Field(6000, ge=1)
+    text_column: str | None = None
+    label_column: str | None = None
+    separator: str | None = Field(None, min_length=1)
+    images: int | None = Field(None, ge=10)
     missing: float = Field(0.0, ge=0, lt=1)
     data_seed: int = Field(0, ge=0)
-    losses: tuple[str, ...] = Field(("bce", "focal", "asl", "apl", "zlpr"), min_length=2)
+    losses: tuple[str, ...] = ("bce", "focal", "asl", "apl", "zlpr")
     baseline: str = ""
     metric: str = "map"
     seeds: int = Field(3, ge=1, le=1000)
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
-    learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
+    learning_rate: float | None = Field(None, gt=0, le=1e6)
 
     @field_validator("losses")
     @classmethod
     def _known_losses(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
         for spec in losses:
             parse(spec)
+        if len(losses) < 2:
+            raise ValueError(f"a comparison needs at least two losses, got {', '.join(losses) or 'none'}")
         if len(set(losses)) < len(losses):
             raise ValueError(f"the same loss twice in {', '.join(losses)}")
         return losses
@@ -66,6 +70,15 @@ class CompareConfig(BaseModel):
     def _baseline_is_compared(self) -> CompareConfig:
         if self.baseline not in self.losses:
             raise ValueError(f"the baseline {self.baseline!r} is not among the losses {', '.join(self.losses)}")
+        return self
+
+    @model_validator(mode="after")
+    def _options_suit_the_data(self) -> CompareConfig:
+        built_in = self.data == BUILT_IN
+        for name in _FILE_OPTIONS if built_in else _BUILT_IN_OPTIONS:
+            if getattr(self, name) is not None:
+                kind = "files of texts" if built_in else BUILT_IN
+                raise ValueError(f"--{name.replace('_', '-')} is for {kind}, but the data are {self.data}")
         return self
 
     def files(self) -> dict[str, Path]:

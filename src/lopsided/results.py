@@ -23,6 +23,14 @@ from lopsided.training.fit import Epoch
 _RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation is known to about 5 %
 _RISING_PER_EPOCH = 0.005  # validation mAP
 
+_NOTHING = "no difference shown"
+_RELATIONS = {
+    "better": "{} is better than {}",
+    "worse": "{} is worse than {}",
+    "unfinished": "{} is behind {}",
+    _NOTHING: "no difference between {} and {} was shown",
+}
+
 Scores = dict[str, list[Scored]]  # loss -> one per seed
 
 
@@ -91,24 +99,24 @@ def _compare_to_baseline(
     for loss, difference, p_value in zip(order[1:], differences, corrected, strict=True):
         gain = difference.mean if metric.higher_is_better else -difference.mean
         word = verdict(gain, p_value, unfinished=rising[loss])
-        after = f"after {budget.epochs} epoch{'s' * (budget.epochs > 1)}"
-        relation = {"better": "better than", "worse": "worse than", "unfinished": "behind"}
-        sentence = (
-            f"{loss} is {relation[word]} {config.baseline} in {metric.title} {after}"
-            if word in relation
-            else f"no difference between {loss} and {config.baseline} in {metric.title} was shown {after}"
-        )
-        still = [name for name in (loss, config.baseline) if rising[name]]
-        if word in relation and still:
-            sentence += f"; {' and '.join(still)} still rising: more epochs may change this"
+        behind = config.baseline if gain > 0 else loss
+        sentence = f"{_RELATIONS[word].format(loss, config.baseline)} in {metric.title} after {epochs(budget.epochs)}"
+        if config.seeds == 1:
+            sentence += ", for these trained models"
+        if word != _NOTHING and rising[behind]:
+            sentence += f"; {behind} is still rising, so more epochs may change this"
         comparisons[loss] = asdict(difference) | {"p_holm": p_value, "verdict": word, "sentence": sentence}
     return comparisons
+
+
+def epochs(number: int) -> str:
+    return f"{number} epoch{'s' * (number > 1)}"
 
 
 def verdict(gain: float, p_value: float, unfinished: bool) -> str:
     """In one word; a loss that is behind but whose validation curve still rises is unfinished, not worse."""
     if not p_value < LEVEL:  # also NaN
-        return "no difference shown"
+        return _NOTHING
     if gain > 0:
         return "better"
     return "unfinished" if unfinished else "worse"

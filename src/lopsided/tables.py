@@ -6,23 +6,33 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lopsided.evaluation.summary import METRICS
 
 _CAPTION = (
     "Mean over seeds ± half its 95 % interval, best mean in bold. Own: the threshold "
-    "that the loss implies; tuned: the best on validation, used from subset accuracy on."
+    "that the loss implies; tuned: the best on validation, also used below it."
 )
 
 
 def print_results(results: dict[str, Any], console: Console) -> None:
     """The table of metrics, the paired differences with verdicts, and the notes."""
-    console.print("", metric_table(results), f"[dim]{_CAPTION}[/dim]", "", difference_table(results), "")
+    data, seeds, epochs = results["data"], results["seeds"], results["budget"]["epochs"]
+    console.print(
+        f"\n[bold]{escape(data['name'])}[/bold]: {data['labels']} labels, "
+        f"{data['positives_per_row']:.2f} positives a row; {epochs} epochs, {seeds} seed{'s' * (seeds > 1)}",
+        highlight=False,
+    )
+    console.print(metric_table(results))
+    console.print(f"[dim]{_CAPTION}[/dim]", highlight=False)
+    console.print(f"\n[bold]{METRICS[results['metric']].title}[/bold] against {escape(results['baseline'])}, paired")
+    console.print(difference_table(results))
     for comparison in results["comparisons"].values():
         console.print(f"• {comparison['sentence']}.", highlight=False, markup=False)
     for note in results["notes"]:
-        console.print(f"[dim]{note}[/dim]", highlight=False)
+        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
 
 
 def cell(interval: dict[str, float | None]) -> str:
@@ -49,14 +59,9 @@ def best_loss(results: dict[str, Any], name: str) -> str | None:
 
 
 def metric_table(results: dict[str, Any]) -> Table:
-    data, budget, seeds = results["data"], results["budget"], results["seeds"]
-    title = f"{data['name']}: {data['labels']} labels, {data['positives_per_row']:.2f} a row; " + (
-        f"{budget['epochs']} epochs, {seeds} seed{'s' * (seeds > 1)}"
-    )
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    table.add_column("")
+    table = Table("", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for loss in results["losses"]:
-        table.add_column(loss, justify="right")
+        table.add_column(escape(loss), justify="right")
     for name, metric in METRICS.items():
         best = best_loss(results, name)
         cells = [
@@ -69,15 +74,13 @@ def metric_table(results: dict[str, Any]) -> Table:
 
 
 def difference_table(results: dict[str, Any]) -> Table:
-    metric = METRICS[results["metric"]].title
-    title = f"{metric} against {results['baseline']}, paired"
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("loss", "difference", "95 % interval", "p (Holm)", "verdict"):
         table.add_column(name, justify="left" if name in ("loss", "verdict") else "right")
     for loss, c in results["comparisons"].items():
         if c["mean"] is None:
-            table.add_row(loss, "-", "-", "-", c["verdict"])
+            table.add_row(escape(loss), "-", "-", "-", c["verdict"])
             continue
         interval = f"{c['low']:+.3f} to {c['high']:+.3f}"
-        table.add_row(loss, f"{c['mean']:+.3f}", interval, p_value(c["p_holm"]), c["verdict"])
+        table.add_row(escape(loss), f"{c['mean']:+.3f}", interval, p_value(c["p_holm"]), c["verdict"])
     return table

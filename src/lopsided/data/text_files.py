@@ -64,6 +64,10 @@ def read_splits(
 
 def read_rows(path: Path, columns: Columns) -> list[Row]:
     """All rows of a file as (text, labels)."""
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, but neither a data file nor a run folder (which has a config.json)")
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: cannot tell its format; name it {', '.join(SUFFIXES)}")
     try:

@@ -18,15 +18,13 @@ from lopsided.models.task import Budget, Task
 _BUCKETS = 2**17  # for words and for characters each
 _WIDTH = 64
 _MOMENTUM = 0.9
-_BATCH_ROWS = 256
-_LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 3, 50  # small data sets are seen more often
 
 
 class HashedNGrams:
     """Texts to sparse rows: words and pairs of words; two to four characters within words; hashed, no vocabulary.
 
     Counts are damped (1 + log), weighted by inverse document frequency in the training texts, and each kind is
-    scaled to unit length.
+    scaled to unit length. Buckets that no training text fills are left out: nothing can be learnt about them.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -37,13 +35,15 @@ class HashedNGrams:
         )
         counts = [hasher.transform(texts) for hasher in self._hashers]
         self._weights = [TfidfTransformer(sublinear_tf=True).fit(count) for count in counts]
+        self._filled = np.flatnonzero(np.concatenate([count.getnnz(axis=0) for count in counts]))
+        self.buckets = len(self._filled)
 
     def __call__(self, texts: Sequence[str]) -> csr_array:
-        """(len(texts), 2 * buckets) float32."""
+        """(len(texts), self.buckets) float32."""
         parts = [
             weigh.transform(hasher.transform(texts)) for hasher, weigh in zip(self._hashers, self._weights, strict=True)
         ]
-        return csr_array(hstack(parts), dtype=np.float32)
+        return csr_array(hstack(parts, format="csr")[:, self._filled], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,17 @@ def text_task(splits: Splits) -> Task:
         for part, data in zip(texts, (splits.train, splits.valid, splits.test), strict=True)
     )
     labels = train.targets.shape[1]
-    epochs = max(_LEAST_EPOCHS, min(_MOST_EPOCHS, _LEAST_STEPS * _BATCH_ROWS // len(train)))
     return Task(
         train,
         valid,
         test,
-        make_model=lambda: BagClassifier(2 * _BUCKETS, labels),
+        make_model=lambda: BagClassifier(encode.buckets, labels),
         make_optimizer=lambda model, rate: torch.optim.SGD(model.parameters(), rate, momentum=_MOMENTUM, fused=True),
-        default_budget=Budget(epochs, _BATCH_ROWS, learning_rate=1.0),
+        default_budget=_budget(len(train)),
     )
+
+
+def _budget(rows: int) -> Budget:
+    """About 500 steps or 3 epochs, whichever is more: small data sets are seen more often, in smaller batches."""
+    batch_size = max(16, min(256, rows // 16))
+    return Budget(max(3, min(50, 500 * batch_size // rows)), batch_size, learning_rate=1.0)

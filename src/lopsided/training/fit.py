@@ -64,9 +64,10 @@ def fit(
             total += value.item() * len(rows)
             confidence.update(logits.detach(), targets)
         seconds = time.perf_counter() - start
-        if not math.isfinite(total):
-            raise UserError(f"training diverged in epoch {number} (loss {total}): lower the learning rate")
-        valid_map = mean_average_precision(Ranking.of(predict(averaged, task.valid), task.valid.targets))
+        scores = predict(averaged, task.valid)
+        if not (math.isfinite(total) and scores.isfinite().all()):
+            raise UserError(f"training diverged in epoch {number}: lower the learning rate")
+        valid_map = mean_average_precision(Ranking.of(scores, task.valid.targets))
         mean_loss = total / len(task.train)
         history.append(Epoch(number, mean_loss, confidence.positive, confidence.negative, valid_map, seconds))
         on_epoch(history[-1])

@@ -1,0 +1,103 @@
+"""The statistics of a comparison, checked by simulation where theory gives no number."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from lopsided.evaluation.significance import holm, interval_over_seeds, paired_differences, resample_rows
+from lopsided.results import verdict
+
+
+def simulate(effect: float, spread: tuple[float, ...], seeds: int, trials: int = 1500) -> torch.Tensor:
+    """(trials, losses - 1) p-values; test rows weigh as much as seeds, and the last loss is better by `effect`."""
+    generator = torch.Generator().manual_seed(seeds)
+    losses, sd = len(spread), torch.tensor(spread)
+    p_values = torch.empty(trials, losses - 1)
+    for trial in range(trials):
+        shared_by_seed = torch.randn(1, seeds, generator=generator)
+        values = shared_by_seed + torch.randn(losses, seeds, generator=generator) * sd[:, None]
+        row_error = sd / math.sqrt(seeds)  # this test set's luck for each loss
+        values = values + (torch.randn(losses, generator=generator) * row_error)[:, None]
+        values[-1] += effect
+        resampled = values.mean(1) + torch.randn(100, losses, generator=generator) * row_error
+        found = paired_differences(values, resampled)
+        p_values[trial] = torch.tensor([difference.p_value for difference in found])
+    return p_values
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_false_positives_are_at_the_level(seeds: int) -> None:
+    p_values = simulate(0.0, (1, 1, 1, 1, 1), seeds)
+    assert 0.02 < (p_values < 0.05).float().mean() < 0.065
+    families = torch.tensor([min(holm(row.tolist())) for row in p_values])
+    assert (families < 0.05).float().mean() < 0.065
+
+
+def test_a_loss_that_varies_more_is_not_called_different_too_often() -> None:
+    """Pooling favours it: at twice the spread of the others its rate is above the level, but bounded."""
+    p_values = simulate(0.0, (1, 1, 1, 1, 2), seeds=3)
+    assert (p_values[:, -1] < 0.05).float().mean() < 0.10
+
+
+def test_power_rises_with_the_effect_and_with_seeds() -> None:
+    spread = (1.0, 1.0, 1.0)
+    power = [float((simulate(effect, spread, 3, trials=400)[:, -1] < 0.05).float().mean()) for effect in (0, 2, 4)]
+    assert power[0] < 0.1 < power[1] < power[2]
+    assert power[2] > 0.6
+    assert (simulate(2, spread, 10, trials=400)[:, -1] < 0.05).float().mean() > power[1]
+
+
+def test_one_seed_speaks_for_the_rows_alone() -> None:
+    resampled = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
+    (difference,) = paired_differences(torch.tensor([[0.5], [2.5]]), resampled)
+    assert difference.mean == 2
+    assert difference.high - difference.low == pytest.approx(2 * 1.959964, rel=1e-5)
+    assert difference.p_value == pytest.approx(2 * stats.norm.sf(2))
+
+
+def test_two_losses_and_no_spread_over_rows_is_the_paired_t_test() -> None:
+    values = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.5, 0.9]])
+    (difference,) = paired_differences(values, torch.zeros(10, 2))
+    expected = stats.ttest_rel(values[1].double().numpy(), values[0].double().numpy())
+    assert difference.p_value == pytest.approx(expected.pvalue)
+    assert (difference.low, difference.high) == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def test_identical_and_undefined_values() -> None:
+    same, undefined = paired_differences(
+        torch.tensor([[1.0, 1.0], [1.0, 1.0], [math.nan, 1.0]]), torch.tensor([[1.0, 1.0, math.nan]] * 3)
+    )
+    assert math.isnan(undefined.p_value)
+    assert math.isnan(same.p_value) or same.p_value == 1.0
+    assert paired_differences(torch.ones(2, 3), torch.ones(5, 2))[0].p_value == 1.0
+
+
+def test_interval_over_seeds() -> None:
+    values = [0.1, 0.4, 0.2]
+    interval = interval_over_seeds(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected))
+    assert interval_over_seeds([0.3]).high == math.inf
+
+
+def test_holm() -> None:
+    assert holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx([0.06, math.nan, 0.03, 0.06], nan_ok=True)
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_bootstrap_standard_error_of_a_mean() -> None:
+    x = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ticks: list[int] = []
+    samples = resample_rows([lambda w: float(w @ x / w.sum())], 400, 500, tick=lambda: ticks.append(1))
+    assert float(samples.std()) == pytest.approx(float(x.std()) / 20, rel=0.1)
+    assert len(ticks) == 500
+
+
+def test_verdicts() -> None:
+    assert verdict(0.1, 0.01, unfinished=True) == "better"
+    assert verdict(-0.1, 0.01, unfinished=False) == "worse"
+    assert verdict(-0.1, 0.01, unfinished=True) == "unfinished"
+    assert verdict(-0.1, 0.06, unfinished=False) == verdict(0.5, math.nan, unfinished=False) == "no difference shown"
