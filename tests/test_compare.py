@@ -19,6 +19,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from lopsided.__main__ import main
 from lopsided.compare import load
 from lopsided.config import make_config
+from lopsided.training.fit import fit
 
 TINY = ["--images", "120", "--epochs", "2", "--seeds", "2", "--losses", "bce,zlpr"]
 
@@ -77,7 +78,7 @@ def test_a_run_folder_is_complete(finished: Path) -> None:
 
 def test_results_are_those_of_the_saved_scores(finished: Path) -> None:
     results = read_results(finished)
-    test = load(make_config(images=120)).test
+    test = load(make_config({"images": 120})).test
     present = test.targets.any(0).numpy()
     truth = test.targets.numpy()
     assert results["data"]["rows"] == {"train": 120, "valid": 20, "test": 40}
@@ -142,36 +143,56 @@ def test_the_same_command_gives_the_same_numbers(finished: Path, folder: Path) -
         assert np.array_equal(np.load(path), np.load(folder / "again/runs" / path.name))
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(finished: Path, folder: Path) -> None:
-    line = [sys.executable, "-u", "-m", "lopsided", "compare", *TINY, "--out", "run"]
+def test_ctrl_c_is_one_line(folder: Path) -> None:
+    line = [sys.executable, "-u", "-m", "lopsided", "compare", *TINY, "--epochs", "1000000", "--out", "run"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stderr is not None
-        while "bce, seed 0" not in process.stdout.readline():
-            assert process.poll() is None, process.stderr.read()
+        assert "run folder: run" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip().endswith("go on with: lopsided compare run")
-    assert "Traceback" not in errors
-    kept = {path: path.stat().st_mtime_ns for path in (folder / "run/runs").glob("*.npy")}
-    assert kept
-    resumed = command(["compare", "run"])
-    assert resumed.returncode == 0, resumed.stderr
-    assert "bce, seed 0: validation mAP" in resumed.stdout
-    assert "trained before" in resumed.stdout
+    assert errors == "stopped; go on with: lopsided compare run\n"
+
+
+def test_a_stopped_run_goes_on(
+    finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = []
+
+    def stop_at_the_third(*arguments: Any) -> Any:
+        trained.append(arguments)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr("lopsided.compare.fit", stop_at_the_third)
+    assert main(["compare", *TINY, "--out", "run"]) == 130
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "run/runs").iterdir()}
+    assert {path.name for path in kept} == {
+        "0-bce-seed0.json",
+        "0-bce-seed0.npy",
+        "1-zlpr-seed0.json",
+        "1-zlpr-seed0.npy",
+    }
+    assert not (folder / "run/results.json").exists()
+
+    assert main(["compare", "run"]) == 0
+    assert len(trained) == 5
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert capsys.readouterr().out.count("trained before") == 2
     old, new = read_results(finished), read_results(folder / "run")
     assert old["comparisons"] == new["comparisons"]
     assert {loss: entry["metrics"] for loss, entry in old["losses"].items()} == {
         loss: entry["metrics"] for loss, entry in new["losses"].items()
     }
+    assert main(["compare", *TINY, "--out", "run"]) == 0, "the same command again only reads"
+    assert len(trained) == 5
 
 
 def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
     """A run whose .json is missing is trained again, whatever stands in its .npy."""
     (folder / "run/runs").mkdir(parents=True)
-    config = make_config(images=60, epochs=1, seeds=1, losses=("bce", "zlpr"))
+    config = make_config({"images": 60, "epochs": 1, "seeds": 1, "losses": "bce,zlpr"})
     (folder / "run/config.json").write_text(json.dumps({"config": config.model_dump(), "data_sha256": {}}))
     (folder / "run/runs/0-bce-seed0.npy").write_bytes(b"half")
     assert main(["compare", "run"]) == 0

@@ -5,17 +5,22 @@ from __future__ import annotations
 import shlex
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from lopsided.compare import compare as run_comparison
+from lopsided.compare import load
 from lopsided.config import BUILT_IN, CompareConfig, make_config
+from lopsided.data import Splits
+from lopsided.data.digits_grid import digits_grid
+from lopsided.data.preview import save_preview
 from lopsided.errors import UserError
-
-if TYPE_CHECKING:
-    from lopsided.data import Splits
-    from lopsided.run_folder import RunFolder
+from lopsided.progress import Progress
+from lopsided.report import write_report
+from lopsided.run_folder import RunFolder, is_run_folder
+from lopsided.tables import print_results
 
 app = typer.Typer(
     help="Train multi-label classifiers whose positives are rare.",
@@ -50,8 +55,8 @@ def compare(
     epochs: Annotated[int | None, _option("Epochs of each training.", "by data")] = None,
     batch_size: Annotated[int | None, _option("Rows per step.", "by data")] = None,
     learning_rate: Annotated[float | None, _option("Step size.", "by data")] = None,
-    valid: Annotated[Path | None, _option("File of validation rows.", "split off")] = None,
-    test: Annotated[Path | None, _option("File of test rows.", "split off")] = None,
+    valid: Annotated[str | None, _option("File of validation rows.", "split off")] = None,
+    test: Annotated[str | None, _option("File of test rows.", "split off")] = None,
     text_column: Annotated[str | None, _option("Name of the text field.", "text")] = None,
     label_column: Annotated[str | None, _option("Name of the label field.", "labels")] = None,
     separator: Annotated[str | None, _option("Between the labels of a CSV cell.", ",")] = None,
@@ -60,73 +65,37 @@ def compare(
     data_seed: Annotated[int | None, _option("Seed of splits and of made data.", "0")] = None,
 ) -> None:
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
-    from lopsided.compare import load
-    from lopsided.run_folder import RunFolder, is_run_folder
+    asked = {name: value for name, value in locals().items() if value is not None}
+    console = Console()
+    folder, splits = _resume(asked, console) if is_run_folder(Path(data or "")) else _begin(asked, console)
+    _run(folder, splits, console)
 
-    settings: dict[str, Any] = {
-        "losses": None if losses is None else split_losses(losses),
-        "baseline": baseline,
-        "metric": metric,
-        "seeds": seeds,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "valid": _path(valid),
-        "test": _path(test),
-        "text_column": text_column,
-        "label_column": label_column,
-        "separator": separator,
-        "images": images,
-        "missing": missing,
-        "data_seed": data_seed,
-    }
-    if data is not None and is_run_folder(Path(data)):
-        given = [name for name, value in (settings | {"out": out}).items() if value is not None]
-        if given:
-            options = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
-        folder = RunFolder.open(Path(data))
-        splits = load(folder.config)
-    else:
-        config = make_config(data=data, **settings)
+
+def _resume(asked: dict[str, Any], console: Console) -> tuple[RunFolder, Splits]:
+    path = asked.pop("data")
+    if asked:
+        options = ", ".join("--" + name.replace("_", "-") for name in asked)
+        raise UserError(f"{path} is a run folder, which fixes all settings; leave out {options}")
+    folder = RunFolder.open(Path(path))
+    with console.status("reading the data"):
+        return folder, load(folder.config)
+
+
+def _begin(asked: dict[str, Any], console: Console) -> tuple[RunFolder, Splits]:
+    out = asked.pop("out", None)
+    config = make_config(asked)
+    with console.status("reading the data"):
         splits = load(config)  # before anything is written
-        folder = RunFolder.create(out or _new_folder(config), config)
-    _run(folder, splits)
-
-
-def split_losses(text: str) -> tuple[str, ...]:
-    """Split at commas outside parentheses.
-
-    >>> split_losses("bce, asl(gamma_neg=2, clip=0)")
-    ('bce', 'asl(gamma_neg=2, clip=0)')
-    """
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return tuple(part.strip() for part in parts if part.strip())
-
-
-def _path(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+    return RunFolder.create(out or _new_folder(config), config), splits
 
 
 def _new_folder(config: CompareConfig) -> Path:
     return Path("runs") / f"{Path(config.data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _run(folder: RunFolder, splits: Splits) -> None:
-    from lopsided.compare import compare as run_comparison
-    from lopsided.progress import Progress
-    from lopsided.report import write_report
-    from lopsided.tables import print_results
-
-    console = Console()
-    typer.echo(f"run folder: {folder.path}")
+def _run(folder: RunFolder, splits: Splits, console: Console) -> None:
     try:
+        typer.echo(f"run folder: {folder.path}")
         with Progress(console) as progress:
             run_comparison(folder, splits, progress)
         report = write_report(folder.path)
@@ -146,8 +115,5 @@ def preview(
     """Save a picture of samples with their labels."""
     if name != BUILT_IN:
         raise UserError(f"{name}: only {BUILT_IN} consists of images, so only it has a picture")
-    from lopsided.data.digits_grid import digits_grid
-    from lopsided.data.preview import save_preview
-
     save_preview(digits_grid(train=12, valid=0, test=0, seed=data_seed).train, out)
     typer.echo(f"picture: {out}")

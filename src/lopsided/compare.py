@@ -44,6 +44,7 @@ def budget_of(config: CompareConfig, task: Task) -> Budget:
 def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
     """Train what is not trained yet, then write metrics.csv and results.json. Raises UserError for bad data."""
     config = folder.config
+    progress.preparing()
     task = make_task(splits)
     budget = budget_of(config, task)
     progress.plan(len(config.losses) * config.seeds, budget.epochs)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lopsided.errors import UserError
 from lopsided.evaluation.summary import METRICS
-from lopsided.losses import parse
+from lopsided.losses.catalog import parse, split_specs
 
 BUILT_IN = "digits-grid"
 _FILE_OPTIONS = ("valid", "test", "text_column", "label_column", "separator")
@@ -33,12 +33,17 @@ class CompareConfig(BaseModel):
     missing: float = Field(0.0, ge=0, lt=1)
     data_seed: int = Field(0, ge=0)
     losses: tuple[str, ...] = ("bce", "focal", "asl", "apl", "zlpr")
-    baseline: str = ""
+    baseline: str | None = None
     metric: str = "map"
     seeds: int = Field(3, ge=1, le=1000)
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
     learning_rate: float | None = Field(None, gt=0, le=1e6)
+
+    @field_validator("losses", mode="before")
+    @classmethod
+    def _from_one_string(cls, losses: Any) -> Any:
+        return split_specs(losses) if isinstance(losses, str) else losses
 
     @field_validator("losses")
     @classmethod
@@ -60,15 +65,9 @@ class CompareConfig(BaseModel):
             raise ValueError(f"unknown metric {metric!r}: {hint}known are {', '.join(METRICS)}")
         return metric
 
-    @model_validator(mode="before")
-    @classmethod
-    def _default_baseline(cls, values: dict[str, Any]) -> dict[str, Any]:
-        losses = values.get("losses") or cls.model_fields["losses"].default
-        return {"baseline": "bce" if "bce" in losses else losses[0]} | values
-
     @model_validator(mode="after")
     def _baseline_is_compared(self) -> CompareConfig:
-        if self.baseline not in self.losses:
+        if self.reference not in self.losses:
             raise ValueError(f"the baseline {self.baseline!r} is not among the losses {', '.join(self.losses)}")
         return self
 
@@ -81,16 +80,21 @@ class CompareConfig(BaseModel):
                 raise ValueError(f"--{name.replace('_', '-')} is for {kind}, but the data are {self.data}")
         return self
 
+    @property
+    def reference(self) -> str:
+        """The loss that the others are compared with."""
+        return self.baseline or ("bce" if "bce" in self.losses else self.losses[0])
+
     def files(self) -> dict[str, Path]:
         """The data files that were named, by option."""
         named = {"data": None if self.data == BUILT_IN else self.data, "valid": self.valid, "test": self.test}
         return {option: Path(path) for option, path in named.items() if path is not None}
 
 
-def make_config(**settings: Any) -> CompareConfig:
-    """A CompareConfig, or a UserError that names the first bad setting in one line. None means not given."""
+def make_config(settings: dict[str, Any]) -> CompareConfig:
+    """A CompareConfig, or a UserError that names the first bad setting in one line."""
     try:
-        return CompareConfig(**{name: value for name, value in settings.items() if value is not None})
+        return CompareConfig(**settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         message = str(first["msg"]).removeprefix("Value error, ")

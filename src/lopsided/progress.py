@@ -19,7 +19,7 @@ from lopsided.training.fit import Epoch
 
 
 class Progress:
-    """A bar over all epochs of all runs, then one over the bootstrap. Use as a context manager."""
+    """A bar over all epochs of all runs, then one over the bootstrap; use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -48,8 +48,12 @@ class Progress:
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def preparing(self) -> None:
+        self._task = self._bars.add_task("preparing the rows", total=None)
+
     def plan(self, runs: int, epochs: int) -> None:
         self._epochs = epochs
+        self._bars.remove_task(self._task)
         self._task = self._bars.add_task("training", total=runs * epochs)
 
     def begin(self, loss: str, seed: int) -> None:

@@ -52,7 +52,7 @@ def summarize(
         "budget": asdict(budget),
         "seeds": config.seeds,
         "metric": config.metric,
-        "baseline": config.baseline,
+        "baseline": config.reference,
         "losses": {
             loss: {
                 "settings": str(parse(loss)),
@@ -86,9 +86,9 @@ def _compare_to_baseline(
     config: CompareConfig, scored: Scores, rising: dict[str, bool], budget: Budget, progress: Progress
 ) -> dict[str, Any]:
     metric = METRICS[config.metric]
-    order = [config.baseline, *(loss for loss in config.losses if loss != config.baseline)]
+    order = [config.reference, *(loss for loss in config.losses if loss != config.reference)]
     functions = [lambda weights, one=one: metric.value(one, weights) for loss in order for one in scored[loss]]
-    rows = len(scored[config.baseline][0].targets)
+    rows = len(scored[config.reference][0].targets)
     progress.resampling(_RESAMPLES)
     resampled = resample_rows(functions, rows, _RESAMPLES, seed=config.data_seed, tick=progress.resampled)
     resampled = resampled.view(_RESAMPLES, len(order), config.seeds)
@@ -99,8 +99,8 @@ def _compare_to_baseline(
     for loss, difference, p_value in zip(order[1:], differences, corrected, strict=True):
         gain = difference.mean if metric.higher_is_better else -difference.mean
         word = verdict(gain, p_value, unfinished=rising[loss])
-        behind = config.baseline if gain > 0 else loss
-        sentence = f"{_RELATIONS[word].format(loss, config.baseline)} in {metric.title} after {epochs(budget.epochs)}"
+        behind = config.reference if gain > 0 else loss
+        sentence = f"{_RELATIONS[word].format(loss, config.reference)} in {metric.title} after {epochs(budget.epochs)}"
         if config.seeds == 1:
             sentence += ", for these trained models"
         if word != _NOTHING and rising[behind]:

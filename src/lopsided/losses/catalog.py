@@ -129,3 +129,19 @@ def parse(spec: str) -> Loss:
         return CATALOG[name.id](**arguments)
     except TypeError as error:
         raise ValueError(f"cannot make the loss {spec!r}: {error}") from None
+
+
+def split_specs(text: str) -> tuple[str, ...]:
+    """Split a list of losses at the commas outside parentheses.
+
+    >>> split_specs("bce, asl(gamma_neg=2, clip=0)")
+    ('bce', 'asl(gamma_neg=2, clip=0)')
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return tuple(part.strip() for part in parts if part.strip())
