@@ -7,7 +7,8 @@ import torch
 from scipy import stats
 
 from lopsided.evaluation.significance import holm, interval_over_seeds, paired_differences, resample_rows
-from lopsided.results import verdict
+from lopsided.results import is_rising, verdict
+from lopsided.training.fit import Epoch
 
 
 def simulate(effect: float, spread: tuple[float, ...], seeds: int, trials: int = 1500) -> torch.Tensor:
@@ -97,7 +98,19 @@ def test_bootstrap_standard_error_of_a_mean() -> None:
 
 
 def test_verdicts() -> None:
-    assert verdict(0.1, 0.01, unfinished=True) == "better"
+    assert verdict(0.1, 0.01, unfinished=False) == "better"
     assert verdict(-0.1, 0.01, unfinished=False) == "worse"
-    assert verdict(-0.1, 0.01, unfinished=True) == "unfinished"
+    assert verdict(0.1, 0.01, unfinished=True) == "ahead so far"
+    assert verdict(-0.1, 0.01, unfinished=True) == "behind so far"
     assert verdict(-0.1, 0.06, unfinished=False) == verdict(0.5, math.nan, unfinished=False) == "no difference shown"
+
+
+def test_a_curve_rises_until_it_flattens() -> None:
+    def history(*curve: float) -> list[Epoch]:
+        return [Epoch(number, 1.0, 0.5, 0.5, value, 1.0) for number, value in enumerate(curve, 1)]
+
+    assert is_rising([history(0.1, 0.2, 0.3, 0.4)])
+    assert not is_rising([history(0.1, 0.2, 0.3, 0.303)])
+    assert is_rising([history(0.1, 0.2, 0.3, 0.3), history(0.1, 0.2, 0.3, 0.32)]), "the mean over seeds counts"
+    assert not is_rising([history(0.1, 0.4, 0.5, 0.6, 0.61, 0.62, 0.61, 0.625)]), "the last quarter counts"
+    assert is_rising([history(0.9)]), "one epoch shows no trend"

@@ -24,10 +24,11 @@ _RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation
 _RISING_PER_EPOCH = 0.005  # validation mAP
 
 _NOTHING = "no difference shown"
-_RELATIONS = {
+_RELATIONS = {  # verdict -> sentence
     "better": "{} is better than {}",
     "worse": "{} is worse than {}",
-    "unfinished": "{} is behind {}",
+    "ahead so far": "{} is ahead of {}",
+    "behind so far": "{} is behind {}",
     _NOTHING: "no difference between {} and {} was shown",
 }
 
@@ -98,13 +99,13 @@ def _compare_to_baseline(
     comparisons = {}
     for loss, difference, p_value in zip(order[1:], differences, corrected, strict=True):
         gain = difference.mean if metric.higher_is_better else -difference.mean
-        word = verdict(gain, p_value, unfinished=rising[loss])
-        behind = config.reference if gain > 0 else loss
+        behind = loss if gain < 0 else config.reference
+        word = verdict(gain, p_value, unfinished=rising[behind])
         sentence = f"{_RELATIONS[word].format(loss, config.reference)} in {metric.title} after {epochs(budget.epochs)}"
         if config.seeds == 1:
             sentence += ", for these trained models"
-        if word != _NOTHING and rising[behind]:
-            sentence += f"; {behind} is still rising, so more epochs may change this"
+        if word in ("ahead so far", "behind so far"):
+            sentence += f"; {behind} is unfinished: its validation mAP still rises, so more epochs may change this"
         comparisons[loss] = asdict(difference) | {"p_holm": p_value, "verdict": word, "sentence": sentence}
     return comparisons
 
@@ -114,27 +115,23 @@ def epochs(number: int) -> str:
 
 
 def verdict(gain: float, p_value: float, unfinished: bool) -> str:
-    """In one word; a loss that is behind but whose validation curve still rises is unfinished, not worse."""
+    """In a few words. Whichever loss is behind is not called worse while its validation curve still rises."""
     if not p_value < LEVEL:  # also NaN
         return _NOTHING
-    if gain > 0:
-        return "better"
-    return "unfinished" if unfinished else "worse"
+    if unfinished:
+        return "ahead so far" if gain > 0 else "behind so far"
+    return "better" if gain > 0 else "worse"
 
 
 def _describe(config: CompareConfig, splits: Splits) -> dict[str, Any]:
     targets = splits.train.targets
     return {
         "name": config.data,
-        "rows": {name: len(part) for name, part in _parts(splits).items()},
+        "rows": {name: len(part) for name, part in vars(splits).items()},
         "labels": len(splits.train.labels),
         "positives_per_row": float(targets.sum() / len(targets)),
         "missing": config.missing,
     }
-
-
-def _parts(splits: Splits) -> dict[str, Any]:
-    return {"train": splits.train, "valid": splits.valid, "test": splits.test}
 
 
 def _notes(config: CompareConfig, splits: Splits, rising: dict[str, bool]) -> list[str]:
@@ -150,7 +147,7 @@ def _notes(config: CompareConfig, splits: Splits, rising: dict[str, bool]) -> li
     if any(rising.values()):
         names = ", ".join(loss for loss, still in rising.items() if still)
         notes.append(f"Validation mAP still rising at the end: {names}. Train longer (--epochs) before choosing.")
-    for name, part in _parts(splits).items():
+    for name, part in vars(splits).items():
         empty = int((~part.targets.any(0)).sum())
         if empty:
             consequence = "" if name == "train" else "; left out of its mAP and macro-F1"
