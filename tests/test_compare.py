@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, hamming_loss
 
+import lopsided
 from lopsided.__main__ import main
 from lopsided.compare import load
 from lopsided.config import make_config
-from lopsided.training.fit import fit
+from lopsided.evaluation.metrics import best_threshold
+from lopsided.models import make_task
+from lopsided.models.task import Budget
+from lopsided.training.fit import fit, predict
 
-TINY = ["--images", "120", "--epochs", "2", "--seeds", "2", "--losses", "bce,zlpr"]
+TINY = ["--images", "600", "--epochs", "2", "--seeds", "2", "--losses", "bce,asl,zlpr"]
 
 
 @pytest.fixture
@@ -71,34 +75,67 @@ def test_a_run_folder_is_complete(finished: Path) -> None:
     with (finished / "metrics.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["loss"], line["seed"], line["epoch"]) for line in lines] == [
-        (loss, seed, epoch) for seed in "01" for loss in ("bce", "zlpr") for epoch in "12"
+        (loss, seed, epoch) for seed in "01" for loss in ("bce", "asl", "zlpr") for epoch in "12"
     ]
     assert all(0 < float(line[column]) < 1 for line in lines for column in ("p_positive", "p_negative", "valid_map"))
 
 
-def test_results_are_those_of_the_saved_scores(finished: Path) -> None:
+def precision_at(k: int, truth: np.ndarray, scores: np.ndarray) -> float:
+    tops = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return float(np.mean([row[top].mean() for row, top in zip(truth, tops, strict=True)]))
+
+
+@pytest.mark.parametrize(("number", "loss"), list(enumerate(("bce", "asl", "zlpr"))))
+def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss: str) -> None:
     results = read_results(finished)
-    test = load(make_config({"images": 120})).test
-    present = test.targets.any(0).numpy()
-    truth = test.targets.numpy()
-    assert results["data"]["rows"] == {"train": 120, "valid": 20, "test": 40}
-    for number, loss in enumerate(("bce", "zlpr")):
-        scores = [np.load(finished / f"runs/{number}-{loss}-seed{seed}.npy") for seed in (0, 1)]
-        entry = results["losses"][loss]
-        expected = np.mean([average_precision_score(truth[:, present], score[:, present]) for score in scores])
-        assert entry["metrics"]["map"]["mean"] == pytest.approx(expected)
-        tuned = [
-            f1_score(truth, s > t, average="micro") for s, t in zip(scores, entry["tuned_thresholds"], strict=True)
-        ]
-        assert entry["metrics"]["micro_f1"]["mean"] == pytest.approx(np.mean(tuned))
-        own = [f1_score(truth, s > 0, average="micro", zero_division=0) for s in scores]
-        assert entry["metrics"]["micro_f1_own"]["mean"] == pytest.approx(np.mean(own))
-    comparison = results["comparisons"]["zlpr"]
-    difference = (
-        results["losses"]["zlpr"]["metrics"]["map"]["mean"] - results["losses"]["bce"]["metrics"]["map"]["mean"]
-    )
-    assert comparison["mean"] == pytest.approx(difference)
-    assert comparison["p_holm"] == comparison["p_value"]
+    assert results["data"]["rows"] == {"train": 600, "valid": 100, "test": 200}
+    truth = load(make_config({"images": 600})).test.targets.numpy()
+    present = truth.any(0)
+    entry = results["losses"][loss]
+    assert entry["own_threshold"] == pytest.approx({"bce": 0, "asl": 1.379, "zlpr": 0}[loss], abs=1e-3)
+    expected: dict[str, list[float]] = {name: [] for name in entry["metrics"]}
+    for seed in (0, 1):
+        scores = np.load(finished / f"runs/{number}-{loss}-seed{seed}.npy")
+        own, tuned = scores > entry["own_threshold"], scores > entry["tuned_thresholds"][seed]
+        expected["map"].append(average_precision_score(truth[:, present], scores[:, present]))
+        for decisions, suffix in ((own, "_own"), (tuned, "")):
+            expected["micro_f1" + suffix].append(f1_score(truth, decisions, average="micro", zero_division=0))
+            macro = f1_score(truth[:, present], decisions[:, present], average="macro", zero_division=0)
+            expected["macro_f1" + suffix].append(macro)
+        expected["subset_accuracy"].append(accuracy_score(truth, tuned))
+        expected["hamming_loss"].append(hamming_loss(truth, tuned))
+        expected["p_at_1"].append(precision_at(1, truth, scores))
+        expected["p_at_3"].append(precision_at(3, truth, scores))
+    for name, values in expected.items():
+        assert entry["metrics"][name]["mean"] == pytest.approx(np.mean(values)), name
+    if loss != "bce":
+        comparison = results["comparisons"][loss]
+        bce = results["losses"]["bce"]["metrics"]["map"]["mean"]
+        assert comparison["mean"] == pytest.approx(entry["metrics"]["map"]["mean"] - bce)
+        assert comparison["low"] < comparison["mean"] < comparison["high"]
+        assert comparison["p_value"] <= comparison["p_holm"] <= 1
+
+
+def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
+    task = make_task(load(make_config({"images": 600})))
+    model, _ = fit(task, lopsided.loss("asl"), Budget(2, 64, 3e-3), seed=1)
+    best = best_threshold(predict(model, task.valid), task.valid.targets)
+    assert read_results(finished)["losses"]["asl"]["tuned_thresholds"][1] == pytest.approx(best)
+
+
+def test_missing_positives_are_hidden() -> None:
+    whole, hidden = (load(make_config({"images": 600} | more)).train.targets for more in ({}, {"missing": 0.5}))
+    assert 0.45 < hidden.sum() / whole.sum() < 0.55
+
+
+def test_a_lower_hamming_loss_is_better(finished: Path, folder: Path) -> None:
+    """The sign of the difference is that of the metric; the verdict knows which way is up."""
+    arguments = ["--images", "600", "--epochs", "6", "--seeds", "3", "--metric", "hamming_loss"]
+    assert main(["compare", *arguments, "--losses", "bce,asl", "--baseline", "bce", "--out", "run"]) == 0
+    comparison = read_results(folder / "run")["comparisons"]["asl"]
+    assert comparison["mean"] < 0
+    assert comparison["verdict"] == "ahead so far"
+    assert "bce is unfinished" in comparison["sentence"]
 
 
 class ExternalReferences(html.parser.HTMLParser):
@@ -177,7 +214,7 @@ def test_a_stopped_run_goes_on(
     assert not (folder / "run/results.json").exists()
 
     assert main(["compare", "run"]) == 0
-    assert len(trained) == 5
+    assert len(trained) == 7
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
     assert capsys.readouterr().out.count("trained before") == 2
     old, new = read_results(finished), read_results(folder / "run")
@@ -186,7 +223,7 @@ def test_a_stopped_run_goes_on(
         loss: entry["metrics"] for loss, entry in new["losses"].items()
     }
     assert main(["compare", *TINY, "--out", "run"]) == 0, "the same command again only reads"
-    assert len(trained) == 5
+    assert len(trained) == 7
 
 
 def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
@@ -255,7 +292,7 @@ def test_a_diverging_training_is_said(folder: Path, capsys: pytest.CaptureFixtur
 def test_a_run_folder_fixes_settings_and_data(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(finished), "--seeds", "5"]) == 2
     assert "leave out --seeds" in capsys.readouterr().err
-    assert main(["compare", *TINY[:-2], "--losses", "bce,asl", "--out", str(finished)]) == 2
+    assert main(["compare", *TINY[:-2], "--losses", "bce,focal", "--out", str(finished)]) == 2
     assert "other settings (losses)" in capsys.readouterr().err
     texts = write_texts(folder / "texts.jsonl")
     assert main(["compare", "texts.jsonl", "--losses", "bce,asl", "--seeds", "1", "--epochs", "1", "--out", "run"]) == 0

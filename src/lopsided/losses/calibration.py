@@ -50,4 +50,4 @@ def decision_threshold(loss: Loss, eta: float = 0.5) -> float:
             high = middle
         else:
             low = middle
-    return high
+    return round(high, 12) + 0.0  # the slopes' own rounding; + 0.0 turns -0.0 into 0.0
