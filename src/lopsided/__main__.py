@@ -9,21 +9,31 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 2 after an error of the user, or 130 when stopped by Ctrl-C."""
     try:
-        import typer
-
-        from lopsided.cli import app
-        from lopsided.errors import UserError
+        return _run(arguments)
     except ModuleNotFoundError as error:
-        print(f"lopsided: {error.name} is missing; install it with: pip install 'lopsided[tool]'", file=sys.stderr)
-        return 2
+        message = f"{error.name} is missing; install it with: pip install 'lopsided[tool]'"
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    print(f"lopsided: {message}", file=sys.stderr)
+    return 2
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    import typer
+
+    from lopsided.cli import app
+    from lopsided.errors import UserError
+
     try:
         return int(app(arguments, standalone_mode=False) or 0)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except UserError as error:
         message = str(error)
     except typer.TyperException as error:
         message = error.format_message()
-    except (typer.Abort, KeyboardInterrupt):
-        return 130
     if message:  # empty after the help that a bare command prints
         print(f"lopsided: {' '.join(message.split())}", file=sys.stderr)
     return 2

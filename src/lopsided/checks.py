@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 REDUCTIONS = ("none", "mean", "batchmean", "sum")
+SMALLEST_CLIP = 0.001
 
 
 def check_inputs(logits: Tensor, targets: Tensor, mask: Tensor | None) -> None:
@@ -54,11 +55,27 @@ def check_reduction(reduction: str) -> None:
 
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float, finite and in [low, high), or an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    except OverflowError:
+        number = math.inf
     if not (math.isfinite(number) and low <= number < high):
         bounds = f"in [{low:g}, {high:g})" if math.isfinite(low) else "finite"
-        raise ValueError(f"{name} must be {bounds}, got {value!r}")
+        raise ValueError(f"{name} must be {bounds}, got {number:g}")
     return number
+
+
+def check_clip(clip: float) -> float:
+    """A margin in [0, 1). Tiny ones are refused: they change nothing, and 1 - clip would round."""
+    margin = check_number("clip", clip, low=0, high=1)
+    if 0 < margin < SMALLEST_CLIP:
+        raise ValueError(f"clip must be 0 or at least {SMALLEST_CLIP:g}, got {margin:g}")
+    return margin
+
+
+def check_flag(name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value

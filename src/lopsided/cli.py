@@ -67,7 +67,9 @@ def compare(
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
     asked = {name: value for name, value in locals().items() if value is not None}
     console = Console()
-    folder, splits = _resume(asked, console) if is_run_folder(Path(data or "")) else _begin(asked, console)
+    folder, splits = (
+        _resume(asked, console) if data != BUILT_IN and is_run_folder(Path(data or "")) else _begin(asked, console)
+    )
     _run(folder, splits, console)
 
 
@@ -90,7 +92,7 @@ def _begin(asked: dict[str, Any], console: Console) -> tuple[RunFolder, Splits]:
 
 
 def _new_folder(config: CompareConfig) -> Path:
-    return Path("runs") / f"{Path(config.data).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Path("runs") / f"{Path(config.name).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _run(folder: RunFolder, splits: Splits, console: Console) -> None:
@@ -110,7 +112,7 @@ def _run(folder: RunFolder, splits: Splits, console: Console) -> None:
 def preview(
     name: Annotated[str, typer.Argument(help=f"'{BUILT_IN}'.")],
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
-    data_seed: Annotated[int, typer.Option(help="Seed of the made data.", min=0)] = 0,
+    data_seed: Annotated[int, typer.Option(help="Seed of the made data.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Save a picture of samples with their labels."""
     if name != BUILT_IN:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
+
+import torch
 
 from lopsided.config import BUILT_IN, CompareConfig
 from lopsided.data import Splits
 from lopsided.data.text_files import Columns, read_splits
-from lopsided.errors import UserError
 from lopsided.evaluation.metrics import best_threshold
-from lopsided.losses import decision_threshold, parse
+from lopsided.losses import parse
 from lopsided.models import Task, make_task
 from lopsided.models.task import Budget
 from lopsided.progress import Progress
@@ -42,7 +44,7 @@ def budget_of(config: CompareConfig, task: Task) -> Budget:
 
 
 def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
-    """Train what is not trained yet, then write metrics.csv and results.json. Raises UserError for bad data."""
+    """Train what is not trained yet, then write metrics.csv and results.json."""
     config = folder.config
     progress.preparing()
     task = make_task(splits)
@@ -52,7 +54,7 @@ def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
     for seed in range(config.seeds):
         for loss in config.losses:
             progress.begin(loss, seed)
-            finished = folder.load(loss, seed)
+            finished = folder.load(loss, seed, budget.epochs, task.test.targets.shape)
             run = finished or _train(task, budget, loss, seed, progress)
             if not finished:
                 folder.save(run)
@@ -63,16 +65,8 @@ def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
 
 
 def _train(task: Task, budget: Budget, spec: str, seed: int, progress: Progress) -> Run:
-    loss = parse(spec)
-    try:
-        model, history = fit(task, loss, budget, seed, progress.epoch)
-    except UserError as error:
-        raise UserError(f"{spec}, seed {seed}: {error}") from None
-    return Run(
-        loss=spec,
-        seed=seed,
-        history=history,
-        own_threshold=decision_threshold(loss),
-        tuned_threshold=best_threshold(predict(model, task.valid), task.valid.targets),
-        scores=predict(model, task.test),
-    )
+    model, history = fit(task, parse(spec), budget, seed, progress.epoch)
+    if history[-1].is_lost:
+        return Run(spec, seed, history, math.inf, torch.full(task.test.targets.shape, torch.nan))
+    threshold = best_threshold(predict(model, task.valid), task.valid.targets)
+    return Run(spec, seed, history, threshold, predict(model, task.test))

@@ -29,15 +29,15 @@ class CompareConfig(BaseModel):
     text_column: str | None = None
     label_column: str | None = None
     separator: str | None = Field(None, min_length=1)
-    images: int | None = Field(None, ge=10)
+    images: int | None = Field(None, ge=10, le=1_000_000)
     missing: float = Field(0.0, ge=0, lt=1)
-    data_seed: int = Field(0, ge=0)
+    data_seed: int = Field(0, ge=0, lt=2**32)
     losses: tuple[str, ...] = ("bce", "focal", "asl", "apl", "zlpr")
     baseline: str | None = None
     metric: str = "map"
     seeds: int = Field(3, ge=1, le=1000)
-    epochs: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1, le=1_000_000)
+    batch_size: int | None = Field(None, ge=1, le=1_000_000)
     learning_rate: float | None = Field(None, gt=0, le=1e6)
 
     @field_validator("losses", mode="before")
@@ -55,6 +55,12 @@ class CompareConfig(BaseModel):
         if len(set(losses)) < len(losses):
             raise ValueError(f"the same loss twice in {', '.join(losses)}")
         return losses
+
+    @field_validator("data", "valid", "test")
+    @classmethod
+    def _from_anywhere(cls, path: str | None) -> str | None:
+        """Absolute, so that the run can go on from another folder."""
+        return path if path is None or path == BUILT_IN else str(Path(path).absolute())
 
     @field_validator("metric")
     @classmethod
@@ -77,8 +83,12 @@ class CompareConfig(BaseModel):
         for name in _FILE_OPTIONS if built_in else _BUILT_IN_OPTIONS:
             if getattr(self, name) is not None:
                 kind = "files of texts" if built_in else BUILT_IN
-                raise ValueError(f"--{name.replace('_', '-')} is for {kind}, but the data are {self.data}")
+                raise ValueError(f"--{name.replace('_', '-')} is for {kind}, but the data are {self.name}")
         return self
+
+    @property
+    def name(self) -> str:
+        return Path(self.data).name
 
     @property
     def reference(self) -> str:

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)  # there is no way to read it but to set it
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Call `write` on a temporary file beside `path`, then rename it: a reader never sees half a file."""
@@ -20,7 +23,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would hide the file from colleagues
+        os.chmod(name, 0o666 & ~_UMASK)  # mkstemp's 0600 would hide the file from colleagues
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -25,7 +25,7 @@ class Progress:
         self._console = console
         self._bars = Bars(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -66,9 +66,10 @@ class Progress:
     def end(self, run: Run, resumed: bool) -> None:
         if resumed:
             self._bars.update(self._task, advance=self._epochs)
+        last = run.history[-1]
         seconds = sum(epoch.seconds for epoch in run.history)
-        told = "trained before" if resumed else f"{seconds:.1f} s"
-        self._say(f"{self._run}: validation mAP {run.history[-1].valid_map:.3f}, {told}")
+        outcome = "diverged" if last.is_lost else f"validation mAP {last.valid_map:.3f}"
+        self._say(f"{self._run}: {outcome}, {'trained before' if resumed else f'{seconds:.1f} s'}")
 
     def resampling(self, total: int) -> None:
         self._task = self._bars.add_task("bootstrap of the test rows", total=total)

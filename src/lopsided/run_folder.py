@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
+from lopsided._version import __version__
 from lopsided.config import CompareConfig, fingerprint
 from lopsided.errors import UserError
 from lopsided.files import write_atomically, write_json, write_text
@@ -31,12 +31,11 @@ from lopsided.training.fit import Epoch
 
 @dataclass(frozen=True)
 class Run:
-    """One trained model: its history, its thresholds on the logits, and its test scores (N, L)."""
+    """One trained model: its history, its tuned threshold, and its test scores (N, L), NaN if training diverged."""
 
     loss: str
     seed: int
     history: list[Epoch]
-    own_threshold: float
     tuned_threshold: float
     scores: Tensor
 
@@ -57,18 +56,22 @@ class RunFolder:
             return folder
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path}: exists and is not a run folder; choose another --out")
-        write_json(path / "config.json", {"config": config.model_dump(), "data_sha256": fingerprint(config)})
+        content = {"lopsided": __version__, "config": config.model_dump(), "data_sha256": fingerprint(config)}
+        write_json(path / "config.json", content)
         return cls(path, config)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """The folder of an earlier run, to go on with it."""
+        stored = _stored(path) or {}
+        if stored["lopsided"] != __version__:
+            raise UserError(f"{path}: begun with lopsided {stored['lopsided']}, this is {__version__}; start a new run")
         try:
-            stored = json.loads((path / "config.json").read_text())
             config = CompareConfig(**stored["config"])
-            known = stored["data_sha256"]
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise UserError(f"{path / 'config.json'}: not readable ({str(error).splitlines()[0]})") from None
+            known = dict(stored["data_sha256"])
+        except (ValueError, KeyError, TypeError) as error:
+            problem = " ".join(str(error).split())
+            raise UserError(f"{path / 'config.json'}: not readable ({problem})") from None
         files = config.files()
         changed = [str(files[name]) for name, digest in fingerprint(config).items() if known.get(name) != digest]
         if changed:
@@ -76,7 +79,7 @@ class RunFolder:
         return cls(path, config)
 
     def _stem(self, loss: str, seed: int) -> Path:
-        name = re.sub(r"[^a-z0-9]+", "-", loss).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", loss.lower()).strip("-")[:60]
         return self.path / "runs" / f"{self.config.losses.index(loss)}-{name}-seed{seed}"
 
     def save(self, run: Run) -> None:
@@ -87,24 +90,23 @@ class RunFolder:
         record = {key: value for key, value in asdict(run).items() if key != "scores"}
         write_json(stem.with_suffix(".json"), record)
 
-    def load(self, loss: str, seed: int) -> Run | None:
-        """The finished run, or None."""
+    def load(self, loss: str, seed: int, epochs: int, shape: tuple[int, ...]) -> Run | None:
+        """The finished run, checked against the number of epochs and the shape of the test scores; or None."""
         stem = self._stem(loss, seed)
         try:
             record = json.loads(stem.with_suffix(".json").read_text())
             scores = torch.from_numpy(np.load(stem.with_suffix(".npy"), allow_pickle=False))
+            threshold = float(_number(record["tuned_threshold"], math.inf))
+            history = [_epoch(row) for row in record["history"]]
+            if (record["loss"], record["seed"], len(history)) != (loss, seed, epochs):
+                raise ValueError(f"it is not of {loss}, seed {seed}, {epochs} epochs")
+            if tuple(scores.shape) != tuple(shape) or scores.dtype != torch.float32:
+                raise ValueError(f"its scores are {scores.dtype} {tuple(scores.shape)}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{stem}: damaged ({error}); delete its two files to train that run again") from None
-        return Run(
-            loss=record["loss"],
-            seed=record["seed"],
-            history=[_epoch(row) for row in record["history"]],
-            own_threshold=_number(record["own_threshold"], math.inf),
-            tuned_threshold=_number(record["tuned_threshold"], math.inf),
-            scores=scores,
-        )
+        return Run(loss, seed, history, threshold, scores)
 
     def write_metrics(self, runs: list[Run]) -> None:
         """metrics.csv: one line per loss, seed and epoch; probabilities and mAP as in `Epoch`."""
@@ -126,7 +128,16 @@ class RunFolder:
 
 
 def is_run_folder(path: Path) -> bool:
-    return (path / "config.json").is_file()
+    """Does it hold the config.json of a run, rather than that of some other program?"""
+    return _stored(path) is not None
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    try:
+        stored = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return stored if isinstance(stored, dict) and "lopsided" in stored else None
 
 
 def _epoch(row: dict[str, Any]) -> Epoch:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lopsided.evaluation.summary import METRICS
+from lopsided.results import epochs
 
 _CAPTION = (
     "Mean over seeds ± half its 95 % interval, best mean in bold. Own: the threshold "
@@ -19,10 +20,10 @@ _CAPTION = (
 
 def print_results(results: dict[str, Any], console: Console) -> None:
     """The table of metrics, the paired differences with verdicts, and the notes."""
-    data, seeds, epochs = results["data"], results["seeds"], results["budget"]["epochs"]
+    data, seeds, epoch_text = results["data"], results["seeds"], epochs(results["budget"]["epochs"])
     console.print(
         f"\n[bold]{escape(data['name'])}[/bold]: {data['labels']} labels, "
-        f"{data['positives_per_row']:.2f} positives a row; {epochs} epochs, {seeds} seed{'s' * (seeds > 1)}",
+        f"{data['positives_per_row']:.2f} positives a row; {epoch_text}, {seeds} seed{'s' * (seeds > 1)}",
         highlight=False,
     )
     console.print(metric_table(results))
@@ -78,7 +79,7 @@ def difference_table(results: dict[str, Any]) -> Table:
     for name in ("loss", "difference", "95 % interval", "p (Holm)", "verdict"):
         table.add_column(name, justify="left" if name in ("loss", "verdict") else "right")
     for loss, c in results["comparisons"].items():
-        if c["mean"] is None:
+        if c["low"] is None:
             table.add_row(escape(loss), "-", "-", "-", c["verdict"])
             continue
         interval = f"{c['low']:+.3f} to {c['high']:+.3f}"

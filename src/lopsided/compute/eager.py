@@ -43,7 +43,10 @@ class _RowLoss(torch.autograd.Function):
 def _widen(logits: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Logits and weights in at least float32: sums and exponentials of 16-bit numbers lose or overflow."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    return logits.to(dtype), Dense(values, mask).weights(dtype)
+    z = logits.to(dtype)
+    if mask is not None:
+        z = torch.where(mask, z, 0.0)  # NaN behind the mask would reach second derivatives
+    return z, Dense(values, mask).weights(dtype)
 
 
 def row_loss(logits: Tensor, targets: Dense, loss: Loss) -> Tensor:

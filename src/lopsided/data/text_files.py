@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from lopsided.data.split import stratified_split
 from lopsided.errors import UserError
 
 SUFFIXES = {".jsonl": None, ".csv": ",", ".tsv": "\t"}  # file ending -> column delimiter
+_LONGEST_FIELD = 2**30  # characters; the csv module's own default refuses long texts
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SMALLEST_SPLIT = 10  # rows in a file that is to be split
 
 Row = tuple[str, list[str]]
@@ -68,11 +71,11 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
         raise UserError(f"{path}: a folder, but neither a data file nor a run folder (which has a config.json)")
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: cannot tell its format; name it {', '.join(SUFFIXES)}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = SUFFIXES[path.suffix]
+            delimiter = SUFFIXES[path.suffix.lower()]
             rows = list(_json_rows(file, columns) if delimiter is None else _csv_rows(file, columns, delimiter))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
@@ -98,6 +101,8 @@ def _json_rows(lines: Iterator[str], columns: Columns) -> Iterator[Row]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise _RowError(number, f"not JSON: {error.msg} at column {error.colno}") from None
+        except ValueError:
+            raise _RowError(number, "a number too long to read") from None
         except RecursionError:
             raise _RowError(number, "not a row: nested too deeply") from None
         if not isinstance(record, dict):
@@ -106,8 +111,8 @@ def _json_rows(lines: Iterator[str], columns: Columns) -> Iterator[Row]:
             if column not in record:
                 raise _RowError(number, _unknown_column(column, list(record)))
         text, labels = record[columns.text], record[columns.labels]
-        if not isinstance(text, str):
-            raise _RowError(number, f"{columns.text!r} must be a string, got {json.dumps(text)[:40]}")
+        if not isinstance(text, str) or _LONE_SURROGATE.search(text):
+            raise _RowError(number, f"{columns.text!r} must be valid text, got {json.dumps(text)[:40]}")
         if not isinstance(labels, list) or not all(_is_label(label) for label in labels):
             raise _RowError(number, f"{columns.labels!r} must be a list of names, got {json.dumps(labels)[:40]}")
         yield text, [str(label) for label in labels]
@@ -118,14 +123,16 @@ def _is_label(label: Any) -> bool:
 
 
 def _csv_rows(lines: Iterator[str], columns: Columns, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         header = next(reader, None)
         if header is None:
             return
         for column in (columns.text, columns.labels):
-            if column not in header:
-                raise _RowError(1, _unknown_column(column, header))
+            if header.count(column) != 1:
+                twice = f"the column {column!r} stands twice in the header"
+                raise _RowError(1, twice if column in header else _unknown_column(column, header))
         text, labels = header.index(columns.text), header.index(columns.labels)
         for row in reader:
             if not row:

@@ -98,19 +98,23 @@ def precision_at(k: int, scores: Tensor, targets: Tensor, weights: Tensor | None
 def best_threshold(scores: Tensor, targets: Tensor) -> float:
     """The threshold t that gives `scores > t` the highest micro-F1: an exact sweep over all N L cuts.
 
-    It lies midway between the two scores around the best cut. Without a single positive it is infinite.
+    It lies midway between the two scores around the best cut, or where their dtype has no number between them, on
+    the lower. Without a single positive it is infinite.
     """
     if not targets.any():
         return float("inf")
-    ranked, order = scores.double().flatten().sort(descending=True)
+    ranked, order = scores.flatten().sort(descending=True)
     hits = targets.flatten()[order].double().cumsum(0)
     predicted = torch.arange(1, len(ranked) + 1, dtype=torch.float64)
     f1 = 2 * hits / (predicted + hits[-1])
     f1[:-1][ranked[:-1] == ranked[1:]] = -1  # no threshold cuts a tie
     best = int(f1.argmax())
+    above = ranked[best]
     if best + 1 == len(ranked):
-        return float(ranked[best]) - 1
-    return float((ranked[best] + ranked[best + 1]) / 2)
+        return float(torch.nextafter(above, torch.full_like(above, -torch.inf)))
+    below = ranked[best + 1]
+    middle = below + (above - below) / 2
+    return float(middle if middle < above else below)
 
 
 def _counts(decisions: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

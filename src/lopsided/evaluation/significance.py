@@ -46,34 +46,40 @@ def paired_differences(values: Tensor, resampled: Tensor) -> list[Difference]:
     """Each loss against the first, combining the spread over seeds with the spread over test rows.
 
     values: (losses, seeds), a metric on the whole test set. resampled: (resamples, losses), the same averaged over the
-    seeds, on bootstrap samples of the test rows; a row is drawn for all losses and seeds at once.
+    seeds, on bootstrap samples of the test rows; a row is drawn for all losses and seeds at once. Samples on which
+    the metric is undefined are left out; where fewer than half remain, nothing can be said and all is NaN.
 
     All seeds share their test rows, so the two errors add: variance = v / seeds + variance over resamples. A few
-    seeds say little about v, the variance over seeds of a difference; so it is pooled over all losses (twice the
-    residual mean square of losses x seeds), except that a loss which varies more than that keeps its own. The
-    interval and the p-value are Student's with the Welch-Satterthwaite degrees of freedom of the sum. With one seed
-    only the rows speak: the result then holds for these trained models, not for the losses.
+    seeds say little about v, the variance over seeds of a difference, so it is pooled over all losses: twice the
+    residual mean square of losses x seeds, with its degrees of freedom. A loss that varies more than that keeps its
+    own variance and its own few degrees of freedom. The interval and the p-value are Student's with the
+    Welch-Satterthwaite degrees of freedom of the sum. With one seed only the rows speak: the result then holds for
+    these trained models, not for the losses.
     """
     values, resampled = values.double(), resampled.double()
     losses, seeds = values.shape
     differences = values[1:] - values[0]
-    from_rows = (resampled[:, 1:] - resampled[:, :1]).var(0)
-    from_seeds, freedom = torch.zeros(losses - 1), 1
+    defined = resampled[resampled.isfinite().all(1)]
+    if len(defined) < len(resampled) / 2:
+        return [Difference(mean, math.nan, math.nan, math.nan) for mean in differences.mean(1).tolist()]
+    from_rows = (defined[:, 1:] - defined[:, :1]).var(0).tolist()
+    from_seeds, freedom = [0.0] * (losses - 1), [1] * (losses - 1)
     if seeds > 1:
         residual = values - values.mean(1, keepdim=True) - values.mean(0, keepdim=True) + values.mean()
-        freedom = (losses - 1) * (seeds - 1)
-        pooled = 2 * residual.square().sum() / freedom
-        from_seeds = differences.var(1).maximum(pooled) / seeds
-    return [
-        _student(float(mean), float(rows), float(over_seeds), freedom)
-        for mean, rows, over_seeds in zip(differences.mean(1), from_rows, from_seeds, strict=True)
-    ]
+        pooled_freedom = (losses - 1) * (seeds - 1)
+        pooled = float(2 * residual.square().sum() / pooled_freedom)
+        own = differences.var(1).tolist()
+        from_seeds = [max(variance, pooled) / seeds for variance in own]
+        freedom = [seeds - 1 if variance > pooled else pooled_freedom for variance in own]
+    return [_student(*each) for each in zip(differences.mean(1).tolist(), from_rows, from_seeds, freedom, strict=True)]
 
 
 def _student(mean: float, from_rows: float, from_seeds: float, freedom: int) -> Difference:
     variance = from_rows + from_seeds
-    if not variance > 0:  # identical scores, or an undefined metric
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else math.nan)
+    if variance == 0 and mean == 0:  # identical scores
+        return Difference(0.0, 0.0, 0.0, 1.0)
+    if not variance > 0:
+        return Difference(mean, math.nan, math.nan, math.nan)
     total_freedom = freedom * (variance / from_seeds) ** 2 if from_seeds > 0 else math.inf
     error = math.sqrt(variance)
     half = float(stats.t.ppf(1 - LEVEL / 2, total_freedom)) * error

@@ -21,6 +21,11 @@ class Scored:
     tuned: float  # the one with the best micro-F1 on the validation rows
 
     @cached_property
+    def diverged(self) -> bool:
+        """Did training end in scores that are not numbers?"""
+        return not bool(self.scores.isfinite().all())
+
+    @cached_property
     def ranking(self) -> metrics.Ranking:
         return metrics.Ranking.of(self.scores, self.targets)
 
@@ -55,3 +60,8 @@ METRICS: dict[str, Metric] = {
     "p_at_1": Metric("P@1", lambda s, w: metrics.precision_at(1, s.scores, s.targets, w)),
     "p_at_3": Metric("P@3", lambda s, w: metrics.precision_at(3, s.scores, s.targets, w)),
 }
+
+
+def evaluate(name: str, scored: Scored, weights: Tensor | None = None) -> float:
+    """A metric of a model, NaN if its training diverged. weights: (N,) of the rows, or None for ones."""
+    return float("nan") if scored.diverged else METRICS[name].value(scored, weights)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lopsided.checks import check_number
 from lopsided.losses.loss import Loss
 
 
@@ -38,14 +39,14 @@ def decision_threshold(loss: Loss, eta: float = 0.5) -> float:
     >>> round(decision_threshold(parse("asl")), 3)
     1.379
     """
+    check_number("eta", eta, low=0, high=1)
     if not loss.pool.per_label:
         return 0.0
-    low, high = -40.0, 40.0  # beyond, sigmoid and its complement are 0 in double precision
+    low, high = -40.0, 40.0  # sigmoid there is 4e-18 away from 0 and 1: any eta that matters lies between
     if float(posterior(loss, torch.tensor(high))) < eta:
         return math.inf
     for _ in range(64):
         middle = (low + high) / 2
-        # at very low logits both slopes of a focused loss may underflow to 0/0: NaN counts as below
         if float(posterior(loss, torch.tensor(middle))) >= eta:
             high = middle
         else:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Callable
 
-from lopsided.checks import check_number
+from lopsided.checks import check_clip, check_flag, check_number
 from lopsided.losses.curves import identity, negation, polynomial_negative, polynomial_positive
 from lopsided.losses.loss import Curve, CurveFunction, Loss
 from lopsided.losses.pools import LogSumExp, Sum
@@ -34,7 +35,7 @@ def asymmetric(gamma_neg: float = 4.0, gamma_pos: float = 0.0, clip: float = 0.0
     return _separable(
         gamma_neg=check_number("gamma_neg", gamma_neg, low=0),
         gamma_pos=check_number("gamma_pos", gamma_pos, low=0),
-        margin=check_number("clip", clip, low=0, high=1),
+        margin=check_clip(clip),
         detach_focus=detach_focus,
     )
 
@@ -57,7 +58,7 @@ def asymmetric_polynomial(
     return _separable(
         gamma_neg=check_number("gamma_neg", gamma_neg, low=0),
         gamma_pos=check_number("gamma_pos", gamma_pos, low=0),
-        margin=check_number("clip", clip, low=0, high=1),
+        margin=check_clip(clip),
         first_pos=check_number("epsilon_pos", epsilon_pos),
         second_pos=check_number("epsilon_pos_pow", epsilon_pos_pow),
         first_neg=check_number("epsilon_neg", epsilon_neg),
@@ -84,6 +85,7 @@ def _separable(
     detach_focus: bool = False,
 ) -> Loss:
     """Settings at 0 are left out, so that equal losses are equal values: ASL(0, 0, 0) is BCE."""
+    check_flag("detach_focus", detach_focus)
 
     def curve(function: CurveFunction, **settings: float) -> Curve:
         detach = float(detach_focus and settings["gamma"] > 0)
@@ -105,6 +107,10 @@ CATALOG: dict[str, Callable[..., Loss]] = {
 }
 
 
+_LONGEST_SPEC = 200
+_SPEC = re.compile(r"\s*\w+\s*(\((\s*\w+\s*=\s*[\w.+-]+\s*,?)*\))?\s*", re.ASCII)
+
+
 def parse(spec: str) -> Loss:
     """The loss that a string such as ``"bce"`` or ``"asl(gamma_neg=2, clip=0)"`` names.
 
@@ -114,13 +120,15 @@ def parse(spec: str) -> Loss:
     True
     """
     try:
+        if len(spec) > _LONGEST_SPEC or not _SPEC.fullmatch(spec):
+            raise SyntaxError
         call = ast.parse(spec.strip(), mode="eval").body
         name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) else (call, [])
         if not isinstance(name, ast.Name) or (isinstance(call, ast.Call) and call.args):
             raise SyntaxError
         arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
     except (SyntaxError, ValueError):
-        raise ValueError(f"cannot read the loss {spec!r}: write a name or name(setting=number, ...)") from None
+        raise ValueError(f"cannot read the loss {spec[:60]!r}: write a name or name(setting=number, ...)") from None
     if name.id not in CATALOG:
         near = difflib.get_close_matches(name.id.lower(), CATALOG, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else "choose from"

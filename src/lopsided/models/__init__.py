@@ -6,10 +6,10 @@ from torch import Tensor
 
 from lopsided.data import Splits
 from lopsided.models.images import image_task
-from lopsided.models.task import Rows, Task
+from lopsided.models.task import Task
 from lopsided.models.texts import text_task
 
-__all__ = ["Rows", "Task", "make_task"]
+__all__ = ["Task", "make_task"]
 
 
 def make_task(splits: Splits) -> Task:

@@ -27,7 +27,6 @@ def write_report(folder: Path) -> Path:
     page = environment.get_template("report.html.j2").render(
         results=results,
         metric=METRICS[results["metric"]],
-        metrics=METRICS,
         rows=_metric_rows(results),
         p_value=p_value,
         colours=plots.colours(results),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -51,7 +52,7 @@ def metric_intervals(results: dict[str, Any]) -> str:
 
 def difference_intervals(results: dict[str, Any]) -> str:
     """Paired differences to the baseline with their intervals."""
-    comparisons = {loss: c for loss, c in results["comparisons"].items() if c["mean"] is not None}
+    comparisons = {loss: c for loss, c in results["comparisons"].items() if c["low"] is not None}
     colour = colours(results)
 
     def draw(axis: Axes) -> None:
@@ -132,8 +133,9 @@ def _curves(histories: Histories, column: str) -> Iterator[tuple[str, tuple[list
 
 
 def _band(axis: Axes, epochs: list[float], curves: torch.Tensor, colour: str, label: str) -> None:
-    axis.plot(epochs, curves.mean(0), "o-", ms=3, color=colour, label=label)
-    axis.fill_between(epochs, curves.amin(0), curves.amax(0), color=colour, alpha=0.15, lw=0)
+    axis.plot(epochs, curves.nanmean(0), "o-", ms=3, color=colour, label=label)
+    low, high = curves.nan_to_num(nan=math.inf).amin(0), curves.nan_to_num(nan=-math.inf).amax(0)
+    axis.fill_between(epochs, low, high, where=low <= high, color=colour, alpha=0.15, lw=0)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

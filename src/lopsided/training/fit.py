@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lopsided.errors import UserError
 from lopsided.evaluation.metrics import Ranking, mean_average_precision
 from lopsided.losses import Loss
 from lopsided.models.task import Budget, Rows, Task
@@ -32,11 +31,22 @@ class Epoch:
     valid_map: float  # of the averaged weights
     seconds: float  # training alone
 
+    @classmethod
+    def lost(cls, number: int) -> Epoch:
+        """An epoch that a diverged training did not finish."""
+        return cls(number, math.nan, math.nan, math.nan, math.nan, 0.0)
+
+    @property
+    def is_lost(self) -> bool:
+        return math.isnan(self.train_loss)
+
 
 def fit(
     task: Task, loss: Loss, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None] = lambda epoch: None
 ) -> tuple[nn.Module, list[Epoch]]:
     """Train a fresh model at a constant rate; returns the exponential average of its weights, and the history.
+
+    A training that diverges stops, and the epochs that are lost are NaN.
 
     Initial weights and batch order depend on the seed alone, never on the loss. Averaging, as in the published
     training of ASL, takes out the noise of the last steps without a schedule that would flatten the curves.
@@ -66,7 +76,7 @@ def fit(
         seconds = time.perf_counter() - start
         scores = predict(averaged, task.valid)
         if not (math.isfinite(total) and scores.isfinite().all()):
-            raise UserError(f"training diverged in epoch {number}: lower the learning rate")
+            return averaged, history + [Epoch.lost(rest) for rest in range(number, budget.epochs + 1)]
         valid_map = mean_average_precision(Ranking.of(scores, task.valid.targets))
         mean_loss = total / len(task.train)
         history.append(Epoch(number, mean_loss, confidence.positive, confidence.negative, valid_map, seconds))
