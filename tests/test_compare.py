@@ -4,6 +4,7 @@ import csv
 import html.parser
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,16 +129,6 @@ def test_missing_positives_are_hidden() -> None:
     assert 0.45 < hidden.sum() / whole.sum() < 0.55
 
 
-def test_a_lower_hamming_loss_is_better(finished: Path, folder: Path) -> None:
-    """The sign of the difference is that of the metric; the verdict knows which way is up."""
-    arguments = ["--images", "600", "--epochs", "6", "--seeds", "3", "--metric", "hamming_loss"]
-    assert main(["compare", *arguments, "--losses", "bce,asl", "--baseline", "bce", "--out", "run"]) == 0
-    comparison = read_results(folder / "run")["comparisons"]["asl"]
-    assert comparison["mean"] < 0
-    assert comparison["verdict"] == "ahead so far"
-    assert "bce is unfinished" in comparison["sentence"]
-
-
 class ExternalReferences(html.parser.HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -205,12 +196,8 @@ def test_a_stopped_run_goes_on(
     monkeypatch.setattr("lopsided.compare.fit", stop_at_the_third)
     assert main(["compare", *TINY, "--out", "run"]) == 130
     kept = {path: path.stat().st_mtime_ns for path in (folder / "run/runs").iterdir()}
-    assert {path.name for path in kept} == {
-        "0-bce-seed0.json",
-        "0-bce-seed0.npy",
-        "1-zlpr-seed0.json",
-        "1-zlpr-seed0.npy",
-    }
+    runs = ("0-bce-seed0", "1-asl-seed0")
+    assert {path.name for path in kept} == {run + suffix for run in runs for suffix in (".json", ".npy")}
     assert not (folder / "run/results.json").exists()
 
     assert main(["compare", "run"]) == 0
@@ -230,7 +217,8 @@ def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
     """A run whose .json is missing is trained again, whatever stands in its .npy."""
     (folder / "run/runs").mkdir(parents=True)
     config = make_config({"images": 60, "epochs": 1, "seeds": 1, "losses": "bce,zlpr"})
-    (folder / "run/config.json").write_text(json.dumps({"config": config.model_dump(), "data_sha256": {}}))
+    stored = {"lopsided": lopsided.__version__, "config": config.model_dump(), "data_sha256": {}}
+    (folder / "run/config.json").write_text(json.dumps(stored))
     (folder / "run/runs/0-bce-seed0.npy").write_bytes(b"half")
     assert main(["compare", "run"]) == 0
     assert np.load(folder / "run/runs/0-bce-seed0.npy").shape == (20, 90)
@@ -256,6 +244,13 @@ def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
         (["compare", "--epochs", "0"], "--epochs: Input should be greater than or equal to 1"),
         (["compare", "--missing", "1"], "--missing: Input should be less than 1"),
         (["compare", "--valid", "texts.jsonl"], "--valid is for files of texts"),
+        (["compare", "--out", "texts.jsonl/run", *TINY], "texts.jsonl/run"),
+        (["compare", "x" * 300], "File name too long"),
+        (["compare", "--data-seed", "4294967296"], "--data-seed: Input should be less than 4294967296"),
+        (["compare", "--batch-size", "1" + "0" * 23], "--batch-size"),
+        (["compare", "--images", "1000000000000"], "--images"),
+        (["compare", "--losses", "bce,zlpr#[/x]"], "cannot read the loss 'zlpr#[/x]'"),
+        (["data", "preview", "digits-grid", "--out", "."], "Is a directory"),
         (["compare", "--colour"], "No such option: --colour"),
         (["compere"], "No such command 'compere'"),
         (["compare", "--images", "60", "--out", "texts.jsonl"], "is not a run folder"),
@@ -280,13 +275,27 @@ def test_bad_input_is_one_line_and_writes_nothing(
 def test_errors_of_the_installed_command(folder: Path) -> None:
     result = command(["compare", "none.jsonl"], env=os.environ | {"PYTHONWARNINGS": "error"})
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "lopsided: none.jsonl: no such file\n"
+    assert result.stderr == f"lopsided: {folder}/none.jsonl: no such file\n"
 
 
-def test_a_diverging_training_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diverging_loss_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = "bce,apl(epsilon_pos=1e300),asl"
+    assert main(["compare", *TINY[:4], "--seeds", "2", "--losses", losses, "--out", "run"]) == 0
+    assert "apl(epsilon_pos=1e300), seed 0: diverged" in capsys.readouterr().out
+    results = read_results(folder / "run")
+    lost = results["comparisons"]["apl(epsilon_pos=1e300)"]
+    assert (lost["mean"], lost["p_holm"], lost["verdict"]) == (None, None, "cannot be tested")
+    assert results["losses"]["apl(epsilon_pos=1e300)"]["metrics"]["map"]["mean"] is None
+    assert results["comparisons"]["asl"]["low"] is not None
+    assert any("diverged in 2 of 2 trainings" in note for note in results["notes"])
+    assert main(["compare", "run"]) == 0, "a diverged run is not trained again"
+    assert "seed 1: diverged, trained before" in capsys.readouterr().out
+
+
+def test_texts_that_diverge(folder: Path) -> None:
     write_texts(folder / "texts.jsonl")
-    assert main(["compare", "texts.jsonl", "--learning-rate", "1e6", "--out", "run"]) == 2
-    assert "bce, seed 0: training diverged in epoch" in capsys.readouterr().err
+    assert main(["compare", "texts.jsonl", "--learning-rate", "1e6", "--losses", "bce,asl", "--out", "run"]) == 0
+    assert read_results(folder / "run")["comparisons"]["asl"]["verdict"] == "cannot be tested"
 
 
 def test_a_run_folder_fixes_settings_and_data(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,17 +311,49 @@ def test_a_run_folder_fixes_settings_and_data(finished: Path, folder: Path, caps
     assert "texts.jsonl: changed since the run in run began" in capsys.readouterr().err
 
 
-def test_a_damaged_run_folder_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "run").mkdir()
-    (folder / "run/config.json").write_text("{}")
+DAMAGE: dict[str, tuple[str, bytes]] = {
+    "half a record": ("0-bce-seed0.json", b"{"),
+    "an empty record": ("0-bce-seed0.json", b"{}"),
+    "a list": ("0-bce-seed0.json", b"[]"),
+    "no history": ("0-bce-seed0.json", b'{"loss": "bce", "seed": 0, "tuned_threshold": 0, "history": []}'),
+    "no scores": ("0-bce-seed0.npy", b""),
+    "half the scores": ("0-bce-seed0.npy", b"\x93NUMPY\x01\x00"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_run_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    shutil.copytree(finished, folder / "run")
+    file, content = DAMAGE[name]
+    (folder / "run/runs" / file).write_bytes(content)
     assert main(["compare", "run"]) == 2
-    assert "config.json: not readable" in capsys.readouterr().err
-    config = json.loads((finished / "config.json").read_text())
-    (folder / "run/config.json").write_text(json.dumps(config))
-    (folder / "run/runs").mkdir()
-    (folder / "run/runs/0-bce-seed0.json").write_text("{")
+    errors = capsys.readouterr().err
+    assert "0-bce-seed0: damaged (" in errors
+    assert "delete its two files" in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_damaged_configuration_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(finished, folder / "run")
+    stored = json.loads((finished / "config.json").read_text())
+    stored["config"]["losses"] = ["bce", "nothing"]
+    (folder / "run/config.json").write_text(json.dumps(stored))
     assert main(["compare", "run"]) == 2
-    assert "delete its two files" in capsys.readouterr().err
+    assert "unknown loss 'nothing'" in capsys.readouterr().err
+    (folder / "run/config.json").write_text(json.dumps(stored | {"lopsided": "0.0.1"}))
+    assert main(["compare", "run"]) == 2
+    assert "begun with lopsided 0.0.1" in capsys.readouterr().err
+    (folder / "run/config.json").write_text('{"model_type": "bert"}')
+    assert main(["compare", "run"]) == 2
+    assert "neither a data file nor a run folder" in capsys.readouterr().err
+
+
+def test_a_run_on_a_file_goes_on_from_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(folder / "texts.jsonl", 40)
+    assert main(["compare", "texts.jsonl", "--losses", "bce,asl", "--seeds", "1", "--epochs", "1", "--out", "run"]) == 0
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert main(["compare", "../run"]) == 0
 
 
 def test_texts_are_learnt(folder: Path) -> None:

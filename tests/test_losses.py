@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import pytest
 import torch
 from torch import Tensor
@@ -129,7 +130,7 @@ def test_finite_for_every_finite_logit(spec: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("gamma", [0, 0.3, 0.5, 1, 4])
-@pytest.mark.parametrize("clip", [0, 1e-9, 0.05])
+@pytest.mark.parametrize("clip", [0, 0.001, 0.05])
 def test_finite_for_every_gamma(gamma: float, clip: float) -> None:
     z = torch.tensor([[-1e4, -60, -2.9444, -1, 0, 1, 20, 1e4]], requires_grad=True)
     for y in (torch.zeros_like(z), torch.ones_like(z)):
@@ -138,6 +139,72 @@ def test_finite_for_every_gamma(gamma: float, clip: float) -> None:
         (grad,) = torch.autograd.grad(value, z)
         assert value.isfinite()
         assert grad.isfinite().all()
+
+
+POINTS = [-700, -90, -50, -20.5, -8, -2.9, -1, -0.01, 0, 0.3, 2, 9, 16.7, 20.5, 37, 90, 700]
+
+
+def exact(spec: str, z: float, y: int) -> tuple[float, float]:
+    """Value and slope of a label alone, in 60 digits."""
+    settings: dict[str, Any] = dict(VARIANTS[spec])
+    detach = settings.pop("detach_focus", False)
+    with mpmath.workdps(400):  # 1 - p and its powers at |z| = 700
+        margin = mpmath.mpf(settings.get("clip", 0))
+
+        def parts(z: Any) -> tuple[Any, Any]:
+            p = 1 / (1 + mpmath.exp(-z))
+            if y:
+                first, second = settings.get("epsilon_pos", 0), mpmath.mpf(settings.get("epsilon_pos_pow", 0))
+                return (1 - p) ** settings.get("gamma_pos", 0), -mpmath.log(p) - first * (1 - p) - second / 2 * (
+                    1 - p
+                ) ** 2
+            r = max(p - margin, mpmath.mpf(0))
+            return r ** settings.get("gamma_neg", 0), -mpmath.log(1 - r) - settings.get("epsilon_neg", 0) * (1 - r)
+
+        at = mpmath.mpf(z)
+        focus, base = parts(at)
+        step = mpmath.mpf(10) ** -40
+        (focus_up, base_up), (focus_down, base_down) = parts(at + step), parts(at - step)
+        if detach:
+            slope = focus * (base_up - base_down) / (2 * step)
+        else:
+            slope = (focus_up * base_up - focus_down * base_down) / (2 * step)
+        return float(focus * base), float(slope)
+
+
+@pytest.mark.parametrize(
+    "spec", [spec for spec in VARIANTS if "gamma=0.5" not in spec and "0.3" not in spec and spec != "zlpr"]
+)
+def test_accuracy_against_sixty_digits(spec: str) -> None:
+    """Small numbers are held to the largest of the row: near a margin or a change of sign only that can be exact."""
+    for dtype, unit in ((torch.float64, 2.0**-53), (torch.float32, 2.0**-24)):
+        z = torch.tensor(POINTS, dtype=dtype)[:, None]
+        for y in (0, 1):
+            expected = torch.tensor([exact(spec, point, y) for point in z.squeeze(1).tolist()], dtype=torch.float64)
+            targets = torch.full_like(z, y)
+            value, slope = rows(spec, targets)(z).double(), oracle.gradient(rows(spec, targets), z).squeeze(1).double()
+            torch.testing.assert_close(value, expected[:, 0], rtol=400 * unit, atol=20 * unit)
+            torch.testing.assert_close(slope, expected[:, 1], rtol=400 * unit, atol=20 * unit)
+
+
+@every_variant
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bit_logits_lose_nothing_but_the_rounding_of_the_gradient(spec: str, dtype: torch.dtype) -> None:
+    z, y = example(labels=90)
+    z = z.to(dtype)
+    torch.testing.assert_close(rows(spec, y)(z), rows(spec, y)(z.float()), rtol=0, atol=0)
+    wide = oracle.gradient(rows(spec, y), z.float())
+    torch.testing.assert_close(oracle.gradient(rows(spec, y), z), wide.to(dtype), rtol=0, atol=0)
+
+
+def test_zlpr_is_exact_beyond_the_range_of_exp() -> None:
+    z = torch.tensor([[20.5, -3, 1e4], [-800, 2, 700]], dtype=torch.float64)
+    y = torch.tensor([[1, 0, 1], [1, 0, 0]])
+    with mpmath.workdps(5000):
+        for row, target, value in zip(z.tolist(), y.tolist(), rows("zlpr", y)(z).tolist(), strict=True):
+            up = 1 + sum(mpmath.exp(s) for s, t in zip(row, target, strict=True) if not t)
+            down = 1 + sum(mpmath.exp(-s) for s, t in zip(row, target, strict=True) if t)
+            assert value == pytest.approx(float(mpmath.log(up) + mpmath.log(down)), rel=1e-14)
 
 
 @pytest.mark.parametrize("spec", ["bce", "asl", "asl(detach_focus=False)", "zlpr"])
@@ -225,6 +292,18 @@ def test_reductions(spec: str) -> None:
         torch.testing.assert_close(mean, total / (full_rows if spec == "zlpr" else count))
     torch.testing.assert_close(multilabel_loss(z, y, loss, reduction="sum"), by_row.sum())
     assert by_row.shape == (6,)
+
+
+@every_variant
+def test_second_derivatives_do_not_see_what_is_masked(spec: str) -> None:
+    z, y = example()
+    mask = torch.ones_like(y, dtype=torch.bool)
+    mask[:, 4] = False
+    z = z.masked_fill(~mask, torch.nan).requires_grad_()
+    (grad,) = torch.autograd.grad(rows(spec, y, mask)(z).sum(), z, create_graph=True)
+    (second,) = torch.autograd.grad(grad.square().sum(), z)
+    assert second.isfinite().all()
+    assert (second[:, 4] == 0).all()
 
 
 @every_variant
@@ -374,7 +453,15 @@ def test_bad_input_is_named(arguments: tuple[Tensor, ...], message: str) -> None
         (lambda: lopsided.loss("als"), "did you mean 'asl'"),
         (lambda: lopsided.loss("asl(4)"), "name or name"),
         (lambda: lopsided.loss("asl(gamma=4)"), "unexpected keyword argument 'gamma'"),
-        (lambda: lopsided.loss("asl(gamma_neg='x')"), "gamma_neg must be a number"),
+        (lambda: lopsided.loss("asl(gamma_neg=True)"), "gamma_neg must be a number, got True"),
+        (lambda: lopsided.loss("asl(gamma_neg=" + "1" * 150 + "e300)"), "gamma_neg must be in"),
+        (lambda: lopsided.loss("asl(detach_focus=5)"), "detach_focus must be True or False, got 5"),
+        (lambda: lopsided.loss("bce#comment"), "cannot read"),
+        (lambda: lopsided.loss("asl(gamma_neg={[]:1})"), "cannot read"),
+        (lambda: lopsided.loss("-" * 100_000), "cannot read"),
+        (lambda: lopsided.loss("asl(gamma_neg=1is 2)"), "cannot read"),
+        (lambda: lopsided.AsymmetricLoss(clip=1e-9), "clip must be 0 or at least 0.001, got 1e-09"),
+        (lambda: lopsided.AsymmetricLoss(gamma_neg=10**400), "gamma_neg must be in"),
         (lambda: lopsided.loss("__import__('os')"), "name or name"),
         (lambda: lopsided.loss("asl(gamma_neg=open('f'))"), "cannot read"),
     ],

@@ -57,7 +57,7 @@ def fit(
     optimizer = task.make_optimizer(model, budget.learning_rate)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY), use_buffers=True)
     order = torch.Generator().manual_seed(seed)
-    history = []
+    history: list[Epoch] = []
     for number in range(1, budget.epochs + 1):
         start = time.perf_counter()
         model.train()
