@@ -145,7 +145,7 @@ POINTS = [-700, -90, -50, -20.5, -8, -2.9, -1, -0.01, 0, 0.3, 2, 9, 16.7, 20.5, 
 
 
 def exact(spec: str, z: float, y: int) -> tuple[float, float]:
-    """Value and slope of a label alone, in 60 digits."""
+    """Value and slope of a label alone, by mpmath."""
     settings: dict[str, Any] = dict(VARIANTS[spec])
     detach = settings.pop("detach_focus", False)
     with mpmath.workdps(400):  # 1 - p and its powers at |z| = 700
@@ -172,10 +172,8 @@ def exact(spec: str, z: float, y: int) -> tuple[float, float]:
         return float(focus * base), float(slope)
 
 
-@pytest.mark.parametrize(
-    "spec", [spec for spec in VARIANTS if "gamma=0.5" not in spec and "0.3" not in spec and spec != "zlpr"]
-)
-def test_accuracy_against_sixty_digits(spec: str) -> None:
+@pytest.mark.parametrize("spec", [spec for spec in VARIANTS if spec != "zlpr"])
+def test_accuracy_against_mpmath(spec: str) -> None:
     """Small numbers are held to the largest of the row: near a margin or a change of sign only that can be exact."""
     for dtype, unit in ((torch.float64, 2.0**-53), (torch.float32, 2.0**-24)):
         z = torch.tensor(POINTS, dtype=dtype)[:, None]

@@ -78,7 +78,7 @@ def summarize(
             for loss, group in of_loss.items()
         },
         "comparisons": _compare_to_baseline(config, scored, rising, budget, progress),
-        "notes": _notes(config, splits, scored, rising),
+        "notes": _notes(config, splits, scored, rising, budget),
     }
 
 
@@ -158,7 +158,7 @@ def _describe(config: CompareConfig, splits: Splits) -> dict[str, Any]:
     }
 
 
-def _notes(config: CompareConfig, splits: Splits, scored: Scores, rising: dict[str, bool]) -> list[str]:
+def _notes(config: CompareConfig, splits: Splits, scored: Scores, rising: dict[str, bool], budget: Budget) -> list[str]:
     """What a reader must know to read the tables rightly."""
     notes = []
     if config.seeds == 1:
@@ -173,8 +173,10 @@ def _notes(config: CompareConfig, splits: Splits, scored: Scores, rising: dict[s
         if number:
             notes.append(f"{loss} diverged in {number} of {config.seeds} trainings; lower the learning rate.")
     names = ", ".join(loss for loss, still in rising.items() if still and not lost[loss])
-    if names:
-        notes.append(f"Validation mAP still rising, or seen once only: {names}. Train longer (--epochs) to decide.")
+    if names and budget.epochs == 1:
+        notes.append("One epoch shows no trend. Train longer (--epochs) to decide.")
+    elif names:
+        notes.append(f"Validation mAP still rises at the end: {names}. Train longer (--epochs) to decide.")
     if not isinstance(splits.train.inputs, Tensor):
         notes.append("Texts are trained by SGD, whose steps grow with the loss: try several rates (--learning-rate).")
     for name, part in vars(splits).items():
