@@ -2,6 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from lopsided.__main__ import main
+from tests.tools import TINY
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -11,3 +14,17 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the data folder {SHARED}, which is not here")
     return SHARED
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["compare", *TINY, "--out", str(path)]) == 0
+    return path

@@ -10,7 +10,7 @@ import torch
 import lopsided
 from lopsided.__main__ import main
 from lopsided.losses import CATALOG
-from tests.test_compare import write_texts
+from tests.tools import write_texts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

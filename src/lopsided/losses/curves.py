@@ -6,8 +6,6 @@ plain numbers. Hyperparameters are floats fixed by the caller, so a curve may br
 
 from __future__ import annotations
 
-from math import log
-
 from torch import Tensor
 
 from lopsided.losses.vocabulary import log1p, logistic, maximum, power, select
@@ -51,7 +49,7 @@ def polynomial_negative(
         return focus * base, focus * slope
     r = maximum(p - margin, 0.0)
     rest = select(r <= 0, 1.0, q + margin)  # 1 - r, without the cancellation
-    base = -maximum(log1p(-r), log(margin))  # 1 - r > margin, but r may round to 1
+    base = -log1p(-r)
     if first:
         base = base - first * rest
     less = power(r, gamma - 1)

@@ -65,8 +65,7 @@ def fit(
         total = 0.0
         for rows in torch.randperm(len(task.train), generator=order).split(budget.batch_size):
             targets = task.train.targets[rows]
-            logits = model(*task.train.batch(rows))
-            value = criterion(logits, targets)
+            value = criterion(logits := model(*task.train.batch(rows)), targets)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -78,8 +77,8 @@ def fit(
         if not (math.isfinite(total) and scores.isfinite().all()):
             return averaged, history + [Epoch.lost(rest) for rest in range(number, budget.epochs + 1)]
         valid_map = mean_average_precision(Ranking.of(scores, task.valid.targets))
-        mean_loss = total / len(task.train)
-        history.append(Epoch(number, mean_loss, confidence.positive, confidence.negative, valid_map, seconds))
+        p_positive, p_negative = confidence.positive, confidence.negative
+        history.append(Epoch(number, total / len(task.train), p_positive, p_negative, valid_map, seconds))
         on_epoch(history[-1])
     return averaged, history
 

@@ -1,0 +1,134 @@
+"""The public edge: modules and functions, what a call leaves behind, compilation, messages."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lopsided
+from lopsided.losses import CATALOG
+from tests import oracle
+from tests.variants import every_variant, example, rows
+
+
+def test_grad_mode_is_left_alone() -> None:
+    z, y = example()
+    for name in CATALOG:
+        with torch.no_grad():
+            rows(name, y)(z)
+            assert not torch.is_grad_enabled()
+        with torch.inference_mode():
+            assert not rows(name, y)(z).requires_grad
+        with pytest.raises(ValueError, match="targets"):
+            rows(name, y + 1)(z)
+        assert torch.is_grad_enabled()
+
+
+@every_variant
+def test_saved_for_backward_is_only_the_inputs(spec: str) -> None:
+    z, y = torch.zeros(4, 100, requires_grad=True), torch.zeros(4, 100)
+    saved: list[Tensor] = []
+
+    def save(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        rows(spec, y)(z)
+    assert {tensor.data_ptr() for tensor in saved if tensor.numel() >= z.numel()} == {z.data_ptr(), y.data_ptr()}
+
+
+MODULES: list[tuple[torch.nn.Module, Callable[..., Tensor], dict[str, Any]]] = [
+    (lopsided.BinaryCrossEntropyLoss(), lopsided.functional.binary_cross_entropy, {}),
+    (lopsided.FocalLoss(3.0, True), lopsided.functional.focal_loss, {"gamma": 3.0, "detach_focus": True}),
+    (
+        lopsided.AsymmetricLoss(3, 1, 0.1, False),
+        lopsided.functional.asymmetric_loss,
+        {"gamma_neg": 3, "gamma_pos": 1, "clip": 0.1, "detach_focus": False},
+    ),
+    (
+        lopsided.AsymmetricPolynomialLoss(3, 1, 0.1, 0.5, -0.5, -1, False),
+        lopsided.functional.asymmetric_polynomial_loss,
+        {"gamma_neg": 3, "gamma_pos": 1, "clip": 0.1}
+        | {"epsilon_pos": 0.5, "epsilon_neg": -0.5, "epsilon_pos_pow": -1, "detach_focus": False},
+    ),
+    (lopsided.ZLPRLoss(), lopsided.functional.zlpr_loss, {}),
+]
+
+
+@pytest.mark.parametrize(("module", "function", "settings"), MODULES)
+def test_modules_and_functions_agree(
+    module: torch.nn.Module, function: Callable[..., Tensor], settings: dict[str, Any]
+) -> None:
+    z, y = example()
+    mask = y < 0.5
+    assert torch.equal(module(z, y), function(z, y, **settings))
+    assert torch.equal(module(z, y, mask), function(z, y, mask=mask, **settings))
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(twin(z, y), module(z, y))
+    default = type(module)()
+    assert torch.equal(default(z, y), function(z, y)), "the defaults of the class and of the function differ"
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
+@pytest.mark.parametrize("name", CATALOG)
+def test_compiles_without_graph_breaks(name: str) -> None:
+    torch.compiler.reset()
+    z, y = example()
+    module = lopsided.MultiLabelLoss(lopsided.loss(name))
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(z, y), module(z, y))
+    gradients = [oracle.gradient(lambda z, f=f: f(z, y), z) for f in (compiled, module)]  # type: ignore[misc]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.zeros(2, 3), torch.zeros(2, 4)), r"targets have shape \(2, 4\) but logits \(2, 3\)"),
+        ((torch.zeros(2, 3), torch.tensor([0, 2])), "multi-hot"),
+        ((torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3)), "logits must be floating point, got torch.int64"),
+        ((torch.zeros(2, 0), torch.zeros(2, 0)), "labels > 0"),
+        ((torch.zeros(2, 3), torch.full((2, 3), -1.0)), "from -1 to -1"),
+        ((torch.zeros(2, 3), torch.full((2, 3), torch.nan)), "nan"),
+        ((torch.zeros(2, 3), torch.full((2, 3), 7)), "class indices"),
+        ((torch.zeros(2, 3), torch.zeros(2, 3, requires_grad=True)), "detach"),
+        ((torch.zeros(2, 3), torch.zeros(2, 3), torch.ones(2, 3)), "mask must be bool"),
+    ],
+)
+def test_bad_input_is_named(arguments: tuple[Tensor, ...], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        lopsided.AsymmetricLoss()(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lopsided.AsymmetricLoss(gamma_neg=-1), r"gamma_neg must be in \[0, inf\), got -1"),
+        (lambda: lopsided.AsymmetricLoss(clip=1), r"clip must be in \[0, 1\), got 1"),
+        (lambda: lopsided.FocalLoss(gamma=float("nan")), "gamma must be"),
+        (lambda: lopsided.AsymmetricPolynomialLoss(epsilon_pos=float("inf")), "epsilon_pos must be finite"),
+        (lambda: lopsided.ZLPRLoss(reduction="avg"), "none, mean, batchmean, sum; got 'avg'"),
+        (lambda: lopsided.loss("als"), "did you mean 'asl'"),
+        (lambda: lopsided.loss("asl(4)"), "name or name"),
+        (lambda: lopsided.loss("asl(gamma=4)"), "unexpected keyword argument 'gamma'"),
+        (lambda: lopsided.loss("asl(gamma_neg=True)"), "gamma_neg must be a number, got True"),
+        (lambda: lopsided.loss("asl(gamma_neg=" + "1" * 150 + "e300)"), "gamma_neg must be in"),
+        (lambda: lopsided.loss("asl(detach_focus=5)"), "detach_focus must be True or False, got 5"),
+        (lambda: lopsided.loss("bce#comment"), "cannot read"),
+        (lambda: lopsided.loss("asl(gamma_neg={[]:1})"), "cannot read"),
+        (lambda: lopsided.loss("-" * 100_000), "cannot read"),
+        (lambda: lopsided.loss("asl(gamma_neg=1is 2)"), "cannot read"),
+        (lambda: lopsided.AsymmetricLoss(clip=1e-9), "clip must be 0 or at least 0.001, got 1e-09"),
+        (lambda: lopsided.AsymmetricLoss(gamma_neg=10**400), "gamma_neg must be in"),
+        (lambda: lopsided.loss("__import__('os')"), "name or name"),
+        (lambda: lopsided.loss("asl(gamma_neg=open('f'))"), "cannot read"),
+    ],
+)
+def test_bad_settings_are_named(make: Callable[[], object], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()

@@ -1,0 +1,138 @@
+"""Accuracy, range and derivatives of every variant."""
+
+from typing import Any
+
+import mpmath
+import pytest
+import torch
+
+import lopsided
+from lopsided.functional import multilabel_loss
+from lopsided.losses import CATALOG
+from tests import oracle
+from tests.variants import VARIANTS, every_derivative, every_variant, example, rows
+
+
+@every_derivative
+@pytest.mark.parametrize("soft", [False, True])
+def test_slopes_are_derivatives_twice(spec: str, soft: bool) -> None:
+    z, y = example(soft, labels=4)
+    z.requires_grad_()
+    mask = torch.rand(z.shape, generator=torch.Generator().manual_seed(1)) < 0.8
+    assert torch.autograd.gradcheck(rows(spec, y, mask), z)
+    assert torch.autograd.gradgradcheck(rows(spec, y, mask), z)
+
+
+@every_variant
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_finite_for_every_finite_logit(spec: str, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    points = [0.0, 1e-4, 0.5, 3, 10, 17, 20, 60, 88, 104, 710, 1e4, 6e4, largest]
+    z = torch.tensor([[x * sign] for x in points for sign in (1, -1)], dtype=dtype, requires_grad=True)
+    for y in (torch.zeros_like(z), torch.ones_like(z), torch.full_like(z, 0.3)):
+        value = rows(spec, y.detach())(z)
+        (grad,) = torch.autograd.grad(value.sum(), z)
+        assert value.isfinite().all()
+        assert grad.isfinite().all()
+        assert value.dtype == (torch.float32 if dtype.itemsize == 2 else dtype)
+        assert grad.dtype == dtype
+
+
+@pytest.mark.parametrize("gamma", [0, 0.3, 0.5, 1, 4])
+@pytest.mark.parametrize("clip", [0, 0.001, 0.05])
+def test_finite_for_every_gamma(gamma: float, clip: float) -> None:
+    z = torch.tensor([[-1e4, -60, -2.9444, -1, 0, 1, 20, 1e4]], requires_grad=True)
+    for y in (torch.zeros_like(z), torch.ones_like(z)):
+        loss = CATALOG["asl"](gamma, gamma, clip, detach_focus=False)
+        value = multilabel_loss(z, y, loss)
+        (grad,) = torch.autograd.grad(value, z)
+        assert value.isfinite()
+        assert grad.isfinite().all()
+
+
+POINTS = [-700, -90, -50, -20.5, -8, -2.9, -1, -0.01, 0, 0.3, 2, 9, 16.7, 20.5, 37, 90, 700]
+
+
+def exact(spec: str, z: float, y: int) -> tuple[float, float]:
+    """Value and slope of a label alone, by mpmath."""
+    settings: dict[str, Any] = dict(VARIANTS[spec])
+    detach = settings.pop("detach_focus", False)
+    with mpmath.workdps(400):  # 1 - p and its powers at |z| = 700
+        margin = mpmath.mpf(settings.get("clip", 0))
+
+        def parts(z: Any) -> tuple[Any, Any]:
+            p = 1 / (1 + mpmath.exp(-z))
+            if y:
+                first, second = settings.get("epsilon_pos", 0), mpmath.mpf(settings.get("epsilon_pos_pow", 0))
+                return (1 - p) ** settings.get("gamma_pos", 0), -mpmath.log(p) - first * (1 - p) - second / 2 * (
+                    1 - p
+                ) ** 2
+            r = max(p - margin, mpmath.mpf(0))
+            return r ** settings.get("gamma_neg", 0), -mpmath.log(1 - r) - settings.get("epsilon_neg", 0) * (1 - r)
+
+        at = mpmath.mpf(z)
+        focus, base = parts(at)
+        step = mpmath.mpf(10) ** -40
+        (focus_up, base_up), (focus_down, base_down) = parts(at + step), parts(at - step)
+        if detach:
+            slope = focus * (base_up - base_down) / (2 * step)
+        else:
+            slope = (focus_up * base_up - focus_down * base_down) / (2 * step)
+        return float(focus * base), float(slope)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in VARIANTS if spec != "zlpr"])
+def test_accuracy_against_mpmath(spec: str) -> None:
+    """Small numbers are held to the largest of the row: near a margin or a change of sign only that can be exact."""
+    for dtype, unit in ((torch.float64, 2.0**-53), (torch.float32, 2.0**-24)):
+        z = torch.tensor(POINTS, dtype=dtype)[:, None]
+        for y in (0, 1):
+            expected = torch.tensor([exact(spec, point, y) for point in z.squeeze(1).tolist()], dtype=torch.float64)
+            targets = torch.full_like(z, y)
+            value, slope = rows(spec, targets)(z).double(), oracle.gradient(rows(spec, targets), z).squeeze(1).double()
+            torch.testing.assert_close(value, expected[:, 0], rtol=400 * unit, atol=20 * unit)
+            torch.testing.assert_close(slope, expected[:, 1], rtol=400 * unit, atol=20 * unit)
+
+
+@every_variant
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bit_logits_lose_nothing_but_the_rounding_of_the_gradient(spec: str, dtype: torch.dtype) -> None:
+    z, y = example(labels=90)
+    z = z.to(dtype)
+    torch.testing.assert_close(rows(spec, y)(z), rows(spec, y)(z.float()), rtol=0, atol=0)
+    wide = oracle.gradient(rows(spec, y), z.float())
+    torch.testing.assert_close(oracle.gradient(rows(spec, y), z), wide.to(dtype), rtol=0, atol=0)
+
+
+def test_zlpr_is_exact_beyond_the_range_of_exp() -> None:
+    z = torch.tensor([[20.5, -3, 1e4], [-800, 2, 700]], dtype=torch.float64)
+    y = torch.tensor([[1, 0, 1], [1, 0, 0]])
+    with mpmath.workdps(5000):
+        for row, target, value in zip(z.tolist(), y.tolist(), rows("zlpr", y)(z).tolist(), strict=True):
+            up = 1 + sum(mpmath.exp(s) for s, t in zip(row, target, strict=True) if not t)
+            down = 1 + sum(mpmath.exp(-s) for s, t in zip(row, target, strict=True) if t)
+            assert value == pytest.approx(float(mpmath.log(up) + mpmath.log(down)), rel=1e-14)
+
+
+@pytest.mark.parametrize("spec", ["bce", "asl", "asl(detach_focus=False)", "zlpr"])
+def test_a_badly_missed_positive_keeps_its_gradient(spec: str) -> None:
+    z = torch.tensor([[-50.0], [-19.0], [-1000.0]])
+    grad = oracle.gradient(rows(spec, torch.ones(3, 1)), z)
+    torch.testing.assert_close(grad, -torch.ones(3, 1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", ["asl", "asl(gamma_neg=0)", "asl(gamma_neg=0.5, detach_focus=False)", "apl"])
+def test_negatives_below_the_clip_cost_exactly_nothing(spec: str) -> None:
+    z = torch.tensor([[-1e4, -20, -5, -2.945]])
+    assert rows(spec, torch.zeros_like(z))(z).item() == 0
+    assert oracle.gradient(rows(spec, torch.zeros_like(z)), z).abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("soft", [False, True])
+def test_binary_cross_entropy_is_torchs(dtype: torch.dtype, soft: bool) -> None:
+    z, y = (tensor.to(dtype) for tensor in example(soft, labels=80))
+    theirs = torch.nn.BCEWithLogitsLoss()
+    torch.testing.assert_close(lopsided.BinaryCrossEntropyLoss()(z, y), theirs(z, y), rtol=2e-7, atol=0)
+    ours = oracle.gradient(lambda z: lopsided.BinaryCrossEntropyLoss()(z, y), z)
+    torch.testing.assert_close(ours, oracle.gradient(lambda z: theirs(z, y), z))

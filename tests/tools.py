@@ -1,0 +1,34 @@
+"""What the tests of the command share."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TINY = ["--images", "600", "--epochs", "2", "--seeds", "2", "--losses", "bce,asl,zlpr"]
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return results
+
+
+def command(arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "lopsided", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+def write_texts(path: Path, rows: int = 120) -> Path:
+    """Texts whose words give the labels away."""
+    words = {"sport": "goal match", "music": "song guitar", "food": "bread soup"}
+    random = np.random.default_rng(0)
+    with path.open("w") as file:
+        for _ in range(rows):
+            labels = [label for label in words if random.random() < 0.4]
+            text = " ".join(["the", *(random.choice(words[label].split()) for label in labels), "today"])
+            file.write(json.dumps({"text": text, "labels": labels}) + "\n")
+    return path
