@@ -224,3 +224,8 @@ def test_preview_is_a_picture(folder: Path) -> None:
     assert picture.shape[0] > 600
     assert picture.shape[1] > 600
     assert np.unique(picture[..., 0]).size > 50
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{lopsided.__version__}\n"

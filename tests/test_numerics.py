@@ -136,3 +136,12 @@ def test_binary_cross_entropy_is_torchs(dtype: torch.dtype, soft: bool) -> None:
     torch.testing.assert_close(lopsided.BinaryCrossEntropyLoss()(z, y), theirs(z, y), rtol=2e-7, atol=0)
     ours = oracle.gradient(lambda z: lopsided.BinaryCrossEntropyLoss()(z, y), z)
     torch.testing.assert_close(ours, oracle.gradient(lambda z: theirs(z, y), z))
+
+
+# with gamma_neg=0, the official constant is what a negative costs at least
+@pytest.mark.parametrize("spec", [spec for spec in VARIANTS if "gamma_neg=0, epsilon_neg" not in spec])
+def test_infinite_logits_on_the_right_side_cost_nothing(spec: str) -> None:
+    z = torch.tensor([[torch.inf, -torch.inf]], dtype=torch.float64)
+    y = torch.tensor([[1, 0]])
+    assert rows(spec, y)(z).item() == 0
+    assert oracle.gradient(rows(spec, y), z).abs().max() == 0

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from lopsided._version import __version__
 from lopsided.compare import compare as run_comparison
 from lopsided.compare import load
 from lopsided.config import BUILT_IN, CompareConfig, make_config
@@ -23,13 +24,27 @@ from lopsided.run_folder import RunFolder, is_run_folder
 from lopsided.tables import print_results
 
 app = typer.Typer(
-    help="Train multi-label classifiers whose positives are rare.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Look at data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train multi-label classifiers whose positives are rare."""
 
 
 def _option(text: str, default: str) -> Any:
