@@ -58,7 +58,21 @@ def test_a_loss_that_varies_more_keeps_its_own_variance() -> None:
     quiet, noisy = paired_differences(values, torch.zeros(10, 3))
     expected = stats.ttest_rel(values[2].double().numpy(), values[0].double().numpy())
     assert noisy.p_value == pytest.approx(expected.pvalue)
-    assert quiet.p_value > stats.ttest_rel(values[1].numpy(), values[0].numpy()).pvalue, "pooled with the noisy one"
+    table = values.double().numpy()
+    residual = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    error = math.sqrt(2 * (residual**2).sum() / 4 / 3)  # analysis of variance: 2 x 2 degrees of freedom, 3 seeds
+    assert quiet.p_value == pytest.approx(2 * stats.t.sf(quiet.mean / error, 4))
+
+
+def test_the_two_errors_add() -> None:
+    values = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.5, 0.9]])
+    resampled = torch.tensor([[0.0, 0.1], [0.0, 0.3], [0.2, 0.7]])
+    (difference,) = paired_differences(values, resampled)
+    from_seeds = float((values[1] - values[0]).double().var()) / 3
+    from_rows = float((resampled[:, 1] - resampled[:, 0]).double().var())
+    freedom = (from_seeds + from_rows) ** 2 / (from_seeds**2 / 2)  # Welch and Satterthwaite
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(from_seeds + from_rows)
+    assert (difference.high - difference.low) / 2 == pytest.approx(half)
 
 
 def test_power_rises_with_the_effect_and_with_seeds() -> None:

@@ -63,7 +63,9 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """The folder of an earlier run, to go on with it."""
-        stored = _stored(path) or {}
+        stored = _stored(path)
+        if stored is None:
+            raise UserError(f"{path}: not a run folder")
         if stored["lopsided"] != __version__:
             raise UserError(f"{path}: begun with lopsided {stored['lopsided']}, this is {__version__}; start a new run")
         try:
