@@ -16,12 +16,20 @@ from tests.tools import TINY, command, read_results, write_texts
 
 
 def test_ctrl_c_is_one_line(folder: Path) -> None:
-    line = [sys.executable, "-u", "-m", "lopsided", "compare", *TINY, "--epochs", "1000000", "--out", "run"]
+    # a process started in the background, as the tests themselves may be, ignores the signal unless told otherwise
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from lopsided.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    line = [sys.executable, "-u", "-c", code, "compare", *TINY, "--epochs", "1000000", "--out", "run"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert "run folder: run" in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            assert "run folder: run" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert errors == "stopped; go on with: lopsided compare run\n"
 
