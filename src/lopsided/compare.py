@@ -9,6 +9,7 @@ import torch
 
 from lopsided.config import BUILT_IN, CompareConfig
 from lopsided.data import Splits
+from lopsided.data.digits_grid import digits_grid
 from lopsided.data.text_files import Columns, read_splits
 from lopsided.evaluation.metrics import best_threshold
 from lopsided.losses import parse
@@ -25,8 +26,6 @@ _IMAGES = 6000  # of the built-in training set
 def load(config: CompareConfig) -> Splits:
     """Read or make the data that the configuration names."""
     if config.data == BUILT_IN:
-        from lopsided.data.digits_grid import digits_grid
-
         images = config.images or _IMAGES
         splits = digits_grid(images, images // 6, images // 3, config.data_seed)
     else:

@@ -89,7 +89,8 @@ class RunFolder:
         stem = self._stem(run.loss, run.seed)
         scores = run.scores.numpy()
         write_atomically(stem.with_suffix(".npy"), lambda file: np.save(file, scores, allow_pickle=False))
-        record = {key: value for key, value in asdict(run).items() if key != "scores"}
+        record = {"loss": run.loss, "seed": run.seed, "history": [asdict(epoch) for epoch in run.history]}
+        record["tuned_threshold"] = run.tuned_threshold
         write_json(stem.with_suffix(".json"), record)
 
     def load(self, loss: str, seed: int, epochs: int, shape: tuple[int, ...]) -> Run | None:

@@ -1,4 +1,4 @@
-"""The numbers of one trained model, and of a loss over its seeds."""
+"""The numbers of one trained model, by name."""
 
 from __future__ import annotations
 

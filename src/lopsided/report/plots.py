@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
@@ -31,77 +31,84 @@ def colours(results: dict[str, Any]) -> dict[str, str]:
 
 def metric_intervals(results: dict[str, Any]) -> str:
     """The metric of the verdict, one point and interval per loss, over seeds."""
-    metric = METRICS[results["metric"]]
-    losses = list(results["losses"])
-    colour = colours(results)
-
-    def draw(axis: Axes) -> None:
-        for place, loss in enumerate(losses):
-            value = results["losses"][loss]["metrics"][results["metric"]]
-            if value["mean"] is None:
-                continue
-            half = 0 if value["low"] is None else value["mean"] - value["low"]
-            axis.errorbar(value["mean"], place, xerr=half, fmt="o", color=colour[loss], capsize=4, lw=2)
-            _label(axis, f"{value['mean']:.3f}", value["mean"], place)
-        axis.set(yticks=range(len(losses)), yticklabels=losses, xlabel=f"{metric.title} on the test rows")
-        axis.set_ylim(len(losses) - 0.4, -0.7)
-        axis.grid(axis="x", alpha=0.3)
-
-    return _svg([draw], height=0.55 * len(losses) + 1, width=7)
+    name = results["metric"]
+    intervals = {loss: entry["metrics"][name] for loss, entry in results["losses"].items()}
+    texts = {loss: f"{value['mean']:.3f}" for loss, value in intervals.items() if value["mean"] is not None}
+    return _intervals(results, intervals, texts, f"{METRICS[name].title} on the test rows")
 
 
 def difference_intervals(results: dict[str, Any]) -> str:
     """Paired differences to the baseline with their intervals."""
     comparisons = {loss: c for loss, c in results["comparisons"].items() if c["low"] is not None}
+    texts = {loss: c["verdict"] for loss, c in comparisons.items()}
+    title = f"difference in {METRICS[results['metric']].title} to {results['baseline']}, 95 % interval"
+    return _intervals(results, comparisons, texts, title, zero=True)
+
+
+def _intervals(
+    results: dict[str, Any], intervals: dict[str, Any], texts: dict[str, str], title: str, zero: bool = False
+) -> str:
+    """A point, its interval where it has one, and a text for each loss that has a text."""
     colour = colours(results)
 
     def draw(axis: Axes) -> None:
-        axis.axvline(0, color=GREY, lw=1)
-        for place, (loss, c) in enumerate(comparisons.items()):
-            axis.errorbar(c["mean"], place, xerr=c["mean"] - c["low"], fmt="o", color=colour[loss], capsize=4, lw=2)
-            _label(axis, c["verdict"], c["mean"], place)
-        title = METRICS[results["metric"]].title
-        axis.set(yticks=range(len(comparisons)), yticklabels=list(comparisons))
-        axis.set(xlabel=f"difference in {title} to {results['baseline']}, 95 % interval")
-        axis.set_ylim(len(comparisons) - 0.4, -0.7)
+        if zero:
+            axis.axvline(0, color=GREY, lw=1)
+        for place, (loss, value) in enumerate(intervals.items()):
+            if loss in texts:
+                half = 0 if value["low"] is None else value["mean"] - value["low"]
+                axis.errorbar(value["mean"], place, xerr=half, fmt="o", color=colour[loss], capsize=4, lw=2)
+                axis.annotate(texts[loss], (value["mean"], place), (0, 7), textcoords="offset points", ha="center")
+        axis.set(yticks=range(len(intervals)), yticklabels=list(intervals), xlabel=title)
+        axis.set_ylim(len(intervals) - 0.4, -0.7)
         axis.grid(axis="x", alpha=0.3)
 
-    return _svg([draw], height=0.55 * len(comparisons) + 1, width=7)
+    return _svg([draw], height=0.55 * len(intervals) + 1, width=7)
 
 
 def training_curves(results: dict[str, Any], histories: Histories) -> str:
     """Validation mAP and training loss against epochs: the mean over seeds, and a band from least to most."""
 
-    def draw_column(axis: Axes, column: str, title: str, relative: bool = False) -> None:
-        for loss, (epochs, curves) in _curves(histories, column):
-            curves = curves / curves[:, :1] if relative else curves
-            _band(axis, epochs, curves, colours(results)[loss], loss)
-        axis.set(xlabel="epoch", title=title)
-        axis.grid(alpha=0.3)
+    def draw_loss(axis: Axes) -> None:
+        _against_epochs(axis, results, histories, "train_loss", "training loss, first epoch = 1", relative=True)
 
     def draw_map(axis: Axes) -> None:
-        draw_column(axis, "valid_map", "mAP on the validation rows")
+        _against_epochs(axis, results, histories, "valid_map", "mAP on the validation rows")
         axis.legend(frameon=False)
 
-    return _svg(
-        [draw_map, lambda axis: draw_column(axis, "train_loss", "training loss, first epoch = 1", relative=True)]
-    )
+    return _svg([draw_map, draw_loss])
 
 
 def confidence_curves(results: dict[str, Any], histories: Histories) -> str:
     """p+ and p- against epochs."""
 
-    def draw(axis: Axes, column: str, title: str) -> None:
-        for loss, (epochs, curves) in _curves(histories, column):
-            _band(axis, epochs, curves, colours(results)[loss], loss)
-        axis.set(xlabel="epoch", title=title, ylim=(0, 1.02))
-        axis.grid(alpha=0.3)
-
     def draw_positive(axis: Axes) -> None:
-        draw(axis, "p_positive", "p⁺: mean of p on positive labels")
+        _against_epochs(axis, results, histories, "p_positive", "p⁺: mean of p on positive labels")
+        axis.set_ylim(0, 1.02)
         axis.legend(frameon=False)
 
-    return _svg([draw_positive, lambda axis: draw(axis, "p_negative", "p⁻: mean of 1 - p on negative labels")])
+    def draw_negative(axis: Axes) -> None:
+        _against_epochs(axis, results, histories, "p_negative", "p⁻: mean of 1 - p on negative labels")
+        axis.set_ylim(0, 1.02)
+
+    return _svg([draw_positive, draw_negative])
+
+
+def _against_epochs(
+    axis: Axes, results: dict[str, Any], histories: Histories, column: str, title: str, relative: bool = False
+) -> None:
+    """A column of metrics.csv: for each loss the mean over seeds and a band from the lowest to the highest."""
+    for loss, seeds in histories.items():
+        epochs = next(iter(seeds.values()))["epoch"]
+        curves = torch.tensor([history[column] for history in seeds.values()])
+        curves = curves / curves[:, :1] if relative else curves
+        colour = colours(results)[loss]
+        axis.plot(epochs, curves.nanmean(0), "o-", ms=3, color=colour, label=loss)
+        low, high = curves.nan_to_num(nan=math.inf).amin(0), curves.nan_to_num(nan=-math.inf).amax(0)
+        axis.fill_between(epochs, low, high, where=low <= high, color=colour, alpha=0.15, lw=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="epoch", title=title)
+    axis.grid(alpha=0.3)
 
 
 def gradient_curves(results: dict[str, Any]) -> str:
@@ -124,23 +131,6 @@ def gradient_curves(results: dict[str, Any]) -> str:
         axis.legend(frameon=False)
 
     return _svg([draw_positive, lambda axis: draw(axis, 0.0, "gradient on a negative label")])
-
-
-def _curves(histories: Histories, column: str) -> Iterator[tuple[str, tuple[list[float], torch.Tensor]]]:
-    for loss, seeds in histories.items():
-        epochs = next(iter(seeds.values()))["epoch"]
-        yield loss, (epochs, torch.tensor([history[column] for history in seeds.values()]))
-
-
-def _band(axis: Axes, epochs: list[float], curves: torch.Tensor, colour: str, label: str) -> None:
-    axis.plot(epochs, curves.nanmean(0), "o-", ms=3, color=colour, label=label)
-    low, high = curves.nan_to_num(nan=math.inf).amin(0), curves.nan_to_num(nan=-math.inf).amax(0)
-    axis.fill_between(epochs, low, high, where=low <= high, color=colour, alpha=0.15, lw=0)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _label(axis: Axes, text: str, x: float, place: int) -> None:
-    axis.annotate(text, (x, place), (0, 7), textcoords="offset points", ha="center")
 
 
 def _svg(panels: list[Callable[[Axes], None]], height: float = 3.4, width: float = 9) -> str:
