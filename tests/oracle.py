@@ -4,7 +4,8 @@ Textbook forms: exact only for moderate logits, which is where the tests use the
 detached by hand where asked, and gradients are autograd's.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,8 +21,10 @@ def asymmetric_polynomial(
     epsilon_neg: float = 0,
     epsilon_pos_pow: float = 0,
     detach_focus: bool = False,
+    alpha: float | None = None,
+    hill: float | None = None,
 ) -> Tensor:
-    """ASL and APL, and with zeros BCE and focal: one value per row."""
+    """ASL and APL, with zeros BCE and focal, with `hill` RAL: one value per row."""
     p = 1 / (1 + torch.exp(-z))
     shifted = torch.where(p > clip, p - clip, torch.zeros_like(p))
     weight_pos, weight_neg = (1 - p) ** gamma_pos, shifted**gamma_neg
@@ -29,11 +32,70 @@ def asymmetric_polynomial(
         weight_pos, weight_neg = weight_pos.detach(), weight_neg.detach()
     positive = torch.log(p) + epsilon_pos * (1 - p) + epsilon_pos_pow / 2 * (1 - p) ** 2
     negative = torch.log(1 - shifted) + epsilon_neg * (1 - shifted)
+    if alpha is not None:
+        weight_pos, weight_neg = alpha * weight_pos, (1 - alpha) * weight_neg
+    if hill is not None:
+        negative = negative * (hill - p) * p**2 * (hill - (1 - shifted))
     return -(y * weight_pos * positive + (1 - y) * weight_neg * negative).sum(-1)
 
 
-def zlpr(z: Tensor, y: Tensor) -> Tensor:
-    return torch.log(1 + (y * torch.exp(-z)).sum(-1)) + torch.log(1 + ((1 - y) * torch.exp(z)).sum(-1))
+def taylor(z: Tensor, y: Tensor, alphas: Sequence[float], betas: Sequence[float]) -> Tensor:
+    """Cross-entropy, with the leading terms of its two series taken out and put back with other coefficients."""
+    p = torch.sigmoid(z)
+    positive, negative = -torch.log(p), -torch.log(1 - p)
+    for order, alpha in enumerate(alphas, start=1):
+        positive = positive - (1 - p) ** order / order + alpha * (1 - p) ** order
+    for order, beta in enumerate(betas, start=1):
+        negative = negative - p**order / order + beta * p**order
+    return (y * positive + (1 - y) * negative).sum(-1)
+
+
+def hill(z: Tensor, y: Tensor, gamma: float = 2, margin: float = 1, lamb: float = 1.5) -> Tensor:
+    p, shifted = torch.sigmoid(z), torch.sigmoid(z - margin)
+    return (-y * (1 - shifted) ** gamma * torch.log(shifted) + (1 - y) * (lamb - p) * p**2).sum(-1)
+
+
+def zlpr(z: Tensor, y: Tensor, threshold: float = 0, scale: float = 1, margin: float = 0) -> Tensor:
+    up, down = torch.exp(scale * (z - threshold + margin)), torch.exp(-scale * (z - threshold - margin))
+    return torch.log(1 + (y * down).sum(-1)) + torch.log(1 + ((1 - y) * up).sum(-1))
+
+
+def lsep(z: Tensor, y: Tensor) -> Tensor:
+    """Over all pairs, one by one."""
+    pairs = y.unsqueeze(-1) * (1 - y).unsqueeze(-2) * torch.exp(z.unsqueeze(-2) - z.unsqueeze(-1))
+    return torch.log(1 + pairs.sum((-1, -2)))
+
+
+def two_way_rows(z: Tensor, y: Tensor, temperature_pos: float = 4, temperature_neg: float = 1) -> Tensor:
+    """One way of the two: over the last dimension."""
+    up = (y * torch.exp(-z / temperature_pos)).sum(-1) ** temperature_pos
+    down = ((1 - y) * torch.exp(z / temperature_neg)).sum(-1) ** temperature_neg
+    return torch.log(1 + up * down)
+
+
+def bp_mll(z: Tensor, y: Tensor) -> Tensor:
+    """Mean over all pairs, one by one."""
+    c = torch.tanh(z)
+    pairs = y.unsqueeze(-1) * (1 - y).unsqueeze(-2)
+    total = (pairs * torch.exp(c.unsqueeze(-2) - c.unsqueeze(-1))).sum((-1, -2))
+    return torch.where(pairs.sum((-1, -2)) > 0, total / pairs.sum((-1, -2)).clamp_min(1e-300), 0)
+
+
+def softmax(z: Tensor, y: Tensor) -> Tensor:
+    count = y.sum(-1, keepdim=True)
+    return -(torch.where(count > 0, y / count.clamp_min(1e-300), 0) * torch.log(softmax_of(z))).sum(-1)
+
+
+def softmax_of(z: Tensor) -> Tensor:
+    return torch.exp(z) / torch.exp(z).sum(-1, keepdim=True)
+
+
+def posterior_by_search(loss: Callable[[Tensor, Tensor], Tensor], eta: float) -> float:
+    """The logit that minimises the risk of a label with probability eta, found by brute force."""
+    z = torch.linspace(-8, 8, 160_001, dtype=torch.float64)[:, None]
+    risk = eta * loss(z, torch.ones_like(z)) + (1 - eta) * loss(z, torch.zeros_like(z))
+    at = int(risk.argmin())
+    return math.inf if at == len(z) - 1 else float(z[at])
 
 
 def gradient(rows: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

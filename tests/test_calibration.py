@@ -26,10 +26,10 @@ TABLE = {
 def test_posterior_and_threshold(spec: str) -> None:
     threshold, posteriors = TABLE[spec]
     loss = lopsided.loss(spec)
-    assert torch.sigmoid(torch.tensor(lopsided.decision_threshold(loss))).item() == pytest.approx(threshold, abs=6e-4)
+    assert torch.sigmoid(torch.tensor(loss.decision_threshold())).item() == pytest.approx(threshold, abs=6e-4)
     p = torch.tensor([0.5, 0.7, 0.8, 0.9, 0.99], dtype=torch.float64)
     torch.testing.assert_close(
-        lopsided.posterior(loss, torch.logit(p)), torch.tensor(posteriors, dtype=torch.float64), rtol=0, atol=6e-4
+        loss.posterior(torch.logit(p)), torch.tensor(posteriors, dtype=torch.float64), rtol=0, atol=6e-4
     )
 
 
@@ -39,11 +39,11 @@ def test_the_threshold_is_where_training_settles(spec: str, eta: float) -> None:
     """A logit fitted to a label of probability eta ends at the threshold of eta, found here by brute force."""
     z = torch.linspace(-8, 8, 160_001, dtype=torch.float64)[:, None]
     risk = lopsided.functional.multilabel_loss(z, torch.full_like(z, eta), lopsided.loss(spec), reduction="none")
-    assert z[risk.argmin()].item() == pytest.approx(lopsided.decision_threshold(lopsided.loss(spec), eta), abs=2e-4)
+    assert z[risk.argmin()].item() == pytest.approx(lopsided.loss(spec).decision_threshold(eta), abs=2e-4)
 
 
 def test_saturation_and_coupling() -> None:
-    assert lopsided.decision_threshold(lopsided.loss("asl(clip=0.5)")) == math.inf
-    assert lopsided.decision_threshold(lopsided.loss("zlpr")) == 0
+    assert lopsided.loss("asl(clip=0.5)").decision_threshold() == math.inf
+    assert lopsided.loss("zlpr").decision_threshold() == 0
     with pytest.raises(ValueError, match="couple"):
-        lopsided.posterior(lopsided.loss("zlpr"), torch.zeros(1))
+        lopsided.loss("zlpr").posterior(torch.zeros(1))

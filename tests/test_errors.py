@@ -43,7 +43,7 @@ def test_ctrl_c_is_one_line(folder: Path) -> None:
         (["compare", "texts.jsonl", "--label-column", "tags"], "no column 'tags' among 'text', 'labels'"),
         (["compare", "texts.jsonl", "--images", "100"], "--images is for digits-grid"),
         (["compare", "."], "a folder, but neither"),
-        (["compare", "--losses", "bce,als"], "unknown loss 'als': did you mean 'asl'?"),
+        (["compare", "--losses", "bce,als"], "unknown loss 'als': did you mean 'ral' or 'asl'?"),
         (["compare", "--losses", "bce"], "at least two losses"),
         (["compare", "--losses", "bce,bce"], "the same loss twice"),
         (["compare", "--losses", "bce,asl(clip=2)"], "clip must be in [0, 1), got 2"),
@@ -88,13 +88,13 @@ def test_errors_of_the_installed_command(folder: Path) -> None:
 
 
 def test_a_diverging_loss_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    losses = "bce,apl(epsilon_pos=1e300),asl"
+    losses = "bce,apl(epsilon_pos=1e300, monotone=False),asl"
     assert main(["compare", *TINY[:4], "--seeds", "2", "--losses", losses, "--out", "run"]) == 0
-    assert "apl(epsilon_pos=1e300), seed 0: diverged" in capsys.readouterr().out
+    assert "apl(epsilon_pos=1e300, monotone=False), seed 0: diverged" in capsys.readouterr().out
     results = read_results(folder / "run")
-    lost = results["comparisons"]["apl(epsilon_pos=1e300)"]
+    lost = results["comparisons"]["apl(epsilon_pos=1e300, monotone=False)"]
     assert (lost["mean"], lost["p_holm"], lost["verdict"]) == (None, None, "cannot be tested")
-    assert results["losses"]["apl(epsilon_pos=1e300)"]["metrics"]["map"]["mean"] is None
+    assert results["losses"]["apl(epsilon_pos=1e300, monotone=False)"]["metrics"]["map"]["mean"] is None
     assert results["comparisons"]["asl"]["low"] is not None
     assert any("diverged in 2 of 2 trainings" in note for note in results["notes"])
     assert main(["compare", "run"]) == 0, "a diverged run is not trained again"

@@ -8,17 +8,21 @@ import torch
 from torch import Tensor
 
 import lopsided
+from lopsided.compute import row_loss
 from lopsided.functional import multilabel_loss
+from lopsided.targets import Labels
 from tests import oracle
 
 ASL = {"gamma_neg": 4, "gamma_pos": 0, "clip": 0.05}
 APL = ASL | {"epsilon_pos": 1.0, "epsilon_neg": 0.0, "epsilon_pos_pow": -2.5}
 
-# spec -> the same loss in the oracle
-VARIANTS: dict[str, dict[str, Any]] = {
+# spec -> the same loss in the oracle's ASL and APL
+LABEL_WISE: dict[str, dict[str, Any]] = {
     "bce": {},
+    "soft_margin": {},
     "focal": {"gamma_neg": 2, "gamma_pos": 2},
     "focal(gamma=0.5)": {"gamma_neg": 0.5, "gamma_pos": 0.5},
+    "focal(alpha=0.25)": {"gamma_neg": 2, "gamma_pos": 2, "alpha": 0.25},
     "focal(gamma=3.7, detach_focus=True)": {"gamma_neg": 3.7, "gamma_pos": 3.7, "detach_focus": True},
     "asl": ASL | {"detach_focus": True},
     "asl(detach_focus=False)": ASL,
@@ -30,26 +34,49 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "apl": APL | {"detach_focus": True},
     "apl(detach_focus=False)": APL,
     "apl(epsilon_neg=1)": APL | {"epsilon_neg": 1, "detach_focus": True},
-    "apl(gamma_neg=2, gamma_pos=1, clip=0, epsilon_pos=-1, epsilon_neg=0.5, epsilon_pos_pow=0, detach_focus=False)": {
-        "gamma_neg": 2,
-        "gamma_pos": 1,
-        "epsilon_pos": -1,
-        "epsilon_neg": 0.5,
-    },
+    "apl(gamma_neg=2, gamma_pos=1, clip=0, epsilon_pos=-1, epsilon_neg=0.5, epsilon_pos_pow=0, detach_focus=False, "
+    "monotone=False)": {"gamma_neg": 2, "gamma_pos": 1, "epsilon_pos": -1, "epsilon_neg": 0.5},
     "apl(gamma_neg=0, epsilon_neg=-0.5, clip=0.1)": APL | {"gamma_neg": 0, "epsilon_neg": -0.5, "clip": 0.1},
-    "zlpr": {},
+    "ral": APL | {"hill": 1.5},
+    "ral(gamma_neg=2, gamma_pos=1, clip=0, lamb=2, detach_focus=True)": APL
+    | {"gamma_neg": 2, "gamma_pos": 1, "clip": 0, "hill": 2, "detach_focus": True},
 }
-DERIVATIVES = [spec for spec, settings in VARIANTS.items() if "detach_focus" not in settings]
+# spec -> function and settings
+OTHERS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
+    "apl(gamma_neg=0, clip=0, alphas=(0.5, 1, 0, 0.25), betas=(1.5, 0.2))": (
+        oracle.taylor,
+        {"alphas": (0.5, 1, 0, 0.25), "betas": (1.5, 0.2)},
+    ),
+    "hill": (oracle.hill, {}),
+    "hill(gamma=1, margin=-0.5, lamb=2)": (oracle.hill, {"gamma": 1, "margin": -0.5, "lamb": 2}),
+    "zlpr": (oracle.zlpr, {}),
+    "zlpr(threshold=1.5, scale=2, margin=0.3)": (oracle.zlpr, {"threshold": 1.5, "scale": 2, "margin": 0.3}),
+    "lsep": (oracle.lsep, {}),
+    "two_way": (oracle.two_way_rows, {}),
+    "two_way(temperature_pos=2, temperature_neg=1.5)": (
+        oracle.two_way_rows,
+        {"temperature_pos": 2, "temperature_neg": 1.5},
+    ),
+    "bp_mll": (oracle.bp_mll, {}),
+    "softmax": (oracle.softmax, {}),
+}
+VARIANTS = [*LABEL_WISE, *OTHERS]
+DERIVATIVES = [spec for spec in VARIANTS if "detach_focus" not in LABEL_WISE.get(spec, {})]
 every_variant = pytest.mark.parametrize("spec", VARIANTS)
 every_derivative = pytest.mark.parametrize("spec", DERIVATIVES)
 
 
 def expected(spec: str, y: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda z: oracle.zlpr(z, y) if spec == "zlpr" else oracle.asymmetric_polynomial(z, y, **VARIANTS[spec])
+    function, settings = OTHERS.get(spec) or (oracle.asymmetric_polynomial, LABEL_WISE[spec])
+    return lambda z: function(z, y, **settings)
 
 
 def rows(spec: str, y: Tensor, mask: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    return lambda z: multilabel_loss(z, y, lopsided.loss(spec), mask=mask, reduction="none")
+    """One way of the loss: the other way of a two-way loss has tests of its own."""
+    loss = lopsided.loss(spec)
+    if loss.pool.transposed:
+        return lambda z: row_loss(z, Labels(y, mask=mask), loss)
+    return lambda z: multilabel_loss(z, y, loss, mask=mask, reduction="none")
 
 
 def example(soft: bool = False, labels: int = 9) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from lopsided import functional
 from lopsided._version import __version__
-from lopsided.losses import Loss, decision_threshold, posterior
+from lopsided.losses import Loss
 from lopsided.losses import parse as loss
 from lopsided.modules import (
     AsymmetricLoss,
@@ -12,6 +12,7 @@ from lopsided.modules import (
     MultiLabelLoss,
     ZLPRLoss,
 )
+from lopsided.targets import SparseTargets
 
 __all__ = [
     "AsymmetricLoss",
@@ -20,10 +21,9 @@ __all__ = [
     "FocalLoss",
     "Loss",
     "MultiLabelLoss",
+    "SparseTargets",
     "ZLPRLoss",
     "__version__",
-    "decision_threshold",
     "functional",
     "loss",
-    "posterior",
 ]

@@ -3,54 +3,186 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from lopsided.targets import SparseTargets
+
 REDUCTIONS = ("none", "mean", "batchmean", "sum")
+SOFT_TARGETS = ("mixture", "product")
 SMALLEST_CLIP = 0.001
 
+_FEW = 4096  # logits looked at before all are, to tell scores from probabilities
+_warned_of_probabilities = False
 
-def check_inputs(logits: Tensor, targets: Tensor, mask: Tensor | None) -> None:
-    """Shapes, dtypes and devices always; the values of the targets on the CPU, where looking is cheap."""
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a loss was called with."""
+
+    logits: Tensor
+    targets: Tensor | SparseTargets
+    mask: Tensor | None
+    weight: Tensor | None
+    pos_weight: Tensor | None
+    row_weight: Tensor | None
+    ignore_index: int | None
+
+
+def check_inputs(given: Inputs) -> None:
+    """Shapes, dtypes and devices always; values on the CPU only, where looking waits for nothing."""
+    logits = given.logits
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}: pass the model's raw scores")
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits must have shape (..., labels) with labels > 0, got {tuple(logits.shape)}")
+    if isinstance(given.targets, Tensor):
+        _check_dense(given.targets, logits)
+    else:
+        _check_sparse(given.targets, logits)
+    _check_mask_and_weights(given)
+    if logits.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_values(given)
+        _warn_of_probabilities(logits)
+
+
+def _check_dense(targets: Tensor, logits: Tensor) -> None:
+    if targets.layout != torch.strided:
+        raise TypeError(f"sparse targets must be torch.sparse_csr, got {targets.layout}: call targets.to_sparse_csr()")
+    if targets.is_complex():
+        raise TypeError(f"targets must be bool, integer or float in [0, 1], got {targets.dtype}")
     if targets.shape != logits.shape:
         raise ValueError(
             f"targets have shape {tuple(targets.shape)} but logits {tuple(logits.shape)}: pass one number in "
-            "[0, 1] for every label of every row (class indices must be turned into multi-hot rows first)"
+            "[0, 1] for every label of every row, or class indices as lopsided.SparseTargets.from_indices(...)"
         )
-    if targets.device != logits.device:
-        raise ValueError(f"targets are on {targets.device} but logits on {logits.device}: move one of them")
-    if targets.requires_grad:
-        raise ValueError("targets require grad, but no gradient flows to targets: pass targets.detach()")
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != logits.shape):
+    _check_beside("targets", targets, logits)
+
+
+def _check_sparse(targets: SparseTargets, logits: Tensor) -> None:
+    rows = logits.shape[:-1].numel()
+    crow, col, values = targets.crow, targets.col, targets.values
+    for name, tensor in (("crow", crow), ("col", col)):
+        if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.ndim != 1:
+            raise TypeError(f"{name} must be one dimension of integers, got {tensor.dtype} {tuple(tensor.shape)}")
+        _check_beside(name, tensor, logits)
+    if len(crow) != rows + 1:
+        raise ValueError(f"targets have {len(crow) - 1} rows but logits {tuple(logits.shape)} have {rows}")
+    if values is not None:
+        if values.shape != col.shape:
+            raise ValueError(f"values must have the shape of col {tuple(col.shape)}, got {tuple(values.shape)}")
+        _check_beside("values", values, logits)
+
+
+def _check_beside(name: str, tensor: Tensor, logits: Tensor) -> None:
+    if tensor.device != logits.device:
+        raise ValueError(f"{name} are on {tensor.device} but logits on {logits.device}: move one of them")
+    if tensor.requires_grad:
+        raise ValueError(f"{name} require grad, but no gradient flows to them: pass {name}.detach()")
+
+
+def _check_mask_and_weights(given: Inputs) -> None:
+    shape, mask = given.logits.shape, given.mask
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != shape):
         raise ValueError(
-            f"mask must be bool with the shape of the logits {tuple(logits.shape)}, True where the label is "
+            f"mask must be bool with the shape of the logits {tuple(shape)}, True where the label is "
             f"known; got {mask.dtype} {tuple(mask.shape)}"
         )
-    _check_target_values(targets, mask)
+    allowed = {"weight": (shape, shape[-1:]), "pos_weight": (shape[-1:],), "row_weight": (shape[:-1],)}
+    for name, shapes in allowed.items():
+        tensor = getattr(given, name)
+        if tensor is None:
+            continue
+        if tensor.shape not in shapes:
+            expected = " or ".join(str(tuple(each)) for each in dict.fromkeys(shapes))
+            raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
+        _check_beside(name, tensor, given.logits)
 
 
-def _check_target_values(targets: Tensor, mask: Tensor | None) -> None:
-    if targets.dtype == torch.bool or targets.device.type != "cpu" or torch.compiler.is_compiling():
+def _check_values(given: Inputs) -> None:
+    targets = given.targets
+    if isinstance(targets, Tensor):
+        _check_range(targets, given.mask, given.ignore_index)
+    else:
+        _check_structure(targets, given.logits.shape[-1])
+        if targets.values is not None:
+            _check_range(targets.values, None, None)
+    for name in ("weight", "pos_weight", "row_weight"):
+        tensor = getattr(given, name)
+        if tensor is not None and tensor.numel() and not (tensor.min() >= 0 and tensor.max() < math.inf):
+            raise ValueError(
+                f"{name} must be finite and not negative, got values from {tensor.min():g} to {tensor.max():g}"
+            )
+
+
+def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None) -> None:
+    if targets.dtype == torch.bool or targets.numel() == 0:
+        return
+    low, high = _bounds(targets)
+    if low >= 0 and high <= 1:  # False for NaN: then only what is known is looked at
         return
     known = targets if mask is None else targets[mask]
+    known = known if ignore_index is None else known[known != ignore_index]
+    known = known[~known.isnan()] if known.is_floating_point() else known
     if known.numel() == 0:
         return
-    low, high = (bound.item() for bound in known.aminmax())
-    if not (low >= 0 and high <= 1):  # also catches NaN
+    low, high = _bounds(known)
+    if not (low >= 0 and high <= 1):
         raise ValueError(
-            f"targets must lie in [0, 1], got values from {low:g} to {high:g}: "
-            "mark unknown labels with mask=, and pass multi-hot rows, not class indices"
+            f"targets must lie in [0, 1], got values from {low:g} to {high:g}: mark unknown labels with NaN, mask= or "
+            "ignore_index=, and pass class indices as lopsided.SparseTargets.from_indices(...)"
         )
 
 
-def check_reduction(reduction: str) -> None:
+def _bounds(tensor: Tensor) -> tuple[float, float]:
+    low, high = tensor.aminmax()
+    return low.item(), high.item()
+
+
+def _check_structure(targets: SparseTargets, labels: int) -> None:
+    crow, col = targets.crow, targets.col
+    if crow[0] != 0 or crow[-1] != len(col) or (crow.diff() < 0).any():
+        raise ValueError(
+            f"crow must rise from 0 to the number of entries, {len(col)}; got {crow[0]:g} to {crow[-1]:g}"
+            f"{', falling in between' if (crow.diff() < 0).any() else ''}"
+        )
+    if len(col):
+        low, high = _bounds(col)
+        if low < 0 or high >= labels:
+            raise ValueError(
+                f"label indices must lie in [0, {labels}), got values from {low} to {high}: "
+                "pass the padding of index lists as pad="
+            )
+
+
+def _warn_of_probabilities(logits: Tensor) -> None:
+    global _warned_of_probabilities
+    if _warned_of_probabilities or logits.numel() < 16:
+        return
+    flat = logits.detach().flatten()
+    for part in (flat[:_FEW], flat):
+        low, high = _bounds(part)
+        if not 0 <= low < 0.1 < 0.5 < high <= 1:  # closer together, they may be the scores of an untrained head
+            return
+    _warned_of_probabilities = True
+    warnings.warn(
+        f"all {logits.numel()} logits lie in [0, 1], as probabilities do: pass the raw scores, without a sigmoid",
+        stacklevel=5,
+    )
+
+
+def check_options(reduction: str, soft_targets: str, label_smoothing: float) -> None:
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+    if soft_targets not in SOFT_TARGETS:
+        raise ValueError(f"soft_targets must be 'mixture' or 'product', got {soft_targets!r}")
+    check_number("label_smoothing", label_smoothing, low=0, high=1)
 
 
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
@@ -65,6 +197,13 @@ def check_number(name: str, value: float, low: float = -math.inf, high: float = 
         bounds = f"in [{low:g}, {high:g})" if math.isfinite(low) else "finite"
         raise ValueError(f"{name} must be {bounds}, got {number:g}")
     return number
+
+
+def check_numbers(name: str, values: Iterable[float]) -> tuple[float, ...]:
+    """`values` as finite floats."""
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{name} must be numbers such as (1, 0.5), got {values!r}")
+    return tuple(check_number(f"{name}[{index}]", value) for index, value in enumerate(values))
 
 
 def check_clip(clip: float) -> float:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lopsided.errors import UserError
 from lopsided.evaluation.summary import METRICS
-from lopsided.losses.catalog import parse, split_specs
+from lopsided.losses.spec import parse, split_specs
 
 BUILT_IN = "digits-grid"
 _FILE_OPTIONS = ("valid", "test", "text_column", "label_column", "separator")

@@ -1,16 +1,24 @@
 """The losses as functions: check, evaluate, reduce.
 
-All share the arguments documented at `multilabel_loss`.
+All share the options documented at `multilabel_loss`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+import torch
 from torch import Tensor
 
-from lopsided.checks import check_inputs, check_reduction
+from lopsided.checks import Inputs, check_inputs, check_options
 from lopsided.compute import row_loss
-from lopsided.losses import Loss, catalog
-from lopsided.targets import Dense
+from lopsided.losses import Loss, catalog, parse
+from lopsided.losses.product import product_rows
+from lopsided.targets import Labels, SparseTargets
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "asymmetric_loss",
@@ -22,87 +30,165 @@ __all__ = [
 ]
 
 
+class Options(TypedDict, total=False):
+    """What every loss takes: see `multilabel_loss`."""
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
+    row_weight: Tensor | None
+    mask: Tensor | None
+    ignore_index: int | None
+    label_smoothing: float
+    soft_targets: str
+    label_dim: int
+    reduction: str
+
+
 def multilabel_loss(
-    logits: Tensor, targets: Tensor, loss: Loss, *, mask: Tensor | None = None, reduction: str = "mean"
+    logits: Tensor,
+    targets: Tensor | SparseTargets,
+    loss: Loss | str,
+    *,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    row_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    soft_targets: str = "mixture",
+    label_dim: int = -1,
+    reduction: str = "mean",
 ) -> Tensor:
     """Any `Loss` of logits and targets.
 
     Args:
         logits: (..., L), any float dtype; raw scores, not probabilities.
-        targets: (..., L), bool, integer or float in [0, 1]; soft targets mix the two terms, y f+ + (1 - y) f-.
-        loss: what to evaluate, as made by `lopsided.losses.catalog` or `lopsided.loss`.
+        targets: (..., L), bool, integer or float in [0, 1], NaN where a label is unknown; or a 2-D
+            `torch.sparse_csr_tensor`, or `lopsided.SparseTargets`, whose rows are the leading dimensions flattened.
+        loss: a `Loss`, or its name with settings such as "asl(gamma_neg=2)".
+        weight: (L,) or (..., L), >= 0: multiplies what a label costs. Inside the logarithm for ZLPR and other
+            losses that couple the labels of a row.
+        pos_weight: (L,), >= 0: multiplies what a label costs where it is positive.
+        row_weight: (...), multiplies what a row costs. No weight changes what "mean" divides by.
         mask: (..., L) bool, True where the label is known; unknown labels cost nothing and are not counted.
+        ignore_index: targets of this value are unknown, for instance -1.
+        label_smoothing: e in [0, 1): targets become (1 - e) y + e/2.
+        soft_targets: "mixture", y f+ + (1 - y) f-; or "product", the form of the official ASL and APL codes, where
+            the focusing weight mixes inside its power (`lopsided.losses.product`). Hard targets: no difference.
+        label_dim: which dimension of logits, targets and mask the labels are, for instance 1 for (N, L, H, W).
         reduction: "none": one value per row, shape (...). "sum": their sum. "batchmean": the sum divided by the
-            rows. "mean": label-wise losses divide by the known entries, as torch's BCEWithLogitsLoss does;
-            losses that couple the labels of a row (ZLPR) divide by the rows. Rows without a known label are not
-            counted, and with nothing known at all the result is 0, with zero gradient.
+            rows. "mean": label-wise losses divide by the known entries, as torch's BCEWithLogitsLoss does; ZLPR
+            divides by the rows; losses that compare positives with negatives, by the rows that have a positive.
+            Rows without a known label are not counted, and with nothing known at all the result is 0, with zero
+            gradient.
 
     Returns:
         float32 for 16-bit logits, else the dtype of the logits. The gradient has the dtype of the logits.
 
     Raises:
-        TypeError, ValueError: on wrong shapes, dtypes, devices, or (on the CPU only) targets outside [0, 1].
+        TypeError, ValueError: on wrong shapes, dtypes, devices, or (on the CPU only) values out of range.
 
     >>> import torch
     >>> logits, targets = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([[1, 0], [0, 1]])
-    >>> multilabel_loss(logits, targets, catalog.zlpr(), reduction="none")
+    >>> multilabel_loss(logits, targets, "zlpr", reduction="none")
+    tensor([0.4402, 1.0227])
+    >>> multilabel_loss(logits, SparseTargets.from_indices([[0], [1]]), "zlpr", reduction="none")
     tensor([0.4402, 1.0227])
     """
-    check_inputs(logits, targets, mask)
-    check_reduction(reduction)
-    dense = Dense(targets, mask)
-    rows = row_loss(logits, dense, loss)
+    loss = parse(loss) if isinstance(loss, str) else loss
+    check_options(reduction, soft_targets, label_smoothing)
+    if isinstance(targets, Tensor) and targets.layout == torch.sparse_csr:
+        targets = SparseTargets.from_csr(targets)
+    if label_dim != -1:
+        logits, targets, mask, weight = (
+            _labels_last(tensor, logits.ndim, label_dim) for tensor in (logits, targets, mask, weight)
+        )
+    check_inputs(Inputs(logits, targets, mask, weight, pos_weight, row_weight, ignore_index))
+    labels = Labels.of(
+        targets,
+        mask=mask,
+        weight=weight,
+        pos_weight=pos_weight,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+    )
+    if loss.pool.transposed:
+        return _both_ways(logits, labels, loss, row_weight, reduction)
+    rows = _product(logits, labels, loss) if soft_targets == "product" else row_loss(logits, labels, loss)
+    if row_weight is not None:
+        rows = rows * row_weight.to(rows.dtype)
+    return _reduce(rows, labels, logits.shape, loss, reduction)
+
+
+def _labels_last(tensor, ndim: int, label_dim: int):  # type: ignore[no-untyped-def]
+    """Tensors with all dimensions are turned; sparse targets and (L,) weights have their labels last already."""
+    return tensor.movedim(label_dim, -1) if isinstance(tensor, Tensor) and tensor.ndim == ndim > 1 else tensor
+
+
+def _product(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    known = labels.known()
+    z = z if known is None else torch.where(known, z, 0.0)
+    targets = labels.dense(z.shape, z.dtype).nan_to_num(0.0)
+    smoothed = targets * (1 - labels.label_smoothing) + labels.label_smoothing / 2
+    return product_rows(z, smoothed, labels.weights(z.shape, z.dtype), loss)
+
+
+def _reduce(rows: Tensor, labels: Labels, shape: torch.Size, loss: Loss, reduction: str) -> Tensor:
     if reduction == "none":
         return rows
     total = rows.sum()
     if reduction == "sum":
         return total
-    count = dense.count(per_label=loss.pool.per_label and reduction == "mean")
-    return total / (max(count, 1) if isinstance(count, int) else count.clamp_min(1))
+    count = labels.count("rows" if reduction == "batchmean" else loss.pool.counts, shape)
+    # total is 0 when nothing is known; dividing by 1 keeps it, and its gradient, at 0
+    return total / (count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1))
 
 
-def binary_cross_entropy(
-    logits: Tensor, targets: Tensor, *, mask: Tensor | None = None, reduction: str = "mean"
-) -> Tensor:
-    """-y log p - (1-y) log(1-p), p = sigmoid(logit). Arguments as in `multilabel_loss`.
+def _both_ways(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str) -> Tensor:
+    if reduction == "none" or row_weight is not None:
+        raise ValueError(f"{loss} compares rows with each other: no reduction='none' and no row_weight")
+    columns = logits.reshape(-1, logits.shape[-1]).T
+    turned = labels.transpose(logits.shape)
+    by_rows = _reduce(row_loss(logits, labels, loss), labels, logits.shape, loss, reduction)
+    return by_rows + _reduce(row_loss(columns, turned, loss), turned, columns.shape, loss, reduction)
 
-    With reduction="mean" this is torch's `binary_cross_entropy_with_logits`.
-    """
-    return multilabel_loss(logits, targets, catalog.binary_cross_entropy(), mask=mask, reduction=reduction)
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor | SparseTargets, **options: Unpack[Options]) -> Tensor:
+    """-y log p - (1-y) log(1-p), p = sigmoid(logit). Options as in `multilabel_loss`."""
+    return multilabel_loss(logits, targets, catalog.binary_cross_entropy(), **options)
 
 
 def focal_loss(
     logits: Tensor,
-    targets: Tensor,
+    targets: Tensor | SparseTargets,
     *,
     gamma: float = 2.0,
+    alpha: float | None = None,
     detach_focus: bool = False,
-    mask: Tensor | None = None,
-    reduction: str = "mean",
+    **options: Unpack[Options],
 ) -> Tensor:
-    """Focal loss without alpha, eq. 4 of arXiv 1708.02002. gamma >= 0; other arguments as in `multilabel_loss`."""
-    return multilabel_loss(logits, targets, catalog.focal(gamma, detach_focus), mask=mask, reduction=reduction)
+    """Focal loss, arXiv 1708.02002; see `lopsided.FocalLoss`. Options as in `multilabel_loss`."""
+    return multilabel_loss(logits, targets, catalog.focal(gamma, alpha, detach_focus), **options)
 
 
 def asymmetric_loss(
     logits: Tensor,
-    targets: Tensor,
+    targets: Tensor | SparseTargets,
     *,
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
     clip: float = 0.05,
     detach_focus: bool = True,
-    mask: Tensor | None = None,
-    reduction: str = "mean",
+    **options: Unpack[Options],
 ) -> Tensor:
-    """ASL, arXiv 2009.14119; see `lopsided.AsymmetricLoss`. Other arguments as in `multilabel_loss`."""
-    loss = catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus)
-    return multilabel_loss(logits, targets, loss, mask=mask, reduction=reduction)
+    """ASL, arXiv 2009.14119; see `lopsided.AsymmetricLoss`. Options as in `multilabel_loss`."""
+    return multilabel_loss(logits, targets, catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus), **options)
 
 
 def asymmetric_polynomial_loss(
     logits: Tensor,
-    targets: Tensor,
+    targets: Tensor | SparseTargets,
     *,
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
@@ -111,16 +197,26 @@ def asymmetric_polynomial_loss(
     epsilon_neg: float = 0.0,
     epsilon_pos_pow: float = -2.5,
     detach_focus: bool = True,
-    mask: Tensor | None = None,
-    reduction: str = "mean",
+    alphas: Sequence[float] | None = None,
+    betas: Sequence[float] | None = None,
+    monotone: bool = True,
+    **options: Unpack[Options],
 ) -> Tensor:
-    """APL, arXiv 2304.05361; see `lopsided.AsymmetricPolynomialLoss`. Other arguments as in `multilabel_loss`."""
+    """APL, arXiv 2304.05361; see `lopsided.AsymmetricPolynomialLoss`. Options as in `multilabel_loss`."""
     loss = catalog.asymmetric_polynomial(
-        gamma_neg, gamma_pos, clip, epsilon_pos, epsilon_neg, epsilon_pos_pow, detach_focus
+        gamma_neg, gamma_pos, clip, epsilon_pos, epsilon_neg, epsilon_pos_pow, detach_focus, alphas, betas, monotone
     )
-    return multilabel_loss(logits, targets, loss, mask=mask, reduction=reduction)
+    return multilabel_loss(logits, targets, loss, **options)
 
 
-def zlpr_loss(logits: Tensor, targets: Tensor, *, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
-    """ZLPR, arXiv 2208.02955; see `lopsided.ZLPRLoss`. Arguments as in `multilabel_loss`."""
-    return multilabel_loss(logits, targets, catalog.zlpr(), mask=mask, reduction=reduction)
+def zlpr_loss(
+    logits: Tensor,
+    targets: Tensor | SparseTargets,
+    *,
+    threshold: float = 0.0,
+    scale: float = 1.0,
+    margin: float = 0.0,
+    **options: Unpack[Options],
+) -> Tensor:
+    """ZLPR, arXiv 2208.02955; see `lopsided.ZLPRLoss`. Options as in `multilabel_loss`."""
+    return multilabel_loss(logits, targets, catalog.zlpr(threshold, scale, margin), **options)

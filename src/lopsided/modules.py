@@ -1,65 +1,153 @@
-"""The losses as modules: each stores a `Loss` and a reduction, and calls `lopsided.functional`."""
+"""The losses as modules: each stores a `Loss` and options, and calls `lopsided.functional`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+import torch
 from torch import Tensor, nn
 
-from lopsided.checks import check_reduction
+from lopsided.checks import check_options
 from lopsided.functional import multilabel_loss
-from lopsided.losses import Loss, catalog
+from lopsided.losses import Loss, catalog, parse
+from lopsided.targets import SparseTargets
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Options(TypedDict, total=False):
+    """What every module takes besides its loss: see `MultiLabelLoss`."""
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
+    ignore_index: int | None
+    label_smoothing: float
+    soft_targets: str
+    label_dim: int
+    reduction: str
 
 
 class MultiLabelLoss(nn.Module):
-    """A module around any `Loss`. Call it with logits, targets and optionally a mask: `multilabel_loss`.
+    """A module around any loss. Call it with logits, targets and optionally a mask and row weights.
 
-    >>> import torch, lopsided
-    >>> criterion = MultiLabelLoss(lopsided.loss("asl(gamma_neg=2)"), reduction="batchmean")
+    Args:
+        loss: a `Loss`, or its name with settings such as "asl(gamma_neg=2)".
+        weight, pos_weight: (L,), kept as buffers.
+        ignore_index, label_smoothing, soft_targets, label_dim, reduction: as in
+            `lopsided.functional.multilabel_loss`, which `forward` calls.
+
+    >>> import torch
+    >>> criterion = MultiLabelLoss("asl(gamma_neg=2)", reduction="batchmean")
     >>> criterion(torch.zeros(4, 3), torch.tensor([[1, 0, 0]] * 4))
     tensor(0.9353)
     """
 
-    def __init__(self, loss: Loss, reduction: str = "mean") -> None:
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        loss: Loss | str,
+        *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        soft_targets: str = "mixture",
+        label_dim: int = -1,
+        reduction: str = "mean",
+    ) -> None:
         super().__init__()
-        check_reduction(reduction)
-        self.loss = loss
+        check_options(reduction, soft_targets, label_smoothing)
+        self.loss = parse(loss) if isinstance(loss, str) else loss
+        self.register_buffer("weight", weight)
+        self.register_buffer("pos_weight", pos_weight)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.soft_targets = soft_targets
+        self.label_dim = label_dim
         self.reduction = reduction
 
-    def forward(self, logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-        return multilabel_loss(logits, targets, self.loss, mask=mask, reduction=self.reduction)
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor | SparseTargets,
+        mask: Tensor | None = None,
+        *,
+        row_weight: Tensor | None = None,
+    ) -> Tensor:
+        return multilabel_loss(
+            logits,
+            targets,
+            self.loss,
+            weight=self.weight,
+            pos_weight=self.pos_weight,
+            row_weight=row_weight,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            soft_targets=self.soft_targets,
+            label_dim=self.label_dim,
+            reduction=self.reduction,
+        )
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        """The label probabilities that logits (..., L) of a model trained with this module stand for, float64."""
+        pos_weight = 1.0 if self.pos_weight is None else self.pos_weight
+        return self.loss.posterior(logits, pos_weight=pos_weight, label_smoothing=self.label_smoothing)
+
+    def decision_threshold(self, eta: float = 0.5) -> Tensor:
+        """The logits above which labels are predicted, float64: (L,) with a pos_weight, else one number."""
+        weights = [1.0] if self.pos_weight is None else self.pos_weight.tolist()
+        thresholds = [
+            self.loss.decision_threshold(eta, pos_weight=w, label_smoothing=self.label_smoothing) for w in weights
+        ]
+        return torch.tensor(thresholds[0] if self.pos_weight is None else thresholds, dtype=torch.float64)
 
     def extra_repr(self) -> str:
-        return f"{self.loss}, reduction={self.reduction!r}"
+        given = {"ignore_index": None, "label_smoothing": 0.0, "soft_targets": "mixture", "label_dim": -1}
+        shown = [f"{key}={getattr(self, key)!r}" for key, default in given.items() if getattr(self, key) != default]
+        return ", ".join([str(self.loss), *shown, f"reduction={self.reduction!r}"])
 
 
 class BinaryCrossEntropyLoss(MultiLabelLoss):
-    """-y log p - (1-y) log(1-p), p = sigmoid(logit): `torch.nn.BCEWithLogitsLoss`, with a mask.
+    """-y log p - (1-y) log(1-p), p = sigmoid(logit): `torch.nn.BCEWithLogitsLoss`, with all options.
 
     >>> import torch
     >>> float(BinaryCrossEntropyLoss()(torch.zeros(2, 3), torch.ones(2, 3)))  # log 2
     0.6931471824645996
     """
 
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__(catalog.binary_cross_entropy(), reduction)
+    def __init__(self, **options: Unpack[Options]) -> None:
+        super().__init__(catalog.binary_cross_entropy(), **options)
 
 
 class FocalLoss(MultiLabelLoss):
-    """-y (1-p)^g log p - (1-y) p^g log(1-p).
+    """-alpha y (1-p)^g log p - (1-alpha) (1-y) p^g log(1-p).
 
     Args:
         gamma: focusing g >= 0; 0 is binary cross-entropy.
+        alpha: weight of the positives in (0, 1); None leaves both sides at 1.
         detach_focus: stop the gradient at the focusing weights; the published loss does not.
-        reduction: see `lopsided.functional.multilabel_loss`.
+        options: see `MultiLabelLoss`.
 
     >>> import torch
     >>> FocalLoss(gamma=2)(torch.zeros(1, 2), torch.tensor([[1, 0]]))  # log(2) / 4
     tensor(0.1733)
 
-    Source: Lin et al. 2017, arXiv 1708.02002, eq. 4, without alpha.
+    Source: Lin et al. 2017, arXiv 1708.02002, eq. 5.
     """
 
-    def __init__(self, gamma: float = 2.0, detach_focus: bool = False, reduction: str = "mean") -> None:
-        super().__init__(catalog.focal(gamma, detach_focus), reduction)
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        alpha: float | None = None,
+        detach_focus: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(catalog.focal(gamma, alpha, detach_focus), **options)
 
 
 class AsymmetricLoss(MultiLabelLoss):
@@ -70,10 +158,10 @@ class AsymmetricLoss(MultiLabelLoss):
         gamma_pos: focusing of the positives, >= 0; the official class defaults to 1, the paper uses 0.
         clip: probability margin in [0, 1) below which a negative costs nothing.
         detach_focus: stop the gradient at the focusing weights, as the published training does.
-        reduction: see `lopsided.functional.multilabel_loss`; the official code always sums.
+        options: see `MultiLabelLoss`; the official code always sums.
 
-    Raises ValueError for settings out of range. Predict where logit > `lopsided.decision_threshold(criterion.loss)`:
-    1.379 with these defaults, not 0.
+    Raises ValueError for settings out of range. Predict where logit > `criterion.decision_threshold()`: 1.379 with
+    these defaults, not 0. The published variants by name: `lopsided.losses.PRESETS`.
 
     >>> import torch
     >>> AsymmetricLoss()(torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1, 0, 0]]))
@@ -89,9 +177,9 @@ class AsymmetricLoss(MultiLabelLoss):
         gamma_pos: float = 0.0,
         clip: float = 0.05,
         detach_focus: bool = True,
-        reduction: str = "mean",
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus), reduction)
+        super().__init__(catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus), **options)
 
 
 class AsymmetricPolynomialLoss(MultiLabelLoss):
@@ -106,10 +194,16 @@ class AsymmetricPolynomialLoss(MultiLabelLoss):
             1 - epsilon_pos and (1 - epsilon_pos_pow)/2: 0 and 1.75 by default.
         epsilon_neg: finite; the first coefficient of -log(1-p_m) becomes 1 + epsilon_neg, and a constant
             -epsilon_neg is added, as in the official code.
-        reduction: see `lopsided.functional.multilabel_loss`; the official code always sums.
+        alphas, betas: instead of the epsilons, the leading coefficients themselves: of (1-p)^m for positives, of
+            p_m^n for negatives. Those beyond the last stay 1/m and 1/n; no constant is added.
+        monotone: refuse settings that push a label the wrong way.
+        options: see `MultiLabelLoss`; the official code always sums.
 
     >>> import torch
-    >>> AsymmetricPolynomialLoss()(torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1, 0, 0]]))
+    >>> logits, targets = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1, 0, 0]])
+    >>> AsymmetricPolynomialLoss()(logits, targets)
+    tensor(0.0391)
+    >>> AsymmetricPolynomialLoss(alphas=(0, 1.75))(logits, targets)
     tensor(0.0391)
 
     Source: Huang et al. 2023, arXiv 2304.05361, with the signs of its official code. Deviations as in
@@ -125,12 +219,16 @@ class AsymmetricPolynomialLoss(MultiLabelLoss):
         epsilon_neg: float = 0.0,
         epsilon_pos_pow: float = -2.5,
         detach_focus: bool = True,
-        reduction: str = "mean",
+        alphas: Sequence[float] | None = None,
+        betas: Sequence[float] | None = None,
+        monotone: bool = True,
+        **options: Unpack[Options],
     ) -> None:
+        epsilons = (epsilon_pos, epsilon_neg, epsilon_pos_pow)
         loss = catalog.asymmetric_polynomial(
-            gamma_neg, gamma_pos, clip, epsilon_pos, epsilon_neg, epsilon_pos_pow, detach_focus
+            gamma_neg, gamma_pos, clip, *epsilons, detach_focus, alphas, betas, monotone
         )
-        super().__init__(loss, reduction)
+        super().__init__(loss, **options)
 
 
 class ZLPRLoss(MultiLabelLoss):
@@ -139,13 +237,20 @@ class ZLPRLoss(MultiLabelLoss):
     Soft targets t: log(1 + sum t e^-z) + log(1 + sum (1-t) e^z), minimal at t = sigmoid(2z). Each half's gradient
     sums to less than 1 per row, whatever the number of labels. `reduction="mean"` divides by rows.
 
+    Args:
+        threshold: t, the logit that positives must exceed and negatives must not; the paper's is 0.
+        scale, margin: s and m in log(1 + sum_neg e^(s(z-t+m))) + log(1 + sum_pos e^(-s(z-t-m))).
+        options: see `MultiLabelLoss`.
+
     >>> import torch
     >>> ZLPRLoss()(torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1, 0, 0]]))
     tensor(1.2311)
 
-    Source: Su et al. 2022, arXiv 2208.02955. Deviation: unknown labels are given by a mask, not by logits of
-    -infinity.
+    Source: Su et al. 2022, arXiv 2208.02955. Deviation: unknown labels are given by a mask or NaN, not by logits
+    of -infinity. Sparse targets are masked, never subtracted, so they are exact.
     """
 
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__(catalog.zlpr(), reduction)
+    def __init__(
+        self, threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0, **options: Unpack[Options]
+    ) -> None:
+        super().__init__(catalog.zlpr(threshold, scale, margin), **options)

@@ -2,32 +2,135 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Dense:
-    """One number in [0, 1] per label, hard or soft, and optionally which of them are known.
+class SparseTargets:
+    """The positive labels of each row, in compressed sparse rows (CSR). Labels that are not listed are negative.
 
-    Soft targets follow the mixture convention y f+ + (1 - y) f-.
+    Args:
+        crow: (rows + 1,) integer; row b owns the entries crow[b] to crow[b + 1].
+        col: (entries,) integer, the label of each entry. A label listed twice in a row counts once.
+        values: (entries,) in [0, 1], soft targets of the listed labels; ones when left out.
+
+    Rows are the leading dimensions of the logits, flattened.
+
+    >>> SparseTargets.from_indices(torch.tensor([[2, 0], [1, -1]])).col
+    tensor([2, 0, 1])
     """
 
-    values: Tensor  # (..., L), any dtype
+    crow: Tensor
+    col: Tensor
+    values: Tensor | None = None
+
+    @classmethod
+    def from_indices(cls, indices: Tensor | Sequence[Sequence[int]], pad: int = -1) -> SparseTargets:
+        """From index lists: (rows, longest) integers filled up with `pad`, or a list of a list per row."""
+        if not isinstance(indices, Tensor):
+            lengths = torch.tensor([0, *(len(row) for row in indices)])
+            return cls(lengths.cumsum(0), torch.tensor([label for row in indices for label in row], dtype=torch.long))
+        if indices.ndim != 2 or indices.is_floating_point():
+            raise ValueError(f"indices must be (rows, longest) integers, got {indices.dtype} {tuple(indices.shape)}")
+        listed = indices != pad
+        lengths = torch.nn.functional.pad(listed.sum(1), (1, 0))
+        return cls(lengths.cumsum(0), indices[listed])
+
+    @classmethod
+    def from_csr(cls, matrix: Tensor) -> SparseTargets:
+        """From a 2-D `torch.sparse_csr_tensor`, whose stored values are the targets."""
+        return cls(matrix.crow_indices(), matrix.col_indices(), matrix.values())
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What was said about the labels of a batch; `weights` is what a loss hears of it.
+
+    Held as flat tensors, because autograd saves tensors: dense `values` alone, or the parts of a CSR matrix.
+    """
+
+    values: Tensor | None  # (..., L), any dtype; with crow and col (entries,) or None
+    crow: Tensor | None = None
+    col: Tensor | None = None
     mask: Tensor | None = None  # (..., L) bool, True = known
+    weight: Tensor | None = None  # (L,) or (..., L)
+    pos_weight: Tensor | None = None  # (L,)
+    label_smoothing: float = 0.0
+    ignore_index: int | None = None
 
-    def weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(a+, a-), each (..., L): y and 1 - y, and 0 where the label is unknown."""
-        positive = self.values.to(dtype)
+    @classmethod
+    def of(cls, targets: Tensor | SparseTargets, **said: Any) -> Labels:
+        if isinstance(targets, Tensor):
+            return cls(targets, **said)
+        return cls(targets.values, targets.crow, targets.col, **said)
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.values, self.crow, self.col, self.mask, self.weight, self.pos_weight
+
+    def dense(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """(..., L) targets. Unknown ones may be anything, NaN included."""
+        if self.crow is None or self.col is None:
+            assert self.values is not None
+            return self.values.to(dtype)
+        rows = torch.repeat_interleave(self.crow.diff(), output_size=len(self.col))
+        values = torch.ones((), dtype=dtype, device=rows.device) if self.values is None else self.values.to(dtype)
+        matrix = torch.zeros(shape, dtype=dtype, device=rows.device).view(-1, shape[-1])
+        return matrix.index_put((rows, self.col.long()), values).view(shape)
+
+    def known(self) -> Tensor | None:
+        """(..., L) bool, or None where every label is known. Stored entries of sparse targets are always known."""
+        known = self.mask
+        if self.crow is None and self.values is not None:
+            if self.ignore_index is not None:
+                known = _both(known, self.values != self.ignore_index)
+            if self.values.is_floating_point():
+                known = _both(known, ~self.values.isnan())
+        return known
+
+    def weights(self, shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(a+, a-), each (..., L): y and 1 - y, smoothed and weighted; 0 where the label is unknown."""
+        positive = self.dense(shape, dtype)
+        known = self.known()
+        if known is not None:
+            positive = torch.where(known, positive, 0.0)  # NaN times a weight of 0 would stay NaN
+        if self.label_smoothing:
+            positive = positive * (1 - self.label_smoothing) + self.label_smoothing / 2
         negative = 1 - positive
-        if self.mask is None:
-            return positive, negative
-        return torch.where(self.mask, positive, 0.0), torch.where(self.mask, negative, 0.0)
+        if self.pos_weight is not None:
+            positive = positive * self.pos_weight.to(dtype)
+        if self.weight is not None:
+            weight = self.weight.to(dtype)
+            positive, negative = positive * weight, negative * weight
+        if known is not None:
+            positive, negative = torch.where(known, positive, 0.0), torch.where(known, negative, 0.0)
+        return positive, negative
 
-    def count(self, per_label: bool) -> Tensor | int:
-        """How many known entries (per_label) or rows with a known entry there are."""
-        if self.mask is None:
-            return self.values.numel() if per_label else self.values.shape[:-1].numel()
-        return (self.mask if per_label else self.mask.any(-1)).sum()
+    def count(self, what: str, shape: torch.Size) -> Tensor | int:
+        """How many known "labels" there are, "rows" with one, or "positive rows" with a known positive."""
+        known = self.known()
+        if what == "positive rows":
+            positive = self.dense(shape, torch.float32) > 0  # NaN > 0 is False
+            return (positive if known is None else positive & known).any(-1).sum()
+        if known is None:
+            return shape.numel() if what == "labels" else shape[:-1].numel()
+        return (known if what == "labels" else known.any(-1)).sum()
+
+    def transpose(self, shape: torch.Size) -> Labels:
+        """The same for logits of `shape`, flattened to (rows, L) and transposed."""
+
+        def turn(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.expand(shape).reshape(-1, shape[-1]).T
+
+        values = self.values if self.crow is None else self.dense(shape, torch.float32)
+        mask, weight, pos_weight = turn(self.mask), turn(self.weight), turn(self.pos_weight)
+        return Labels(turn(values), None, None, mask, weight, pos_weight, self.label_smoothing, self.ignore_index)
+
+
+def _both(one: Tensor | None, other: Tensor) -> Tensor:
+    return other if one is None else one & other

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lopsided.losses.loss import Loss
-from lopsided.targets import Dense
+from lopsided.targets import Labels
 
 
 class _RowLoss(torch.autograd.Function):
@@ -19,37 +19,53 @@ class _RowLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(logits: Tensor, values: Tensor, mask: Tensor | None, loss: Loss) -> tuple[Tensor, Tensor]:
-        z, weights = _widen(logits, values, mask)
+    def forward(
+        logits: Tensor,
+        loss: Loss,
+        label_smoothing: float,
+        ignore_index: int | None,
+        values: Tensor | None,  # from here on Labels.tensors, one by one: dynamo does not follow *arguments here
+        crow: Tensor | None,
+        col: Tensor | None,
+        mask: Tensor | None,
+        weight: Tensor | None,
+        pos_weight: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        labels = Labels(values, crow, col, mask, weight, pos_weight, label_smoothing, ignore_index)
+        z, weights = _widen(logits, labels)
         state = loss.summarize(z, weights)
         return loss.value(state), state
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, Loss], output: Any) -> None:
-        logits, values, mask, ctx.loss = inputs
-        ctx.save_for_backward(logits, values, mask, output[1])
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        logits, ctx.loss, ctx.label_smoothing, ctx.ignore_index, *said = inputs
+        ctx.save_for_backward(logits, output[1], *said)
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
-    def backward(ctx: Any, grad_rows: Tensor, _: Any) -> tuple[Tensor, None, None, None]:
-        logits, values, mask, state = ctx.saved_tensors
-        z, weights = _widen(logits, values, mask)
+    def backward(ctx: Any, grad_rows: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        logits, state, values, crow, col, mask, weight, pos_weight = ctx.saved_tensors
+        labels = Labels(values, crow, col, mask, weight, pos_weight, ctx.label_smoothing, ctx.ignore_index)
+        z, weights = _widen(logits, labels)
         if torch.is_grad_enabled():  # a second derivative: the state depends on the logits too
             state = ctx.loss.summarize(z, weights)
         grad = ctx.loss.grad(z, weights, state) * grad_rows.unsqueeze(-1)
-        return grad.to(logits.dtype), None, None, None
+        return grad.to(logits.dtype), *[None] * 9
 
 
-def _widen(logits: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def _widen(logits: Tensor, labels: Labels) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Logits and weights in at least float32: sums and exponentials of 16-bit numbers lose or overflow."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     z = logits.to(dtype)
-    if mask is not None:
-        z = torch.where(mask, z, 0.0)  # NaN behind the mask would reach second derivatives
-    return z, Dense(values, mask).weights(dtype)
+    known = labels.known()
+    if known is not None:
+        z = torch.where(known, z, 0.0)  # NaN behind the mask would reach second derivatives
+    return z, labels.weights(logits.shape, dtype)
 
 
-def row_loss(logits: Tensor, targets: Dense, loss: Loss) -> Tensor:
+def row_loss(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
     """(..., L) logits -> (...) loss of each row, float32 for 16-bit logits. Differentiable twice."""
-    rows: Tensor = _RowLoss.apply(logits, targets.values, targets.mask, loss)[0]  # type: ignore[no-untyped-call]
+    rows: Tensor = _RowLoss.apply(  # type: ignore[no-untyped-call]
+        logits, loss, labels.label_smoothing, labels.ignore_index, *labels.tensors
+    )[0]
     return rows

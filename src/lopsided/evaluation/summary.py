@@ -17,7 +17,7 @@ class Scored:
 
     scores: Tensor
     targets: Tensor
-    own: float  # the threshold that the loss implies
+    own: float | None  # the threshold that the loss implies, if it does
     tuned: float  # the one with the best micro-F1 on the validation rows
 
     @cached_property
@@ -31,6 +31,7 @@ class Scored:
 
     @cached_property
     def at_own(self) -> Tensor:
+        assert self.own is not None
         return self.scores > self.own
 
     @cached_property
@@ -45,12 +46,13 @@ class Metric:
     title: str
     value: Callable[[Scored, Tensor | None], float]
     higher_is_better: bool = True
+    at_own: bool = False  # decided at the loss's own threshold?
 
 
 METRICS: dict[str, Metric] = {
     "map": Metric("mAP", lambda s, w: metrics.mean_average_precision(s.ranking, w)),
-    "micro_f1_own": Metric("micro-F1 own", lambda s, w: metrics.micro_f1(s.at_own, s.targets, w)),
-    "macro_f1_own": Metric("macro-F1 own", lambda s, w: metrics.macro_f1(s.at_own, s.targets, w)),
+    "micro_f1_own": Metric("micro-F1 own", lambda s, w: metrics.micro_f1(s.at_own, s.targets, w), at_own=True),
+    "macro_f1_own": Metric("macro-F1 own", lambda s, w: metrics.macro_f1(s.at_own, s.targets, w), at_own=True),
     "micro_f1": Metric("micro-F1 tuned", lambda s, w: metrics.micro_f1(s.at_tuned, s.targets, w)),
     "macro_f1": Metric("macro-F1 tuned", lambda s, w: metrics.macro_f1(s.at_tuned, s.targets, w)),
     "subset_accuracy": Metric("subset acc.", lambda s, w: metrics.subset_accuracy(s.at_tuned, s.targets, w)),
@@ -63,5 +65,10 @@ METRICS: dict[str, Metric] = {
 
 
 def evaluate(name: str, scored: Scored, weights: Tensor | None = None) -> float:
-    """A metric of a model, NaN if its training diverged. weights: (N,) of the rows, or None for ones."""
-    return float("nan") if scored.diverged else METRICS[name].value(scored, weights)
+    """A metric of a model, NaN if its training diverged or there is no own threshold that it asks for.
+
+    weights: (N,) of the rows, or None for ones.
+    """
+    metric = METRICS[name]
+    undefined = scored.diverged or (metric.at_own and scored.own is None)
+    return float("nan") if undefined else metric.value(scored, weights)

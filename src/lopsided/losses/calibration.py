@@ -1,54 +1,81 @@
-"""What a trained score means: the posterior and the decision threshold that a loss implies, in closed form."""
+"""What a trained score means: the posterior and the decision threshold that a loss implies, in closed form.
+
+Derived here, not in the papers. A label with probability eta settles where eta w |f+'(z)| = (1 - eta) f-'(z), w
+being the weight of positives in training, so eta = f-' / (f-' + w |f+'|). The slopes are the trained ones,
+focusing detached or not. Label smoothing e trains towards (1 - e) eta + e/2, which is undone afterwards.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lopsided.checks import check_number
-from lopsided.losses.loss import Loss
+
+if TYPE_CHECKING:
+    from lopsided.losses.loss import Loss
+
+_FAR = 40.0  # sigmoid is 4e-18 away from 0 and 1 there: any posterior that matters lies between
 
 
-def posterior(loss: Loss, z: Tensor) -> Tensor:
-    """The label probability at which the logit z is the minimiser of a label-wise loss, same shape as z, float64.
+def posterior(loss: Loss, logits: Tensor, pos_weight: Tensor | float = 1.0, label_smoothing: float = 0.0) -> Tensor:
+    """The probability of a label whose trained logit is z: same shape as the logits, float64, in [0, 1].
 
-    A label with probability eta settles where eta |f+'(z)| = (1 - eta) f-'(z), so eta = f-' / (f-' + |f+'|). Both
-    slopes are the trained ones, focusing detached or not. Derived here, not in the papers.
+    Args:
+        logits: any shape, any float dtype.
+        pos_weight, label_smoothing: as in training; pos_weight must broadcast with the logits.
 
-    >>> from lopsided.losses.catalog import parse
-    >>> posterior(parse("bce"), torch.tensor([0.0]))
-    tensor([0.5000], dtype=torch.float64)
+    Raises ValueError for losses that couple the labels of a row: their scores have no label-wise meaning.
+
+    >>> import torch, lopsided
+    >>> lopsided.loss("asl").posterior(torch.tensor([0.0, 1.379]))
+    tensor([0.0359, 0.5000], dtype=torch.float64)
     """
     if not loss.pool.per_label:
-        raise ValueError(f"{loss.pool.name} losses couple the labels of a row: no per-label posterior exists")
-    z = z.double()
+        raise ValueError(
+            f"{loss} couples the labels of a row, so no per-label posterior exists; fit a temperature on validation "
+            "data instead: lopsided.calibration.fit_temperature"
+        )
+    z = logits.double().clamp(-_FAR, _FAR)  # beyond, both slopes may underflow
     rise, fall = (torch.as_tensor(curve(z)[1]).expand_as(z) for curve in (loss.negative, loss.positive))
-    return rise / (rise - fall)
+    eta = rise / (rise - pos_weight * fall)
+    return ((eta - label_smoothing / 2) / (1 - label_smoothing)).clamp(0, 1)
 
 
-def decision_threshold(loss: Loss, eta: float = 0.5) -> float:
+def posterior_limits(loss: Loss) -> tuple[float, float]:
+    """The posteriors at z = -40 and z = 40, which stand for the limits."""
+    low, high = posterior(loss, torch.tensor([-_FAR, _FAR])).tolist()
+    return low, high
+
+
+def decision_threshold(loss: Loss, eta: float = 0.5, pos_weight: float = 1.0, label_smoothing: float = 0.0) -> float:
     """The logit above which a label is predicted: there its implied posterior passes eta, 0 < eta < 1.
 
-    Losses that couple the labels (ZLPR) rank them against 0 by construction, whatever eta. Returns infinity when
-    the loss saturates: with a clip, posteriors above some bound all train towards z = infinity, and no finite
-    logit separates eta if it lies beyond that bound.
+    ZLPR ranks labels against a threshold by construction, whatever eta and weights. Returns infinity when the
+    loss saturates: with a clip, posteriors above `posterior_limits()[1]` all train towards z = infinity, and no
+    finite logit separates them. Raises ValueError for losses that only rank labels among each other.
 
-    >>> from lopsided.losses.catalog import parse
-    >>> round(decision_threshold(parse("asl")), 3)
-    1.379
+    >>> import lopsided
+    >>> round(lopsided.loss("asl").decision_threshold(), 3), lopsided.loss("asl").decision_threshold(0.95)
+    (1.379, inf)
     """
     check_number("eta", eta, low=0, high=1)
-    if not loss.pool.per_label:
-        return 0.0
-    low, high = -40.0, 40.0  # sigmoid there is 4e-18 away from 0 and 1: any eta that matters lies between
-    if float(posterior(loss, torch.tensor(high))) < eta:
+    if not loss.pool.thresholded:
+        raise ValueError(f"{loss} only ranks the labels of a row: tune a threshold on validation data")
+
+    def passed(z: float) -> bool:
+        at = torch.tensor(z, dtype=torch.float64)
+        if loss.pool.per_label:
+            return float(posterior(loss, at, pos_weight, label_smoothing)) >= eta
+        return float(loss.negative(at)[0]) >= float(loss.positive(at)[0])
+
+    low, high = (-_FAR, _FAR) if loss.pool.per_label else (-1e4, 1e4)
+    if not passed(high):
         return math.inf
-    for _ in range(64):
+    for _ in range(80):
         middle = (low + high) / 2
-        if float(posterior(loss, torch.tensor(middle))) >= eta:
-            high = middle
-        else:
-            low = middle
+        low, high = (low, middle) if passed(middle) else (middle, high)
     return round(high, 12) + 0.0  # the slopes' own rounding; + 0.0 turns -0.0 into 0.0

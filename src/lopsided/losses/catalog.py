@@ -2,44 +2,102 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
-from lopsided.checks import check_clip, check_flag, check_number
-from lopsided.losses.curves import identity, negation, polynomial_negative, polynomial_positive
-from lopsided.losses.loss import Curve, CurveFunction, Loss
-from lopsided.losses.pools import LogSumExp, Sum
+import torch
+
+from lopsided.checks import check_clip, check_flag, check_number, check_numbers
+from lopsided.losses import curves
+from lopsided.losses.loss import Curve, Loss, Setting
+from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, TwoWayPairs
+
+CATALOG: dict[str, Callable[..., Loss]] = {}
+SOURCES: dict[str, str] = {}
 
 
+def _entry(name: str, source: str) -> Callable[[Callable[..., Loss]], Callable[..., Loss]]:
+    def register(make: Callable[..., Loss]) -> Callable[..., Loss]:
+        CATALOG[name], SOURCES[name] = make, source
+        return make
+
+    return register
+
+
+def _named(name: str, positive: Curve, negative: Curve, pool: Pool, **settings: object) -> Loss:
+    shown = ", ".join(f"{key}={_show(value)}" for key, value in settings.items() if value is not None)
+    return Loss(positive, negative, pool, f"{name}({shown})" if shown else name)
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_show, value))}{',' * (len(value) == 1)})"
+    return repr(value).removesuffix(".0")
+
+
+def _curve(function: Callable[..., curves.Values], **settings: Setting) -> Curve:
+    """Settings at their neutral value are left out, so that equal losses are equal values: ASL(0, 0, 0) is BCE."""
+    neutral = {"scale": 1.0} if function in (curves.polynomial_positive, curves.polynomial_negative) else {}
+    kept = tuple((key, value) for key, value in settings.items() if value and value != neutral.get(key))
+    if not dict(kept).get("gamma"):
+        kept = tuple(item for item in kept if item[0] != "detach")
+    return Curve(function, kept)
+
+
+@_entry("bce", "torch.nn.BCEWithLogitsLoss")
 def binary_cross_entropy() -> Loss:
-    """-y log p - (1-y) log(1-p), summed over the labels of a row."""
-    return _separable()
+    """-y log p - (1-y) log(1-p), p = sigmoid(z)."""
+    return _named("bce", _curve(curves.polynomial_positive), _curve(curves.polynomial_negative), Sum())
 
 
-def focal(gamma: float = 2.0, detach_focus: bool = False) -> Loss:
-    """-y (1-p)^g log p - (1-y) p^g log(1-p). Lin et al. 2017, arXiv 1708.02002, eq. 4 (without alpha)."""
+@_entry("soft_margin", "torch.nn.MultiLabelSoftMarginLoss")
+def soft_margin() -> Loss:
+    """log(1 + e^-z) for positives, log(1 + e^z) for negatives: binary cross-entropy under another name."""
+    loss = binary_cross_entropy()
+    return _named("soft_margin", loss.positive, loss.negative, loss.pool)
+
+
+@_entry("focal", "arXiv 1708.02002")
+def focal(gamma: float = 2.0, alpha: float | None = None, detach_focus: bool = False) -> Loss:
+    """-alpha y (1-p)^g log p - (1-alpha) (1-y) p^g log(1-p). Lin et al. 2017, eq. 5; without alpha eq. 4."""
     gamma = check_number("gamma", gamma, low=0)
-    return _separable(gamma_neg=gamma, gamma_pos=gamma, detach_focus=detach_focus)
+    check_flag("detach_focus", detach_focus)
+    scale = (1.0, 1.0) if alpha is None else (check_number("alpha", alpha, low=0, high=1), 1.0 - alpha)
+    if scale[0] == 0:
+        raise ValueError("alpha must be in (0, 1), got 0: positives would cost nothing")
+    return _named(
+        "focal",
+        _curve(curves.polynomial_positive, gamma=gamma, scale=scale[0], detach=detach_focus),
+        _curve(curves.polynomial_negative, gamma=gamma, scale=scale[1], detach=detach_focus),
+        Sum(),
+        gamma=gamma,
+        alpha=alpha,
+        detach_focus=detach_focus,
+    )
 
 
+@_entry("asl", "arXiv 2009.14119")
 def asymmetric(gamma_neg: float = 4.0, gamma_pos: float = 0.0, clip: float = 0.05, detach_focus: bool = True) -> Loss:
-    """ASL: -y (1-p)^g+ log p - (1-y) p_m^g- log(1-p_m), p_m = max(p - clip, 0). arXiv 2009.14119.
+    """ASL: -y (1-p)^g+ log p - (1-y) p_m^g- log(1-p_m), p_m = max(p - clip, 0).
 
     Defaults are the paper's and those of the official training script; the official class defaults to
     gamma_pos=1. `detach_focus=True`, as in the published training, stops the gradient at the focusing weights.
     Differs from the official code: no eps clamp, so a badly missed positive keeps its gradient; soft targets mix
     the two terms; grad mode is left alone.
     """
-    return _separable(
-        gamma_neg=check_number("gamma_neg", gamma_neg, low=0),
-        gamma_pos=check_number("gamma_pos", gamma_pos, low=0),
-        margin=check_clip(clip),
+    gammas, margin = _gammas(gamma_neg, gamma_pos), check_clip(clip)
+    check_flag("detach_focus", detach_focus)
+    return _named(
+        "asl",
+        _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], detach=detach_focus),
+        _curve(curves.polynomial_negative, gamma=gammas["gamma_neg"], margin=margin, detach=detach_focus),
+        Sum(),
+        **gammas,
+        clip=margin,
         detach_focus=detach_focus,
     )
 
 
+@_entry("apl", "arXiv 2304.05361")
 def asymmetric_polynomial(
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
@@ -48,108 +106,223 @@ def asymmetric_polynomial(
     epsilon_neg: float = 0.0,
     epsilon_pos_pow: float = -2.5,
     detach_focus: bool = True,
+    alphas: Sequence[float] | None = None,
+    betas: Sequence[float] | None = None,
+    monotone: bool = True,
 ) -> Loss:
-    """APL: ASL with its leading Taylor coefficients changed. arXiv 2304.05361; signs as in the official code.
+    """APL: ASL with its leading Taylor coefficients changed; epsilons with the signs of the official code.
 
-    Positives: (1-p)^g+ (-log p - epsilon_pos (1-p) - epsilon_pos_pow/2 (1-p)^2), so the first two coefficients
-    are 1 - epsilon_pos and (1 - epsilon_pos_pow)/2. Negatives: p_m^g- (-log(1-p_m) - epsilon_neg (1-p_m)).
+    Positives: (1-p)^g+ (-log p - epsilon_pos (1-p) - epsilon_pos_pow/2 (1-p)^2). Negatives: p_m^g- (-log(1-p_m) -
+    epsilon_neg (1-p_m)), which holds the official constant -epsilon_neg. `alphas` take the place of the epsilons of
+    the positives, `betas` of the negatives: coefficients of (1-p)^m and p_m^n, 1/m and 1/n beyond the last; no
+    constant. Settings that push a label the wrong way are refused unless `monotone=False`.
     Differs from the official code as ASL does; there the epsilons are fixed inside the class.
     """
-    return _separable(
-        gamma_neg=check_number("gamma_neg", gamma_neg, low=0),
-        gamma_pos=check_number("gamma_pos", gamma_pos, low=0),
-        margin=check_clip(clip),
-        first_pos=check_number("epsilon_pos", epsilon_pos),
-        second_pos=check_number("epsilon_pos_pow", epsilon_pos_pow),
-        first_neg=check_number("epsilon_neg", epsilon_neg),
+    gammas, margin = _gammas(gamma_neg, gamma_pos), check_clip(clip)
+    check_flag("detach_focus", detach_focus)
+    check_flag("monotone", monotone)
+    positive, shown_positive = _positive_terms(epsilon_pos, epsilon_pos_pow, alphas)
+    negative, constant, shown_negative = _negative_terms(epsilon_neg, betas)
+    loss = _named(
+        "apl",
+        _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], terms=positive, detach=detach_focus),
+        _curve(
+            curves.polynomial_negative,
+            gamma=gammas["gamma_neg"],
+            margin=margin,
+            terms=negative,
+            constant=constant,
+            detach=detach_focus,
+        ),
+        Sum(),
+        **gammas,
+        clip=margin,
+        **shown_positive,
+        **shown_negative,
         detach_focus=detach_focus,
+        monotone=None if monotone else False,
+    )
+    if monotone:
+        _check_monotone(loss)
+    return loss
+
+
+@_entry("hill", "arXiv 2112.07368")
+def hill(gamma: float = 2.0, margin: float = 1.0, lamb: float = 1.5) -> Loss:
+    """Hill: positives -(1-p)^g log p at p = sigmoid(z - margin), negatives p^2 (lamb - p). Zhang et al. 2021.
+
+    lamb >= 1.5 keeps the negatives monotone. Differs from the official code: no log(0), so no infinite value.
+    """
+    gamma, margin = check_number("gamma", gamma, low=0), check_number("margin", margin)
+    peak = check_number("lamb", lamb, low=1.5)
+    return _named(
+        "hill",
+        _curve(curves.polynomial_positive, gamma=gamma, shift=margin),
+        _curve(curves.hill_negative, peak=peak),
+        Sum(),
+        gamma=gamma,
+        margin=margin,
+        lamb=peak,
     )
 
 
-def zlpr() -> Loss:
-    """ZLPR: log(1 + sum_neg e^z) + log(1 + sum_pos e^-z), decided at 0. arXiv 2208.02955.
-
-    Soft targets: log(1 + sum_l t_l e^-z_l) + log(1 + sum_l (1-t_l) e^z_l).
-    """
-    return Loss(Curve(negation), Curve(identity), LogSumExp)
-
-
-def _separable(
-    *,
-    gamma_neg: float = 0.0,
+@_entry("ral", "arXiv 2308.05542")
+def robust_asymmetric(
+    gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
-    margin: float = 0.0,
-    first_pos: float = 0.0,
-    second_pos: float = 0.0,
-    first_neg: float = 0.0,
+    clip: float = 0.05,
+    lamb: float = 1.5,
+    epsilon_pos: float = 1.0,
+    epsilon_pos_pow: float = -2.5,
     detach_focus: bool = False,
 ) -> Loss:
-    """Settings at 0 are left out, so that equal losses are equal values: ASL(0, 0, 0) is BCE."""
+    """RAL: APL's positives; ASL's negatives times (lamb - p) p^2 (lamb - (1 - p_m)). Park et al. 2023.
+
+    As in the official code, which leaves the focusing weights attached; without its log clamp and with its
+    epsilon_neg at 0. lamb >= 1.5 keeps the negatives monotone.
+    """
+    gammas, margin = _gammas(gamma_neg, gamma_pos), check_clip(clip)
     check_flag("detach_focus", detach_focus)
+    peak = check_number("lamb", lamb, low=1.5)
+    terms, shown = _positive_terms(epsilon_pos, epsilon_pos_pow, None)
+    loss = _named(
+        "ral",
+        _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], terms=terms, detach=detach_focus),
+        _curve(curves.robust_negative, gamma=gammas["gamma_neg"], margin=margin, peak=peak, detach=detach_focus),
+        Sum(),
+        **gammas,
+        clip=margin,
+        lamb=peak,
+        **shown,
+        detach_focus=detach_focus,
+    )
+    _check_monotone(loss)
+    return loss
 
-    def curve(function: CurveFunction, **settings: float) -> Curve:
-        detach = float(detach_focus and settings["gamma"] > 0)
-        return Curve(function, tuple((key, x) for key, x in (settings | {"detach": detach}).items() if x))
 
-    return Loss(
-        curve(polynomial_positive, gamma=gamma_pos, first=first_pos, second=second_pos),
-        curve(polynomial_negative, gamma=gamma_neg, margin=margin, first=first_neg),
-        Sum,
+@_entry("zlpr", "arXiv 2208.02955")
+def zlpr(threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0) -> Loss:
+    """ZLPR: log(1 + sum_neg e^(s (z-t+m))) + log(1 + sum_pos e^(-s (z-t-m))), decided at t.
+
+    The paper has threshold t = 0, scale s = 1 and margin m = 0; scale and margin are those of circle loss (arXiv
+    2002.10857, eq. 1) applied to both sides. Soft targets: log(1 + sum_l y_l e^-z_l) + log(1 + sum_l (1-y_l) e^z_l).
+    """
+    threshold = check_number("threshold", threshold, low=-1000, high=1000)
+    scale, margin = _positive("scale", scale), check_number("margin", margin, low=-1000, high=1000)
+    return _named(
+        "zlpr",
+        _curve(curves.exponent, scale=-scale, shift=threshold + margin),
+        _curve(curves.exponent, scale=scale, shift=threshold - margin),
+        LogSumExp(),
+        threshold=threshold,
+        scale=scale,
+        margin=margin,
     )
 
 
-CATALOG: dict[str, Callable[..., Loss]] = {
-    "bce": binary_cross_entropy,
-    "focal": focal,
-    "asl": asymmetric,
-    "apl": asymmetric_polynomial,
-    "zlpr": zlpr,
-}
+@_entry("lsep", "arXiv 1704.03135")
+def lsep() -> Loss:
+    """LSEP: log(1 + sum_pos sum_neg e^(z_neg - z_pos)): ranks, without a threshold. Li et al. 2017, eq. 4."""
+    return _named("lsep", _curve(curves.exponent, scale=-1.0), _curve(curves.exponent, scale=1.0), Pairs())
 
 
-_LONGEST_SPEC = 200
-_SPEC = re.compile(r"\s*\w+\s*(\((\s*\w+\s*=\s*[\w.+-]+\s*,?)*\))?\s*", re.ASCII)
+@_entry("two_way", "Kobayashi, CVPR 2023")
+def two_way(temperature_pos: float = 4.0, temperature_neg: float = 1.0) -> Loss:
+    """Two-way loss: softplus(T- log sum_neg e^(z/T-) + T+ log sum_pos e^(-z/T+)), by rows plus by labels.
 
-
-def parse(spec: str) -> Loss:
-    """The loss that a string such as ``"bce"`` or ``"asl(gamma_neg=2, clip=0)"`` names.
-
-    Raises ValueError, with the nearest known name, for anything else.
-
-    >>> parse("asl(gamma_neg=0, clip=0)") == parse("bce")
-    True
+    Each way is averaged over the rows, or labels, that have a positive. Differs from the official code: masked
+    entries count exactly nothing (there e^-100), and a batch without positives gives 0 instead of NaN.
     """
-    try:
-        if len(spec) > _LONGEST_SPEC or not _SPEC.fullmatch(spec):
-            raise SyntaxError
-        call = ast.parse(spec.strip(), mode="eval").body
-        name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) else (call, [])
-        if not isinstance(name, ast.Name) or (isinstance(call, ast.Call) and call.args):
-            raise SyntaxError
-        arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
-    except (SyntaxError, ValueError):
-        raise ValueError(f"cannot read the loss {spec[:60]!r}: write a name or name(setting=number, ...)") from None
-    if name.id not in CATALOG:
-        near = difflib.get_close_matches(name.id.lower(), CATALOG, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else "choose from"
-        raise ValueError(f"unknown loss {name.id!r}: {hint} (known: {', '.join(CATALOG)})")
-    try:
-        return CATALOG[name.id](**arguments)
-    except TypeError as error:
-        raise ValueError(f"cannot make the loss {spec!r}: {error}") from None
+    up, down = _positive("temperature_pos", temperature_pos), _positive("temperature_neg", temperature_neg)
+    return _named(
+        "two_way",
+        _curve(curves.exponent, scale=-1 / up),
+        _curve(curves.exponent, scale=1 / down),
+        TwoWayPairs(up, down),
+        temperature_pos=up,
+        temperature_neg=down,
+    )
 
 
-def split_specs(text: str) -> tuple[str, ...]:
-    """Split a list of losses at the commas outside parentheses.
+@_entry("bp_mll", "Zhang & Zhou, TKDE 2006")
+def bp_mll() -> Loss:
+    """BP-MLL: mean over the pairs of a row of e^(c_neg - c_pos), c = tanh(z). Eq. 3.
 
-    >>> split_specs("bce, asl(gamma_neg=2, clip=0)")
-    ('bce', 'asl(gamma_neg=2, clip=0)')
+    Rows without a pair cost nothing, as rows that the paper leaves out.
     """
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return tuple(part.strip() for part in parts if part.strip())
+    return _named(
+        "bp_mll",
+        _curve(curves.bounded_exponent, scale=-1.0),
+        _curve(curves.bounded_exponent, scale=1.0),
+        MeanPairs(),
+    )
+
+
+@_entry("softmax", "arXiv 1805.00932")
+def softmax() -> Loss:
+    """Softmax cross entropy against the uniform distribution over the positives. Mahajan et al. 2018, section 2.1."""
+    side = _curve(curves.exponent, scale=1.0)
+    return _named("softmax", side, side, Softmax())
+
+
+def _gammas(gamma_neg: float, gamma_pos: float) -> dict[str, float]:
+    return {
+        "gamma_neg": check_number("gamma_neg", gamma_neg, low=0),
+        "gamma_pos": check_number("gamma_pos", gamma_pos, low=0),
+    }
+
+
+def _positive(name: str, value: float) -> float:
+    number = check_number(name, value, low=0)
+    if number < 1e-3:
+        raise ValueError(f"{name} must be at least 0.001, got {number:g}")
+    return number
+
+
+_Shown = dict[str, object]
+
+
+def _positive_terms(first: float, second: float, alphas: Sequence[float] | None) -> tuple[tuple[float, ...], _Shown]:
+    """What is added to the Taylor coefficients 1/m of -log p in powers of 1 - p."""
+    if alphas is not None:
+        if (first, second) != (1.0, -2.5):
+            raise ValueError("give alphas or epsilon_pos and epsilon_pos_pow, not both")
+        alphas = check_numbers("alphas", alphas)
+        return _trim(alpha - 1 / order for order, alpha in enumerate(alphas, start=1)), {"alphas": alphas}
+    first, second = check_number("epsilon_pos", first), check_number("epsilon_pos_pow", second)
+    return _trim((-first, -second / 2)), {"epsilon_pos": first, "epsilon_pos_pow": second}
+
+
+def _negative_terms(first: float, betas: Sequence[float] | None) -> tuple[tuple[float, ...], float, _Shown]:
+    """The same for -log(1-r) in powers of r, and the official constant."""
+    if betas is not None:
+        if first != 0:
+            raise ValueError("give betas or epsilon_neg, not both")
+        betas = check_numbers("betas", betas)
+        return _trim(beta - 1 / order for order, beta in enumerate(betas, start=1)), 0.0, {"betas": betas}
+    first = check_number("epsilon_neg", first)
+    return _trim((first,)), -first, {"epsilon_neg": first}
+
+
+def _trim(terms: Iterable[float]) -> tuple[float, ...]:
+    kept = list(terms)
+    while kept and kept[-1] == 0:
+        kept.pop()
+    return tuple(kept)
+
+
+def _check_monotone(loss: Loss) -> None:
+    """Refuse settings whose slope has the wrong sign by more than 1e-9 of what cross-entropy would have there."""
+    z = torch.linspace(-25, 25, 5001, dtype=torch.float64)
+    for side, curve, sign, p in (
+        ("positive", loss.positive, -1, torch.sigmoid(-z)),
+        ("negative", loss.negative, 1, torch.sigmoid(z)),
+    ):
+        wrong = -sign * torch.as_tensor(curve(z)[1]) > 1e-9 * p ** (1 + curve.setting("gamma"))
+        if wrong.any():
+            at = torch.sigmoid(z[wrong.nonzero()[0]]).item()
+            raise ValueError(
+                f"{loss} would train {side} labels the wrong way, at p = {at:.3g} for one: its slope changes sign "
+                "there. Keep epsilon_pos <= 1 (alphas[0] >= 0) with epsilon_pos_pow <= 0, and -1 <= epsilon_neg <= 0 "
+                "(0 <= betas[0] <= 1; above only with detach_focus=True), or pass monotone=False to study such a loss"
+            )

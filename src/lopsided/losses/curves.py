@@ -6,65 +6,126 @@ plain numbers. Hyperparameters are floats fixed by the caller, so a curve may br
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from lopsided.losses.vocabulary import log1p, logistic, maximum, power, select
 
+Values = tuple[Tensor, Tensor | float]
+
 
 def polynomial_positive(
-    z: Tensor, *, gamma: float = 0.0, first: float = 0.0, second: float = 0.0, detach: bool = False
-) -> tuple[Tensor, Tensor | float]:
-    """(1-p)^gamma * (-log p - first (1-p) - second/2 (1-p)^2), p = sigmoid(z).
+    z: Tensor,
+    *,
+    gamma: float = 0.0,
+    terms: Sequence[float] = (),
+    shift: float = 0.0,
+    scale: float = 1.0,
+    detach: bool = False,
+) -> Values:
+    """scale (1-p)^gamma (-log p + sum_m terms[m-1] (1-p)^m), p = sigmoid(z - shift).
 
-    first = second = 0 leaves the logistic loss. With `detach`, the slope treats the focusing weight
+    Without terms this is the logistic loss, focused. With `detach`, the slope treats the focusing weight
     (1-p)^gamma as a constant, so it is not the derivative of the value.
     """
-    p, q, base, _ = logistic(z)
+    p, q, base, _ = logistic(z - shift if shift else z)
     slope = -q
-    if first or second:
-        base = base - q * (first + second / 2 * q)
-        # -q (1 - p (first + second q)), ordered so that first = 1 does not cancel as p -> 1
-        slope = -q * ((1 - first) + q * (first - second * p))
-    focus = power(q, gamma)
+    if terms:
+        first, rest = terms[0], _derivative(terms)[1:]
+        base = base + q * _horner(terms, q)
+        # -q (1 + p sum_m m c_m q^(m-1)), ordered so that c_1 = -1 does not cancel as p -> 1
+        slope = -q * ((1 + first) + q * (p * _horner(rest, q) - first))
+    focus = scale * power(q, gamma)
     if gamma and not detach:
         slope = slope - gamma * p * base
     return focus * base, focus * slope
 
 
 def polynomial_negative(
-    z: Tensor, *, gamma: float = 0.0, margin: float = 0.0, first: float = 0.0, detach: bool = False
-) -> tuple[Tensor, Tensor | float]:
-    """r^gamma * (-log(1-r) - first (1-r)), r = max(p - margin, 0), p = sigmoid(z).
+    z: Tensor,
+    *,
+    gamma: float = 0.0,
+    margin: float = 0.0,
+    terms: Sequence[float] = (),
+    constant: float = 0.0,
+    scale: float = 1.0,
+    detach: bool = False,
+) -> Values:
+    """scale r^gamma (-log(1-r) + sum_n terms[n-1] r^n + constant), r = max(p - margin, 0), p = sigmoid(z).
 
-    Value (for first = 0 or gamma > 0) and slope are exactly 0 where p <= margin > 0. `detach` as above.
+    Value (for constant = 0 or gamma > 0) and slope are exactly 0 where p <= margin > 0. `detach` as above.
     """
     p, q, _, base = logistic(z)
     if not margin:
         slope = p
-        if first:
-            base, slope = base - first * q, p * (1 + first * q)
-        focus = power(p, gamma)
+        if terms or constant:
+            base = base + p * _horner(terms, p) + constant
+            slope = p * (1 + q * _horner(_derivative(terms), p))
+        focus = scale * power(p, gamma)
         if gamma and not detach:
             slope = slope + gamma * q * base
         return focus * base, focus * slope
     r = maximum(p - margin, 0.0)
     rest = select(r <= 0, 1.0, q + margin)  # 1 - r, without the cancellation
     base = -log1p(-r)
-    if first:
-        base = base - first * rest
-    less = power(r, gamma - 1)
-    focus = less * r if gamma else 1.0
-    slope = focus * (1 / rest + first)
+    slope = 1 / rest
+    if terms or constant:
+        base = base + r * _horner(terms, r) + constant
+        slope = slope + _horner(_derivative(terms), r)
+    less = scale * power(r, gamma - 1)
+    focus = less * r if gamma else scale
+    slope = focus * slope
     if gamma and not detach:
         slope = slope + gamma * less * base
     return focus * base, select(r <= 0, 0.0, p * q * slope)
 
 
-def identity(z: Tensor) -> tuple[Tensor, Tensor | float]:
-    """z: the exponent of a negative label in a log-sum-exp."""
-    return z, 1.0
+def hill_negative(z: Tensor, *, peak: float) -> Values:
+    """p^2 (peak - p), p = sigmoid(z): its slope falls again towards p = 1."""
+    p, q, _, _ = logistic(z)
+    square = p * p
+    return square * (peak - p), square * q * ((2 * peak - 3) + 3 * q)
 
 
-def negation(z: Tensor) -> tuple[Tensor, Tensor | float]:
-    """-z: the exponent of a positive label in a log-sum-exp."""
-    return -z, -1.0
+def robust_negative(z: Tensor, *, peak: float, gamma: float = 0.0, margin: float = 0.0, detach: bool = False) -> Values:
+    """`polynomial_negative` times (peak - p) p^2 (peak - 1 + r), p = sigmoid(z), r = max(p - margin, 0)."""
+    value, slope = polynomial_negative(z, gamma=gamma, margin=margin, detach=detach)
+    p, q, _, _ = logistic(z)
+    rise = peak - 1 + maximum(p - margin, 0.0)
+    square, fall = p * p, peak - p
+    factor = square * fall * rise
+    # where r = 0 the value is 0 as well, so the kink of r does not matter
+    bend = p * q * (p * rise * ((2 * peak - 3) + 3 * q) + fall * square)
+    return value * factor, slope * factor + value * bend
+
+
+def confidence_negative(z: Tensor, *, gamma: float) -> Values:
+    """-p^gamma log p, p = sigmoid(z): what the official single-label ASL puts on the classes beside the target."""
+    p, q, base, _ = logistic(z)
+    focus = power(p, gamma)
+    return focus * base, focus * q * (gamma * base - 1)
+
+
+def exponent(z: Tensor, *, scale: float, shift: float = 0.0) -> Values:
+    """scale (z - shift): the exponent of a label in a log-sum-exp."""
+    return scale * (z - shift if shift else z), scale
+
+
+def bounded_exponent(z: Tensor, *, scale: float) -> Values:
+    """scale tanh(z)."""
+    p, q, _, _ = logistic(2 * z)
+    return scale * (p - q), scale * 4 * (p * q)
+
+
+def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor | float:
+    """sum_k coefficients[k] x^k."""
+    total: Tensor | float = 0.0
+    for coefficient in reversed(coefficients):
+        total = coefficient + x * total
+    return total
+
+
+def _derivative(terms: Sequence[float]) -> tuple[float, ...]:
+    """sum_m terms[m-1] x^m, differentiated."""
+    return tuple(order * term for order, term in enumerate(terms, start=1))

@@ -3,63 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from lopsided.losses.pools import Pool
+from lopsided.losses.calibration import decision_threshold, posterior, posterior_limits
+from lopsided.losses.curves import Values
+from lopsided.losses.pools import Pair, Pool
 
-CurveFunction = Callable[..., tuple[Tensor, Tensor | float]]
+Setting = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A function of `curves.py` with its hyperparameters: z -> (value, slope)."""
+    """A function of `curves.py`, or one of your own, with its hyperparameters: z -> (value, slope)."""
 
-    function: CurveFunction
-    settings: tuple[tuple[str, float], ...] = ()
+    function: Callable[..., Values]
+    settings: tuple[tuple[str, Setting], ...] = ()
 
-    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor | float]:
+    def __call__(self, z: Tensor) -> Values:
         return self.function(z, **dict(self.settings))
 
+    def without(self, *names: str) -> Curve:
+        """The same curve with these settings at their defaults."""
+        return replace(self, settings=tuple(item for item in self.settings if item[0] not in names))
+
+    def setting(self, name: str) -> float:
+        """A number among the settings, 0 if it is not there."""
+        value = dict(self.settings).get(name, 0.0)
+        assert not isinstance(value, tuple)
+        return value
+
     def __str__(self) -> str:
-        return f"{self.function.__name__}({', '.join(f'{key}={value:g}' for key, value in self.settings)})"
+        return f"{self.function.__name__}({', '.join(f'{key}={value}' for key, value in self.settings)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loss:
     """What a loss says; an executor of `lopsided.compute` says how.
 
     Targets reach it as two weights per label, a+ and a- >= 0 (see `lopsided.targets`). For row b
 
-        S+_b = fold_l(f+(z_bl), a+_bl),   S-_b = fold_l(f-(z_bl), a-_bl)
-        loss_b = value(S+_b) + value(S-_b)
+        S_b = fold((f+(z_b), f-(z_b)), (a+_b, a-_b))
+        loss_b = value(S_b)
         d loss_b / d z_bl = k+_bl f+'(z_bl) + k-_bl f-'(z_bl)
 
-    where k is the pool's coefficient. The state (S+, S-) is two numbers per row, whatever the number of labels.
+    where k are the pool's coefficients. The state S is a few numbers per row, whatever the number of labels.
+
+    Made by name with `lopsided.loss`, or from curves of your own; `lopsided.testing.check_loss` examines those.
+    `str(loss)` is the name with all settings, and `lopsided.loss(str(loss)) == loss`.
     """
 
     positive: Curve
     negative: Curve
-    pool: type[Pool]
+    pool: Pool
+    name: str = field(default="", compare=False)
 
-    def summarize(self, z: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-        """(..., L) logits and weights -> (2, ...) state."""
-        curves = (self.positive, self.negative)
-        return torch.stack([self.pool.fold(curve(z)[0], a) for curve, a in zip(curves, weights, strict=True)])
+    def summarize(self, z: Tensor, weights: Pair) -> Tensor:
+        """(..., L) logits and weights -> (k, ...) state."""
+        return self.pool.fold((self.positive(z)[0], self.negative(z)[0]), weights)
 
     def value(self, state: Tensor) -> Tensor:
-        """(2, ...) state -> (...) loss of each row."""
-        return self.pool.value(state).sum(0)
+        """(k, ...) state -> (...) loss of each row."""
+        return self.pool.value(state)
 
-    def grad(self, z: Tensor, weights: tuple[Tensor, Tensor], state: Tensor) -> Tensor:
+    def grad(self, z: Tensor, weights: Pair, state: Tensor) -> Tensor:
         """d loss_b / d z_bl, shape (..., L), given the state of the whole rows."""
+        (up, rise), (down, fall) = self.positive(z), self.negative(z)
         total = torch.zeros_like(z)
-        for curve, a, s in zip((self.positive, self.negative), weights, state, strict=True):
-            value, slope = curve(z)
-            total = total + torch.where(a > 0, self.pool.coefficient(value, a, s) * slope, 0.0)
+        coefficients = self.pool.coefficients((up, down), weights, state)
+        for a, k, slope in zip(weights, coefficients, (rise, fall), strict=True):
+            total = total + torch.where(a > 0, k * slope, 0.0)
         return total
 
+    def posterior(self, logits: Tensor, *, pos_weight: Tensor | float = 1.0, label_smoothing: float = 0.0) -> Tensor:
+        """The label probability that a logit of a trained model stands for: see `lopsided.losses.calibration`."""
+        return posterior(self, logits, pos_weight, label_smoothing)
+
+    def decision_threshold(self, eta: float = 0.5, *, pos_weight: float = 1.0, label_smoothing: float = 0.0) -> float:
+        """The logit above which a label is predicted: see `lopsided.losses.calibration`."""
+        return decision_threshold(self, eta, pos_weight, label_smoothing)
+
+    def posterior_limits(self) -> tuple[float, float]:
+        """The smallest and the largest posterior that a finite logit can stand for; below or above, it saturates."""
+        return posterior_limits(self)
+
     def __str__(self) -> str:
-        return f"{self.positive}|{self.negative}|{self.pool.name}"
+        return self.name or f"{self.positive}|{self.negative}|{self.pool}"
+
+    def __repr__(self) -> str:
+        return f"lopsided.loss({self.name!r})" if self.name else f"Loss({self})"

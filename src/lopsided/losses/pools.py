@@ -1,80 +1,182 @@
 """Pools: how the labels of a row combine into one number.
 
-A pool folds (weight, curve value) pairs over the labels into a state of one number per row. The loss of the row
-is `value(state)`; its derivative with respect to a curve value is `coefficient`. Folding is associative and
-commutative, which is what lets chunks of labels, and ranks, be joined.
+A pool folds the curve values of a row's labels, positives and negatives each with their weights, into a state of
+a few numbers. The loss of the row is `value(state)`; its derivatives with respect to the curve values are
+`coefficients`. A state joins by sums and log-sum-exps, so chunks of labels, and ranks, can be joined too.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+Pair = tuple[Tensor, Tensor]  # of the positive side, of the negative side
+
+_EMPTY = -1e30  # log 0, but finite: exp gives exactly 0 and no inf - inf arises
+
 
 class Pool(ABC):
-    """Not instantiated: a pool is a set of pure functions."""
+    """Values without state of their own: equal pools compare equal."""
 
-    name: str
-    per_label: bool  # does reduction="mean" divide by known entries (True) or by rows (False)?
+    per_label: ClassVar[bool] = False  # is the loss a sum over labels, each of which can be decided alone?
+    thresholded: ClassVar[bool] = False  # else: are scores ranked against a threshold, or only against each other?
+    counts: ClassVar[Literal["labels", "rows", "positive rows"]]  # what reduction="mean" divides by, if known
+    transposed: ClassVar[bool] = False  # is the same loss added over the rows of each label?
 
-    @staticmethod
     @abstractmethod
-    def fold(value: Tensor, weight: Tensor) -> Tensor:
-        """(..., L) curve values and weights >= 0 -> (...) state. A weight of 0 removes its label."""
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        """(..., L) curve values and weights >= 0 -> (k, ...) state. A weight of 0 removes its label."""
 
-    @staticmethod
     @abstractmethod
-    def value(state: Tensor) -> Tensor:
-        """(...) state -> (...) loss."""
+    def value(self, state: Tensor) -> Tensor:
+        """(k, ...) state -> (...) loss."""
 
-    @staticmethod
     @abstractmethod
-    def coefficient(value: Tensor, weight: Tensor, state: Tensor) -> Tensor:
-        """d value(state) / d value, shape (..., L)."""
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        """d value(state) / d values, each (..., L); only read where the weight is positive."""
 
 
+@dataclass(frozen=True)
 class Sum(Pool):
-    """sum_l a_l v_l: losses that treat labels independently (binary relevance)."""
+    """sum_l a+ v+ + sum_l a- v-: losses that treat labels independently (binary relevance)."""
 
-    name = "sum"
     per_label = True
+    thresholded = True
+    counts = "labels"
 
-    @staticmethod
-    def fold(value: Tensor, weight: Tensor) -> Tensor:
-        return torch.where(weight > 0, weight * value, 0.0).sum(-1)
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        sides = [torch.where(a > 0, a * v, 0.0).sum(-1) for v, a in zip(values, weights, strict=True)]
+        return (sides[0] + sides[1]).unsqueeze(0)
 
-    @staticmethod
-    def value(state: Tensor) -> Tensor:
-        return state
+    def value(self, state: Tensor) -> Tensor:
+        return state[0]
 
-    @staticmethod
-    def coefficient(value: Tensor, weight: Tensor, state: Tensor) -> Tensor:
-        return weight
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        return weights
 
 
-class LogSumExp(Pool):
-    """log(1 + sum_l a_l exp(v_l)): losses that rank the labels of a row against a threshold of 0."""
+class _Exponential(Pool):
+    """Shared by the pools whose state begins with S+, S- = log sum_l a exp(v)."""
 
-    name = "logsumexp"
-    per_label = False
-    empty = -1e30  # log 0, but finite: exp gives exactly 0 and no inf - inf arises
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        return torch.stack([_log_sum(v, a) for v, a in zip(values, weights, strict=True)])
 
-    @staticmethod
-    def _exponent(value: Tensor, weight: Tensor) -> Tensor:
-        present = weight > 0
-        return torch.where(present, value + torch.where(present, weight, 1.0).log(), LogSumExp.empty)
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        shares = [_share(v, a, s) for v, a, s in zip(values, weights, state[:2], strict=True)]
+        positive, negative = self._slopes(state)
+        return positive.unsqueeze(-1) * shares[0], negative.unsqueeze(-1) * shares[1]
 
-    @staticmethod
-    def fold(value: Tensor, weight: Tensor) -> Tensor:
-        return torch.logsumexp(LogSumExp._exponent(value, weight), -1)
+    @abstractmethod
+    def _slopes(self, state: Tensor) -> Pair:
+        """d value / d S+ and d value / d S-."""
 
-    @staticmethod
-    def value(state: Tensor) -> Tensor:
-        return -logsigmoid(-state)  # torch's softplus turns linear past 20
 
-    @staticmethod
-    def coefficient(value: Tensor, weight: Tensor, state: Tensor) -> Tensor:
-        return torch.exp(LogSumExp._exponent(value, weight) - LogSumExp.value(state).unsqueeze(-1))
+@dataclass(frozen=True)
+class LogSumExp(_Exponential):
+    """log(1 + sum a+ exp(v+)) + log(1 + sum a- exp(v-)): labels are ranked against a threshold."""
+
+    thresholded = True
+    counts = "rows"
+
+    def value(self, state: Tensor) -> Tensor:
+        return _softplus(state).sum(0)
+
+    def _slopes(self, state: Tensor) -> Pair:
+        return torch.sigmoid(state[0]), torch.sigmoid(state[1])
+
+
+@dataclass(frozen=True)
+class Pairs(_Exponential):
+    """log(1 + (sum a+ exp(v+))^t+ (sum a- exp(v-))^t-): every positive is ranked against every negative."""
+
+    power_pos: float = 1.0
+    power_neg: float = 1.0
+    counts = "positive rows"
+
+    def value(self, state: Tensor) -> Tensor:
+        return _softplus(self._exponent(state))
+
+    def _exponent(self, state: Tensor) -> Tensor:
+        return self.power_pos * state[0] + self.power_neg * state[1]
+
+    def _slopes(self, state: Tensor) -> Pair:
+        slope = torch.sigmoid(self._exponent(state))
+        return self.power_pos * slope, self.power_neg * slope
+
+
+@dataclass(frozen=True)
+class TwoWayPairs(Pairs):
+    """`Pairs` over the labels of each row and, once more, over the rows of each label."""
+
+    transposed = True
+
+
+@dataclass(frozen=True)
+class MeanPairs(_Exponential):
+    """Mean of exp(v+ + v-) over all pairs of a positive and a negative; 0 without a pair."""
+
+    counts = "positive rows"
+
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        return torch.cat([super().fold(values, weights), torch.stack([a.sum(-1) for a in weights])])
+
+    def value(self, state: Tensor) -> Tensor:
+        logs = state[2:].clamp_min(torch.finfo(state.dtype).tiny).log()
+        return torch.exp((state[:2] - logs).sum(0))
+
+    def _slopes(self, state: Tensor) -> Pair:
+        value = self.value(state)
+        return value, value
+
+
+@dataclass(frozen=True)
+class Softmax(Pool):
+    """log sum_all exp(v) minus the mean v of the positives: one distribution over the labels of a row.
+
+    Rows without a positive cost nothing.
+    """
+
+    counts = "positive rows"
+
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        total = torch.logaddexp(*(_log_sum(v, a) for v, a in zip(values, weights, strict=True)))
+        mass = weights[0].sum(-1)
+        share = weights[0] / _nonzero(mass).unsqueeze(-1)
+        return torch.stack([total, torch.where(share > 0, share * values[0], 0.0).sum(-1), mass])
+
+    def value(self, state: Tensor) -> Tensor:
+        total, mean, mass = state
+        return torch.where(mass > 0, total - mean, 0.0)
+
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        total, _, mass = state
+        positive, negative = (_share(v, a, total) for v, a in zip(values, weights, strict=True))
+        ranked = (mass > 0).unsqueeze(-1)
+        positive = positive - weights[0] / _nonzero(mass).unsqueeze(-1)
+        return torch.where(ranked, positive, 0.0), torch.where(ranked, negative, 0.0)
+
+
+def _exponent(value: Tensor, weight: Tensor) -> Tensor:
+    present = weight > 0
+    return torch.where(present, value + torch.where(present, weight, 1.0).log(), _EMPTY)
+
+
+def _log_sum(value: Tensor, weight: Tensor) -> Tensor:
+    return torch.logsumexp(_exponent(value, weight), -1)
+
+
+def _share(value: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+    return torch.exp(_exponent(value, weight) - total.unsqueeze(-1))
+
+
+def _softplus(x: Tensor) -> Tensor:
+    return -logsigmoid(-x)  # torch's softplus turns linear past 20
+
+
+def _nonzero(mass: Tensor) -> Tensor:
+    return torch.where(mass > 0, mass, 1.0)

@@ -1,0 +1,77 @@
+"""The string form of losses: `asl(gamma_neg=2, clip=0)`."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+
+from lopsided.losses.catalog import CATALOG, asymmetric
+from lopsided.losses.loss import Loss
+
+PRESETS: dict[str, Loss] = {
+    "asl_paper": asymmetric(4, 0, 0.05, detach_focus=True),  # the paper's recipe, the official training script
+    "asl_official": asymmetric(4, 1, 0.05, detach_focus=True),  # class AsymmetricLoss
+    "asl_optimized": asymmetric(4, 1, 0.05, detach_focus=False),  # class AsymmetricLossOptimized
+    "asl_timm": asymmetric(4, 1, 0.05, detach_focus=False),
+    "asl_mmpretrain": asymmetric(4, 0, 0.05, detach_focus=False),
+}
+
+_LONGEST = 500
+_NUMBERS = r"\(\s*[\w.+-]*(\s*,\s*[\w.+-]+)*\s*,?\s*\)"
+_SPEC = re.compile(rf"\s*\w+\s*(\((\s*\w+\s*=\s*([\w.+-]+|{_NUMBERS})\s*,?)*\))?\s*", re.ASCII)
+
+
+def parse(spec: str) -> Loss:
+    """The loss that a string such as ``"bce"`` or ``"asl(gamma_neg=2, clip=0)"`` names.
+
+    Raises ValueError, with the nearest known name, for anything else.
+
+    >>> parse("asl(gamma_neg=0, clip=0)") == parse("bce")
+    True
+    >>> print(parse("zlpr(scale=2)"))
+    zlpr(threshold=0, scale=2, margin=0)
+    """
+    name, arguments = _read(spec)
+    if name in PRESETS:
+        if arguments:
+            raise ValueError(f"{name} takes no settings: it is {PRESETS[name]}")
+        return PRESETS[name]
+    if name not in CATALOG:
+        known = [*CATALOG, *PRESETS]
+        near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.6)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "choose from"
+        raise ValueError(f"unknown loss {name!r}: {hint} (known: {', '.join(known)})")
+    try:
+        return CATALOG[name](**arguments)
+    except TypeError as error:
+        raise ValueError(f"cannot make the loss {spec!r}: {error}") from None
+
+
+def _read(spec: str) -> tuple[str, dict[str, object]]:
+    try:
+        if len(spec) > _LONGEST or not _SPEC.fullmatch(spec):
+            raise SyntaxError
+        call = ast.parse(spec.strip(), mode="eval").body
+        name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) else (call, [])
+        if not isinstance(name, ast.Name) or (isinstance(call, ast.Call) and call.args):
+            raise SyntaxError
+        return name.id, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(f"cannot read the loss {spec[:60]!r}: write a name or name(setting=number, ...)") from None
+
+
+def split_specs(text: str) -> tuple[str, ...]:
+    """Split a list of losses at the commas outside parentheses.
+
+    >>> split_specs("bce, asl(gamma_neg=2, clip=0)")
+    ('bce', 'asl(gamma_neg=2, clip=0)')
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return tuple(part.strip() for part in parts if part.strip())
