@@ -2,8 +2,12 @@
 
 from lopsided import functional
 from lopsided._version import __version__
+from lopsided.adaptive import AdaptiveAsymmetricLoss, ProbabilityTracker
+from lopsided.detection import sigmoid_asymmetric_loss
+from lopsided.divergence import r_drop, symmetric_kl
 from lopsided.losses import Loss
 from lopsided.losses import parse as loss
+from lopsided.losses.calibration import fit_temperature
 from lopsided.modules import (
     AsymmetricLoss,
     AsymmetricPolynomialLoss,
@@ -12,18 +16,35 @@ from lopsided.modules import (
     MultiLabelLoss,
     ZLPRLoss,
 )
+from lopsided.partial import partial_loss
+from lopsided.powerset import LabelPowerset
+from lopsided.single_label import official_single_label_loss, single_label_loss
 from lopsided.targets import SparseTargets
+from lopsided.weights import class_balanced_weights, logit_adjustment, positive_weights
 
 __all__ = [
+    "AdaptiveAsymmetricLoss",
     "AsymmetricLoss",
     "AsymmetricPolynomialLoss",
     "BinaryCrossEntropyLoss",
     "FocalLoss",
+    "LabelPowerset",
     "Loss",
     "MultiLabelLoss",
+    "ProbabilityTracker",
     "SparseTargets",
     "ZLPRLoss",
     "__version__",
+    "class_balanced_weights",
+    "fit_temperature",
     "functional",
+    "logit_adjustment",
     "loss",
+    "official_single_label_loss",
+    "partial_loss",
+    "positive_weights",
+    "r_drop",
+    "sigmoid_asymmetric_loss",
+    "single_label_loss",
+    "symmetric_kl",
 ]

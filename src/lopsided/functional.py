@@ -15,7 +15,7 @@ from lopsided.checks import Inputs, check_inputs, check_options
 from lopsided.compute import row_loss
 from lopsided.losses import Loss, catalog, parse
 from lopsided.losses.product import product_rows
-from lopsided.targets import Labels, SparseTargets
+from lopsided.targets import Labels, SparseTargets, labels_last, unpack
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -97,11 +97,10 @@ def multilabel_loss(
     """
     loss = parse(loss) if isinstance(loss, str) else loss
     check_options(reduction, soft_targets, label_smoothing)
-    if isinstance(targets, Tensor) and targets.layout == torch.sparse_csr:
-        targets = SparseTargets.from_csr(targets)
+    targets = unpack(targets)
     if label_dim != -1:
         logits, targets, mask, weight = (
-            _labels_last(tensor, logits.ndim, label_dim) for tensor in (logits, targets, mask, weight)
+            labels_last(tensor, logits.ndim, label_dim) for tensor in (logits, targets, mask, weight)
         )
     check_inputs(Inputs(logits, targets, mask, weight, pos_weight, row_weight, ignore_index))
     labels = Labels.of(
@@ -118,11 +117,6 @@ def multilabel_loss(
     if row_weight is not None:
         rows = rows * row_weight.to(rows.dtype)
     return _reduce(rows, labels, logits.shape, loss, reduction)
-
-
-def _labels_last(tensor, ndim: int, label_dim: int):  # type: ignore[no-untyped-def]
-    """Tensors with all dimensions are turned; sparse targets and (L,) weights have their labels last already."""
-    return tensor.movedim(label_dim, -1) if isinstance(tensor, Tensor) and tensor.ndim == ndim > 1 else tensor
 
 
 def _product(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
@@ -180,10 +174,12 @@ def asymmetric_loss(
     gamma_pos: float = 0.0,
     clip: float = 0.05,
     detach_focus: bool = True,
+    alpha: float | None = None,
     **options: Unpack[Options],
 ) -> Tensor:
     """ASL, arXiv 2009.14119; see `lopsided.AsymmetricLoss`. Options as in `multilabel_loss`."""
-    return multilabel_loss(logits, targets, catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus), **options)
+    loss = catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus, alpha)
+    return multilabel_loss(logits, targets, loss, **options)
 
 
 def asymmetric_polynomial_loss(

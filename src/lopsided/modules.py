@@ -158,6 +158,7 @@ class AsymmetricLoss(MultiLabelLoss):
         gamma_pos: focusing of the positives, >= 0; the official class defaults to 1, the paper uses 0.
         clip: probability margin in [0, 1) below which a negative costs nothing.
         detach_focus: stop the gradient at the focusing weights, as the published training does.
+        alpha: weight of the positives in (0, 1), 1 - alpha being that of the negatives; None for neither.
         options: see `MultiLabelLoss`; the official code always sums.
 
     Raises ValueError for settings out of range. Predict where logit > `criterion.decision_threshold()`: 1.379 with
@@ -177,9 +178,10 @@ class AsymmetricLoss(MultiLabelLoss):
         gamma_pos: float = 0.0,
         clip: float = 0.05,
         detach_focus: bool = True,
+        alpha: float | None = None,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus), **options)
+        super().__init__(catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus, alpha), **options)
 
 
 class AsymmetricPolynomialLoss(MultiLabelLoss):

@@ -47,6 +47,18 @@ class SparseTargets:
         return cls(matrix.crow_indices(), matrix.col_indices(), matrix.values())
 
 
+def unpack(targets: Tensor | SparseTargets) -> Tensor | SparseTargets:
+    """A CSR tensor as `SparseTargets`, anything else as it is."""
+    csr = isinstance(targets, Tensor) and targets.layout == torch.sparse_csr
+    return SparseTargets.from_csr(targets) if csr else targets  # type: ignore[arg-type]
+
+
+def labels_last(said: Any, ndim: int, label_dim: int) -> Any:
+    """Tensors of all dimensions turned; sparse targets and (L,) weights have their labels last already."""
+    dense = isinstance(said, Tensor) and said.layout == torch.strided
+    return said.movedim(label_dim, -1) if dense and said.ndim == ndim > 1 else said
+
+
 @dataclass(frozen=True)
 class Labels:
     """What was said about the labels of a batch; `weights` is what a loss hears of it.

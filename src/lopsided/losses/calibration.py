@@ -37,7 +37,7 @@ def posterior(loss: Loss, logits: Tensor, pos_weight: Tensor | float = 1.0, labe
     if not loss.pool.per_label:
         raise ValueError(
             f"{loss} couples the labels of a row, so no per-label posterior exists; fit a temperature on validation "
-            "data instead: lopsided.calibration.fit_temperature"
+            "data instead: lopsided.fit_temperature"
         )
     z = logits.double().clamp(-_FAR, _FAR)  # beyond, both slopes may underflow
     rise, fall = (torch.as_tensor(curve(z)[1]).expand_as(z) for curve in (loss.negative, loss.positive))
@@ -79,3 +79,27 @@ def decision_threshold(loss: Loss, eta: float = 0.5, pos_weight: float = 1.0, la
         middle = (low + high) / 2
         low, high = (low, middle) if passed(middle) else (middle, high)
     return round(high, 12) + 0.0  # the slopes' own rounding; + 0.0 turns -0.0 into 0.0
+
+
+def fit_temperature(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:
+    """The temperature T for which sigmoid(logit / T) has the highest likelihood on validation data.
+
+    For losses without a posterior in closed form, such as ZLPR: T is 1/2 where soft targets were learnt, since those
+    are minimal at sigmoid(2 z), and lies between 1/2 and 1 for hard ones. The likelihood is concave in 1/T, so the
+    answer is unique; it stays within 0.001 and 1000, which scores that separate the labels perfectly would leave.
+
+    Args:
+        logits: (..., L); targets: (..., L) in [0, 1]; mask: (..., L) bool, True where known.
+
+    >>> z = torch.linspace(-2, 2, 101)
+    >>> round(fit_temperature(z, torch.sigmoid(2 * z)), 6)
+    0.5
+    """
+    z, y = logits.double(), targets.double()
+    z, y = (z[mask], y[mask]) if mask is not None else (z, y)
+    low, high = math.log(1e-3), math.log(1e3)  # of 1/T
+    for _ in range(60):
+        middle = (low + high) / 2
+        too_steep = ((torch.sigmoid(math.exp(middle) * z) - y) * z).sum() > 0
+        low, high = (low, middle) if too_steep else (middle, high)
+    return math.exp(-low)

@@ -60,24 +60,20 @@ def soft_margin() -> Loss:
 def focal(gamma: float = 2.0, alpha: float | None = None, detach_focus: bool = False) -> Loss:
     """-alpha y (1-p)^g log p - (1-alpha) (1-y) p^g log(1-p). Lin et al. 2017, eq. 5; without alpha eq. 4."""
     gamma = check_number("gamma", gamma, low=0)
-    check_flag("detach_focus", detach_focus)
-    scale = (1.0, 1.0) if alpha is None else (check_number("alpha", alpha, low=0, high=1), 1.0 - alpha)
-    if scale[0] == 0:
-        raise ValueError("alpha must be in (0, 1), got 0: positives would cost nothing")
-    return _named(
-        "focal",
-        _curve(curves.polynomial_positive, gamma=gamma, scale=scale[0], detach=detach_focus),
-        _curve(curves.polynomial_negative, gamma=gamma, scale=scale[1], detach=detach_focus),
-        Sum(),
-        gamma=gamma,
-        alpha=alpha,
-        detach_focus=detach_focus,
-    )
+    loss = asymmetric(gamma, gamma, 0.0, detach_focus, alpha)
+    sides = loss.positive, loss.negative, loss.pool
+    return _named("focal", *sides, gamma=gamma, alpha=alpha, detach_focus=detach_focus)
 
 
 @_entry("asl", "arXiv 2009.14119")
-def asymmetric(gamma_neg: float = 4.0, gamma_pos: float = 0.0, clip: float = 0.05, detach_focus: bool = True) -> Loss:
-    """ASL: -y (1-p)^g+ log p - (1-y) p_m^g- log(1-p_m), p_m = max(p - clip, 0).
+def asymmetric(
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 0.0,
+    clip: float = 0.05,
+    detach_focus: bool = True,
+    alpha: float | None = None,
+) -> Loss:
+    """ASL: -y (1-p)^g+ log p - (1-y) p_m^g- log(1-p_m), p_m = max(p - clip, 0). `alpha` as in `focal`.
 
     Defaults are the paper's and those of the official training script; the official class defaults to
     gamma_pos=1. `detach_focus=True`, as in the published training, stops the gradient at the focusing weights.
@@ -86,14 +82,16 @@ def asymmetric(gamma_neg: float = 4.0, gamma_pos: float = 0.0, clip: float = 0.0
     """
     gammas, margin = _gammas(gamma_neg, gamma_pos), check_clip(clip)
     check_flag("detach_focus", detach_focus)
+    up, down = (1.0, 1.0) if alpha is None else (_share("alpha", alpha), 1 - alpha)
     return _named(
         "asl",
-        _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], detach=detach_focus),
-        _curve(curves.polynomial_negative, gamma=gammas["gamma_neg"], margin=margin, detach=detach_focus),
+        _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], scale=up, detach=detach_focus),
+        _curve(curves.polynomial_negative, gamma=gammas["gamma_neg"], margin=margin, scale=down, detach=detach_focus),
         Sum(),
         **gammas,
         clip=margin,
         detach_focus=detach_focus,
+        alpha=alpha,
     )
 
 
@@ -276,6 +274,13 @@ def _positive(name: str, value: float) -> float:
     number = check_number(name, value, low=0)
     if number < 1e-3:
         raise ValueError(f"{name} must be at least 0.001, got {number:g}")
+    return number
+
+
+def _share(name: str, value: float) -> float:
+    number = check_number(name, value)
+    if not 0 < number < 1:
+        raise ValueError(f"{name} must be in (0, 1), got {number:g}")
     return number
 
 
