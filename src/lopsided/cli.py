@@ -18,10 +18,12 @@ from lopsided.data import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.preview import save_preview
 from lopsided.errors import UserError
+from lopsided.losses import parse
 from lopsided.progress import Progress
 from lopsided.report import write_report
+from lopsided.report.loss_plot import FORMATS, save_loss_plot
 from lopsided.run_folder import RunFolder, is_run_folder
-from lopsided.tables import print_results
+from lopsided.tables import print_loss, print_losses, print_results
 
 app = typer.Typer(
     add_completion=False,
@@ -121,6 +123,32 @@ def _run(folder: RunFolder, splits: Splits, console: Console) -> None:
         raise typer.Exit(130) from None
     print_results(folder.read_results(), console)
     typer.echo(f"\nreport: {report}")
+
+
+@app.command()
+def losses(
+    spec: Annotated[
+        str | None,
+        typer.Argument(help="A loss such as asl or 'asl(gamma_neg=2)'; all if left out.", show_default=False),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="The picture of SPEC to write: .png, .svg or .pdf.")] = None,
+) -> None:
+    """List the losses, or say what one of them does, and draw it."""
+    if spec is None:
+        if plot is not None:
+            raise UserError("--plot needs a loss, such as: lopsided losses asl --plot asl.png")
+        print_losses(Console())
+        return
+    try:
+        loss = parse(spec)
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from None
+    print_loss(loss, Console())
+    if plot is not None:
+        if plot.suffix[1:] not in FORMATS:
+            raise UserError(f"{plot}: a plot must end in {', '.join('.' + name for name in FORMATS)}")
+        save_loss_plot(loss, plot)
+        typer.echo(f"picture: {plot}")
 
 
 @data_app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lopsided.evaluation.summary import METRICS
+from lopsided.losses import CATALOG, PRESETS, SOURCES, Loss
 from lopsided.results import epochs
 
 _CAPTION = (
@@ -85,3 +88,44 @@ def difference_table(results: dict[str, Any]) -> Table:
         interval = f"{c['low']:+.3f} to {c['high']:+.3f}"
         table.add_row(escape(loss), f"{c['mean']:+.3f}", interval, p_value(c["p_holm"]), c["verdict"])
     return table
+
+
+def print_losses(console: Console) -> None:
+    """Every loss with its defaults, where it comes from, and where it decides."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("loss", "settings", "threshold", "source"):
+        table.add_column(name, justify="right" if name == "threshold" else "left", overflow="fold")
+    for name, make in CATALOG.items():
+        table.add_row(name, settings_of(str(make())), _threshold(make()), SOURCES[name])
+    for name, loss in PRESETS.items():
+        table.add_row(name, str(loss), _threshold(loss), "preset")
+    console.print(table)
+    console.print("[dim]Settings are the defaults; threshold: the logit above which a label is predicted.[/dim]")
+
+
+def print_loss(loss: Loss, console: Console) -> None:
+    """One loss: its formula, its settings, and what its scores mean."""
+    name = str(loss).partition("(")[0]
+    console.print(f"[bold]{escape(str(loss))}[/bold]\n", highlight=False, soft_wrap=True)
+    console.print(inspect.cleandoc(CATALOG[name].__doc__ or ""), highlight=False, markup=False)
+    console.print(f"\nsource: {SOURCES[name]}", highlight=False)
+    console.print(f"decided at logit {_threshold(loss)}", highlight=False)
+    if loss.pool.per_label:
+        low, high = loss.posterior_limits()
+        console.print(f"logits stand for label probabilities from {low:.3f} to {high:.3f}", highlight=False)
+
+
+def settings_of(spec: str) -> str:
+    """What stands between the parentheses of a loss's name.
+
+    >>> settings_of("asl(gamma_neg=4)"), settings_of("bce")
+    ('gamma_neg=4', '')
+    """
+    return spec.partition("(")[2].removesuffix(")")
+
+
+def _threshold(loss: Loss) -> str:
+    if not loss.pool.thresholded:
+        return "none: it only ranks"
+    threshold = loss.decision_threshold()
+    return f"{threshold:.3f}" if math.isfinite(threshold) else "none: it saturates"

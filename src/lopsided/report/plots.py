@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lopsided.evaluation.summary import METRICS
 from lopsided.losses import parse
+from lopsided.report.loss_plot import profile
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; grey for the baseline
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7", "#8c564b")
@@ -114,23 +115,21 @@ def _against_epochs(
 def gradient_curves(results: dict[str, Any]) -> str:
     """The size of the gradient on the logit of a positive and of a negative label, against its probability."""
     p = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
-    z = torch.logit(p)[:, None]
 
-    def draw(axis: Axes, target: float, title: str) -> None:
-        for loss in results["losses"]:
-            said = parse(loss)
-            weights = (torch.full_like(z, target), torch.full_like(z, 1 - target))
-            size = said.grad(z, weights, said.summarize(z, weights)).abs().squeeze(1)
-            dashes = "-" if said.pool.per_label else "--"
-            axis.plot(p, size, dashes, color=colours(results)[loss], label=loss, lw=1.8)
+    def draw(axis: Axes, positive: bool, title: str) -> None:
+        for spec in results["losses"]:
+            loss = parse(spec)
+            size = profile(loss, torch.logit(p), positive)[1].abs()
+            dashes = "-" if loss.pool.per_label else "--"
+            axis.plot(p, size, dashes, color=colours(results)[spec], label=spec, lw=1.8)
         axis.set(xlabel="p = sigmoid(logit)", title=title)
         axis.grid(alpha=0.3)
 
     def draw_positive(axis: Axes) -> None:
-        draw(axis, 1.0, "gradient on a positive label")
+        draw(axis, True, "gradient on a positive label")
         axis.legend(frameon=False)
 
-    return _svg([draw_positive, lambda axis: draw(axis, 0.0, "gradient on a negative label")])
+    return _svg([draw_positive, lambda axis: draw(axis, False, "gradient on a negative label")])
 
 
 def _svg(panels: list[Callable[[Axes], None]], height: float = 3.4, width: float = 9) -> str:

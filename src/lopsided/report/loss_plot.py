@@ -1,0 +1,72 @@
+"""What a loss does to one label: value and gradient against its probability."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lopsided.files import write_atomically
+from lopsided.losses import Loss
+
+POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def profile(loss: Loss, z: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
+    """(n,) logits of one label -> value and gradient, each (n,).
+
+    The label is alone in its row; where a loss only compares labels, beside one of the other kind at logit 0.
+    """
+    own = torch.ones_like(z) if positive else torch.zeros_like(z)
+    row, y = (z[:, None], own[:, None])
+    if not loss.pool.thresholded:
+        row = torch.stack([z, torch.zeros_like(z)], 1)
+        y = torch.stack([own, 1 - own], 1)
+    weights = (y, 1 - y)
+    state = loss.summarize(row, weights)
+    return loss.value(state), loss.grad(row, weights, state)[:, 0]
+
+
+def save_loss_plot(loss: Loss, path: Path) -> None:
+    """Write value and gradient of positives and negatives, and where labels are decided, as .png, .svg or .pdf."""
+    p = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+    sides = {
+        "positive": (*profile(loss, torch.logit(p), positive=True), POSITIVE),
+        "negative": (*profile(loss, torch.logit(p), positive=False), NEGATIVE),
+    }
+    style = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
+    with mpl.rc_context(style | {"svg.fonttype": "none", "svg.hashsalt": "lopsided"}):  # type: ignore[arg-type]
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        value_axis, gradient_axis = figure.subplots(1, 2)
+        for name, (value, gradient, colour) in sides.items():
+            value_axis.plot(p, value, color=colour, lw=1.8, label=f"{name} label")
+            gradient_axis.plot(p, gradient.abs(), color=colour, lw=1.8, label=f"{name} label")
+        beside = "" if loss.pool.thresholded else ", beside one of the other kind at p = 0.5"
+        value_axis.set(title=f"what a label costs{beside}", xlabel="p = sigmoid(logit)", ylim=(_floor(sides), 4))
+        gradient_axis.set(title="size of the gradient on its logit", xlabel="p = sigmoid(logit)", ylim=(0, None))
+        for axis in (value_axis, gradient_axis):
+            _mark_threshold(loss, axis)
+            axis.set_xlim(0, 1)
+            axis.grid(alpha=0.3)
+        value_axis.legend(frameon=False, loc="upper center")
+        figure.suptitle(str(loss), fontsize=10)
+        date = {} if path.suffix == ".png" else {"Date": None} if path.suffix == ".svg" else {"CreationDate": None}
+        write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=110, metadata=date))
+
+
+def _floor(sides: dict[str, tuple[Tensor, Tensor, str]]) -> float:
+    return min(0.0, *(value.min().item() for value, _, _ in sides.values()))
+
+
+def _mark_threshold(loss: Loss, axis: Axes) -> None:
+    threshold = loss.decision_threshold() if loss.pool.thresholded else math.inf
+    if math.isfinite(threshold):
+        at = torch.sigmoid(torch.tensor(threshold)).item()
+        axis.axvline(at, color="#555555", ls=":", lw=1.4, label=f"decided at {at:.3f}")
