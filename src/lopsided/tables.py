@@ -91,41 +91,34 @@ def difference_table(results: dict[str, Any]) -> Table:
 
 
 def print_losses(console: Console) -> None:
-    """Every loss with its defaults, where it comes from, and where it decides."""
+    """Every loss with its defaults, where it decides, and where it comes from."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("loss", "settings", "threshold", "source"):
-        table.add_column(name, justify="right" if name == "threshold" else "left", overflow="fold")
+    table.add_column("loss and its defaults")
+    table.add_column("threshold", justify="right")
+    table.add_column("source", no_wrap=True)
     for name, make in CATALOG.items():
-        table.add_row(name, settings_of(str(make())), _threshold(make()), SOURCES[name])
+        table.add_row(str(make()), _threshold(make()), SOURCES[name])
     for name, loss in PRESETS.items():
-        table.add_row(name, str(loss), _threshold(loss), "preset")
+        table.add_row(f"{name} = {loss}", _threshold(loss), "preset")
     console.print(table)
-    console.print("[dim]Settings are the defaults; threshold: the logit above which a label is predicted.[/dim]")
+    console.print("[dim]Threshold: the logit above which a label is predicted.[/dim]")
 
 
 def print_loss(loss: Loss, console: Console) -> None:
     """One loss: its formula, its settings, and what its scores mean."""
     name = str(loss).partition("(")[0]
     console.print(f"[bold]{escape(str(loss))}[/bold]\n", highlight=False, soft_wrap=True)
-    console.print(inspect.cleandoc(CATALOG[name].__doc__ or ""), highlight=False, markup=False)
+    for paragraph in inspect.cleandoc(CATALOG[name].__doc__ or "").split("\n\n"):
+        console.print(" ".join(paragraph.split()), highlight=False, markup=False)
     console.print(f"\nsource: {SOURCES[name]}", highlight=False)
-    console.print(f"decided at logit {_threshold(loss)}", highlight=False)
+    console.print(f"decision threshold (logit): {_threshold(loss)}", highlight=False)
     if loss.pool.per_label:
         low, high = loss.posterior_limits()
         console.print(f"logits stand for label probabilities from {low:.3f} to {high:.3f}", highlight=False)
 
 
-def settings_of(spec: str) -> str:
-    """What stands between the parentheses of a loss's name.
-
-    >>> settings_of("asl(gamma_neg=4)"), settings_of("bce")
-    ('gamma_neg=4', '')
-    """
-    return spec.partition("(")[2].removesuffix(")")
-
-
 def _threshold(loss: Loss) -> str:
     if not loss.pool.thresholded:
-        return "none: it only ranks"
+        return "only ranks"
     threshold = loss.decision_threshold()
-    return f"{threshold:.3f}" if math.isfinite(threshold) else "none: it saturates"
+    return f"{threshold:.3f}" if math.isfinite(threshold) else "saturates"
