@@ -173,7 +173,7 @@ def _warn_of_probabilities(logits: Tensor) -> None:
     _warned_of_probabilities = True
     warnings.warn(
         f"all {logits.numel()} logits lie in [0, 1], as probabilities do: pass the raw scores, without a sigmoid",
-        stacklevel=5,
+        stacklevel=4,  # the caller of multilabel_loss
     )
 
 
