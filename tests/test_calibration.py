@@ -2,8 +2,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 import lopsided
+from lopsided.functional import multilabel_loss
+from lopsided.losses import CATALOG
 
 # sigmoid at the point where the implied posterior is 0.5, and the posterior at p = .5, .7, .8, .9, .99: derived and
 # computed once outside this project
@@ -47,3 +50,131 @@ def test_saturation_and_coupling() -> None:
     assert lopsided.loss("zlpr").decision_threshold() == 0
     with pytest.raises(ValueError, match="couple"):
         lopsided.loss("zlpr").posterior(torch.zeros(1))
+
+
+LABEL_WISE = [name for name in CATALOG if lopsided.loss(name).pool.per_label]
+
+
+@pytest.mark.parametrize("name", LABEL_WISE)
+def test_posteriors_rise_with_the_logit_and_pass_the_threshold(name: str) -> None:
+    loss = lopsided.loss(name)
+    z = torch.linspace(-60, 60, 2401, dtype=torch.float64)
+    eta = loss.posterior(z)
+    assert ((eta >= 0) & (eta <= 1)).all()
+    assert (eta.diff() >= -1e-12).all()
+    low, high = loss.posterior_limits()
+    assert 0 <= low < 0.01 < 0.9 < high <= 1
+    for wanted in (0.1, 0.5, 0.9):
+        at = loss.decision_threshold(wanted)
+        assert loss.posterior(torch.tensor(at, dtype=torch.float64)).item() == pytest.approx(wanted, abs=1e-9)
+        assert loss.posterior(torch.tensor(at - 1e-6, dtype=torch.float64)).item() <= wanted
+
+
+def test_limits_say_where_a_loss_saturates() -> None:
+    """With gamma_pos=0 and a clip, a posterior above 1 / (1 + clip / ...) trains towards infinity: known values."""
+    assert lopsided.loss("asl").posterior_limits()[1] == pytest.approx(0.9422, abs=5e-5)
+    assert lopsided.loss("asl(detach_focus=False)").posterior_limits()[1] == pytest.approx(0.9637, abs=5e-5)
+    assert lopsided.loss("asl(gamma_neg=0)").posterior_limits()[1] == pytest.approx(1 / 1.05)
+    assert lopsided.loss("asl").decision_threshold(0.95) == math.inf
+    assert lopsided.loss("bce").posterior_limits() == pytest.approx((0, 1))
+
+
+@pytest.mark.parametrize("spec", ["bce", "focal(alpha=0.25)", "asl(detach_focus=False)", "hill", "ral"])
+@pytest.mark.parametrize(("eta", "pos_weight", "smoothing"), [(0.3, 1.0, 0.0), (0.2, 4.0, 0.0), (0.3, 2.0, 0.2)])
+def test_weights_and_smoothing_are_undone(spec: str, eta: float, pos_weight: float, smoothing: float) -> None:
+    z = torch.linspace(-8, 8, 160_001, dtype=torch.float64)[:, None]
+    module = lopsided.MultiLabelLoss(
+        spec, pos_weight=torch.tensor([pos_weight]), label_smoothing=smoothing, reduction="none"
+    )
+    risk = module(z, torch.full_like(z, eta))
+    settled = z[risk.argmin()]
+    assert module.decision_threshold(eta).item() == pytest.approx(settled.item(), abs=2e-4)
+    assert module.posterior(settled).item() == pytest.approx(eta, abs=1e-4)
+
+
+def test_thresholds_of_a_module_are_per_label_where_its_weights_are() -> None:
+    module = lopsided.AsymmetricLoss(pos_weight=torch.tensor([1.0, 3.0, 0.5]))
+    thresholds = module.decision_threshold()
+    assert thresholds.shape == (3,)
+    assert thresholds[0].item() == pytest.approx(1.379, abs=1e-3)
+    assert thresholds[1] > thresholds[0] > thresholds[2]  # heavier positives are scored higher
+    torch.testing.assert_close(module.posterior(thresholds.expand(2, 3)), torch.full((2, 3), 0.5, dtype=torch.float64))
+    assert lopsided.AsymmetricLoss().decision_threshold().shape == ()
+
+
+def test_zlpr_decides_at_its_threshold_whatever_its_scale_and_margin() -> None:
+    assert lopsided.loss("zlpr(threshold=1.5, scale=3, margin=0.2)").decision_threshold() == pytest.approx(1.5)
+    for name in ("lsep", "two_way", "bp_mll", "softmax"):
+        with pytest.raises(ValueError, match="only ranks the labels of a row: tune a threshold"):
+            lopsided.loss(name).decision_threshold()
+
+
+def calibration_error(p: Tensor, y: Tensor) -> float:
+    """Expected calibration error with 15 bins of equal width."""
+    bins = (p * 15).long().clamp(max=14)
+    gaps = [(p[bins == b].mean() - y[bins == b].mean()).abs() * (bins == b).double().mean() for b in bins.unique()]
+    return float(sum(gaps))
+
+
+def trained_scores(spec: str) -> tuple[Tensor, Tensor]:
+    """Logits and fresh labels after training on labels drawn from known probabilities, .02 to .93."""
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.arange(48).repeat_interleave(2000)
+    eta = torch.linspace(0.02, 0.93, 48, dtype=torch.float64)
+    y, fresh = (torch.rand(len(cells), generator=generator, dtype=torch.float64) < eta[cells] for _ in range(2))
+    # an embedding of the cells, so that any probability can be learnt; rows of one cell share their gradient
+    z = torch.zeros(48, 1, dtype=torch.float64, requires_grad=True)
+    shares = y.view(48, 2000).double().mean(1, keepdim=True)
+    optimizer = torch.optim.Rprop([z], 0.05)  # its steps do not shrink where slopes vanish, as Hill's do
+    for _ in range(400):
+        optimizer.zero_grad()
+        # the mean over the rows of a cell is the loss at its share of positives: the mixture
+        multilabel_loss(z, shares, spec, reduction="sum").backward()
+        optimizer.step()
+    return z.detach().squeeze(1)[cells], fresh.double()
+
+
+@pytest.mark.parametrize("spec", ["bce", "asl", "asl_optimized", "apl", "focal", "hill", "ral"])
+def test_the_map_calibrates_what_training_produced(spec: str) -> None:
+    z, fresh = trained_scores(spec)
+    loss = lopsided.loss(spec)
+    mapped = calibration_error(loss.posterior(z), fresh)
+    assert mapped < 0.02
+    if spec == "asl":
+        assert calibration_error(torch.sigmoid(z), fresh) > 0.15
+        assert mapped < 0.01
+
+
+def test_a_network_trained_by_asl_is_calibrated_by_the_map() -> None:
+    """The same through features, a hidden layer and mini-batches: twelve labels of probabilities known to the test."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(4, 12, generator=generator)
+
+    def draw(rows: int) -> tuple[Tensor, Tensor]:
+        x = torch.randn(rows, 4, generator=generator)
+        return x, (torch.rand(rows, 12, generator=generator) < torch.sigmoid(x @ truth - 1)).float()
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 12))
+    loss = lopsided.AsymmetricLoss(reduction="batchmean")
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1500)
+    for _ in range(1500):
+        x, y = draw(256)
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
+    x, y = draw(20_000)
+    z = model(x).detach().double()
+    assert calibration_error(torch.sigmoid(z), y.double()) > 0.15
+    assert calibration_error(loss.posterior(z), y.double()) < 0.02
+
+
+def test_fit_temperature() -> None:
+    z = 3 * torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert lopsided.fit_temperature(z, torch.sigmoid(z / 1.7)) == pytest.approx(1.7, rel=1e-9)
+    mask = torch.rand(z.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    broken = torch.where(mask, torch.sigmoid(2 * z), 0.5)
+    assert lopsided.fit_temperature(z, broken, mask) == pytest.approx(0.5, rel=1e-9)
+    assert lopsided.fit_temperature(z, (z > 0).double()) == pytest.approx(1e-3, rel=1e-6)

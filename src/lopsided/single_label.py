@@ -79,9 +79,10 @@ def official_single_label_loss(
         Sum(),
         f"official_single_label(gamma_pos={gamma_pos:g}, gamma_neg={gamma_neg:g}, eps={eps:g})",
     )
-    mass = torch.where(right, 1 - eps + smoothing, smoothing)
+    z = log_odds(logits)
+    mass = torch.full_like(z, smoothing).masked_fill(right, 1 - eps + smoothing)
     reduction = "batchmean" if reduction == "mean" else reduction
-    return multilabel_loss(log_odds(logits), right, loss, weight=mass, mask=mask, reduction=reduction)
+    return multilabel_loss(z, right, loss, weight=mass, mask=mask, reduction=reduction)
 
 
 def log_odds(logits: Tensor) -> Tensor:
