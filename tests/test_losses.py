@@ -9,7 +9,7 @@ import torch
 
 import lopsided
 from lopsided.functional import multilabel_loss
-from lopsided.losses import CATALOG, SOURCES, Loss
+from lopsided.losses import CATALOG, PRESETS, SOURCES, Loss
 from tests import oracle
 from tests.variants import DERIVATIVES, VARIANTS, every_variant, example, expected, rows
 
@@ -189,3 +189,52 @@ def test_upstream_gradients_reach_each_row(spec: str) -> None:
     weight = torch.arange(6, dtype=torch.float64)
     ours = oracle.gradient(lambda z: weight * rows(spec, y)(z), z)
     torch.testing.assert_close(ours, weight[:, None] * oracle.gradient(rows(spec, y), z))
+
+
+# ---- string forms
+
+
+@every_variant
+def test_the_string_form_says_everything(spec: str) -> None:
+    loss = lopsided.loss(spec)
+    assert lopsided.loss(str(loss)) == loss
+    assert str(lopsided.loss(str(loss))) == str(loss)
+    assert eval(repr(loss)) == loss
+    assert str(loss).startswith(spec.partition("(")[0])
+    assert str(loss) in repr(lopsided.MultiLabelLoss(spec))
+
+
+def test_presets_are_the_published_settings() -> None:
+    published = {
+        "asl_paper": "asl(gamma_neg=4, gamma_pos=0, clip=0.05, detach_focus=True)",
+        "asl_official": "asl(gamma_neg=4, gamma_pos=1, clip=0.05, detach_focus=True)",
+        "asl_optimized": "asl(gamma_neg=4, gamma_pos=1, clip=0.05, detach_focus=False)",
+        "asl_timm": "asl(gamma_neg=4, gamma_pos=1, clip=0.05, detach_focus=False)",
+        "asl_mmpretrain": "asl(gamma_neg=4, gamma_pos=0, clip=0.05, detach_focus=False)",
+    }
+    assert {name: str(loss) for name, loss in PRESETS.items()} == published
+    assert all(lopsided.loss(name) == lopsided.loss(spec) for name, spec in published.items())
+    with pytest.raises(ValueError, match="asl_timm takes no settings"):
+        lopsided.loss("asl_timm(clip=0)")
+
+
+def test_presets_are_the_official_vectors(shared: Path) -> None:
+    """The official codes, run with these settings, hard targets."""
+    cases = json.loads((shared / "oracle/vectors.json").read_text())
+    for name, loss in PRESETS.items():
+        settings = {
+            "gamma_neg": loss.negative.setting("gamma"),
+            "gamma_pos": loss.positive.setting("gamma"),
+            "clip": loss.negative.setting("margin"),
+            "disable_torch_grad_focal_loss": bool(loss.negative.setting("detach")),
+        }
+        (case,) = [
+            case
+            for case in cases
+            if case["fn"].endswith("AsymmetricLoss hard") and settings.items() <= case["kwargs"].items()
+        ]
+        z, y = (torch.tensor(case[key], dtype=torch.float64) for key in ("logits", "targets"))
+        total = multilabel_loss(z, y, name, reduction="sum")
+        assert total.item() == pytest.approx(torch.tensor(case["loss"]).sum().item(), abs=1e-5)
+        grad = oracle.gradient(lambda z, y=y, name=name: multilabel_loss(z, y, name, reduction="sum"), z)  # type: ignore[misc]
+        torch.testing.assert_close(grad, torch.tensor(case["grad_of_sum"], dtype=torch.float64), rtol=0, atol=1e-9)

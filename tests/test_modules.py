@@ -40,6 +40,66 @@ def test_saved_for_backward_is_only_the_inputs(spec: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         rows(spec, y)(z)
     assert {tensor.data_ptr() for tensor in saved if tensor.numel() >= z.numel()} == {z.data_ptr(), y.data_ptr()}
+    sizes = {tensor.data_ptr(): tensor.nbytes for tensor in saved}
+    assert sum(sizes.values()) <= 8 * z.numel() + 4 * 4 * len(z)  # the state: at most four numbers a row
+
+
+@every_variant
+def test_a_call_leaves_no_trace(spec: str) -> None:
+    z, y = example()
+    module = lopsided.MultiLabelLoss(spec, pos_weight=torch.rand(9))
+    before, state = copy.deepcopy(module.__dict__), torch.get_rng_state()
+    inputs = z.clone(), y.clone()
+    module(z.requires_grad_(), y).backward()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(z, inputs[0])
+    assert torch.equal(y, inputs[1])
+    assert str(module.__dict__) == str(before)
+
+
+@every_variant
+def test_autocast_changes_nothing(spec: str) -> None:
+    z, y = example()
+    for logits in (z.bfloat16(), z.float()):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            inside = rows(spec, y)(logits)
+        assert torch.equal(inside, rows(spec, y)(logits))
+        assert inside.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_modules_are_copied_saved_and_pickled(name: str) -> None:
+    z, y = example()
+    module = lopsided.MultiLabelLoss(name, weight=torch.rand(9), pos_weight=torch.rand(9), label_smoothing=0.1)
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(twin(z, y), module(z, y))
+        assert twin.loss == module.loss
+        assert repr(twin) == repr(module)
+    other = lopsided.MultiLabelLoss(name, weight=torch.zeros(9), pos_weight=torch.zeros(9), label_smoothing=0.1)
+    assert not torch.equal(other(z, y), module(z, y))
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(z, y), module(z, y))
+
+
+class Trained(torch.nn.Module):
+    """A head and its loss, as exported for training on device."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(5, 9)
+        self.loss = lopsided.MultiLabelLoss(name)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        value: Tensor = self.loss(self.head(x), y)
+        return value
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_export(name: str) -> None:
+    model, x = Trained(name), torch.randn(6, 5)
+    y = example()[1].float()
+    program = torch.export.export(model, (x, y))
+    torch.testing.assert_close(program.module()(x, y), model(x, y))
 
 
 MODULES: list[tuple[torch.nn.Module, Callable[..., Tensor], dict[str, Any]]] = [
@@ -83,7 +143,7 @@ def test_modules_and_functions_agree(
 def test_compiles_without_graph_breaks(name: str) -> None:
     torch.compiler.reset()
     z, y = example()
-    module = lopsided.MultiLabelLoss(lopsided.loss(name))
+    module = lopsided.MultiLabelLoss(name, pos_weight=torch.rand(9))
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(z, y), module(z, y))
     gradients = [oracle.gradient(lambda z, f=f: f(z, y), z) for f in (compiled, module)]  # type: ignore[misc]

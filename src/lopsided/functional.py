@@ -142,9 +142,11 @@ def _reduce(rows: Tensor, labels: Labels, shape: torch.Size, loss: Loss, reducti
 def _both_ways(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str) -> Tensor:
     if reduction == "none" or row_weight is not None:
         raise ValueError(f"{loss} compares rows with each other: no reduction='none' and no row_weight")
+    by_rows = _reduce(row_loss(logits, labels, loss), labels, logits.shape, loss, reduction)
+    if logits.numel() == 0:
+        return by_rows
     columns = logits.reshape(-1, logits.shape[-1]).T
     turned = labels.transpose(logits.shape)
-    by_rows = _reduce(row_loss(logits, labels, loss), labels, logits.shape, loss, reduction)
     return by_rows + _reduce(row_loss(columns, turned, loss), turned, columns.shape, loss, reduction)
 
 

@@ -61,18 +61,31 @@ class Sum(Pool):
 
 
 class _Exponential(Pool):
-    """Shared by the pools whose state begins with S+, S- = log sum_l a exp(v)."""
+    """Shared by the pools of S+, S- = log sum_l a exp(v).
+
+    The state holds S as peak + rest, the largest exponent and the logarithm of the sum relative to it: a share
+    exp(v - S) would otherwise carry the rounding of S, which grows with the logits.
+    """
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
-        return torch.stack([_log_sum(v, a) for v, a in zip(values, weights, strict=True)])
+        sides = [_log_sum(_exponent(v, a)) for v, a in zip(values, weights, strict=True)]
+        return torch.stack([peak for peak, _ in sides] + [rest for _, rest in sides])
 
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
-        shares = [_share(v, a, s) for v, a, s in zip(values, weights, state[:2], strict=True)]
-        positive, negative = self._slopes(state)
-        return positive.unsqueeze(-1) * shares[0], negative.unsqueeze(-1) * shares[1]
+        slopes = self._slopes(state[:2] + state[2:])
+        sides = zip(values, weights, state[:2], state[2:], slopes, strict=True)
+        positive, negative = (slope.unsqueeze(-1) * _share(_exponent(v, a), *s) for v, a, *s, slope in sides)
+        return positive, negative
+
+    def value(self, state: Tensor) -> Tensor:
+        return self._value(state[:2] + state[2:])
 
     @abstractmethod
-    def _slopes(self, state: Tensor) -> Pair:
+    def _value(self, sums: Tensor) -> Tensor:
+        """(2, ...) S+ and S- -> (...) loss."""
+
+    @abstractmethod
+    def _slopes(self, sums: Tensor) -> Pair:
         """d value / d S+ and d value / d S-."""
 
 
@@ -83,11 +96,11 @@ class LogSumExp(_Exponential):
     thresholded = True
     counts = "rows"
 
-    def value(self, state: Tensor) -> Tensor:
-        return _softplus(state).sum(0)
+    def _value(self, sums: Tensor) -> Tensor:
+        return _softplus(sums).sum(0)
 
-    def _slopes(self, state: Tensor) -> Pair:
-        return torch.sigmoid(state[0]), torch.sigmoid(state[1])
+    def _slopes(self, sums: Tensor) -> Pair:
+        return torch.sigmoid(sums[0]), torch.sigmoid(sums[1])
 
 
 @dataclass(frozen=True)
@@ -98,14 +111,14 @@ class Pairs(_Exponential):
     power_neg: float = 1.0
     counts = "positive rows"
 
-    def value(self, state: Tensor) -> Tensor:
-        return _softplus(self._exponent(state))
+    def _value(self, sums: Tensor) -> Tensor:
+        return _softplus(self._product(sums))
 
-    def _exponent(self, state: Tensor) -> Tensor:
-        return self.power_pos * state[0] + self.power_neg * state[1]
+    def _product(self, sums: Tensor) -> Tensor:
+        return self.power_pos * sums[0] + self.power_neg * sums[1]
 
-    def _slopes(self, state: Tensor) -> Pair:
-        slope = torch.sigmoid(self._exponent(state))
+    def _slopes(self, sums: Tensor) -> Pair:
+        slope = torch.sigmoid(self._product(sums))
         return self.power_pos * slope, self.power_neg * slope
 
 
@@ -117,21 +130,24 @@ class TwoWayPairs(Pairs):
 
 
 @dataclass(frozen=True)
-class MeanPairs(_Exponential):
-    """Mean of exp(v+ + v-) over all pairs of a positive and a negative; 0 without a pair."""
+class MeanPairs(Pool):
+    """Mean of exp(v+ + v-) over all pairs of a positive and a negative; 0 without a pair. For bounded curves."""
 
     counts = "positive rows"
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
-        return torch.cat([super().fold(values, weights), torch.stack([a.sum(-1) for a in weights])])
+        sums = [torch.where(a > 0, a * v.exp(), 0.0).sum(-1) for v, a in zip(values, weights, strict=True)]
+        return torch.stack([*sums, *(a.sum(-1) for a in weights)])
 
     def value(self, state: Tensor) -> Tensor:
-        logs = state[2:].clamp_min(torch.finfo(state.dtype).tiny).log()
-        return torch.exp((state[:2] - logs).sum(0))
+        up, down, positives, negatives = state
+        mean: Tensor = up / _nonzero(positives) * (down / _nonzero(negatives))
+        return mean
 
-    def _slopes(self, state: Tensor) -> Pair:
-        value = self.value(state)
-        return value, value
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        up, down, positives, negatives = (number.unsqueeze(-1) for number in state)
+        pairs = _nonzero(positives) * _nonzero(negatives)
+        return weights[0] * values[0].exp() * (down / pairs), weights[1] * values[1].exp() * (up / pairs)
 
 
 @dataclass(frozen=True)
@@ -144,18 +160,18 @@ class Softmax(Pool):
     counts = "positive rows"
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
-        total = torch.logaddexp(*(_log_sum(v, a) for v, a in zip(values, weights, strict=True)))
+        both = torch.cat([_exponent(v, a) for v, a in zip(values, weights, strict=True)], -1)
         mass = weights[0].sum(-1)
         share = weights[0] / _nonzero(mass).unsqueeze(-1)
-        return torch.stack([total, torch.where(share > 0, share * values[0], 0.0).sum(-1), mass])
+        return torch.stack([*_log_sum(both), torch.where(share > 0, share * values[0], 0.0).sum(-1), mass])
 
     def value(self, state: Tensor) -> Tensor:
-        total, mean, mass = state
-        return torch.where(mass > 0, total - mean, 0.0)
+        peak, rest, mean, mass = state
+        return torch.where(mass > 0, (peak - mean) + rest, 0.0)
 
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
-        total, _, mass = state
-        positive, negative = (_share(v, a, total) for v, a in zip(values, weights, strict=True))
+        peak, rest, _, mass = state
+        positive, negative = (_share(_exponent(v, a), peak, rest) for v, a in zip(values, weights, strict=True))
         ranked = (mass > 0).unsqueeze(-1)
         positive = positive - weights[0] / _nonzero(mass).unsqueeze(-1)
         return torch.where(ranked, positive, 0.0), torch.where(ranked, negative, 0.0)
@@ -163,15 +179,16 @@ class Softmax(Pool):
 
 def _exponent(value: Tensor, weight: Tensor) -> Tensor:
     present = weight > 0
-    return torch.where(present, value + torch.where(present, weight, 1.0).log(), _EMPTY)
+    return torch.where(present, value + torch.where(present, weight, 1.0).log(), _EMPTY).clamp_min(_EMPTY)
 
 
-def _log_sum(value: Tensor, weight: Tensor) -> Tensor:
-    return torch.logsumexp(_exponent(value, weight), -1)
+def _log_sum(exponent: Tensor) -> tuple[Tensor, Tensor]:
+    peak = exponent.detach().amax(-1)  # constant: the sum does not depend on it
+    return peak, torch.exp(exponent - peak.unsqueeze(-1)).sum(-1).log()
 
 
-def _share(value: Tensor, weight: Tensor, total: Tensor) -> Tensor:
-    return torch.exp(_exponent(value, weight) - total.unsqueeze(-1))
+def _share(exponent: Tensor, peak: Tensor, rest: Tensor) -> Tensor:
+    return torch.exp((exponent - peak.unsqueeze(-1)) - rest.unsqueeze(-1))
 
 
 def _softplus(x: Tensor) -> Tensor:
