@@ -18,6 +18,7 @@ from lopsided.evaluation.metrics import best_threshold
 from lopsided.models import make_task
 from lopsided.models.task import Budget
 from lopsided.training.fit import fit, predict
+from lopsided.training.objective import make_objective, parse_method
 from tests.tools import TINY, read_results, write_texts
 
 
@@ -75,9 +76,25 @@ def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss
 
 def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
     task = make_task(load(make_config({"images": 600})))
-    model, _ = fit(task, lopsided.loss("asl"), Budget(2, 64, 3e-3), seed=1)
-    best = best_threshold(predict(model, task.valid), task.valid.targets)
+    objective = make_objective(parse_method("asl"), task.train.targets)
+    model, _ = fit(task, objective, Budget(2, 64, 3e-3), seed=1)
+    best = best_threshold(predict(model, objective, task.valid), task.valid.targets)
     assert read_results(finished)["losses"]["asl"]["tuned_thresholds"][1] == pytest.approx(best)
+
+
+def test_losses_that_only_rank_and_label_powerset_take_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rivals = "bce,lsep,two_way,bp_mll,softmax,hill,ral,powerset(max_sets=50)"
+    assert main(["compare", *TINY[:4], "--seeds", "1", "--losses", rivals, "--out", "run"]) == 0
+    losses = read_results(folder / "run")["losses"]
+    assert len(losses) == 8
+    for loss in ("lsep", "two_way", "bp_mll", "softmax"):
+        assert losses[loss]["own_threshold"] is None
+        assert losses[loss]["metrics"]["micro_f1_own"]["mean"] is None
+        assert losses[loss]["metrics"]["map"]["mean"] > 0
+    powerset = losses["powerset(max_sets=50)"]
+    assert powerset["own_threshold"] == 0
+    assert powerset["metrics"]["micro_f1_own"]["mean"] >= 0
+    assert "powerset(max_sets=50)" in (folder / "run/report.html").read_text()
 
 
 def test_missing_positives_are_hidden() -> None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import lopsided
 from lopsided.models.task import Budget, Task
-from lopsided.training.fit import Confidence, Epoch, fit, predict
+from lopsided.training.fit import Epoch, fit, predict
+from lopsided.training.objective import Objective, make_objective, parse_method
 
 BUDGET = Budget(epochs=3, batch_size=4, learning_rate=0.5)
 
@@ -39,13 +40,19 @@ def task() -> Task:
     def make_optimizer(model: nn.Module, rate: float) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), rate)
 
-    return Task(points(10, 0), points(30, 1), points(5, 2), lambda: nn.Linear(3, 2), make_optimizer, BUDGET)
+    return Task(
+        points(10, 0), points(30, 1), points(5, 2), lambda outputs: nn.Linear(3, outputs), make_optimizer, BUDGET
+    )
+
+
+def objective(spec: str) -> Objective:
+    return make_objective(parse_method(spec), points(10, 0).targets)
 
 
 def test_the_loop_repeated_by_hand() -> None:
     given = task()
     reported: list[Epoch] = []
-    averaged, history = fit(given, lopsided.loss("asl"), BUDGET, seed=5, on_epoch=reported.append)
+    averaged, history = fit(given, objective("asl"), BUDGET, seed=5, on_epoch=reported.append)
     assert reported == history
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
 
@@ -69,7 +76,7 @@ def test_the_loop_repeated_by_hand() -> None:
     for average, parameter in zip(mean, averaged.parameters(), strict=True):
         torch.testing.assert_close(parameter, average)
     valid = given.valid
-    ap = average_precision_score(valid.targets.numpy(), predict(averaged, valid).numpy())
+    ap = average_precision_score(valid.targets.numpy(), predict(averaged, objective("asl"), valid).numpy())
     assert history[-1].valid_map == pytest.approx(ap)
 
 
@@ -81,7 +88,7 @@ def test_weights_and_order_come_from_the_seed_alone() -> None:
             given = task()
             assert isinstance(given.train, Points)
             torch.rand(7)  # whatever was drawn before
-            averaged, _ = fit(given, lopsided.loss(loss), Budget(2, 4, 1e-9), seed)
+            averaged, _ = fit(given, objective(loss), Budget(2, 4, 1e-9), seed)
             seen[loss, seed] = given.train.seen
             weights[loss, seed] = next(averaged.parameters()).detach().clone()
     for seed in (0, 1):
@@ -94,11 +101,20 @@ def test_weights_and_order_come_from_the_seed_alone() -> None:
     assert first != second != list(range(10)), "in a new order each time"
 
 
-def test_confidence_is_the_mean_probability_of_the_right_answer() -> None:
-    confidence = Confidence()
-    confidence.update(torch.logit(torch.tensor([[0.9, 0.2]])), torch.tensor([[True, False]]))
-    confidence.update(
-        torch.logit(torch.tensor([[0.5, 0.4], [0.1, 0.3]])), torch.tensor([[True, False], [False, False]])
-    )
-    assert confidence.positive == pytest.approx((0.9 + 0.5) / 2)
-    assert confidence.negative == pytest.approx((0.8 + 0.6 + 0.9 + 0.7) / 4)
+def test_label_powerset_trains_sets_and_scores_labels() -> None:
+    given = task()
+    aim = objective("powerset")
+    sets = given.train.targets.unique(dim=0)
+    assert aim.outputs == len(sets) == 3
+    assert objective("powerset(max_sets=2)").outputs == 2
+    averaged, history = fit(given, aim, Budget(60, 10, 1.0), seed=0)
+    scores = predict(averaged, aim, given.valid)
+    assert scores.shape == given.valid.targets.shape
+    assert history[-1].train_loss < 0.6 < history[0].train_loss
+    assert ((scores > 0) == given.valid.targets).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("spec", ["powerset(max_sets=0)", "powerset(5)", "powerset(max_sets=-1)", "powersets"])
+def test_bad_powersets_are_named(spec: str) -> None:
+    with pytest.raises(ValueError, match=r"write powerset or powerset\(max_sets=N\) with N > 0"):
+        parse_method(spec)

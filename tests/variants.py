@@ -28,6 +28,7 @@ LABEL_WISE: dict[str, dict[str, Any]] = {
     "asl(detach_focus=False)": ASL,
     "asl(gamma_pos=1)": ASL | {"gamma_pos": 1, "detach_focus": True},
     "asl(gamma_neg=0, clip=0.2)": {"clip": 0.2},
+    "asl(gamma_neg=1, clip=0.001, detach_focus=False)": {"gamma_neg": 1, "clip": 0.001},
     "asl(gamma_neg=7, clip=0)": {"gamma_neg": 7, "detach_focus": True},
     "asl(gamma_neg=0.3, gamma_pos=0.3, detach_focus=False)": {"gamma_neg": 0.3, "gamma_pos": 0.3, "clip": 0.05},
     "asl(gamma_neg=9, gamma_pos=1.3, clip=0.2, detach_focus=False)": {"gamma_neg": 9, "gamma_pos": 1.3, "clip": 0.2},

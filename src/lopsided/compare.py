@@ -12,13 +12,13 @@ from lopsided.data import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.text_files import Columns, read_splits
 from lopsided.evaluation.metrics import best_threshold
-from lopsided.losses import parse
 from lopsided.models import Task, make_task
 from lopsided.models.task import Budget
 from lopsided.progress import Progress
 from lopsided.results import summarize
 from lopsided.run_folder import Run, RunFolder
 from lopsided.training.fit import fit, predict
+from lopsided.training.objective import make_objective, parse_method
 
 _IMAGES = 6000  # of the built-in training set
 
@@ -64,8 +64,9 @@ def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
 
 
 def _train(task: Task, budget: Budget, spec: str, seed: int, progress: Progress) -> Run:
-    model, history = fit(task, parse(spec), budget, seed, progress.epoch)
+    objective = make_objective(parse_method(spec), task.train.targets)
+    model, history = fit(task, objective, budget, seed, progress.epoch)
     if history[-1].is_lost:
         return Run(spec, seed, history, math.inf, torch.full(task.test.targets.shape, torch.nan))
-    threshold = best_threshold(predict(model, task.valid), task.valid.targets)
-    return Run(spec, seed, history, threshold, predict(model, task.test))
+    threshold = best_threshold(predict(model, objective, task.valid), task.valid.targets)
+    return Run(spec, seed, history, threshold, predict(model, objective, task.test))

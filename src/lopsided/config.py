@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lopsided.errors import UserError
 from lopsided.evaluation.summary import METRICS
-from lopsided.losses.spec import parse, split_specs
+from lopsided.losses.spec import split_specs
+from lopsided.training.objective import parse_method
 
 BUILT_IN = "digits-grid"
 _FILE_OPTIONS = ("valid", "test", "text_column", "label_column", "separator")
@@ -49,7 +50,7 @@ class CompareConfig(BaseModel):
     @classmethod
     def _known_losses(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
         for spec in losses:
-            parse(spec)
+            parse_method(spec)
         if len(losses) < 2:
             raise ValueError(f"a comparison needs at least two losses, got {', '.join(losses) or 'none'}")
         if len(set(losses)) < len(losses):

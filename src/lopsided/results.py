@@ -22,11 +22,11 @@ from lopsided.evaluation.significance import (
     resample_rows,
 )
 from lopsided.evaluation.summary import METRICS, Scored, evaluate
-from lopsided.losses import Loss, parse
 from lopsided.models.task import Budget
 from lopsided.progress import Progress
 from lopsided.run_folder import Run
 from lopsided.training.fit import Epoch
+from lopsided.training.objective import own_threshold, parse_method
 
 _RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation is known to about 5 %
 _RISING = 0.005  # gain of validation mAP over the last quarter of the epochs
@@ -49,7 +49,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Per loss the metrics over seeds, and every loss against the baseline."""
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
-    own = {spec: own_threshold(parse(spec)) for spec in config.losses}
+    own = {spec: own_threshold(parse_method(spec)) for spec in config.losses}
     scored: Scores = {
         loss: [Scored(run.scores, splits.test.targets, own[loss], run.tuned_threshold) for run in group]
         for loss, group in of_loss.items()
@@ -66,7 +66,7 @@ def summarize(
         "baseline": config.reference,
         "losses": {
             loss: {
-                "settings": str(parse(loss)),
+                "settings": str(parse_method(loss)),
                 "own_threshold": own[loss],
                 "tuned_thresholds": [one.tuned for one in scored[loss]],
                 "seconds": sum(epoch.seconds for run in group for epoch in run.history) / len(group),
@@ -80,11 +80,6 @@ def summarize(
         "comparisons": _compare_to_baseline(config, scored, rising, budget, progress),
         "notes": _notes(config, splits, scored, rising, budget),
     }
-
-
-def own_threshold(loss: Loss) -> float | None:
-    """The threshold that a loss implies, None if it only ranks."""
-    return loss.decision_threshold() if loss.pool.thresholded else None
 
 
 def is_rising(histories: Sequence[list[Epoch]]) -> bool:

@@ -14,16 +14,16 @@ _CHANNELS = 32
 
 
 class SmallConvNet(nn.Module):
-    """Images, uint8 (N, C, H, W) with H and W divisible by 4, to logits (N, labels).
+    """Images, uint8 (N, C, H, W) with H and W divisible by 4, to (N, outputs).
 
     Position matters to the read-out, which sees every place of the last feature map.
     """
 
-    def __init__(self, channels: int, height: int, width: int, labels: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, outputs: int) -> None:
         super().__init__()
         steps = ((channels, _CHANNELS // 2, 2), (_CHANNELS // 2, _CHANNELS, 2), (_CHANNELS, _CHANNELS, 1))
         self.features = nn.Sequential(*(_block(source, target, stride) for source, target, stride in steps))
-        self.read_out = nn.Linear(_CHANNELS * (height // 4) * (width // 4), labels)
+        self.read_out = nn.Linear(_CHANNELS * (height // 4) * (width // 4), outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.read_out(self.features(images.float() / 255).flatten(1))
@@ -56,12 +56,11 @@ def image_task(splits: Splits) -> Task:
 
     train = encode(splits.train)
     channels, height, width = train.images.shape[1:]
-    labels = train.targets.shape[1]
     return Task(
         train,
         encode(splits.valid),
         encode(splits.test),
-        make_model=lambda: SmallConvNet(channels, height, width, labels),
+        make_model=lambda outputs: SmallConvNet(channels, height, width, outputs),
         make_optimizer=lambda model, rate: torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-2),
         default_budget=Budget(epochs=7, batch_size=64, learning_rate=3e-3),
     )

@@ -35,6 +35,6 @@ class Task:
     train: Rows
     valid: Rows
     test: Rows
-    make_model: Callable[[], nn.Module]
+    make_model: Callable[[int], nn.Module]  # numbers to give per row
     make_optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]  # model, learning rate
     default_budget: Budget

@@ -62,13 +62,13 @@ class BagRows:
 
 
 class BagClassifier(nn.Module):
-    """Weighted sum of n-gram embeddings, then a linear layer: logits (N, labels)."""
+    """Weighted sum of n-gram embeddings, then a linear layer: (N, outputs)."""
 
-    def __init__(self, buckets: int, labels: int) -> None:
+    def __init__(self, buckets: int, outputs: int) -> None:
         super().__init__()
         self.embedding = nn.EmbeddingBag(buckets, _WIDTH, mode="sum")
         nn.init.normal_(self.embedding.weight, std=0.03)
-        self.head = nn.Linear(_WIDTH, labels)
+        self.head = nn.Linear(_WIDTH, outputs)
 
     def forward(self, buckets: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         logits: Tensor = self.head(self.embedding(buckets, offsets, per_sample_weights=weights))
@@ -83,12 +83,11 @@ def text_task(splits: Splits) -> Task:
         BagRows(encode(part), data.targets)
         for part, data in zip(texts, (splits.train, splits.valid, splits.test), strict=True)
     )
-    labels = train.targets.shape[1]
     return Task(
         train,
         valid,
         test,
-        make_model=lambda: BagClassifier(encode.buckets, labels),
+        make_model=lambda outputs: BagClassifier(encode.buckets, outputs),
         make_optimizer=lambda model, rate: torch.optim.SGD(model.parameters(), rate, momentum=_MOMENTUM, fused=True),
         default_budget=_budget(len(train)),
     )

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lopsided.evaluation.summary import METRICS
-from lopsided.losses import parse
 from lopsided.report.loss_plot import profile
+from lopsided.training.objective import Powerset, parse_method
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; grey for the baseline
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7", "#8c564b")
@@ -118,7 +118,9 @@ def gradient_curves(results: dict[str, Any]) -> str:
 
     def draw(axis: Axes, positive: bool, title: str) -> None:
         for spec in results["losses"]:
-            loss = parse(spec)
+            loss = parse_method(spec)
+            if isinstance(loss, Powerset):
+                continue  # has no gradient of one label
             size = profile(loss, torch.logit(p), positive)[1].abs()
             dashes = "-" if loss.pool.per_label else "--"
             axis.plot(p, size, dashes, color=colours(results)[spec], label=spec, lw=1.8)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lopsided.adaptive import ProbabilityTracker
 from lopsided.evaluation.metrics import Ranking, mean_average_precision
-from lopsided.losses import Loss
 from lopsided.models.task import Budget, Rows, Task
-from lopsided.modules import MultiLabelLoss
+from lopsided.training.objective import Objective
 
 _EMA_DECAY = 0.98  # per step: an average over about the last 50
 _PREDICT_ROWS = 512  # rows per batch when no gradient is kept
@@ -42,7 +42,7 @@ class Epoch:
 
 
 def fit(
-    task: Task, loss: Loss, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    task: Task, objective: Objective, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None] = lambda epoch: None
 ) -> tuple[nn.Module, list[Epoch]]:
     """Train a fresh model at a constant rate; returns the exponential average of its weights, and the history.
 
@@ -52,8 +52,7 @@ def fit(
     training of ASL, takes out the noise of the last steps without a schedule that would flatten the curves.
     """
     torch.manual_seed(seed)
-    model = task.make_model()
-    criterion = MultiLabelLoss(loss, reduction="batchmean")
+    model = task.make_model(objective.outputs)
     optimizer = task.make_optimizer(model, budget.learning_rate)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY), use_buffers=True)
     order = torch.Generator().manual_seed(seed)
@@ -61,52 +60,32 @@ def fit(
     for number in range(1, budget.epochs + 1):
         start = time.perf_counter()
         model.train()
-        confidence = Confidence()
+        tracker = ProbabilityTracker()
         total = 0.0
         for rows in torch.randperm(len(task.train), generator=order).split(budget.batch_size):
             targets = task.train.targets[rows]
-            value = criterion(logits := model(*task.train.batch(rows)), targets)
+            value = objective.criterion(outputs := model(*task.train.batch(rows)), targets)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             averaged.update_parameters(model)
             total += value.item() * len(rows)
-            confidence.update(logits.detach(), targets)
+            tracker.update(objective.scores(outputs.detach()), targets)
         seconds = time.perf_counter() - start
-        scores = predict(averaged, task.valid)
+        scores = predict(averaged, objective, task.valid)
         if not (math.isfinite(total) and scores.isfinite().all()):
             return averaged, history + [Epoch.lost(rest) for rest in range(number, budget.epochs + 1)]
         valid_map = mean_average_precision(Ranking.of(scores, task.valid.targets))
-        p_positive, p_negative = confidence.positive, confidence.negative
+        p_positive, p_negative = tracker.positive, tracker.negative
         history.append(Epoch(number, total / len(task.train), p_positive, p_negative, valid_map, seconds))
         on_epoch(history[-1])
     return averaged, history
 
 
 @torch.no_grad()
-def predict(model: nn.Module, rows: Rows) -> Tensor:
-    """(N, L) logits, float32, in the order of the rows."""
+def predict(model: nn.Module, objective: Objective, rows: Rows) -> Tensor:
+    """(N, L) label logits, float32, in the order of the rows."""
     model.eval()
-    return torch.cat([model(*rows.batch(part)) for part in torch.arange(len(rows)).split(_PREDICT_ROWS)])
-
-
-class Confidence:
-    """The mean probability of the right answer on positive and on negative labels: p+ and p- of ASL, section 2.6."""
-
-    def __init__(self) -> None:
-        self._right = torch.zeros(2, dtype=torch.float64)
-        self._count = torch.zeros(2, dtype=torch.float64)
-
-    def update(self, logits: Tensor, targets: Tensor) -> None:
-        p = torch.sigmoid(logits.double())
-        self._right += torch.stack([p[targets].sum(), (1 - p)[~targets].sum()])
-        self._count += torch.stack([targets.sum(), (~targets).sum()])
-
-    @property
-    def positive(self) -> float:
-        """NaN before the first positive label."""
-        return float(self._right[0] / self._count[0])
-
-    @property
-    def negative(self) -> float:
-        return float(self._right[1] / self._count[1])
+    return torch.cat(
+        [objective.scores(model(*rows.batch(part))) for part in torch.arange(len(rows)).split(_PREDICT_ROWS)]
+    )

@@ -1,0 +1,164 @@
+"""One-line mistakes in curves, pools, targets and calibration, and the test that sees each.
+
+Every mutant is a copy of the package with one line changed; the named test runs on it, in a process of its own, and
+must fail. What is wrong is on purpose what a tired author might write.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    file: str  # below src/lopsided
+    right: str
+    wrong: str
+    killer: str  # below tests
+
+
+MUTANTS = {
+    "positive: attached focus forgets gamma": Mutant(
+        "losses/curves.py",
+        "slope = slope - gamma * p * base",
+        "slope = slope - p * base",
+        "test_losses.py::test_value_and_gradient_equal_the_textbook",
+    ),
+    "positive: the second term is not differentiated": Mutant(
+        "losses/curves.py",
+        "return tuple(order * term for order, term in enumerate(terms, start=1))",
+        "return tuple(terms)",
+        "test_losses.py::test_value_and_gradient_equal_the_textbook",
+    ),
+    "negative: the margin enters only one factor": Mutant(
+        "losses/curves.py",
+        "rest = select(r <= 0, 1.0, q + margin)",
+        "rest = select(r <= 0, 1.0, q)",
+        "test_losses.py::test_value_and_gradient_equal_the_textbook",
+    ),
+    "negative: a slope is left below the margin": Mutant(
+        "losses/curves.py",
+        "return focus * base, select(r <= 0, 0.0, p * q * slope)",
+        "return focus * base, p * q * slope",
+        "test_numerics.py::test_negatives_below_the_clip_cost_exactly_nothing",
+    ),
+    "negative: 1 - r by subtraction": Mutant(
+        "losses/curves.py",
+        "rest = select(r <= 0, 1.0, q + margin)",
+        "rest = 1 - r",
+        "test_numerics.py::test_accuracy_against_mpmath",
+    ),
+    "negative: the official constant is dropped": Mutant(
+        "losses/curves.py",
+        "base = base + r * _horner(terms, r) + constant",
+        "base = base + r * _horner(terms, r)",
+        "test_losses.py::test_value_and_gradient_equal_the_textbook",
+    ),
+    "hill: the slope of p^3 without its 3": Mutant(
+        "losses/curves.py",
+        "return square * (peak - p), square * q * ((2 * peak - 3) + 3 * q)",
+        "return square * (peak - p), square * q * ((2 * peak - 1) + q)",
+        "test_numerics.py::test_slopes_are_derivatives_twice",
+    ),
+    "exponent: the threshold is added": Mutant(
+        "losses/curves.py",
+        "return scale * (z - shift if shift else z), scale",
+        "return scale * (z + shift if shift else z), scale",
+        "test_calibration.py::test_zlpr_decides_at_its_threshold_whatever_its_scale_and_margin",
+    ),
+    "sum: the weight is squared": Mutant(
+        "losses/pools.py",
+        "sides = [torch.where(a > 0, a * v, 0.0).sum(-1)",
+        "sides = [torch.where(a > 0, a * a * v, 0.0).sum(-1)",
+        "test_inputs.py::test_weights_multiply",
+    ),
+    "log-sum-exp: the 1 of the threshold is lost": Mutant(
+        "losses/pools.py",
+        "return _softplus(sums).sum(0)",
+        "return sums.sum(0)",
+        "test_losses.py::test_zlpr_is_the_pairwise_rank_loss_with_a_threshold",
+    ),
+    "log-sum-exp: shares carry the rounding of the sum": Mutant(
+        "losses/pools.py",
+        "return torch.exp((exponent - peak.unsqueeze(-1)) - rest.unsqueeze(-1))",
+        "return torch.exp(exponent - (peak + rest).unsqueeze(-1))",
+        "test_numerics.py::test_errors_in_float32_are_at_most_twice_the_textbooks",
+    ),
+    "log-sum-exp: a weight does not enter the logarithm": Mutant(
+        "losses/pools.py",
+        "value + torch.where(present, weight, 1.0).log()",
+        "value",
+        "test_inputs.py::test_weights_of_zlpr_stand_inside_the_logarithm",
+    ),
+    "pairs: the powers change sides": Mutant(
+        "losses/pools.py",
+        "return self.power_pos * sums[0] + self.power_neg * sums[1]",
+        "return self.power_neg * sums[0] + self.power_pos * sums[1]",
+        "test_losses.py::test_value_and_gradient_equal_the_textbook",
+    ),
+    "softmax: only the negatives compete": Mutant(
+        "losses/pools.py",
+        "positive = positive - weights[0] / _nonzero(mass).unsqueeze(-1)",
+        "positive = -weights[0] / _nonzero(mass).unsqueeze(-1)",
+        "test_numerics.py::test_slopes_are_derivatives_twice",
+    ),
+    "targets: w - y instead of w (1 - y)": Mutant(
+        "targets.py",
+        "positive, negative = positive * weight, negative * weight",
+        "positive, negative = positive * weight, weight - positive",
+        "test_inputs.py::test_weights_multiply",
+    ),
+    "targets: smoothing to 1 - e": Mutant(
+        "targets.py",
+        "positive = positive * (1 - self.label_smoothing) + self.label_smoothing / 2",
+        "positive = positive * (1 - self.label_smoothing)",
+        "test_inputs.py::test_label_smoothing",
+    ),
+    "targets: unknown labels are counted": Mutant(
+        "targets.py",
+        'return (known if what == "labels" else known.any(-1)).sum()',
+        'return (known.logical_or(known.logical_not()) if what == "labels" else known.any(-1)).sum()',
+        "test_losses.py::test_reductions",
+    ),
+    "calibration: the weight of positives is forgotten": Mutant(
+        "losses/calibration.py",
+        "eta = rise / (rise - pos_weight * fall)",
+        "eta = rise / (rise - fall)",
+        "test_calibration.py::test_weights_and_smoothing_are_undone",
+    ),
+    "controller: the printed sign": Mutant(
+        "adaptive.py",
+        'self.step = check_number("step", step, low=0) * (1 if rule == "stable" else -1)',
+        'self.step = check_number("step", step, low=0) * (-1 if rule == "stable" else 1)',
+        "test_adaptive.py::test_one_step_by_hand",
+    ),
+    "eager: the second derivative forgets the state": Mutant(
+        "compute/eager.py",
+        "if torch.is_grad_enabled():  # a second",
+        "if False:  # a second",
+        "test_numerics.py::test_slopes_are_derivatives_twice",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_is_killed(name: str, tmp_path: Path) -> None:
+    mutant = MUTANTS[name]
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    path = tmp_path / "src/lopsided" / mutant.file
+    text = path.read_text()
+    assert text.count(mutant.right) == 1, "the line to change is no longer there, or not alone"
+    path.write_text(text.replace(mutant.right, mutant.wrong))
+    check = f"import lopsided; assert lopsided.__file__.startswith({str(tmp_path)!r})"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/{mutant.killer}"]
+    subprocess.run([sys.executable, "-c", check], cwd=ROOT, env=environment, check=True)
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1, f"{mutant.killer} does not see it:\n{result.stdout[-2000:]}"  # 1: a test failed
