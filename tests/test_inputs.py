@@ -308,7 +308,7 @@ Y = torch.zeros(2, 3)
         (Y, {"weight": torch.tensor([torch.nan, 1, 1])}, "weight must be finite and not negative"),
         (Y, {"pos_weight": torch.ones(3, requires_grad=True)}, "pos_weight require grad"),
         (Y - 1, {}, "from -1 to -1: mark unknown labels with NaN, mask= or ignore_index="),
-        (torch.tensor([[torch.nan, 0, 2], [0, 0, 0]]), {}, "from 0 to 2"),
+        (torch.tensor([[torch.nan, 0, 2], [0, 0, 0]]), {}, "got values from 2 to 2"),
         (Y, {"label_smoothing": 1}, r"label_smoothing must be in \[0, 1\), got 1"),
         (Y, {"soft_targets": "official"}, "soft_targets must be 'mixture' or 'product', got 'official'"),
     ],

@@ -125,15 +125,15 @@ def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None)
     if targets.dtype == torch.bool or targets.numel() == 0:
         return
     low, high = _bounds(targets)
-    if low >= 0 and high <= 1:  # False for NaN: then only what is known is looked at
+    if low >= 0 and high <= 1:
         return
-    known = targets if mask is None else targets[mask]
-    known = known if ignore_index is None else known[known != ignore_index]
-    known = known[~known.isnan()] if known.is_floating_point() else known
-    if known.numel() == 0:
-        return
-    low, high = _bounds(known)
-    if not (low >= 0 and high <= 1):
+    wrong = (targets < 0) | (targets > 1)  # False for NaN
+    if ignore_index is not None:
+        wrong &= targets != ignore_index
+    if mask is not None:
+        wrong &= mask
+    if wrong.any():
+        low, high = _bounds(targets[wrong])
         raise ValueError(
             f"targets must lie in [0, 1], got values from {low:g} to {high:g}: mark unknown labels with NaN, mask= or "
             "ignore_index=, and pass class indices as lopsided.SparseTargets.from_indices(...)"
