@@ -7,6 +7,7 @@ from torch import Tensor
 import lopsided
 from lopsided.functional import multilabel_loss
 from lopsided.losses import CATALOG
+from tests import oracle
 
 # sigmoid at the point where the implied posterior is 0.5, and the posterior at p = .5, .7, .8, .9, .99: derived and
 # computed once outside this project
@@ -104,9 +105,22 @@ def test_thresholds_of_a_module_are_per_label_where_its_weights_are() -> None:
 
 def test_zlpr_decides_at_its_threshold_whatever_its_scale_and_margin() -> None:
     assert lopsided.loss("zlpr(threshold=1.5, scale=3, margin=0.2)").decision_threshold() == pytest.approx(1.5)
+    heavy = lopsided.ZLPRLoss(scale=2.0, pos_weight=torch.tensor([4.0]), reduction="none")
+    at = heavy.decision_threshold()
+    assert at.item() == pytest.approx(math.log(4) / 4)
+    even = oracle.gradient(lambda z: heavy(z, torch.full((1, 1), 0.5)), at.view(1, 1))
+    assert even.item() == pytest.approx(0, abs=1e-9)  # a label that is as often positive as not settles there
     for name in ("lsep", "two_way", "bp_mll", "softmax"):
         with pytest.raises(ValueError, match="only ranks the labels of a row: tune a threshold"):
             lopsided.loss(name).decision_threshold()
+
+
+@pytest.mark.parametrize("spec", ["hill(gamma=0)", "hill(margin=2)", "hill(gamma=1)"])
+def test_scores_that_stand_for_no_probability_are_refused(spec: str) -> None:
+    loss = lopsided.loss(spec)
+    for ask in (loss.decision_threshold, loss.posterior_limits, lambda: loss.posterior(torch.zeros(1))):
+        with pytest.raises(ValueError, match="more probable label does not always get a higher score"):
+            ask()
 
 
 def calibration_error(p: Tensor, y: Tensor) -> float:

@@ -165,6 +165,30 @@ def test_weights_of_zlpr_stand_inside_the_logarithm() -> None:
     torch.testing.assert_close(ours, torch.log(1 + up) + torch.log(1 + down))
 
 
+def test_weights_of_softmax_and_bp_mll_tell_positives_of_a_row_from_each_other() -> None:
+    z, y = example()
+    weight = 0.5 + torch.rand(9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    share = weight * y
+    share = share / share.sum(1, keepdim=True).clamp_min(1e-300)
+    theirs = torch.nn.functional.cross_entropy(z, share, reduction="none")
+    torch.testing.assert_close(multilabel_loss(z, y, "softmax", pos_weight=weight, reduction="none"), theirs)
+    grad = oracle.gradient(calling(y, "softmax", pos_weight=weight, reduction="sum"), z)
+    positive = y.any(1, keepdim=True)
+    torch.testing.assert_close(grad, torch.where(positive, torch.softmax(z, 1) - share, 0))
+    for name in ("softmax", "bp_mll"):
+        constant = multilabel_loss(z, y, name, pos_weight=torch.full((9,), 7.0))
+        torch.testing.assert_close(constant, multilabel_loss(z, y, name))
+
+
+@pytest.mark.parametrize("name", ["lsep", "bp_mll", "softmax"])
+def test_smoothed_rows_count(name: str) -> None:
+    """An all-negative row is a little positive after smoothing: it costs something and is divided by."""
+    z = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    total = multilabel_loss(z, torch.zeros(3, 4), name, label_smoothing=0.1, reduction="sum")
+    assert total > 0
+    torch.testing.assert_close(multilabel_loss(z, torch.zeros(3, 4), name, label_smoothing=0.1), total / 3)
+
+
 @every_loss
 def test_a_weight_of_zero_removes_a_label(name: str) -> None:
     z, y = example()
@@ -268,13 +292,14 @@ def test_two_way_is_the_published_sum_of_both_ways() -> None:
 
 def test_probabilities_given_as_logits_are_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_warned_of_probabilities", False)
-    z, y = example()
+    z, y = example(labels=90)
     loss = lopsided.AsymmetricLoss()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loss(z, y)
-        loss(torch.zeros(6, 9), y.float())  # an untrained head
-    with pytest.warns(UserWarning, match=r"all 54 logits lie in \[0, 1\], as probabilities do"):
+        loss(torch.zeros(6, 90), y.float())  # an untrained head
+        loss(torch.sigmoid(z[:, :9]), y[:, :9])  # too few to tell
+    with pytest.warns(UserWarning, match=r"all 540 logits lie in \[0, 1\], as probabilities do"):
         loss(torch.sigmoid(z), y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

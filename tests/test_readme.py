@@ -9,7 +9,7 @@ import torch
 
 import lopsided
 from lopsided.__main__ import main
-from lopsided.losses import CATALOG
+from lopsided.losses import CATALOG, PRESETS
 from tests.tools import write_texts
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,8 @@ def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "train.csv").write_text("body,tags\n" + "".join(f"text {i},a;b{i % 2}\n" for i in range(40)))
     assert main(shlex.split(line)[1:]) == 0
     written = {path.suffix for path in tmp_path.rglob("*")}
-    assert (".png" if "preview" in line else ".html") in written
+    picture = "preview" in line or "--plot" in line
+    assert line == "lopsided losses" or (".png" if picture else ".html") in written
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -51,15 +52,28 @@ def test_code(code: str) -> None:
 
 
 def test_table_of_losses() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| `(\w+)` \| ([\d.]+) \|", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| \[`(\w+)`\]\((.*)\.md\) \| (.*)\| ([\w. ]+) \|", README, flags=re.MULTILINE)
     assert [row[0] for row in rows] == list(CATALOG)
-    logits, targets = torch.randn(4, 5), torch.rand(4, 5) < 0.3
-    for name, module, function, threshold in rows:
+    for name, page, modules, threshold in rows:
         loss = lopsided.loss(name)
-        assert f"{loss.decision_threshold():.3f}" == threshold
-        value = lopsided.MultiLabelLoss(loss)(logits, targets)
-        assert getattr(lopsided, module)()(logits, targets) == value
-        assert getattr(lopsided.functional, function)(logits, targets) == value
+        assert page == f"docs/losses/{name}"
+        assert threshold == (f"{loss.decision_threshold():.3f}" if loss.pool.thresholded else "only ranks")
+        for module in re.findall(r"`(\w+)`", modules):
+            assert getattr(lopsided, module)().loss == loss
+
+
+def test_names_in_the_text_exist() -> None:
+    text = README.partition("All take the same things")[2].partition("### Beside other")[0]
+    names = {name for name in re.findall(r"`(\w+)`", text) if not hasattr(lopsided, name)}
+    assert names == {"weight", "pos_weight", "row_weight", "label_smoothing", "False"} | set(PRESETS)
+
+
+def test_bytes_kept_in_the_feature_table() -> None:
+    (ours,) = re.findall(r"^\| bytes kept per float32 logit and target \| (\d+) \|", README, flags=re.MULTILINE)
+    z, saved = torch.zeros(10, 1000, requires_grad=True), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
+        lopsided.AsymmetricLoss()(z, torch.zeros(10, 1000))
+    assert sum({t.data_ptr(): t.nbytes for t in saved}.values()) / z.numel() == pytest.approx(int(ours), abs=0.1)
 
 
 def test_links_lead_somewhere() -> None:

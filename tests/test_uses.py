@@ -184,6 +184,8 @@ def test_selective_leaves_out_the_likeliest_unknown() -> None:
     torch.testing.assert_close(value, multilabel_loss(Z, PARTIAL.nan_to_num(0), "bce", mask=known | kept))
     with pytest.raises(ValueError, match="mode must be one of ignore, negative, selective; got 'drop'"):
         lopsided.partial_loss(Z, PARTIAL, mode="drop")
+    with pytest.raises(ValueError, match="none, mean, batchmean, sum; got 'avg'"):
+        lopsided.partial_loss(Z, PARTIAL, mode="negative", reduction="avg")
     with pytest.raises(TypeError, match="float with NaN where unknown"):
         lopsided.partial_loss(Z, PARTIAL.nan_to_num(-1).long())
 
@@ -285,6 +287,8 @@ def test_weights_from_frequencies() -> None:
     torch.testing.assert_close(lopsided.logit_adjustment(priors, 2.0), 2 * torch.log(priors / (1 - priors)))
     with pytest.raises(ValueError, match=r"priors must lie in \(0, 1\)"):
         lopsided.logit_adjustment(torch.tensor([0.0, 0.5]))
+    with pytest.raises(ValueError, match="a label has 200 positives, but there are only 100 rows"):
+        lopsided.positive_weights(torch.tensor([200]), 100)
     with pytest.raises(ValueError, match="counts must be"):
         lopsided.positive_weights(torch.tensor([-1]), 3)
 

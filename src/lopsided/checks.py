@@ -18,7 +18,7 @@ REDUCTIONS = ("none", "mean", "batchmean", "sum")
 SOFT_TARGETS = ("mixture", "product")
 SMALLEST_CLIP = 0.001
 
-_FEW = 4096  # logits looked at before all are, to tell scores from probabilities
+_ENOUGH, _FEW = 256, 4096  # logits that tell scores from probabilities; those looked at before all are
 _warned_of_probabilities = False
 
 
@@ -163,7 +163,7 @@ def _check_structure(targets: SparseTargets, labels: int) -> None:
 
 def _warn_of_probabilities(logits: Tensor) -> None:
     global _warned_of_probabilities
-    if _warned_of_probabilities or logits.numel() < 16:
+    if _warned_of_probabilities or logits.numel() < _ENOUGH:
         return
     flat = logits.detach().flatten()
     for part in (flat[:_FEW], flat):

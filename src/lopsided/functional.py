@@ -66,9 +66,9 @@ def multilabel_loss(
         targets: (..., L), bool, integer or float in [0, 1], NaN where a label is unknown; or a 2-D
             `torch.sparse_csr_tensor`, or `lopsided.SparseTargets`, whose rows are the leading dimensions flattened.
         loss: a `Loss`, or its name with settings such as "asl(gamma_neg=2)".
-        weight: (L,) or (..., L), >= 0: multiplies what a label costs. Inside the logarithm for ZLPR and other
-            losses that couple the labels of a row.
-        pos_weight: (L,), >= 0: multiplies what a label costs where it is positive.
+        weight: (L,) or (..., L), >= 0: multiplies what a label costs. Inside the logarithm for ZLPR, LSEP and
+            two-way; in the means of BP-MLL and softmax, where only ratios within a row matter.
+        pos_weight: (L,), >= 0: the same, where a label is positive.
         row_weight: (...), multiplies what a row costs. No weight changes what "mean" divides by.
         mask: (..., L) bool, True where the label is known; unknown labels cost nothing and are not counted.
         ignore_index: targets of this value are unknown, for instance -1.

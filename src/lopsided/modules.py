@@ -157,7 +157,7 @@ class AsymmetricLoss(MultiLabelLoss):
         gamma_neg: focusing of the negatives, >= 0.
         gamma_pos: focusing of the positives, >= 0; the official class defaults to 1, the paper uses 0.
         clip: probability margin in [0, 1) below which a negative costs nothing.
-        detach_focus: stop the gradient at the focusing weights, as the published training does.
+        detach_focus: stop the gradient at the focusing weights, as the official training script does.
         alpha: weight of the positives in (0, 1), 1 - alpha being that of the negatives; None for neither.
         options: see `MultiLabelLoss`; the official code always sums.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lopsided.checks import REDUCTIONS
 from lopsided.functional import multilabel_loss
 from lopsided.losses import Loss, parse
 
@@ -43,6 +44,8 @@ def partial_loss(
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
     if not targets.is_floating_point():
         raise TypeError(f"targets must be float with NaN where unknown, got {targets.dtype}")
     known = ~targets.isnan()
@@ -89,7 +92,7 @@ def selected_negatives(
     kept = ~known
     if priors is not None:
         kept = kept & (priors <= prior_threshold)
-    likely = torch.where(kept, logits.float(), -torch.inf).flatten()
+    likely = torch.where(known, -torch.inf, logits.float()).flatten()
     rows = logits.shape[:-1].numel()
     drop = likely.topk(min(top * rows, likely.numel())).indices
     return kept.flatten().index_fill(0, drop, False).view(kept.shape)

@@ -14,6 +14,7 @@ from rich.table import Table
 from lopsided.evaluation.summary import METRICS
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Loss
 from lopsided.results import epochs
+from lopsided.training.objective import own_threshold
 
 _CAPTION = (
     "Mean over seeds ± half its 95 % interval, best mean in bold. Own: the threshold "
@@ -112,13 +113,13 @@ def print_loss(loss: Loss, console: Console) -> None:
         console.print(" ".join(paragraph.split()), highlight=False, markup=False)
     console.print(f"\nsource: {SOURCES[name]}", highlight=False)
     console.print(f"decision threshold (logit): {_threshold(loss)}", highlight=False)
-    if loss.pool.per_label:
+    if loss.pool.per_label and own_threshold(loss) is not None:
         low, high = loss.posterior_limits()
         console.print(f"logits stand for label probabilities from {low:.3f} to {high:.3f}", highlight=False)
 
 
 def _threshold(loss: Loss) -> str:
-    if not loss.pool.thresholded:
-        return "only ranks"
-    threshold = loss.decision_threshold()
+    threshold = own_threshold(loss)
+    if threshold is None:
+        return "none" if loss.pool.thresholded else "only ranks"
     return f"{threshold:.3f}" if math.isfinite(threshold) else "saturates"

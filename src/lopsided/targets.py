@@ -124,11 +124,10 @@ class Labels:
         return positive, negative
 
     def count(self, what: str, shape: torch.Size) -> Tensor | int:
-        """How many known "labels" there are, "rows" with one, or "positive rows" with a known positive."""
-        known = self.known()
+        """How many known "labels" there are, "rows" with one, or "positive rows" with a positive weight."""
         if what == "positive rows":
-            positive = self.dense(shape, torch.float32) > 0  # NaN > 0 is False
-            return (positive if known is None else positive & known).any(-1).sum()
+            return (self.weights(shape, torch.float32)[0] > 0).any(-1).sum()
+        known = self.known()
         if known is None:
             return shape.numel() if what == "labels" else shape[:-1].numel()
         return (known if what == "labels" else known.any(-1)).sum()

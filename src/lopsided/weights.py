@@ -17,6 +17,8 @@ def positive_weights(counts: Tensor, rows: int, cap: float = 100.0) -> Tensor:
     tensor([9., 1.])
     """
     counts = _check_counts(counts)
+    if (counts > rows).any():
+        raise ValueError(f"a label has {counts.max():g} positives, but there are only {rows} rows")
     return ((rows - counts) / counts).clamp(max=check_number("cap", cap, low=0)).float()
 
 

@@ -7,6 +7,7 @@ focusing detached or not. Label smoothing e trains towards (1 - e) eta + e/2, wh
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,26 @@ def posterior(loss: Loss, logits: Tensor, pos_weight: Tensor | float = 1.0, labe
             f"{loss} couples the labels of a row, so no per-label posterior exists; fit a temperature on validation "
             "data instead: lopsided.fit_temperature"
         )
-    z = logits.double().clamp(-_FAR, _FAR)  # beyond, both slopes may underflow
-    rise, fall = (torch.as_tensor(curve(z)[1]).expand_as(z) for curve in (loss.negative, loss.positive))
-    eta = rise / (rise - pos_weight * fall)
+    _check_one_to_one(loss)
+    eta = _settled(loss, logits.double(), pos_weight)
     return ((eta - label_smoothing / 2) / (1 - label_smoothing)).clamp(0, 1)
+
+
+def _settled(loss: Loss, z: Tensor, pos_weight: Tensor | float = 1.0) -> Tensor:
+    """The probability at which the slopes of both sides cancel."""
+    z = z.clamp(-_FAR, _FAR)  # beyond, both slopes may underflow
+    rise, fall = (torch.as_tensor(curve(z)[1]).expand_as(z) for curve in (loss.negative, loss.positive))
+    return rise / (rise - pos_weight * fall)
+
+
+@functools.lru_cache
+def _check_one_to_one(loss: Loss) -> None:
+    """Refuse losses under which a more probable label may settle at a lower logit: hill with a wide margin."""
+    if (_settled(loss, torch.linspace(-_FAR, _FAR, 4001, dtype=torch.float64)).diff() < -1e-9).any():
+        raise ValueError(
+            f"under {loss} a more probable label does not always get a higher score, so scores stand for no "
+            "probability: tune a threshold on validation data, or change the settings"
+        )
 
 
 def posterior_limits(loss: Loss) -> tuple[float, float]:
@@ -54,9 +71,10 @@ def posterior_limits(loss: Loss) -> tuple[float, float]:
 def decision_threshold(loss: Loss, eta: float = 0.5, pos_weight: float = 1.0, label_smoothing: float = 0.0) -> float:
     """The logit above which a label is predicted: there its implied posterior passes eta, 0 < eta < 1.
 
-    ZLPR ranks labels against a threshold by construction, whatever eta and weights. Returns infinity when the
-    loss saturates: with a clip, posteriors above `posterior_limits()[1]` all train towards z = infinity, and no
-    finite logit separates them. Raises ValueError for losses that only rank labels among each other.
+    ZLPR ranks labels against a threshold by construction, whatever eta; pos_weight w moves it by log(w) / 2, divided
+    by its scale. Returns infinity when the loss saturates: with a clip, posteriors above `posterior_limits()[1]` all
+    train towards z = infinity, and no finite logit separates them. Raises ValueError for losses that only rank labels
+    among each other.
 
     >>> import lopsided
     >>> round(lopsided.loss("asl").decision_threshold(), 3), lopsided.loss("asl").decision_threshold(0.95)
@@ -70,7 +88,7 @@ def decision_threshold(loss: Loss, eta: float = 0.5, pos_weight: float = 1.0, la
         at = torch.tensor(z, dtype=torch.float64)
         if loss.pool.per_label:
             return float(posterior(loss, at, pos_weight, label_smoothing)) >= eta
-        return float(loss.negative(at)[0]) >= float(loss.positive(at)[0])
+        return float(loss.negative(at)[0]) >= float(loss.positive(at)[0]) + math.log(pos_weight)
 
     low, high = (-_FAR, _FAR) if loss.pool.per_label else (-1e4, 1e4)
     if not passed(high):

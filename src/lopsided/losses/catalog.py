@@ -76,7 +76,7 @@ def asymmetric(
     """ASL: -y (1-p)^g+ log p - (1-y) p_m^g- log(1-p_m), p_m = max(p - clip, 0). `alpha` as in `focal`.
 
     Defaults are the paper's and those of the official training script; the official class defaults to
-    gamma_pos=1. `detach_focus=True`, as in the published training, stops the gradient at the focusing weights.
+    gamma_pos=1. `detach_focus=True`, as in that script, stops the gradient at the focusing weights.
     Differs from the official code: no eps clamp, so a badly missed positive keeps its gradient; soft targets mix
     the two terms; grad mode is left alone.
     """
@@ -328,6 +328,6 @@ def _check_monotone(loss: Loss) -> None:
             at = torch.sigmoid(z[wrong.nonzero()[0]]).item()
             raise ValueError(
                 f"{loss} would train {side} labels the wrong way, at p = {at:.3g} for one: its slope changes sign "
-                "there. Keep epsilon_pos <= 1 (alphas[0] >= 0) with epsilon_pos_pow <= 0, and -1 <= epsilon_neg <= 0 "
-                "(0 <= betas[0] <= 1; above only with detach_focus=True), or pass monotone=False to study such a loss"
+                "there. Safe are alphas and betas >= 0, epsilon_pos <= 1 with epsilon_pos_pow <= 0, and -1 <= "
+                "epsilon_neg <= 0 (above 0 with detach_focus=True); pass monotone=False to study such a loss"
             )

@@ -152,18 +152,20 @@ class MeanPairs(Pool):
 
 @dataclass(frozen=True)
 class Softmax(Pool):
-    """log sum_all exp(v) minus the mean v of the positives: one distribution over the labels of a row.
+    """log sum_known exp(v) minus the mean v of the positives: one distribution over the known labels of a row.
 
-    Rows without a positive cost nothing.
+    Weights tell positives of a row from each other; they do not enter the normaliser. Rows without a positive cost
+    nothing. Both curves must be the same.
     """
 
     counts = "positive rows"
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
-        both = torch.cat([_exponent(v, a) for v, a in zip(values, weights, strict=True)], -1)
         mass = weights[0].sum(-1)
         share = weights[0] / _nonzero(mass).unsqueeze(-1)
-        return torch.stack([*_log_sum(both), torch.where(share > 0, share * values[0], 0.0).sum(-1), mass])
+        known = (weights[0] + weights[1] > 0).to(mass.dtype)
+        mean = torch.where(share > 0, share * values[0], 0.0).sum(-1)
+        return torch.stack([*_log_sum(_exponent(values[0], known)), mean, mass])
 
     def value(self, state: Tensor) -> Tensor:
         peak, rest, mean, mass = state
@@ -171,10 +173,10 @@ class Softmax(Pool):
 
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         peak, rest, _, mass = state
-        positive, negative = (_share(_exponent(v, a), peak, rest) for v, a in zip(values, weights, strict=True))
-        ranked = (mass > 0).unsqueeze(-1)
-        positive = positive - weights[0] / _nonzero(mass).unsqueeze(-1)
-        return torch.where(ranked, positive, 0.0), torch.where(ranked, negative, 0.0)
+        share = torch.where((mass > 0).unsqueeze(-1), _share(values[0], peak, rest), 0.0)
+        # a label with both weights is one label: its share stands on the positive side alone
+        positive = share - weights[0] / _nonzero(mass).unsqueeze(-1)
+        return positive, torch.where(weights[0] > 0, 0.0, share)
 
 
 def _exponent(value: Tensor, weight: Tensor) -> Tensor:

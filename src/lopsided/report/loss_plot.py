@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lopsided.files import write_atomically
 from lopsided.losses import Loss
+from lopsided.training.objective import own_threshold
 
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 
@@ -66,7 +67,7 @@ def _floor(sides: dict[str, tuple[Tensor, Tensor, str]]) -> float:
 
 
 def _mark_threshold(loss: Loss, axis: Axes) -> None:
-    threshold = loss.decision_threshold() if loss.pool.thresholded else math.inf
-    if math.isfinite(threshold):
+    threshold = own_threshold(loss)
+    if threshold is not None and math.isfinite(threshold):
         at = torch.sigmoid(torch.tensor(threshold)).item()
         axis.axvline(at, color="#555555", ls=":", lw=1.4, label=f"decided at {at:.3f}")

@@ -61,7 +61,10 @@ def make_objective(method: Method, targets: Tensor) -> Objective:
 
 
 def own_threshold(method: Method) -> float | None:
-    """The label logit above which a method itself predicts a label, None if it only ranks."""
+    """The label logit above which a method itself predicts a label, None if it has no such point."""
     if isinstance(method, Powerset):
         return 0.0  # more likely than not
-    return method.decision_threshold() if method.pool.thresholded else None
+    try:
+        return method.decision_threshold()
+    except ValueError:
+        return None

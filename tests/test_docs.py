@@ -1,0 +1,68 @@
+"""The pages of the losses are true: their parameters are those of the code, their examples run, their links lead."""
+
+import inspect
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+import lopsided
+from lopsided.losses import CATALOG
+from lopsided.report.loss_plot import save_loss_plot
+
+DOCS = Path(__file__).parents[1] / "docs/losses"
+PAGES = sorted(DOCS.glob("*.md"))
+EXAMPLES = [
+    pytest.param(code, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_loss_has_a_page_with_its_parameters(name: str) -> None:
+    text = (DOCS / f"{name}.md").read_text()
+    documented = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
+    parameters = inspect.signature(CATALOG[name]).parameters.values()
+    assert {parameter.name: repr(parameter.default) for parameter in parameters} == documented
+    for heading in ("Formula", "Parameters", "When to use it", "How to choose", "Differences from the official code"):
+        assert f"## {heading}" in text, heading
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_page_shows_the_plot_of_today(name: str, tmp_path: Path) -> None:
+    assert f"]({name}.png)" in (DOCS / f"{name}.md").read_text()
+    committed = (DOCS / f"{name}.png").read_bytes()
+    if f"Matplotlib version{matplotlib.__version__}".encode() not in committed:
+        pytest.skip("drawn by another version of matplotlib")
+    save_loss_plot(lopsided.loss(name), tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes() == committed, (
+        f"run: lopsided losses {name} --plot docs/losses/{name}.png"
+    )
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_example(code: str) -> None:
+    exec(compile(code, "example", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path = (page.parent / target) if target else page
+        assert path.exists(), target
+        headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE) if anchor else []
+        slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in slugs, f"{target}#{anchor}"
+
+
+def test_the_index_has_every_loss_with_its_threshold() -> None:
+    rows = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \|.*\| ([^|]+) \|$", (DOCS / "README.md").read_text(), re.MULTILINE)
+    assert [row[0] for row in rows] == list(CATALOG)
+    for name, page, threshold in rows:
+        loss = lopsided.loss(name)
+        assert page == name
+        assert threshold == (f"{loss.decision_threshold():.3f}" if loss.pool.thresholded else "only ranks")
