@@ -15,7 +15,8 @@ class _RowLoss(torch.autograd.Function):
     """Row values forward, the curves' own slopes backward.
 
     Slopes are not left to autograd because some curves detach part of their value. Saved for backward are the
-    inputs and the state: nothing of the size of the logits is allocated between the passes.
+    inputs and the state: nothing of the size of the logits is allocated between the passes. Second derivatives are
+    those of the slope as it is, so a detached focusing weight varies in them.
     """
 
     @staticmethod
