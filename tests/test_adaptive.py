@@ -111,6 +111,22 @@ def test_the_state_is_saved_and_bounded(tmp_path: Path) -> None:
     assert copy.deepcopy(criterion).half()(z, y) == criterion(z, y)  # half() must not round gamma
 
 
+def test_settings_and_options_reach_every_step() -> None:
+    """The rest of the loss stays as it was given; labels may stand in another dimension, and some be ignored."""
+    z, y = torch.randn(2, 5, 3), (torch.rand(2, 5, 3) < 0.4).long()
+    y[0, 0, 0] = y[1, 2, 1] = -1
+    options = {"gamma_pos": 1.0, "clip": 0.2, "detach_focus": False}
+    criterion = AdaptiveAsymmetricLoss(target=-0.9, step=2.0, low=3.5, **options, label_dim=1, ignore_index=-1)  # type: ignore[arg-type]
+    plain = AdaptiveAsymmetricLoss(target=-0.9, step=2.0, low=3.5, **options)  # type: ignore[arg-type]
+    last_z, last_y = z.movedim(1, -1), y.movedim(1, -1)
+    criterion(z, y)
+    plain(last_z, last_y.float().masked_fill(last_y == -1, torch.nan))
+    assert criterion.tracker.gap == pytest.approx(plain.tracker.gap, abs=1e-6)
+    assert criterion.gamma_neg == plain.gamma_neg == 3.5
+    expected = lopsided.AsymmetricLoss(gamma_neg=3.5, gamma_pos=1.0, clip=0.2, detach_focus=False)
+    assert criterion.loss == expected.loss
+
+
 def test_the_tracker_weighs_by_count_and_forgets() -> None:
     z = torch.tensor([[3.0, -1.0], [0.5, 2.0]])
     y = torch.tensor([[1.0, 0.0], [1.0, torch.nan]])

@@ -101,6 +101,7 @@ def test_thresholds_of_a_module_are_per_label_where_its_weights_are() -> None:
     assert thresholds[1] > thresholds[0] > thresholds[2]  # heavier positives are scored higher
     torch.testing.assert_close(module.posterior(thresholds.expand(2, 3)), torch.full((2, 3), 0.5, dtype=torch.float64))
     assert lopsided.AsymmetricLoss().decision_threshold().shape == ()
+    assert lopsided.AsymmetricLoss(pos_weight=torch.tensor([2.0])).decision_threshold().shape == (1,)
 
 
 def test_zlpr_decides_at_its_threshold_whatever_its_scale_and_margin() -> None:

@@ -246,18 +246,41 @@ def test_soft_zlpr_is_the_authors(shared: Path) -> None:
     torch.testing.assert_close(oracle.gradient(rows, z), grad, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("spec", ["bce", "focal(gamma=0.5)", "asl", "asl_optimized", "apl"])
+PRODUCTS = ["bce", "focal(gamma=0.5)", "focal(alpha=0.3)", "asl", "asl(gamma_pos=1)", "asl_optimized", "apl"]
+
+
+@pytest.mark.parametrize("spec", PRODUCTS)
 def test_product_and_mixture_agree_on_hard_targets(spec: str) -> None:
     z, y = example()
     known = torch.rand(z.shape, generator=torch.Generator().manual_seed(2)) < 0.7
-    same(
-        calling(y, spec, mask=known, soft_targets="product"),
-        calling(y, spec, mask=known),
-        z,
-        1e-10,
-    )
+    mixture = calling(y, spec, mask=known)
+    same(calling(y, spec, mask=known, soft_targets="product"), mixture, z, 1e-10)
+    poisoned = z.masked_fill(~known, torch.nan)
+    for targets in (y.masked_fill(~known, torch.nan), y.masked_fill(~known, -1)):
+        product = calling(targets, spec, ignore_index=-1, soft_targets="product")
+        same(product, calling(targets, spec, ignore_index=-1), poisoned, 1e-10)
     with pytest.raises(ValueError, match="'product' is defined for bce, focal, asl and apl, not for zlpr"):
         multilabel_loss(z, y, "zlpr", soft_targets="product")
+
+
+@pytest.mark.parametrize("spec", PRODUCTS)
+def test_smoothing_comes_before_the_product(spec: str) -> None:
+    z, y = example()
+    smoothed = calling(y * 0.8 + 0.1, spec, soft_targets="product")
+    same(calling(y, spec, label_smoothing=0.2, soft_targets="product"), smoothed, z, 1e-12)
+    assert not torch.allclose(smoothed(z), calling(y * 0.8 + 0.1, spec)(z)) or spec == "bce"
+
+
+@every_row_wise_loss
+def test_row_weights_in_every_reduction(name: str) -> None:
+    z, y = example()
+    row_weight = torch.arange(6.0)
+    rows = multilabel_loss(z, y, name, reduction="none")
+    for reduction in ("none", "sum", "batchmean", "mean"):
+        plain = multilabel_loss(z, y, name, reduction=reduction)
+        divisor = rows.sum() / plain if reduction != "none" else 1
+        expected = row_weight * rows if reduction == "none" else (row_weight * rows).sum() / divisor
+        torch.testing.assert_close(multilabel_loss(z, y, name, row_weight=row_weight, reduction=reduction), expected)
 
 
 @every_loss
@@ -288,6 +311,10 @@ def test_two_way_is_the_published_sum_of_both_ways() -> None:
     with_positive, column = y.any(1), y.any(0)
     rows, columns = oracle.two_way_rows(z, y)[with_positive].mean(), oracle.two_way_rows(z.T, y.T)[column].mean()
     torch.testing.assert_close(multilabel_loss(z, y, "two_way"), rows + columns)
+    weight, pos_weight = torch.rand(9, dtype=torch.float64), 5 * torch.rand(9, dtype=torch.float64)
+    full = (weight * torch.where(y > 0, pos_weight, 1.0)).expand_as(z)
+    ours = multilabel_loss(z, y, "two_way", weight=weight, pos_weight=pos_weight, reduction="sum")
+    torch.testing.assert_close(ours, multilabel_loss(z, y, "two_way", weight=full, reduction="sum"))
 
 
 def test_probabilities_given_as_logits_are_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,8 @@ def test_the_detection_form_takes_the_place_of_the_focal_loss(alpha: float, gamm
     torch.testing.assert_close(normalized, theirs.sum() / y.sum())
     given = lopsided.sigmoid_asymmetric_loss(z, y, alpha, gamma, "positives", num_positives=7.5)
     torch.testing.assert_close(given, theirs.sum() / 7.5)
+    few = lopsided.sigmoid_asymmetric_loss(z, y, alpha, gamma, "positives", num_positives=torch.tensor(0.25))
+    torch.testing.assert_close(few, theirs.sum())
 
 
 def test_detection_without_positives_and_with_ignored_anchors() -> None:
@@ -136,6 +138,8 @@ def test_detection_without_positives_and_with_ignored_anchors() -> None:
     torch.testing.assert_close(theirs, asl)
     with pytest.raises(ValueError, match="none, mean, sum, positives; got 'avg'"):
         lopsided.sigmoid_asymmetric_loss(z, y, reduction="avg")
+    with pytest.raises(ValueError, match=r"alpha must be in \(0, 1\), got 0"):
+        lopsided.sigmoid_asymmetric_loss(z, y, alpha=0)
     with pytest.raises(ValueError, match="num_positives is for reduction='positives'"):
         lopsided.sigmoid_asymmetric_loss(z, y, num_positives=3)
 
@@ -160,6 +164,12 @@ def test_partial_modes() -> None:
     parts = multilabel_loss(Z, filled, "bce", mask=known, reduction="sum")
     parts = parts + multilabel_loss(Z, filled, "focal", mask=~known, reduction="sum")
     torch.testing.assert_close(both, parts / 12)
+    rows = lopsided.partial_loss(Z, PARTIAL, "bce", unknown_loss="focal", top=100, reduction="none")
+    torch.testing.assert_close(rows, multilabel_loss(Z, PARTIAL, "bce", reduction="none"))
+    by_rows = lopsided.partial_loss(Z, PARTIAL, "bce", unknown_loss="focal", top=100, reduction="batchmean")
+    torch.testing.assert_close(by_rows, rows.sum() / 2)  # nothing of the third row counts
+    nothing = lopsided.partial_loss(Z[2:], PARTIAL[2:], "bce", top=100)
+    assert nothing == 0
     coupled = lopsided.partial_loss(Z, PARTIAL, "zlpr", mode="negative", unknown_loss=None)
     torch.testing.assert_close(coupled, multilabel_loss(Z, filled, "zlpr"))
     with pytest.raises(ValueError, match="must both be label-wise"):
@@ -180,6 +190,9 @@ def test_selective_leaves_out_the_likeliest_unknown() -> None:
     priors = torch.tensor([0.1, 0.9, 0.1, 0.1])
     by_prior = selected_negatives(Z, known, top=0, priors=priors)
     assert torch.equal(by_prior, ~known & (priors < 0.5))
+    assert torch.equal(selected_negatives(Z, known, top=0, priors=priors, prior_threshold=0.95), ~known)
+    # the top are taken from all unknown labels, of frequent classes too
+    assert torch.equal(selected_negatives(Z, known, top=1, priors=priors), kept & (priors < 0.5))
     value = lopsided.partial_loss(Z, PARTIAL, "bce", unknown_loss="bce", top=1)
     torch.testing.assert_close(value, multilabel_loss(Z, PARTIAL.nan_to_num(0), "bce", mask=known | kept))
     with pytest.raises(ValueError, match="mode must be one of ignore, negative, selective; got 'drop'"):
@@ -232,8 +245,8 @@ def test_r_drop() -> None:
     p, q = torch.sigmoid(one), torch.sigmoid(two)
     divergence = ((p - q) * (one - two)).sum(1).mean()
     torch.testing.assert_close(value, (loss(one, y) + loss(two, y)) / 2 + 3 / 4 * divergence)
-    value.backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+    expected = torch.autograd.grad((loss(one, y) + loss(two, y)) / 2 + 3 / 4 * divergence, list(model.parameters()))
+    torch.testing.assert_close(torch.autograd.grad(value, list(model.parameters())), expected)
     model.eval()
     torch.testing.assert_close(lopsided.r_drop(model, (x,), y, loss), loss(model(x), y))
     torch.testing.assert_close(lopsided.r_drop(model, {"input": x}, y, loss), loss(model(x), y))

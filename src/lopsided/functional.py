@@ -121,9 +121,9 @@ def multilabel_loss(
 
 def _product(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    known = labels.known()
-    z = z if known is None else torch.where(known, z, 0.0)
-    targets = labels.dense(z.shape, z.dtype).nan_to_num(0.0)
+    targets, known = labels.dense(z.shape, z.dtype), labels.known()
+    if known is not None:  # whatever stands there must not reach a power, nor its gradient
+        z, targets = torch.where(known, z, 0.0), torch.where(known, targets, 0.0)
     smoothed = targets * (1 - labels.label_smoothing) + labels.label_smoothing / 2
     return product_rows(z, smoothed, labels.weights(z.shape, z.dtype), loss)
 
