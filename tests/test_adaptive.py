@@ -71,6 +71,25 @@ def test_one_step_by_hand() -> None:
     assert criterion(z, y) == now
 
 
+def test_a_diverged_batch_does_not_stop_the_controller() -> None:
+    z, y = torch.randn(4, 5), torch.eye(4, 5)
+    criterion = AdaptiveAsymmetricLoss(step=1.0)
+    criterion(z, y)
+    before = criterion.gamma_neg, criterion.tracker.gap
+    criterion(z.masked_fill(y > 0, torch.nan), y)
+    assert criterion.tracker.gap == before[1]
+    criterion(z + 1, y)
+    assert criterion.tracker.gap != before[1]
+    assert criterion.gamma_neg > 0
+    assert "step=1.0, rule='stable'" in repr(criterion)
+
+
+def test_the_tracker_checks_its_input() -> None:
+    for targets in (torch.ones(4, 1), torch.full((4, 5), -1.0), torch.tensor([0, 1, 2, 3, 4])):
+        with pytest.raises(ValueError, match="targets"):
+            ProbabilityTracker().update(torch.zeros(4, 5), targets)
+
+
 def test_only_training_moves_gamma() -> None:
     z, y = torch.randn(4, 5), torch.rand(4, 5) < 0.3
     criterion = AdaptiveAsymmetricLoss(step=1.0)
@@ -100,7 +119,7 @@ def test_the_state_is_saved_and_bounded(tmp_path: Path) -> None:
     for _ in range(3):
         criterion(z, y)
     assert criterion.gamma_neg == 6.0
-    criterion.step = -0.37
+    criterion.step, criterion.rule = 0.37, "printed"
     criterion(z, y)
     torch.save(criterion.state_dict(), tmp_path / "state.pt")
     twin = AdaptiveAsymmetricLoss(target=0.9, step=3.0, high=6.0)

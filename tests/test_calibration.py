@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import lopsided
+from lopsided import SparseTargets
 from lopsided.functional import multilabel_loss
 from lopsided.losses import CATALOG
 from tests import oracle
@@ -62,6 +63,7 @@ def test_posteriors_rise_with_the_logit_and_pass_the_threshold(name: str) -> Non
     z = torch.linspace(-60, 60, 2401, dtype=torch.float64)
     eta = loss.posterior(z)
     assert ((eta >= 0) & (eta <= 1)).all()
+    assert loss.posterior(torch.tensor([-1e4, 1e4])).isfinite().all()
     assert (eta.diff() >= -1e-12).all()
     low, high = loss.posterior_limits()
     assert 0 <= low < 0.01 < 0.9 < high <= 1
@@ -102,6 +104,23 @@ def test_thresholds_of_a_module_are_per_label_where_its_weights_are() -> None:
     torch.testing.assert_close(module.posterior(thresholds.expand(2, 3)), torch.full((2, 3), 0.5, dtype=torch.float64))
     assert lopsided.AsymmetricLoss().decision_threshold().shape == ()
     assert lopsided.AsymmetricLoss(pos_weight=torch.tensor([2.0])).decision_threshold().shape == (1,)
+
+
+def test_labels_in_another_dimension() -> None:
+    module = lopsided.MultiLabelLoss("bce", pos_weight=torch.tensor([1.0, 9.0]), label_dim=1)
+    p = module.posterior(torch.zeros(1, 2, 3))
+    torch.testing.assert_close(p, torch.tensor([[[0.5] * 3, [0.1] * 3]], dtype=torch.float64))
+
+
+def test_bad_training_settings_are_named() -> None:
+    loss = lopsided.loss("zlpr")
+    for weight in (0.0, -1.0):
+        with pytest.raises(ValueError, match="pos_weight must be finite and positive"):
+            loss.decision_threshold(pos_weight=weight)
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
+        lopsided.loss("bce").posterior(torch.zeros(1), label_smoothing=1)
+    with pytest.raises(ValueError, match="targets have shape"):
+        lopsided.fit_temperature(torch.zeros(4, 3), torch.zeros(4, 1))
 
 
 def test_zlpr_decides_at_its_threshold_whatever_its_scale_and_margin() -> None:
@@ -192,4 +211,10 @@ def test_fit_temperature() -> None:
     mask = torch.rand(z.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     broken = torch.where(mask, torch.sigmoid(2 * z), 0.5)
     assert lopsided.fit_temperature(z, broken, mask) == pytest.approx(0.5, rel=1e-9)
+    assert lopsided.fit_temperature(z, torch.where(mask, torch.sigmoid(2 * z), torch.nan)) == pytest.approx(
+        0.5, rel=1e-9
+    )
+    sparse = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in z > 1])
+    dense = lopsided.fit_temperature(z, (z > 1).double())
+    assert lopsided.fit_temperature(z, sparse) == pytest.approx(dense, rel=1e-9)
     assert lopsided.fit_temperature(z, (z > 0).double()) == pytest.approx(1e-3, rel=1e-6)

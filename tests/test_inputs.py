@@ -38,63 +38,6 @@ def calling(targets: Any, loss: Any, **options: Any) -> Callable[[Tensor], Tenso
     return lambda z: multilabel_loss(z, targets, loss, **options)
 
 
-def index_lists(y: Tensor) -> list[list[int]]:
-    return [row.nonzero().flatten().tolist() for row in y]
-
-
-@every_loss
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_sparse_targets_are_dense_ones(name: str, dtype: torch.dtype) -> None:
-    z, y = example(labels=40)
-    z = z.to(dtype)
-    lists = index_lists(y)
-    longest = max(map(len, lists))
-    padded = torch.tensor([row + [-7] * (longest - len(row)) for row in lists])
-    csr = y.to_sparse_csr()
-    kinds = [
-        csr,
-        csr.bool(),
-        SparseTargets(csr.crow_indices(), csr.col_indices()),
-        SparseTargets(csr.crow_indices().int(), csr.col_indices().int()),
-        SparseTargets.from_indices(lists),
-        SparseTargets.from_indices(padded, pad=-7),
-    ]
-    for targets in kinds:
-        same(calling(targets, name), calling(y, name), z)
-
-
-@every_loss
-def test_sparse_targets_take_all_that_dense_ones_take(name: str) -> None:
-    z, y = example(soft=True, labels=40)
-    y = torch.where(y > 0.6, y, 0)
-    stored = y.to_sparse_csr()
-    mask = torch.rand(z.shape, generator=torch.Generator().manual_seed(1)) < 0.7
-    options: dict[str, Any] = {"mask": mask, "weight": torch.rand(40), "pos_weight": 1 + torch.rand(40)}
-    options["label_smoothing"] = 0.1
-    ours, dense = (calling(t, name, **options) for t in (stored, y))
-    same(ours, dense, z)
-    leading = z.view(2, 3, 40)
-    torch.testing.assert_close(multilabel_loss(leading, stored, name), multilabel_loss(z, y, name))
-
-
-def test_a_label_listed_twice_counts_once() -> None:
-    z = torch.randn(2, 5)
-    twice, once = SparseTargets.from_indices([[1, 3, 1], []]), SparseTargets.from_indices([[1, 3], []])
-    for name in CATALOG:
-        assert multilabel_loss(z, twice, name) == multilabel_loss(z, once, name)
-
-
-def test_sparse_zlpr_stays_exact_where_the_official_one_turns_negative() -> None:
-    """Official float32 values at positive logits 15 and 50: -1.118 and 33.88."""
-    for score in (5.0, 15.0, 50.0, 80.0, 1e4):
-        z = torch.tensor([[score, -10.0, -10.0]])
-        rows = calling(SparseTargets.from_indices([[0]]), "zlpr", reduction="none")
-        true = torch.tensor([2.0]).double().mul(torch.tensor(-10.0).double().exp()).log1p()
-        true += torch.tensor(-score, dtype=torch.float64).exp().log1p()
-        torch.testing.assert_close(rows(z), true.float(), rtol=1e-6, atol=0)
-        assert oracle.gradient(rows, z)[0, 0] <= 0
-
-
 @every_row_wise_loss
 @pytest.mark.parametrize("soft", [False, True])
 def test_unknown_labels_are_said_in_three_ways(name: str, soft: bool) -> None:
@@ -246,7 +189,16 @@ def test_soft_zlpr_is_the_authors(shared: Path) -> None:
     torch.testing.assert_close(oracle.gradient(rows, z), grad, rtol=0, atol=1e-9)
 
 
-PRODUCTS = ["bce", "focal(gamma=0.5)", "focal(alpha=0.3)", "asl", "asl(gamma_pos=1)", "asl_optimized", "apl"]
+PRODUCTS = [
+    "bce",
+    "asl(gamma_neg=0, gamma_pos=1)",
+    "focal(gamma=0.5)",
+    "focal(alpha=0.3)",
+    "asl",
+    "asl(gamma_pos=1)",
+    "asl_optimized",
+    "apl",
+]
 
 
 @pytest.mark.parametrize("spec", PRODUCTS)
@@ -326,6 +278,9 @@ def test_probabilities_given_as_logits_are_warned_of_once(monkeypatch: pytest.Mo
         loss(z, y)
         loss(torch.zeros(6, 90), y.float())  # an untrained head
         loss(torch.sigmoid(z[:, :9]), y[:, :9])  # too few to tell
+        loss(0.4 * torch.sigmoid(z), y)  # as close together as untrained scores may be
+        late = torch.cat([torch.sigmoid(z).repeat(8, 1), z])
+        loss(late, y.repeat(9, 1))  # the first 4096 alone would be probabilities
     with pytest.warns(UserWarning, match=r"all 540 logits lie in \[0, 1\], as probabilities do"):
         loss(torch.sigmoid(z), y)
     with warnings.catch_warnings():
@@ -352,6 +307,14 @@ Y = torch.zeros(2, 3)
         ),
         (SparseTargets(torch.tensor([0, 1, 1]), torch.tensor([0]), torch.ones(2)), {}, "values must have the shape"),
         (Y.to_sparse(), {}, "sparse targets must be torch.sparse_csr"),
+        (torch.zeros(2, 4).to_sparse_csr(), {}, r"targets have 4 labels but logits \(2, 3\)"),
+        ([[0], [1]], {}, "targets must be a tensor or SparseTargets, got list: index lists go through"),
+        (Y.to(torch.uint16), {}, "targets must be bool, integer or float .*torch.uint16: call targets.float"),
+        (Y, {"weight": [1, 1, 1]}, "weight must be a tensor, got list"),
+        (Y, {"pos_weight": 2.0}, "pos_weight must be a tensor, got float"),
+        (Y, {"mask": Y.bool().to("meta")}, "mask are on meta but logits on cpu"),
+        (Y, {"label_dim": "x"}, "label_dim must be an integer, got 'x'"),
+        (Y, {"ignore_index": "x"}, "ignore_index must be an integer, got 'x'"),
         (Y.to(torch.complex64), {}, "targets must be bool, integer or float"),
         (Y, {"weight": torch.ones(2)}, r"weight must have shape \(2, 3\) or \(3,\), got \(2,\)"),
         (Y, {"pos_weight": torch.ones(1)}, r"pos_weight must have shape \(3,\), got \(1,\)"),
@@ -371,6 +334,24 @@ def test_bad_input_is_named(targets: Any, options: dict[str, Any], message: str)
 
 
 @pytest.mark.parametrize("indices", [torch.zeros(3, dtype=torch.long), torch.zeros(2, 2)])
-def test_bad_index_lists_are_named(indices: Tensor) -> None:
+def test_bad_index_tensors_are_named(indices: Tensor) -> None:
     with pytest.raises(ValueError, match=r"indices must be \(rows, longest\) integers"):
         SparseTargets.from_indices(indices)
+
+
+def test_bad_losses_and_index_lists_are_named() -> None:
+    for loss in (None, lopsided.AsymmetricLoss()):
+        with pytest.raises(TypeError, match="loss must be a lopsided Loss or its name, got"):
+            multilabel_loss(Z, Y, loss)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="loss must be a lopsided Loss or its name, got"):
+            lopsided.MultiLabelLoss(loss)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="float"):
+        SparseTargets.from_indices([[1.7]])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="'product' is defined for"):
+        multilabel_loss(Z, Y, "two_way", soft_targets="product")
+
+
+def test_what_stands_behind_a_mask_may_be_anything() -> None:
+    mask = torch.tensor([[True, False, True]] * 2)
+    targets = torch.tensor([[1.0, -7.0, 0.0]] * 2)
+    assert multilabel_loss(Z, targets, "bce", mask=mask) == multilabel_loss(Z, targets.clamp_min(0), "bce", mask=mask)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -202,6 +203,12 @@ def test_the_string_form_says_everything(spec: str) -> None:
     assert eval(repr(loss)) == loss
     assert str(loss).startswith(spec.partition("(")[0])
     assert str(loss) in repr(lopsided.MultiLabelLoss(spec))
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    loss = CATALOG["asl"](gamma_neg=np.float32(2), clip=np.float64(0.1), alpha=np.float64(0.25))
+    assert loss == lopsided.loss(str(loss)) == lopsided.loss("asl(gamma_neg=2, clip=0.1, alpha=0.25)")
+    assert str(CATALOG["focal"](np.int64(2), np.float64(0.25))) == "focal(gamma=2, alpha=0.25, detach_focus=False)"
 
 
 def test_presets_are_the_published_settings() -> None:

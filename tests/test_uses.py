@@ -76,6 +76,15 @@ def test_one_hot_recipe_and_reductions() -> None:
     torch.testing.assert_close(
         official_single_label_loss(Z, ignored, eps=0.0), cross_entropy(Z, ignored)
     )  # gamma_neg is inert without smoothing, as upstream
+    poisoned = Z.clone()
+    poisoned[1] = NAN
+    for loss in (single_label_loss, official_single_label_loss):
+        grad = oracle.gradient(lambda z, loss=loss: loss(z, ignored), poisoned)  # type: ignore[misc]
+        assert (grad[1] == 0).all()
+        assert grad[[0, 2]].abs().min() > 0
+    weight = torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64)
+    weighted = multilabel_loss(Z, right, "asl", weight=weight, reduction="none")
+    torch.testing.assert_close(single_label_loss(Z, T, activation="sigmoid", weight=weight, reduction="none"), weighted)
     leading = single_label_loss(Z.view(3, 1, 4), T.view(3, 1), reduction="none")
     torch.testing.assert_close(leading, single_label_loss(Z, T, reduction="none").view(3, 1))
 
@@ -228,6 +237,12 @@ def test_symmetric_kl_is_the_sum_of_two_divergences(scale: float) -> None:
     mask = torch.tensor([True, False, True, True]).expand_as(s)
     masked = lopsided.symmetric_kl(s.masked_fill(~mask, NAN), t, scale=scale, mask=mask, reduction="sum")
     torch.testing.assert_close(masked, (forward + backward)[mask].sum())
+    half = mask & torch.tensor([[True], [False]])
+    rows_that_count = lopsided.symmetric_kl(s, t, scale=scale, mask=half)
+    torch.testing.assert_close(rows_that_count, (forward + backward)[half].sum())
+    assert lopsided.symmetric_kl(s[:0], t[:0]) == 0
+    with pytest.raises(ValueError, match="mask must be bool of shape"):
+        lopsided.symmetric_kl(s, t, mask=mask[0])
     far = torch.tensor([[1e4, -1e4]])
     assert lopsided.symmetric_kl(far, -far).isfinite()
 
@@ -247,6 +262,11 @@ def test_r_drop() -> None:
     torch.testing.assert_close(value, (loss(one, y) + loss(two, y)) / 2 + 3 / 4 * divergence)
     expected = torch.autograd.grad((loss(one, y) + loss(two, y)) / 2 + 3 / 4 * divergence, list(model.parameters()))
     torch.testing.assert_close(torch.autograd.grad(value, list(model.parameters())), expected)
+    torch.manual_seed(1)
+    doubled = lopsided.r_drop(model, x, y, loss, alpha=3.0, scale=2.0)
+    p, q = torch.sigmoid(2 * one), torch.sigmoid(2 * two)
+    divergence = ((p - q) * 2 * (one - two)).sum(1).mean()
+    torch.testing.assert_close(doubled, (loss(one, y) + loss(two, y)) / 2 + 3 / 4 * divergence)
     model.eval()
     torch.testing.assert_close(lopsided.r_drop(model, (x,), y, loss), loss(model(x), y))
     torch.testing.assert_close(lopsided.r_drop(model, {"input": x}, y, loss), loss(model(x), y))
@@ -280,6 +300,10 @@ def test_powerset_keeps_the_frequent_and_encodes_the_rest_as_the_nearest() -> No
     assert powerset.encode(targets[-1:]).tolist() == [1]
     with pytest.raises(ValueError, match=r"targets must be \(rows, labels\) of 0 and 1"):
         lopsided.LabelPowerset(targets * 0.5)
+    with pytest.raises(ValueError, match=r"targets must be \(rows, 4\) of 0 and 1"):
+        powerset.encode(torch.full((2, 4), NAN))
+    with pytest.raises(ValueError, match=r"scores must be \(2, 2\), got \(2, 9\)"):
+        powerset.loss(torch.zeros(2, 9), targets[:2])
 
 
 # ---- weights from frequencies

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lopsided.checks import check_number
+from lopsided.checks import Inputs, check_inputs, check_number
 from lopsided.losses.catalog import asymmetric
 from lopsided.modules import MultiLabelLoss
 from lopsided.targets import Labels, SparseTargets, labels_last, unpack
@@ -59,8 +59,13 @@ class ProbabilityTracker(nn.Module):
         mask: Tensor | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        """Add a batch; shapes as in `multilabel_loss`. Waits for the device, to bring four numbers back."""
-        labels = Labels.of(unpack(targets), mask=mask, ignore_index=ignore_index)
+        """Add a batch, (..., L) as in `multilabel_loss`. Waits for the device, to bring four numbers back.
+
+        A batch with NaN or infinite sums, as of diverged logits, is left out.
+        """
+        targets = unpack(targets)
+        check_inputs(Inputs(logits, targets, mask, ignore_index=ignore_index))
+        labels = Labels.of(targets, mask=mask, ignore_index=ignore_index)
         positive, negative = labels.weights(logits.shape, torch.float32)
         z = logits.float()
         parts = (positive * torch.sigmoid(z), positive, negative * torch.sigmoid(-z), negative)
@@ -68,7 +73,9 @@ class ProbabilityTracker(nn.Module):
         sums = torch.stack([torch.where(has, part, 0.0).sum() for has, part in zip(present, parts, strict=True)])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums, group=self.process_group)
-        self._sums = [self.decay * old + new for old, new in zip(self._sums, sums.tolist(), strict=True)]
+        numbers = sums.tolist()
+        if all(map(math.isfinite, numbers)):
+            self._sums = [self.decay * old + new for old, new in zip(self._sums, numbers, strict=True)]
 
     @property
     def positive(self) -> float:
@@ -95,8 +102,8 @@ class ProbabilityTracker(nn.Module):
 class AdaptiveAsymmetricLoss(MultiLabelLoss):
     """ASL whose gamma_neg is steered until p+ - p- reaches a target.
 
-    After every batch in training mode gamma_neg += step (target - gap), kept in [low, high], where gap = p+ - p- is
-    averaged by a `ProbabilityTracker`. The gap grows with gamma_neg, so this settles.
+    After every call in training mode with gradients on, gamma_neg += step (target - gap), kept in [low, high]. The gap
+    p+ - p- is averaged by a `ProbabilityTracker`; it grows with gamma_neg, so this settles.
 
     Args:
         target: the gap to reach, in (-1, 1); the paper's experiments use 0.1.
@@ -109,7 +116,7 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
         process_group, options: see `ProbabilityTracker` and `lopsided.MultiLabelLoss`.
 
     gamma_neg and the tracker are saved with `state_dict`. Compile the model, not this module: its loss changes at
-    every step. Each call in training mode waits for the device, to bring four numbers back.
+    every step. Each such call waits for the device, to bring four numbers back.
 
     >>> criterion = AdaptiveAsymmetricLoss(target=0.1, step=1.0)
     >>> _ = criterion(torch.tensor([[0.0, -1.0]]), torch.tensor([[1, 0]]))  # gap -0.231
@@ -145,7 +152,7 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
         if not 0 <= low <= gamma_neg <= high:
             raise ValueError(f"need 0 <= low <= gamma_neg <= high, got {low:g}, {gamma_neg:g}, {high:g}")
         self.target, self.low, self.high, self.warmup = target, low, high, warmup
-        self.step = check_number("step", step, low=0) * (1 if rule == "stable" else -1)
+        self.step, self.rule = check_number("step", step, low=0), rule
         self._rest = {"gamma_pos": gamma_pos, "clip": clip, "detach_focus": detach_focus}
         self.tracker = ProbabilityTracker(decay, process_group)
         self._gamma, self._batches = float(gamma_neg), 0
@@ -173,11 +180,15 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
         self._batches += 1
         gap = self.tracker.gap
         if self._batches > self.warmup and not math.isnan(gap):
-            self._set_gamma(self._gamma + self.step * (self.target - gap))
+            error = self.target - gap if self.rule == "stable" else gap - self.target
+            self._set_gamma(self._gamma + self.step * error)
 
     def _set_gamma(self, gamma: float) -> None:
         self._gamma = min(max(gamma, self.low), self.high)
         self.loss = asymmetric(self._gamma, **self._rest)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, target={self.target}, step={self.step}, rule={self.rule!r}"
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self._gamma, self._batches], dtype=torch.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 REDUCTIONS = ("none", "mean", "batchmean", "sum")
 SOFT_TARGETS = ("mixture", "product")
 SMALLEST_CLIP = 0.001
+TARGET_DTYPES = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+TARGET_DTYPES |= {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 _ENOUGH, _FEW = 256, 4096  # logits that tell scores from probabilities; those looked at before all are
 _warned_of_probabilities = False
@@ -28,24 +31,32 @@ class Inputs:
 
     logits: Tensor
     targets: Tensor | SparseTargets
-    mask: Tensor | None
-    weight: Tensor | None
-    pos_weight: Tensor | None
-    row_weight: Tensor | None
-    ignore_index: int | None
+    mask: Tensor | None = None
+    weight: Tensor | None = None
+    pos_weight: Tensor | None = None
+    row_weight: Tensor | None = None
+    ignore_index: int | None = None
 
 
 def check_inputs(given: Inputs) -> None:
     """Shapes, dtypes and devices always; values on the CPU only, where looking waits for nothing."""
     logits = given.logits
+    for name, tensor in vars(given).items():
+        if name not in ("targets", "ignore_index") and not isinstance(tensor, Tensor | None):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}: {str(tensor)[:40]}")
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}: pass the model's raw scores")
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits must have shape (..., labels) with labels > 0, got {tuple(logits.shape)}")
     if isinstance(given.targets, Tensor):
         _check_dense(given.targets, logits)
-    else:
+    elif hasattr(given.targets, "crow"):
         _check_sparse(given.targets, logits)
+    else:
+        raise TypeError(
+            f"targets must be a tensor or SparseTargets, got {type(given.targets).__name__}: index lists go through "
+            "lopsided.SparseTargets.from_indices(...)"
+        )
     _check_mask_and_weights(given)
     if logits.device.type == "cpu" and not torch.compiler.is_compiling():
         _check_values(given)
@@ -55,8 +66,8 @@ def check_inputs(given: Inputs) -> None:
 def _check_dense(targets: Tensor, logits: Tensor) -> None:
     if targets.layout != torch.strided:
         raise TypeError(f"sparse targets must be torch.sparse_csr, got {targets.layout}: call targets.to_sparse_csr()")
-    if targets.is_complex():
-        raise TypeError(f"targets must be bool, integer or float in [0, 1], got {targets.dtype}")
+    if targets.dtype not in TARGET_DTYPES:
+        raise TypeError(f"targets must be bool, integer or float in [0, 1], got {targets.dtype}: call targets.float()")
     if targets.shape != logits.shape:
         raise ValueError(
             f"targets have shape {tuple(targets.shape)} but logits {tuple(logits.shape)}: pass one number in "
@@ -74,6 +85,8 @@ def _check_sparse(targets: SparseTargets, logits: Tensor) -> None:
         _check_beside(name, tensor, logits)
     if len(crow) != rows + 1:
         raise ValueError(f"targets have {len(crow) - 1} rows but logits {tuple(logits.shape)} have {rows}")
+    if targets.num_labels not in (None, logits.shape[-1]):
+        raise ValueError(f"targets have {targets.num_labels} labels but logits {tuple(logits.shape)}")
     if values is not None:
         if values.shape != col.shape:
             raise ValueError(f"values must have the shape of col {tuple(col.shape)}, got {tuple(values.shape)}")
@@ -94,12 +107,14 @@ def _check_mask_and_weights(given: Inputs) -> None:
             f"mask must be bool with the shape of the logits {tuple(shape)}, True where the label is "
             f"known; got {mask.dtype} {tuple(mask.shape)}"
         )
+    if mask is not None:
+        _check_beside("mask", mask, given.logits)
     allowed = {"weight": (shape, shape[-1:]), "pos_weight": (shape[-1:],), "row_weight": (shape[:-1],)}
     for name, shapes in allowed.items():
         tensor = getattr(given, name)
         if tensor is None:
             continue
-        if tensor.shape not in shapes:
+        if not any(tensor.shape == each for each in shapes):
             expected = " or ".join(str(tuple(each)) for each in dict.fromkeys(shapes))
             raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
         _check_beside(name, tensor, given.logits)
@@ -112,7 +127,7 @@ def _check_values(given: Inputs) -> None:
     else:
         _check_structure(targets, given.logits.shape[-1])
         if targets.values is not None:
-            _check_range(targets.values, None, None)
+            _check_range(targets.values, None, given.ignore_index)
     for name in ("weight", "pos_weight", "row_weight"):
         tensor = getattr(given, name)
         if tensor is not None and tensor.numel() and not (tensor.min() >= 0 and tensor.max() < math.inf):
@@ -177,7 +192,12 @@ def _warn_of_probabilities(logits: Tensor) -> None:
     )
 
 
-def check_options(reduction: str, soft_targets: str, label_smoothing: float) -> None:
+def check_options(
+    reduction: str, soft_targets: str, label_smoothing: float, label_dim: int, ignore_index: int | None
+) -> None:
+    for name, value in (("label_dim", label_dim), ("ignore_index", ignore_index)):
+        if isinstance(value, bool) or not isinstance(value, int | None):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
     if soft_targets not in SOFT_TARGETS:
@@ -187,14 +207,14 @@ def check_options(reduction: str, soft_targets: str, label_smoothing: float) -> 
 
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float, finite and in [low, high), or an error that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not (math.isfinite(number) and low <= number < high):
-        bounds = f"in [{low:g}, {high:g})" if math.isfinite(low) else "finite"
+    if not (-math.inf < number < math.inf and low <= number < high):  # dynamo knows no isfinite of symbols
+        bounds = f"in [{low:g}, {high:g})" if low > -math.inf else "finite"
         raise ValueError(f"{name} must be {bounds}, got {number:g}")
     return number
 

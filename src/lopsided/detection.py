@@ -24,14 +24,14 @@ def sigmoid_asymmetric_loss(
     ignore_index: int | None = None,
     num_positives: Tensor | float | None = None,
 ) -> Tensor:
-    """ASL with the arguments of `torchvision.ops.sigmoid_focal_loss`, in their order, and equal to it by default.
+    """ASL with the arguments of `torchvision.ops.sigmoid_focal_loss`, in their order; with the defaults, its value.
 
     Reproduce a detector with its focal loss first, then add asymmetry (Alibaba-MIIL/ASL, issue 70).
 
     Args:
         inputs: logits of any shape, any float dtype.
-        targets: the same shape, in [0, 1].
-        alpha: weight of positives, 1 - alpha of negatives; negative for none.
+        targets: the same shape, in [0, 1]. Soft ones mix the two terms, which torchvision does differently.
+        alpha: weight of positives, 1 - alpha of negatives, in (0, 1); negative for none.
         gamma: focusing of the negatives, and of the positives unless `gamma_pos` says otherwise.
         reduction: "none": the shape of the inputs, float32 for 16-bit inputs. "mean" and "sum" over all known
             entries. "positives": the sum divided by the number of positives, as detectors do.

@@ -23,7 +23,7 @@ def symmetric_kl(
         logits, other: (..., L), any float dtype.
         scale: 1, or 2 for ZLPR trained with soft targets, whose probabilities are sigmoid(2 s).
         mask: (..., L) bool, True where the label counts.
-        reduction: "none" (...), "sum", or "mean" over the rows.
+        reduction: "none" (...), "sum", or "mean" over the rows with a label that counts.
 
     >>> symmetric_kl(torch.tensor([[1.0, -2.0, 0.5]]), torch.tensor([[0.5, -1.0, 2.0]]))
     tensor(0.5915)
@@ -36,10 +36,15 @@ def symmetric_kl(
         raise ValueError(f"reduction must be one of none, sum, mean; got {reduction!r}")
     scale = check_number("scale", scale, low=0)
     s, t = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (logits, other))
+    counted = torch.ones(s.shape[:-1], dtype=torch.bool, device=s.device)
     if mask is not None:
-        s, t = torch.where(mask, s, 0.0), torch.where(mask, t, 0.0)
+        if mask.dtype != torch.bool or mask.shape != s.shape:
+            raise ValueError(f"mask must be bool of shape {tuple(s.shape)}, got {mask.dtype} {tuple(mask.shape)}")
+        s, t, counted = torch.where(mask, s, 0.0), torch.where(mask, t, 0.0), mask.any(-1)
     rows = ((torch.sigmoid(scale * s) - torch.sigmoid(scale * t)) * scale * (s - t)).sum(-1)
-    return rows if reduction == "none" else rows.sum() if reduction == "sum" else rows.mean()
+    if reduction == "none":
+        return rows
+    return rows.sum() if reduction == "sum" else rows.sum() / counted.sum().clamp_min(1)
 
 
 def r_drop(
@@ -56,7 +61,9 @@ def r_drop(
         model: called twice with `inputs`: a tensor, a tuple of arguments or a dict of keywords. Must be in training
             mode with dropout in it, or both passes agree and nothing is gained.
         loss: a criterion such as `lopsided.ZLPRLoss()`, called with logits and targets.
-        alpha: weight of the divergence, a mean over rows; 0 leaves the mean of two losses.
+        alpha: weight of the divergence, a mean over rows of sums over labels; 0 leaves the mean of two losses. A loss
+            that is a mean over labels stays while the divergence grows with their number: use reduction="batchmean",
+            or an alpha that is smaller accordingly.
         scale: as in `symmetric_kl`.
 
     Source: Liang et al. 2021, arXiv 2106.14448, eq. 4, divided by 2; with the divergence above instead of a softmax.

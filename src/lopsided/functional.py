@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lopsided.checks import Inputs, check_inputs, check_options
-from lopsided.compute import row_loss
-from lopsided.losses import Loss, catalog, parse
+from lopsided.compute import choose, rows_by, total_by
+from lopsided.losses import Loss, catalog, to_loss
 from lopsided.losses.product import product_rows
 from lopsided.targets import Labels, SparseTargets, labels_last, unpack
 
@@ -42,6 +42,7 @@ class Options(TypedDict, total=False):
     soft_targets: str
     label_dim: int
     reduction: str
+    backend: str
 
 
 def multilabel_loss(
@@ -58,6 +59,7 @@ def multilabel_loss(
     soft_targets: str = "mixture",
     label_dim: int = -1,
     reduction: str = "mean",
+    backend: str = "auto",
 ) -> Tensor:
     """Any `Loss` of logits and targets.
 
@@ -69,7 +71,8 @@ def multilabel_loss(
         weight: (L,) or (..., L), >= 0: multiplies what a label costs. Inside the logarithm for ZLPR, LSEP and
             two-way; in the means of BP-MLL and softmax, where only ratios within a row matter.
         pos_weight: (L,), >= 0: the same, where a label is positive.
-        row_weight: (...), multiplies what a row costs. No weight changes what "mean" divides by.
+        row_weight: (...), multiplies what a row costs. No weight changes what "mean" divides by, except
+            that a positive of weight 0 does not count as one.
         mask: (..., L) bool, True where the label is known; unknown labels cost nothing and are not counted.
         ignore_index: targets of this value are unknown, for instance -1.
         label_smoothing: e in [0, 1): targets become (1 - e) y + e/2.
@@ -81,6 +84,8 @@ def multilabel_loss(
             divides by the rows; losses that compare positives with negatives, by the rows that have a positive.
             Rows without a known label are not counted, and with nothing known at all the result is 0, with zero
             gradient.
+        backend: "auto"; "native", the C library, which serves the CPU and has no second derivative; "eager", plain
+            torch on any device, differentiable twice.
 
     Returns:
         float32 for 16-bit logits, else the dtype of the logits. The gradient has the dtype of the logits.
@@ -95,8 +100,8 @@ def multilabel_loss(
     >>> multilabel_loss(logits, SparseTargets.from_indices([[0], [1]]), "zlpr", reduction="none")
     tensor([0.4402, 1.0227])
     """
-    loss = parse(loss) if isinstance(loss, str) else loss
-    check_options(reduction, soft_targets, label_smoothing)
+    loss = to_loss(loss)
+    check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
     targets = unpack(targets)
     if label_dim != -1:
         logits, targets, mask, weight = (
@@ -111,43 +116,44 @@ def multilabel_loss(
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
     )
-    if loss.pool.transposed:
-        return _both_ways(logits, labels, loss, row_weight, reduction)
-    rows = _product(logits, labels, loss) if soft_targets == "product" else row_loss(logits, labels, loss)
+    executor = choose(backend, logits, labels, loss)
+    if loss.pool.transposed and soft_targets == "mixture":
+        return _both_ways(executor, logits, labels, loss, row_weight, reduction)
+    if soft_targets == "mixture" and row_weight is None and reduction != "none":
+        return total_by(executor, logits, labels, loss, _divisor(labels, logits.shape, loss, reduction))
+    rows = _product(logits, labels, loss) if soft_targets == "product" else rows_by(executor, logits, labels, loss)
     if row_weight is not None:
         rows = rows * row_weight.to(rows.dtype)
-    return _reduce(rows, labels, logits.shape, loss, reduction)
+    return rows if reduction == "none" else rows.sum() / _divisor(labels, logits.shape, loss, reduction)
 
 
 def _product(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets, known = labels.dense(z.shape, z.dtype), labels.known()
+    targets, known = labels.dense(z.shape, z.dtype), labels.known(z.shape)
     if known is not None:  # whatever stands there must not reach a power, nor its gradient
         z, targets = torch.where(known, z, 0.0), torch.where(known, targets, 0.0)
     smoothed = targets * (1 - labels.label_smoothing) + labels.label_smoothing / 2
     return product_rows(z, smoothed, labels.weights(z.shape, z.dtype), loss)
 
 
-def _reduce(rows: Tensor, labels: Labels, shape: torch.Size, loss: Loss, reduction: str) -> Tensor:
-    if reduction == "none":
-        return rows
-    total = rows.sum()
+def _divisor(labels: Labels, shape: torch.Size, loss: Loss, reduction: str) -> Tensor | int:
+    """What the sum over the rows is divided by. It is 0 when nothing is known, and so is its gradient: divide by 1."""
     if reduction == "sum":
-        return total
+        return 1
     count = labels.count("rows" if reduction == "batchmean" else loss.pool.counts, shape)
-    # total is 0 when nothing is known; dividing by 1 keeps it, and its gradient, at 0
-    return total / (count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1))
+    return count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1)
 
 
-def _both_ways(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str) -> Tensor:
+def _both_ways(
+    executor: str, logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str
+) -> Tensor:
     if reduction == "none" or row_weight is not None:
         raise ValueError(f"{loss} compares rows with each other: no reduction='none' and no row_weight")
-    by_rows = _reduce(row_loss(logits, labels, loss), labels, logits.shape, loss, reduction)
+    by_rows = total_by(executor, logits, labels, loss, _divisor(labels, logits.shape, loss, reduction))
     if logits.numel() == 0:
         return by_rows
-    columns = logits.reshape(-1, logits.shape[-1]).T
-    turned = labels.transpose(logits.shape)
-    return by_rows + _reduce(row_loss(columns, turned, loss), turned, columns.shape, loss, reduction)
+    columns, turned = logits.reshape(-1, logits.shape[-1]).T, labels.transpose(logits.shape)
+    return by_rows + total_by(executor, columns, turned, loss, _divisor(turned, columns.shape, loss, reduction))
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor | SparseTargets, **options: Unpack[Options]) -> Tensor:

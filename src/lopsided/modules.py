@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lopsided.checks import check_options
 from lopsided.functional import multilabel_loss
-from lopsided.losses import Loss, catalog, parse
+from lopsided.losses import Loss, catalog, to_loss
 from lopsided.targets import SparseTargets
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class MultiLabelLoss(nn.Module):
         reduction: str = "mean",
     ) -> None:
         super().__init__()
-        check_options(reduction, soft_targets, label_smoothing)
-        self.loss = parse(loss) if isinstance(loss, str) else loss
+        check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
+        self.loss = to_loss(loss)
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
         self.ignore_index = ignore_index
@@ -94,17 +94,16 @@ class MultiLabelLoss(nn.Module):
         )
 
     def posterior(self, logits: Tensor) -> Tensor:
-        """The label probabilities that logits (..., L) of a model trained with this module stand for, float64."""
+        """The label probabilities that logits of a model trained with this module stand for: same shape, float64."""
+        z = logits.movedim(self.label_dim, -1)
         pos_weight = 1.0 if self.pos_weight is None else self.pos_weight
-        return self.loss.posterior(logits, pos_weight=pos_weight, label_smoothing=self.label_smoothing)
+        p = self.loss.posterior(z, pos_weight=pos_weight, label_smoothing=self.label_smoothing)
+        return p.movedim(-1, self.label_dim)
 
     def decision_threshold(self, eta: float = 0.5) -> Tensor:
         """The logits above which labels are predicted, float64: (L,) with a pos_weight, else one number."""
-        weights = [1.0] if self.pos_weight is None else self.pos_weight.tolist()
-        thresholds = [
-            self.loss.decision_threshold(eta, pos_weight=w, label_smoothing=self.label_smoothing) for w in weights
-        ]
-        return torch.tensor(thresholds[0] if self.pos_weight is None else thresholds, dtype=torch.float64)
+        pos_weight = torch.ones(()) if self.pos_weight is None else self.pos_weight
+        return self.loss.decision_thresholds(pos_weight, eta, label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:
         given = {"ignore_index": None, "label_smoothing": 0.0, "soft_targets": "mixture", "label_dim": -1}

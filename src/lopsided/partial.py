@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lopsided.checks import REDUCTIONS
 from lopsided.functional import multilabel_loss
-from lopsided.losses import Loss, parse
+from lopsided.losses import Loss, to_loss
 
 MODES = ("ignore", "negative", "selective")
 
@@ -57,7 +57,7 @@ def partial_loss(
     filled = torch.where(known, targets, 0.0)
     if unknown_loss is None:
         return multilabel_loss(logits, filled, loss, mask=known | kept, reduction=reduction)
-    first, second = (parse(each) if isinstance(each, str) else each for each in (loss, unknown_loss))
+    first, second = to_loss(loss), to_loss(unknown_loss)
     if not (first.pool.per_label and second.pool.per_label):
         raise ValueError(f"{first} and {second} must both be label-wise: pass unknown_loss=None to use one loss")
     rows = multilabel_loss(logits, filled, first, mask=known, reduction="none")

@@ -29,8 +29,7 @@ class LabelPowerset:
     """
 
     def __init__(self, targets: Tensor, max_sets: int | None = None) -> None:
-        if targets.ndim != 2 or not ((targets == 0) | (targets == 1)).all():
-            raise ValueError(f"targets must be (rows, labels) of 0 and 1, got {targets.dtype} {tuple(targets.shape)}")
+        _check_hard(targets)
         if max_sets is not None and max_sets < 1:
             raise ValueError(f"max_sets must be at least 1, got {max_sets}")
         sets, counts = targets.bool().unique(dim=0, return_counts=True)
@@ -41,7 +40,8 @@ class LabelPowerset:
         return len(self.sets)
 
     def encode(self, targets: Tensor) -> Tensor:
-        """(rows, L) targets -> (rows,) index of the nearest set."""
+        """(rows, L) targets of 0 and 1 -> (rows,) index of the nearest set."""
+        _check_hard(targets, self.sets.shape[1])
         sets = self.sets.to(targets.device).float()
         y = targets.float()
         differing: Tensor = y.sum(1, keepdim=True) + sets.sum(1) - 2 * y @ sets.T
@@ -49,6 +49,8 @@ class LabelPowerset:
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         """(rows, num_sets) scores and (rows, L) targets -> mean softmax cross entropy."""
+        if scores.shape != (len(targets), self.num_sets):
+            raise ValueError(f"scores must be ({len(targets)}, {self.num_sets}), got {tuple(scores.shape)}")
         return cross_entropy(scores.float(), self.encode(targets))
 
     def marginals(self, scores: Tensor) -> Tensor:
@@ -62,3 +64,13 @@ class LabelPowerset:
         inside = self.sets.to(scores.device)
         sides = [log_p.masked_fill(~side, -torch.inf).logsumexp(1) for side in (inside, ~inside)]
         return (sides[0].clamp_min(-5e29) - sides[1].clamp_min(-5e29)).clamp(-1e30, 1e30)
+
+
+def _check_hard(targets: Tensor, labels: int | None = None) -> None:
+    """The values on the CPU only, where looking waits for nothing."""
+    right = targets.ndim == 2 and labels in (None, targets.shape[1])
+    if right and targets.dtype != torch.bool and targets.device.type == "cpu":
+        right = bool(((targets == 0) | (targets == 1)).all())
+    if not right:
+        expected = f"(rows, {labels})" if labels else "(rows, labels)"
+        raise ValueError(f"targets must be {expected} of 0 and 1, got {targets.dtype} {tuple(targets.shape)}")

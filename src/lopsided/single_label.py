@@ -29,12 +29,13 @@ def single_label_loss(
     Args:
         logits: (..., C), C >= 2.
         targets: (...), class indices in [0, C).
-        loss: any loss; "asl" gives -(1-p_t)^g+ log p_t - sum_k p_mk^g- log(1-p_mk) over the other classes k.
+        loss: any label-wise loss, or its name; "asl" gives -(1-p_t)^g+ log p_t - sum_k p_mk^g- log(1-p_mk), over the
+            other classes k.
         activation: "softmax": p = softmax(logits), classes compete. "sigmoid": every class on its own, targets
             one-hot, which is how the ASL paper's own single-label numbers were made (Alibaba-MIIL/ASL, issue 68).
         weight: (C,), multiplies what a class costs.
         ignore_index: rows with this target cost nothing and are not counted.
-        reduction: "none" (...), "sum", or "mean" over the rows.
+        reduction: "none" (...), "sum", or "mean" over the rows that are known.
 
     A loss of p = sigmoid(u) becomes one of softmax probabilities by u = log p_k - log(1 - p_k): `log_odds`.
 
@@ -45,6 +46,7 @@ def single_label_loss(
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be 'softmax' or 'sigmoid', got {activation!r}")
     right, mask = _one_hot(logits, targets, ignore_index)
+    logits = torch.where(mask, logits, 0.0)  # an ignored row may hold NaN
     z = log_odds(logits) if activation == "softmax" else logits
     reduction = "batchmean" if reduction == "mean" else reduction
     return multilabel_loss(z, right, loss, weight=weight, mask=mask, reduction=reduction)
@@ -79,7 +81,7 @@ def official_single_label_loss(
         Sum(),
         f"official_single_label(gamma_pos={gamma_pos:g}, gamma_neg={gamma_neg:g}, eps={eps:g})",
     )
-    z = log_odds(logits)
+    z = log_odds(torch.where(mask, logits, 0.0))
     mass = torch.full_like(z, smoothing).masked_fill(right, 1 - eps + smoothing)
     reduction = "batchmean" if reduction == "mean" else reduction
     return multilabel_loss(z, right, loss, weight=mass, mask=mask, reduction=reduction)
@@ -102,7 +104,7 @@ def log_odds(logits: Tensor) -> Tensor:
     return z - torch.where(top, beside_top, rest)
 
 
-def _one_hot(logits: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
+def _one_hot(logits: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     if targets.is_floating_point() or targets.dtype == torch.bool or targets.shape != logits.shape[:-1]:
         raise ValueError(
             f"targets must be class indices of shape {tuple(logits.shape[:-1])}, got {targets.dtype} "
@@ -111,7 +113,8 @@ def _one_hot(logits: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor
     known = targets != ignore_index
     indices = torch.where(known, targets, 0).long()
     classes = logits.shape[-1]
-    if logits.device.type == "cpu" and indices.numel() and not 0 <= indices.min() <= indices.max() < classes:
+    looking = logits.device.type == "cpu" and not torch.compiler.is_compiling() and indices.numel() > 0
+    if looking and not 0 <= indices.min() <= indices.max() < classes:
         raise ValueError(
             f"class indices must lie in [0, {classes}) or be ignore_index={ignore_index}, got values from "
             f"{indices.min()} to {indices.max()}"

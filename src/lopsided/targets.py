@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ class SparseTargets:
     Args:
         crow: (rows + 1,) integer; row b owns the entries crow[b] to crow[b + 1].
         col: (entries,) integer, the label of each entry. A label listed twice in a row counts once.
-        values: (entries,) in [0, 1], soft targets of the listed labels; ones when left out.
+        values: (entries,) in [0, 1], soft targets of the listed labels, NaN where unknown; ones when left out.
+        num_labels: L, if it should be checked.
 
     Rows are the leading dimensions of the logits, flattened.
 
@@ -28,13 +30,15 @@ class SparseTargets:
     crow: Tensor
     col: Tensor
     values: Tensor | None = None
+    num_labels: int | None = None  # checked against the logits where it is known
 
     @classmethod
     def from_indices(cls, indices: Tensor | Sequence[Sequence[int]], pad: int = -1) -> SparseTargets:
         """From index lists: (rows, longest) integers filled up with `pad`, or a list of a list per row."""
         if not isinstance(indices, Tensor):
             lengths = torch.tensor([0, *(len(row) for row in indices)])
-            return cls(lengths.cumsum(0), torch.tensor([label for row in indices for label in row], dtype=torch.long))
+            col = [operator.index(label) for row in indices for label in row]
+            return cls(lengths.cumsum(0), torch.tensor(col, dtype=torch.long))
         if indices.ndim != 2 or indices.is_floating_point():
             raise ValueError(f"indices must be (rows, longest) integers, got {indices.dtype} {tuple(indices.shape)}")
         listed = indices != pad
@@ -44,7 +48,14 @@ class SparseTargets:
     @classmethod
     def from_csr(cls, matrix: Tensor) -> SparseTargets:
         """From a 2-D `torch.sparse_csr_tensor`, whose stored values are the targets."""
-        return cls(matrix.crow_indices(), matrix.col_indices(), matrix.values())
+        if matrix.ndim != 2:
+            raise ValueError(f"CSR targets must be (rows, labels), got {tuple(matrix.shape)}")
+        return cls(matrix.crow_indices(), matrix.col_indices(), matrix.values(), matrix.shape[1])
+
+    def to(self, device: torch.device | str) -> SparseTargets:
+        """The same on another device."""
+        values = None if self.values is None else self.values.to(device)
+        return SparseTargets(self.crow.to(device), self.col.to(device), values, self.num_labels)
 
 
 def unpack(targets: Tensor | SparseTargets) -> Tensor | SparseTargets:
@@ -79,7 +90,11 @@ class Labels:
     def of(cls, targets: Tensor | SparseTargets, **said: Any) -> Labels:
         if isinstance(targets, Tensor):
             return cls(targets, **said)
-        return cls(targets.values, targets.crow, targets.col, **said)
+        values, ignored = targets.values, said.get("ignore_index")
+        if values is not None and ignored is not None:
+            values = values.float() if not values.is_floating_point() else values
+            values = values.masked_fill(values == ignored, torch.nan)
+        return cls(values, targets.crow, targets.col, **said)
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -87,18 +102,27 @@ class Labels:
 
     def dense(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """(..., L) targets. Unknown ones may be anything, NaN included."""
-        if self.crow is None or self.col is None:
+        if self.crow is None:
             assert self.values is not None
             return self.values.to(dtype)
-        rows = torch.repeat_interleave(self.crow.diff(), output_size=len(self.col))
-        values = torch.ones((), dtype=dtype, device=rows.device) if self.values is None else self.values.to(dtype)
-        matrix = torch.zeros(shape, dtype=dtype, device=rows.device).view(-1, shape[-1])
-        return matrix.index_put((rows, self.col.long()), values).view(shape)
+        ones = torch.ones((), device=self.crow.device)
+        return self._scattered(ones if self.values is None else self.values, shape, dtype)
 
-    def known(self) -> Tensor | None:
-        """(..., L) bool, or None where every label is known. Stored entries of sparse targets are always known."""
+    def _scattered(self, values: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """Values of the stored entries in a matrix of zeros."""
+        assert self.crow is not None
+        assert self.col is not None
+        rows = torch.repeat_interleave(self.crow.diff(), output_size=len(self.col))
+        matrix = torch.zeros(shape, dtype=dtype, device=rows.device).view(-1, shape[-1])
+        return matrix.index_put((rows, self.col.long()), values.to(dtype)).view(shape)
+
+    def known(self, shape: torch.Size) -> Tensor | None:
+        """(..., L) bool, or None where every label is known."""
         known = self.mask
-        if self.crow is None and self.values is not None:
+        if self.crow is not None:
+            if self.values is not None and self.values.is_floating_point():
+                known = _both(known, ~self._scattered(self.values.isnan(), shape, torch.bool))
+        elif self.values is not None:
             if self.ignore_index is not None:
                 known = _both(known, self.values != self.ignore_index)
             if self.values.is_floating_point():
@@ -108,7 +132,7 @@ class Labels:
     def weights(self, shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(a+, a-), each (..., L): y and 1 - y, smoothed and weighted; 0 where the label is unknown."""
         positive = self.dense(shape, dtype)
-        known = self.known()
+        known = self.known(shape)
         if known is not None:
             positive = torch.where(known, positive, 0.0)  # NaN times a weight of 0 would stay NaN
         if self.label_smoothing:
@@ -127,7 +151,7 @@ class Labels:
         """How many known "labels" there are, "rows" with one, or "positive rows" with a positive weight."""
         if what == "positive rows":
             return (self.weights(shape, torch.float32)[0] > 0).any(-1).sum()
-        known = self.known()
+        known = self.known(shape)
         if known is None:
             return shape.numel() if what == "labels" else shape[:-1].numel()
         return (known if what == "labels" else known.any(-1)).sum()
@@ -138,7 +162,7 @@ class Labels:
         def turn(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.expand(shape).reshape(-1, shape[-1]).T
 
-        values = self.values if self.crow is None else self.dense(shape, torch.float32)
+        values = self.values if self.crow is None else self.dense(shape, torch.float32)  # NaN stays NaN
         mask, weight, pos_weight = turn(self.mask), turn(self.weight), turn(self.pos_weight)
         return Labels(turn(values), None, None, mask, weight, pos_weight, self.label_smoothing, self.ignore_index)
 

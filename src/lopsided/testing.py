@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lopsided.compute import row_loss
-from lopsided.losses import Loss, parse
+from lopsided.losses import Loss, to_loss
 from lopsided.targets import Labels
 
 __all__ = ["check_loss"]
@@ -42,7 +42,7 @@ def check_loss(loss: Loss | str, *, derivative: bool = True, monotone: bool = Tr
     ...     return p * p, 2 * p * p * q
     >>> check_loss(Loss(Curve(squared_positive), Curve(squared_negative), Sum()))
     """
-    loss = parse(loss) if isinstance(loss, str) else loss
+    loss = to_loss(loss)
     if derivative:
         _check_slopes(loss)
     if monotone:

@@ -1,5 +1,44 @@
 """How a loss is evaluated: executors, which know no loss."""
 
-from lopsided.compute.eager import row_loss
+from __future__ import annotations
 
-__all__ = ["row_loss"]
+import torch
+from torch import Tensor
+
+from lopsided.compute import native
+from lopsided.compute.eager import row_loss
+from lopsided.losses.loss import Loss
+from lopsided.targets import Labels
+
+__all__ = ["BACKENDS", "choose", "row_loss", "rows_by", "total_by"]
+
+BACKENDS = ("auto", "eager", "native")
+
+
+def choose(backend: str, logits: Tensor, labels: Labels, loss: Loss) -> str:
+    """The executor that serves these inputs. One that is asked for by name runs, or says why it cannot."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    if backend == "eager" or (backend == "auto" and (torch.compiler.is_compiling() or _is_traced(logits))):
+        return "eager"
+    reason = native.refusal(logits, labels, loss)
+    if reason is not None and backend == "native":
+        raise RuntimeError(f"backend='native' cannot run: {reason}; backend='auto' takes another")
+    return "eager" if reason else "native"
+
+
+def _is_traced(logits: Tensor) -> bool:
+    """Is it a stand-in for a tensor, whose memory cannot be read?"""
+    return type(logits) not in (Tensor, torch.nn.Parameter) or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def rows_by(executor: str, logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
+    """(..., L) logits -> (...) loss of each row."""
+    return native.row_loss(logits, labels, loss) if executor == "native" else row_loss(logits, labels, loss)
+
+
+def total_by(executor: str, logits: Tensor, labels: Labels, loss: Loss, divisor: Tensor | int) -> Tensor:
+    """The sum over the rows, divided by a number."""
+    if executor == "native":
+        return native.total_loss(logits, labels, loss, float(divisor))
+    return row_loss(logits, labels, loss).sum() / divisor

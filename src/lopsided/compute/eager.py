@@ -58,7 +58,7 @@ def _widen(logits: Tensor, labels: Labels) -> tuple[Tensor, tuple[Tensor, Tensor
     """Logits and weights in at least float32: sums and exponentials of 16-bit numbers lose or overflow."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     z = logits.to(dtype)
-    known = labels.known()
+    known = labels.known(logits.shape)
     if known is not None:
         z = torch.where(known, z, 0.0)  # NaN behind the mask would reach second derivatives
     return z, labels.weights(logits.shape, dtype)

@@ -3,7 +3,7 @@
 from lopsided.losses.catalog import CATALOG, SOURCES
 from lopsided.losses.loss import Curve, Loss
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, TwoWayPairs
-from lopsided.losses.spec import PRESETS, parse
+from lopsided.losses.spec import PRESETS, parse, to_loss
 
 __all__ = [
     "CATALOG",
@@ -19,4 +19,5 @@ __all__ = [
     "Sum",
     "TwoWayPairs",
     "parse",
+    "to_loss",
 ]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lopsided.checks import check_number
+from lopsided.checks import Inputs, check_inputs, check_number
+from lopsided.targets import Labels, SparseTargets, unpack
 
 if TYPE_CHECKING:
     from lopsided.losses.loss import Loss
@@ -40,6 +41,7 @@ def posterior(loss: Loss, logits: Tensor, pos_weight: Tensor | float = 1.0, labe
             f"{loss} couples the labels of a row, so no per-label posterior exists; fit a temperature on validation "
             "data instead: lopsided.fit_temperature"
         )
+    _check_training(pos_weight, label_smoothing)
     _check_one_to_one(loss)
     eta = _settled(loss, logits.double(), pos_weight)
     return ((eta - label_smoothing / 2) / (1 - label_smoothing)).clamp(0, 1)
@@ -80,44 +82,61 @@ def decision_threshold(loss: Loss, eta: float = 0.5, pos_weight: float = 1.0, la
     >>> round(lopsided.loss("asl").decision_threshold(), 3), lopsided.loss("asl").decision_threshold(0.95)
     (1.379, inf)
     """
+    weight = torch.tensor(check_number("pos_weight", pos_weight), dtype=torch.float64)
+    return float(decision_thresholds(loss, weight, eta, label_smoothing))
+
+
+def decision_thresholds(loss: Loss, pos_weight: Tensor, eta: float = 0.5, label_smoothing: float = 0.0) -> Tensor:
+    """The same for every weight of positives, in its shape, float64."""
     check_number("eta", eta, low=0, high=1)
+    _check_training(pos_weight, label_smoothing)
     if not loss.pool.thresholded:
         raise ValueError(f"{loss} only ranks the labels of a row: tune a threshold on validation data")
+    pos_weight = pos_weight.double()
 
-    def passed(z: float) -> bool:
-        at = torch.tensor(z, dtype=torch.float64)
+    def passed(z: Tensor) -> Tensor:
         if loss.pool.per_label:
-            return float(posterior(loss, at, pos_weight, label_smoothing)) >= eta
-        return float(loss.negative(at)[0]) >= float(loss.positive(at)[0]) + math.log(pos_weight)
+            return posterior(loss, z, pos_weight, label_smoothing) >= eta
+        return loss.negative(z)[0] >= loss.positive(z)[0] + pos_weight.log()
 
-    low, high = (-_FAR, _FAR) if loss.pool.per_label else (-1e4, 1e4)
-    if not passed(high):
-        return math.inf
+    high = torch.full_like(pos_weight, _FAR if loss.pool.per_label else 1e4)
+    low, saturated = -high, ~passed(high)
     for _ in range(80):
         middle = (low + high) / 2
-        low, high = (low, middle) if passed(middle) else (middle, high)
-    return round(high, 12) + 0.0  # the slopes' own rounding; + 0.0 turns -0.0 into 0.0
+        above = passed(middle)
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    rounded = torch.round(high, decimals=12) + 0.0  # the slopes' own rounding; + 0.0 turns -0.0 into 0.0
+    return torch.where(saturated, math.inf, rounded)
 
 
-def fit_temperature(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> float:
+def _check_training(pos_weight: Tensor | float, label_smoothing: float) -> None:
+    check_number("label_smoothing", label_smoothing, low=0, high=1)
+    weight = torch.as_tensor(pos_weight)
+    if not ((weight > 0) & (weight < math.inf)).all():
+        raise ValueError(f"pos_weight must be finite and positive, got {weight.min():g} to {weight.max():g}")
+
+
+def fit_temperature(logits: Tensor, targets: Tensor | SparseTargets, mask: Tensor | None = None) -> float:
     """The temperature T for which sigmoid(logit / T) has the highest likelihood on validation data.
 
     For losses without a posterior in closed form, such as ZLPR: T is 1/2 where soft targets were learnt, since those
     are minimal at sigmoid(2 z), and lies between 1/2 and 1 for hard ones. The likelihood is concave in 1/T, so the
     answer is unique; it stays within 0.001 and 1000, which scores that separate the labels perfectly would leave.
-
-    Args:
-        logits: (..., L); targets: (..., L) in [0, 1]; mask: (..., L) bool, True where known.
+    Targets and mask as in `multilabel_loss`: unknown labels do not count.
 
     >>> z = torch.linspace(-2, 2, 101)
     >>> round(fit_temperature(z, torch.sigmoid(2 * z)), 6)
     0.5
     """
-    z, y = logits.double(), targets.double()
-    z, y = (z[mask], y[mask]) if mask is not None else (z, y)
+    targets = unpack(targets)
+    check_inputs(Inputs(logits, targets, mask))
+    labels = Labels.of(targets, mask=mask)
+    up, down = labels.weights(logits.shape, torch.float64)
+    z = torch.where(up + down > 0, logits.double(), 0.0)
     low, high = math.log(1e-3), math.log(1e3)  # of 1/T
     for _ in range(60):
         middle = (low + high) / 2
-        too_steep = ((torch.sigmoid(math.exp(middle) * z) - y) * z).sum() > 0
+        p = torch.sigmoid(math.exp(middle) * z)
+        too_steep = ((down * p - up * (1 - p)) * z).sum() > 0
         low, high = (low, middle) if too_steep else (middle, high)
     return math.exp(-low)

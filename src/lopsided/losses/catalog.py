@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -62,6 +63,7 @@ def focal(gamma: float = 2.0, alpha: float | None = None, detach_focus: bool = F
     gamma = check_number("gamma", gamma, low=0)
     loss = asymmetric(gamma, gamma, 0.0, detach_focus, alpha)
     sides = loss.positive, loss.negative, loss.pool
+    alpha = None if alpha is None else float(alpha)
     return _named("focal", *sides, gamma=gamma, alpha=alpha, detach_focus=detach_focus)
 
 
@@ -82,7 +84,8 @@ def asymmetric(
     """
     gammas, margin = _gammas(gamma_neg, gamma_pos), check_clip(clip)
     check_flag("detach_focus", detach_focus)
-    up, down = (1.0, 1.0) if alpha is None else (_share("alpha", alpha), 1 - alpha)
+    alpha = None if alpha is None else _share("alpha", alpha)
+    up, down = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
     return _named(
         "asl",
         _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], scale=up, detach=detach_focus),
@@ -140,7 +143,7 @@ def asymmetric_polynomial(
         detach_focus=detach_focus,
         monotone=None if monotone else False,
     )
-    if monotone:
+    if monotone and not torch.compiler.is_compiling():
         _check_monotone(loss)
     return loss
 
@@ -194,7 +197,8 @@ def robust_asymmetric(
         **shown,
         detach_focus=detach_focus,
     )
-    _check_monotone(loss)
+    if not torch.compiler.is_compiling():
+        _check_monotone(loss)
     return loss
 
 
@@ -316,6 +320,7 @@ def _trim(terms: Iterable[float]) -> tuple[float, ...]:
     return tuple(kept)
 
 
+@functools.lru_cache
 def _check_monotone(loss: Loss) -> None:
     """Refuse settings whose slope has the wrong sign by more than 1e-9 of what cross-entropy would have there."""
     z = torch.linspace(-25, 25, 5001, dtype=torch.float64)
@@ -328,6 +333,6 @@ def _check_monotone(loss: Loss) -> None:
             at = torch.sigmoid(z[wrong.nonzero()[0]]).item()
             raise ValueError(
                 f"{loss} would train {side} labels the wrong way, at p = {at:.3g} for one: its slope changes sign "
-                "there. Safe are alphas and betas >= 0, epsilon_pos <= 1 with epsilon_pos_pow <= 0, and -1 <= "
-                "epsilon_neg <= 0 (above 0 with detach_focus=True); pass monotone=False to study such a loss"
+                "there. epsilon_pos <= 1 with epsilon_pos_pow <= 0 is safe; for apl also alphas and betas >= 0, and -1 "
+                "<= epsilon_neg <= 0 (above 0 with detach_focus=True), and monotone=False allows such a loss for study"
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lopsided.losses.calibration import decision_threshold, posterior, posterior_limits
+from lopsided.losses.calibration import decision_threshold, decision_thresholds, posterior, posterior_limits
 from lopsided.losses.curves import Values
 from lopsided.losses.pools import Pair, Pool
 
@@ -52,7 +52,7 @@ class Loss:
     where k are the pool's coefficients. The state S is a few numbers per row, whatever the number of labels.
 
     Made by name with `lopsided.loss`, or from curves of your own; `lopsided.testing.check_loss` examines those.
-    `str(loss)` is the name with all settings, and `lopsided.loss(str(loss)) == loss`.
+    `str(loss)` is the name with all settings, and `lopsided.loss(str(loss)) == loss` if it was made by name.
     """
 
     positive: Curve
@@ -84,6 +84,10 @@ class Loss:
     def decision_threshold(self, eta: float = 0.5, *, pos_weight: float = 1.0, label_smoothing: float = 0.0) -> float:
         """The logit above which a label is predicted: see `lopsided.losses.calibration`."""
         return decision_threshold(self, eta, pos_weight, label_smoothing)
+
+    def decision_thresholds(self, pos_weight: Tensor, eta: float = 0.5, *, label_smoothing: float = 0.0) -> Tensor:
+        """The same for a tensor of positive weights, in its shape, float64."""
+        return decision_thresholds(self, pos_weight, eta, label_smoothing)
 
     def posterior_limits(self) -> tuple[float, float]:
         """The smallest and the largest posterior that a finite logit can stand for; below or above, it saturates."""

@@ -19,7 +19,8 @@ PRESETS: dict[str, Loss] = {
 
 _LONGEST = 500
 _NUMBERS = r"\(\s*[\w.+-]*(\s*,\s*[\w.+-]+)*\s*,?\s*\)"
-_SPEC = re.compile(rf"\s*\w+\s*(\((\s*\w+\s*=\s*([\w.+-]+|{_NUMBERS})\s*,?)*\))?\s*", re.ASCII)
+_SETTING = rf"\w+\s*=\s*([\w.+-]+|{_NUMBERS})"
+_SPEC = re.compile(rf"\s*\w+\s*(\(\s*({_SETTING}(\s*,\s*{_SETTING})*\s*,?)?\s*\))?\s*", re.ASCII)
 
 
 def parse(spec: str) -> Loss:
@@ -46,6 +47,15 @@ def parse(spec: str) -> Loss:
         return CATALOG[name](**arguments)
     except TypeError as error:
         raise ValueError(f"cannot make the loss {spec!r}: {error}") from None
+
+
+def to_loss(loss: Loss | str) -> Loss:
+    """A loss as it is, or by its name."""
+    if isinstance(loss, str):
+        return parse(loss)
+    if not isinstance(loss, Loss):
+        raise TypeError(f"loss must be a lopsided Loss or its name, got {type(loss).__name__}: a module holds its loss")
+    return loss
 
 
 def _read(spec: str) -> tuple[str, dict[str, object]]:

@@ -1,0 +1,145 @@
+// Losses of rows in one call: value, and gradient with respect to the logits. Plain C; the curves are printed by
+// src/lopsided/compute/retarget.py, and src/lopsided/compute/native.py calls this through ctypes.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+#if defined(_MSC_VER)
+#include <intrin.h>
+#define INLINE static __forceinline
+#define ALIGNED __declspec(align(64))
+#define EXPORT __declspec(dllexport)
+#define restrict __restrict
+#define PREFETCH(address, write) _mm_prefetch(address, _MM_HINT_T0)
+static int LOWEST(uint64_t word) {
+  unsigned long i;
+  _BitScanForward64(&i, word);
+  return (int)i;
+}
+#else
+#define INLINE static inline __attribute__((always_inline))
+#define ALIGNED _Alignas(64)
+#define EXPORT __attribute__((visibility("default")))
+#define LOWEST __builtin_ctzll
+#define PREFETCH(address, write) __builtin_prefetch(address, write)
+#endif
+
+// One build serves every x86-64: the loader picks the best clone. Needs ifunc, so glibc.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && !defined(LOPSIDED_BASELINE)
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
+#elif defined(_MSC_VER)
+#define CLONES
+#else
+#define CLONES __attribute__((noinline))
+#endif
+
+#define TILE 512
+#define SETTINGS 14
+#define LARGE 1e30
+
+enum { F32, F64, BF16, F16, U8, SPARSE };
+enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX };
+
+typedef struct { // in the order of native.py
+  int64_t rows, labels, logit_stride, target_stride, mask_stride, weight_stride, pos_weight_stride;
+  const void *logits, *targets;
+  const int64_t *crow, *col;
+  const double *sparse_values;
+  const uint8_t *mask;
+  const void *weight, *pos_weight; // in the type of the values
+  void *value, *gradient;          // gradient: rows x labels in the type of the logits, or null
+  double smoothing, ignored, scale, powers[2], settings[2][SETTINGS]; // settings: of the positive, of the negative
+  int32_t logit_type, target_type, ignoring, pool, positive, negative, threads;
+} Job;
+
+// One side of a row in a pool of exponentials: sum of weight exp(value), relative to the peak; and its part of the gradient.
+typedef struct {
+  double peak, sum, mass, dot, factor;
+} Side;
+
+static double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
+static double logistic(double x) { return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)); }
+
+// Value of the row, and factor of both sides: d value / d (weight exp(value - peak)).
+static double finish(const Job *job, Side *sides) {
+  double logs[2], value = 0;
+  for (int i = 0; i < 2; i++) logs[i] = sides[i].sum > 0 ? sides[i].peak + log(sides[i].sum) : isnan(sides[i].sum) ? NAN : -LARGE;
+  if (job->pool == LOG_SUM_EXP) {
+    for (int i = 0; i < 2; i++) value += softplus(logs[i]), sides[i].factor = logistic(logs[i]);
+  } else if (job->pool == PAIRS) {
+    double x = job->powers[0] * logs[0] + job->powers[1] * logs[1];
+    value = softplus(x);
+    for (int i = 0; i < 2; i++) sides[i].factor = job->powers[i] * logistic(x);
+  } else if (job->pool == MEAN_PAIRS) {
+    int any = sides[0].mass > 0 && sides[1].mass > 0;
+    value = any ? exp(logs[0] + logs[1]) / (sides[0].mass * sides[1].mass) : 0;
+    sides[0].factor = sides[1].factor = value;
+  } else {
+    double mass = sides[0].mass;
+    value = mass > 0 ? logs[1] - sides[0].dot / mass : 0;
+    sides[0].factor = mass > 0 ? -1 / mass : 0;
+    sides[1].factor = mass > 0 ? 1 : 0;
+  }
+  for (int i = 0; i < 2; i++)
+    if (!(job->pool == SOFTMAX && i == 0)) sides[i].factor = sides[i].sum == 0 ? 0 : sides[i].factor / sides[i].sum;
+  return value;
+}
+
+#define REAL float
+#define INTEGER int32_t
+#define NAME(name) name##_f32
+#define SINGLE
+#include "real.h"
+INLINE int32_t sortable_f32(float x) { int32_t i = bits_f32(x); return i ^ ((i >> 31) & 0x7fffffff); }
+INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fffffff)); }
+#include "half.h"
+#include "rows.h"
+#undef REAL
+#undef INTEGER
+#undef NAME
+#undef SINGLE
+#undef ABS
+#undef TINY
+#undef EXP
+#undef LOG
+#undef LOG1P
+#undef KERNEL
+#undef POWER
+#undef TRUTH
+#undef SELECT
+
+#define REAL double
+#define INTEGER int64_t
+#define NAME(name) name##_f64
+#include "real.h"
+INLINE int64_t sortable_f64(double x) { int64_t i = bits_f64(x); return i ^ ((i >> 63) & 0x7fffffffffffffff); }
+INLINE double unsortable_f64(int64_t i) { return real_f64(i ^ ((i >> 63) & 0x7fffffffffffffff)); }
+#include "rows.h"
+
+// The number of the curve of that name, as retarget.py makes it; -1 if there is none.
+EXPORT int lopsided_curve(const char *name) {
+#define ENTRY(name) #name,
+  static const char *const names[] = {KERNELS};
+  for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
+    if (strcmp(name, names[i]) == 0) return i;
+  return -1;
+}
+
+// A large new buffer is mapped page by page as it is written, which costs more than the loss; huge pages are 512 times fewer.
+static void ask_for_huge_pages(const Job *job) {
+#ifdef MADV_HUGEPAGE
+  static const uintptr_t huge = 1 << 21;
+  uintptr_t bytes = (uintptr_t)(job->rows * job->labels) * (job->logit_type == F64 ? 8 : job->logit_type == F32 ? 4 : 2);
+  uintptr_t start = ((uintptr_t)job->gradient + huge - 1) & ~(huge - 1), end = ((uintptr_t)job->gradient + bytes) & ~(huge - 1);
+  if (job->gradient && end > start + huge) madvise((void *)start, end - start, MADV_HUGEPAGE);
+#endif
+}
+
+EXPORT void lopsided_rows(const Job *job) {
+  ask_for_huge_pages(job);
+  if (job->logit_type == F64) run_f64(job);
+  else run_f32(job);
+}

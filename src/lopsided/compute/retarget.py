@@ -1,0 +1,305 @@
+"""From curves in Python to curves in C: trace them with a symbolic logit, share what is common, cut into short loops.
+
+`python -m lopsided.compute.retarget` writes `csrc/curves.inc`; a test fails when the checked-in file is stale.
+
+A C curve works on a tile of logits in L1 and writes value and slope of each. Settings are arguments at run time, but
+whether a setting is there at all is decided here, because the Python curves branch on that. A loop is cut wherever
+exp, log1p or a power is needed, since one long body stalls on its own dependencies: each loop then does one of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from lopsided.losses import curves
+
+HEAVY = ("exp", "log1p", "power")
+MOST_TERMS = (0, 2, 8)  # Taylor terms of the kernels; fewer are filled up with zeros
+_FOLD = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+_serial = itertools.count()
+
+
+class Node:
+    """An operation on nodes and numbers. Equal operations are one object, so common subexpressions are shared."""
+
+    def __init__(self, op: str, *args: Any) -> None:
+        self.op, self.args, self.serial = op, args, next(_serial)
+
+    def __add__(self, other: Any) -> Any:
+        return _arithmetic("+", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _arithmetic("+", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return _arithmetic("-", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _arithmetic("-", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return _arithmetic("*", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return _arithmetic("*", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self * (1 / other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other * node("reciprocal", self)
+
+    def __neg__(self) -> Any:
+        return self.args[0] if self.op == "negate" else node("negate", self)
+
+    def __ge__(self, other: Any) -> Any:
+        return node(">=", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return node(">=", other, self)
+
+    def __bool__(self) -> bool:
+        if self.op == "setting":
+            return True  # that it is there was decided when it was made
+        raise TypeError("a curve may branch on its settings, not on z: use select")
+
+
+node = cache(Node)
+Z = node("z")
+
+
+def setting(name: str, index: int = 0) -> Node:
+    return node("setting", name, index)
+
+
+def _arithmetic(op: str, a: Any, b: Any) -> Any:
+    if not (isinstance(a, Node) or isinstance(b, Node)):
+        return _FOLD[op](a, b)
+    if op in "+*" and isinstance(b, Node) and (not isinstance(a, Node) or a.serial > b.serial):
+        a, b = b, a  # commutative: in one order, a number last
+    if (op, b) in (("+", 0), ("-", 0), ("*", 1)):
+        return a
+    if op == "*" and not isinstance(b, Node) and b == 0:
+        return 0.0
+    if op == "*" and isinstance(a, Node) and a.op == "negate":
+        return -(a.args[0] * b)
+    if op == "*" and isinstance(b, Node) and b.op == "negate":
+        return -(a * b.args[0])
+    return node(op, a, b)
+
+
+# ---- the vocabulary of the curves, for nodes
+
+
+def _select(condition: Any, a: Any, b: Any) -> Any:
+    return a if a is b else node("select", condition, a, b)
+
+
+def _maximum(x: Any, floor: float) -> Any:
+    return _select(node(">=", floor, x), floor, x)  # in this order a NaN of x comes through
+
+
+@cache
+def _logistic(z: Node) -> tuple[Any, Any, Any, Any]:
+    e = node("exp", -node("abs", z))
+    r, log = 1 / (1 + e), node("log1p", e)
+    p, q = _select(z >= 0, r, e * r), _select(z >= 0, e * r, r)
+    return p, q, _maximum(-z, 0.0) + log, _maximum(z, 0.0) + log
+
+
+def _power(x: Any, gamma: Any) -> Any:
+    return 1.0 if not isinstance(gamma, Node) and gamma == 0 else node("power", x, gamma)
+
+
+_VOCABULARY = {
+    "logistic": _logistic,
+    "power": _power,
+    "maximum": _maximum,
+    "select": _select,
+    "log1p": lambda x: node("log1p", x),
+}
+
+
+def trace(curve: str, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Value and slope of a curve as nodes. Its helpers see the vocabulary of nodes as well."""
+    space = {**vars(curves), **_VOCABULARY}
+    for name, function in list(vars(curves).items()):
+        if isinstance(function, FunctionType) and function.__module__ == curves.__name__:
+            twin = FunctionType(function.__code__, space, name, function.__defaults__, function.__closure__)
+            twin.__kwdefaults__ = function.__kwdefaults__
+            space[name] = twin
+    value, slope = space[curve](Z, **settings)
+    return value, slope
+
+
+# ---- which kernels there are
+
+
+def kernels() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(name, curve, settings) of every kernel; the name says which settings are there."""
+    focus: list[tuple[str, ...]] = [(), ("gamma",), ("gamma", "detach")]
+    for given, terms in itertools.product(focus, MOST_TERMS):
+        yield _kernel("polynomial_positive", given, ("shift", "scale"), terms, ())
+        for margin in ((), ("margin",)):
+            yield _kernel("polynomial_negative", (*margin, *given), ("scale",), terms, ("constant",) if terms else ())
+    for given in focus:
+        for name in ("", "margin"):
+            yield _kernel("robust_negative", (*filter(None, (name,)), *given), ("peak",), 0, ())
+    yield _kernel("hill_negative", (), ("peak",), 0, ())
+    yield _kernel("confidence_negative", ("gamma",), (), 0, ())
+    yield _kernel("confidence_negative", (), (), 0, ("gamma",))
+    yield _kernel("exponent", (), ("scale", "shift"), 0, ())
+    yield _kernel("bounded_exponent", (), ("scale",), 0, ())
+
+
+def _kernel(
+    curve: str, given: Iterable[str], always: Iterable[str], terms: int, more: Iterable[str]
+) -> tuple[str, str, dict[str, Any]]:
+    given = tuple(given)
+    name = "_".join([curve, *given, *([f"{terms}terms"] if terms else [])])
+    settings: dict[str, Any] = {key: setting(key) for key in (*given, *always, *more) if key != "detach"}
+    if "detach" in given:
+        settings["detach"] = True
+    if terms:
+        settings["terms"] = tuple(setting("terms", index) for index in range(terms))
+    return name, curve, settings
+
+
+# ---- printing
+
+
+def _order(roots: Iterable[Any]) -> list[Node]:
+    """Every node below the roots, arguments first."""
+    seen: dict[Node, None] = {}
+
+    def visit(n: Any) -> None:
+        if isinstance(n, Node) and n not in seen:
+            for argument in n.args:
+                visit(argument)
+            seen[n] = None
+
+    for root in roots:
+        visit(root)
+    return list(seen)
+
+
+def _loops(outputs: Sequence[Any]) -> Iterator[tuple[list[Node], list[Node], list[Node], list[Node]]]:
+    """(powers, computed, read, stored) of each loop.
+
+    Powers are made by a call on the whole tile before the loop. What crosses loops lies in L1: heavy results, their
+    arguments, and reciprocals without another below them. All else is cheap, and computed again where it is needed.
+    """
+    nodes = [n for n in _order(outputs) if not _uniform(n)]
+    level: dict[Node, int] = {}
+    for n in nodes:
+        level[n] = (n.op in HEAVY) + max((level.get(a, 0) for a in n.args if isinstance(a, Node)), default=0)
+    handed = {n for n in nodes if n.op == "reciprocal" and all(a.op != "reciprocal" for a in _order(n.args))}
+    for n in nodes:
+        if n.op in HEAVY:
+            handed |= {n, *(a for a in n.args if not _uniform(a))}
+    home = {n: max(level[n] - 1, 0) for n in nodes if n in handed}
+    last = max(level.values(), default=0)
+    for number in range(last + 1):
+        mine = [n for n in home if home[n] == number]
+        powers = [n for n in mine if n.op == "power"]
+        roots = [n for n in mine if n.op != "power"] if number < last else list(outputs)
+        computed: dict[Node, None] = {}
+        read: dict[Node, None] = {}
+        _collect(roots, number, home, computed, read)
+        yield powers, list(computed), list(read), roots if number < last else []
+
+
+def _collect(
+    roots: Iterable[Any], number: int, home: dict[Node, int], computed: dict[Node, None], read: dict[Node, None]
+) -> None:
+    """What loop `number` computes, and what it reads from earlier ones."""
+    for n in roots:
+        if _uniform(n) or n in computed or n in read:
+            continue
+        if home.get(n, number) < number or n.op == "power":
+            read[n] = None
+        else:
+            _collect(n.args, number, home, computed, read)
+            computed[n] = None
+
+
+def _uniform(n: Any) -> bool:
+    """Is it the same for all logits?"""
+    return not isinstance(n, Node) or n.op == "setting" or (n.op != "z" and all(map(_uniform, n.args)))
+
+
+_C = {
+    "z": "z[i]",
+    "negate": "-{}",
+    "abs": "ABS({})",
+    "reciprocal": "1 / {}",
+    "exp": "EXP({})",
+    "log1p": "LOG1P({})",
+    "select": "SELECT({}, {}, {})",
+    **{op: f"{{}} {op} {{}}" for op in ("+", "-", "*", ">=")},
+}
+
+
+class _Printer:
+    """Names nodes in the order in which they are printed, so that the text depends on the curve alone."""
+
+    def __init__(self) -> None:
+        self._names: dict[Node, str] = {}
+
+    def name(self, n: Any) -> str:
+        if not isinstance(n, Node):
+            return f"(REAL){float(n)!r}"
+        if n.op == "setting":
+            return f"s->terms[{n.args[1]}]" if n.args[0] == "terms" else f"s->{n.args[0]}"
+        return self._names.setdefault(n, f"v{len(self._names)}")
+
+    def line(self, n: Node) -> str:
+        kind = "TRUTH" if n.op == ">=" else "REAL"
+        return f"const {kind} {self.name(n)} = {_C[n.op].format(*map(self.name, n.args))};"
+
+
+def print_kernel(name: str, outputs: Sequence[Any]) -> str:
+    """One C function: a tile of logits to values and slopes."""
+    printer, stages = _Printer(), list(_loops(outputs))
+    read = dict.fromkeys(itertools.chain.from_iterable(stage[2] for stage in stages))
+    tiles = dict.fromkeys(itertools.chain(read, (a for stage in stages for n in stage[0] for a in n.args[:1])))
+    crossing = {n: f"tile{index}" for index, n in enumerate(tiles)}
+    text = [f"KERNEL({name}) {{"]
+    text += [f"  ALIGNED REAL {', '.join(f'{tile}[TILE + 16]' for tile in crossing.values())};"] if crossing else []
+    text += [f"  {printer.line(n)}" for n in _order(outputs) if _uniform(n) and n.op != "setting"]
+    for powers, computed, from_tiles, stored in stages:
+        for n in powers:
+            text.append(f"  POWER({crossing[n.args[0]]}, {printer.name(n.args[1])}, {crossing[n]}, m);")
+        lines = [f"const REAL {printer.name(n)} = {crossing[n]}[i];" for n in from_tiles]
+        lines += [printer.line(n) for n in computed]
+        lines += [f"{crossing[n]}[i] = {printer.name(n)};" for n in stored if n in crossing]
+        if not stored:
+            lines += [f"{out}[i] = {printer.name(n)};" for out, n in zip(("value", "slope"), outputs, strict=True)]
+        text += ["  for (long i = 0; i < m; i++) {", *(f"    {line}" for line in lines), "  }"]
+    return "\n".join([*text, "}"])
+
+
+def print_all() -> str:
+    """The whole file: every kernel, and the table by which they are found."""
+    listed = list(kernels())
+    parts = [print_kernel(name, trace(curve, settings)) for name, curve, settings in listed]
+    table = " \\\n".join(["#define KERNELS", *(f"  ENTRY({name})" for name, _, _ in listed)])
+    head = "// Printed from src/lopsided/losses/curves.py by `python -m lopsided.compute.retarget`. Do not edit."
+    return "\n\n".join([head, *parts, f"#ifndef KERNELS\n{table}\n#endif"]) + "\n"
+
+
+def main() -> None:
+    """Write the file named on the command line, `csrc/curves.inc` if none is."""
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[3] / "csrc/curves.inc"
+    path.write_text(print_all())
+
+
+if __name__ == "__main__":
+    main()

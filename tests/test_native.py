@@ -1,0 +1,264 @@
+"""The C library against the eager executor: every loss, target, dtype and odd size."""
+
+import ctypes
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import lopsided
+from lopsided import SparseTargets
+from lopsided.compute import native, retarget, row_loss
+from lopsided.losses import CATALOG, Curve, Loss, Sum
+from lopsided.losses.curves import Values, polynomial_negative
+from lopsided.targets import Labels
+from tests.variants import VARIANTS, every_variant
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.skipif(isinstance(native.library(), str), reason=f"no C library: {native.library()}")
+
+# largest error of a value, relative, and of a gradient, relative to the largest of its row or matrix
+BUDGET = {torch.float64: (1e-12, 1e-12), torch.float32: (6e-6, 3e-6), torch.bfloat16: (6e-6, 4e-3)}
+BUDGET[torch.float16] = (6e-6, 6e-4)
+
+
+def compare(loss: Loss, z: Tensor, labels: Labels) -> None:
+    """Against the eager executor in float64, at the same logits."""
+    value_budget, gradient_budget = BUDGET[z.dtype]
+    exact = z.detach().double().requires_grad_()
+    expected = row_loss(exact, labels, loss)
+    (expected_grad,) = torch.autograd.grad(expected.sum(), exact)
+    value, grad = native.rows_and_gradient(z, labels, loss)
+    assert grad is not None
+    assert grad.dtype == z.dtype
+    assert value.dtype == torch.promote_types(z.dtype, torch.float32)
+    assert ((value - expected).abs() <= value_budget * expected.abs().clamp_min(1)).all()
+    room = gradient_budget * expected_grad.abs().max().clamp_min(0.1)
+    assert ((grad.double() - expected_grad).abs() <= room).all()
+    alone, nothing = native.rows_and_gradient(z, labels, loss, with_gradient=False)
+    assert nothing is None
+    assert torch.equal(alone, value)
+
+
+def batch(rows: int, labels: int, density: float = 0.2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows * 10_000 + labels)
+    z = 5 * torch.randn(rows, labels, generator=generator, dtype=torch.float64)
+    return z, (torch.rand(rows, labels, generator=generator) < density).double()
+
+
+@every_variant
+@pytest.mark.parametrize("dtype", BUDGET)
+def test_every_loss_and_dtype(spec: str, dtype: torch.dtype) -> None:
+    z, y = batch(6, 1100)
+    y[0], y[1] = 0, 1
+    soft = torch.rand(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for targets in (y, soft):
+        compare(lopsided.loss(spec), z.to(dtype), Labels(targets))
+
+
+def said(z: Tensor, y: Tensor) -> list[Labels]:
+    """Every way of saying something about labels."""
+    generator = torch.Generator().manual_seed(1)
+    soft = torch.rand(z.shape, generator=generator, dtype=torch.float64)
+    mask = torch.rand(z.shape, generator=generator) < 0.7
+    full, weight, pos_weight = (torch.rand(shape, generator=generator) for shape in (z.shape, z.shape[1:], z.shape[1:]))
+    weight[::3] = 0
+    indices = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in y])
+    stored = SparseTargets.from_csr((soft * (soft > 0.5)).to_sparse_csr())
+    return [
+        *(Labels(y.to(dtype)) for dtype in (torch.bool, torch.uint8, torch.int64, torch.float32, torch.bfloat16)),
+        Labels(y, mask=mask),
+        Labels(soft.masked_fill(~mask, torch.nan)),
+        Labels(y.masked_fill(~mask, -1), ignore_index=-1),
+        Labels(y.long().masked_fill(~mask, -100), ignore_index=-100),
+        Labels(y.byte().masked_fill(~mask, 255), ignore_index=255),
+        Labels(soft, weight=full, pos_weight=pos_weight, label_smoothing=0.1),
+        Labels(soft, mask=mask, weight=weight),
+        Labels(y[:, :1].expand_as(y)),
+        Labels(y.T.contiguous().T, mask=mask.T.contiguous().T),
+        Labels.of(indices),
+        Labels.of(indices, mask=mask, weight=full, label_smoothing=0.2),
+        Labels.of(stored, pos_weight=pos_weight),
+    ]
+
+
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("labels", [1, 15, 16, 17, 511, 512, 513, 1030])
+def test_every_kind_of_labels_and_odd_sizes(name: str, labels: int) -> None:
+    z, y = batch(5, labels)
+    for way in said(z, y):
+        for dtype in (torch.float32, torch.float64):
+            compare(lopsided.loss(name), z.to(dtype), way)
+
+
+@every_variant
+def test_shapes_and_strides(spec: str) -> None:
+    loss = lopsided.loss(spec)
+    z, y = batch(6, 40)
+    whole, grad = native.rows_and_gradient(z, Labels(y), loss)
+    assert grad is not None
+    cases = {
+        "leading dimensions": (z.view(2, 3, 40), y.view(2, 3, 40)),
+        "one row": (z[2], y[2]),
+        "transposed": (z.T.contiguous().T, y.T.contiguous().T),
+        "every second column of a wider matrix": (torch.repeat_interleave(z, 2, 1)[:, ::2], y),
+        "rows of a wider matrix": (torch.cat([z, z], 1)[:, :40], torch.cat([y, y], 1)[:, :40]),
+        "no rows": (z[:0], y[:0]),
+    }
+    for logits, targets in cases.values():
+        value, gradient = native.rows_and_gradient(logits, Labels(targets), loss)
+        assert gradient is not None
+        assert value.shape == logits.shape[:-1]
+        assert gradient.shape == logits.shape
+        picked = whole[2] if logits.ndim == 1 else whole[: value.numel()].view(value.shape)
+        torch.testing.assert_close(value, picked, rtol=0, atol=0)
+    expanded = z[:1].expand(6, 40)
+    compare(loss, expanded, Labels(y))
+
+
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("dtype", BUDGET)
+def test_finite_for_every_finite_logit(name: str, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max / 4
+    points = [0.0, 1e-4, 0.5, 3, 10, 17, 20, 60, 88, 104, 710, 1e4, 6e4, largest]
+    z = torch.tensor([[x * sign] for x in points for sign in (1, -1)], dtype=dtype)
+    for target in (0.0, 1.0, 0.3):
+        value, grad = native.rows_and_gradient(z, Labels(torch.full(z.shape, target)), lopsided.loss(name))
+        assert grad is not None
+        assert value.isfinite().all()
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_nan_logits_are_seen_unless_masked(name: str) -> None:
+    z, y = batch(4, 30)
+    y[:, :2] = torch.tensor([1.0, 0.0])
+    z = z.float()
+    z[1, 3] = torch.nan
+    value, grad = native.rows_and_gradient(z, Labels(y), lopsided.loss(name))
+    assert grad is not None
+    assert value.isnan().tolist() == [False, True, False, False]
+    assert grad[1, 3].isnan()
+    masked, grad = native.rows_and_gradient(z, Labels(y, mask=~z.isnan()), lopsided.loss(name))
+    assert grad is not None
+    assert masked.isfinite().all()
+    assert grad.isfinite().all()
+    assert grad[1, 3] == 0
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_threads_and_repetitions_give_the_same_bits(name: str) -> None:
+    z, y = batch(64, 700, density=0.02)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 2):
+            torch.set_num_threads(threads)
+            results.append(native.rows_and_gradient(z.float(), Labels(y), lopsided.loss(name)))
+    finally:
+        torch.set_num_threads(before)
+    for value, grad in results[1:]:
+        assert torch.equal(value, results[0][0])
+        assert grad is not None
+        assert torch.equal(grad, results[0][1])  # type: ignore[arg-type]
+
+
+def test_python_threads_do_not_disturb_each_other() -> None:
+    z, y = batch(40, 900)
+    expected = {name: native.rows_and_gradient(z, Labels(y), lopsided.loss(name)) for name in CATALOG}
+    wrong: list[str] = []
+
+    def work(name: str) -> None:
+        for _ in range(10):
+            value, grad = native.rows_and_gradient(z, Labels(y), lopsided.loss(name))
+            if not (torch.equal(value, expected[name][0]) and torch.equal(grad, expected[name][1])):  # type: ignore[arg-type]
+                wrong.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in CATALOG]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_sixteen_bit_conversions_are_torchs() -> None:
+    """Every float16 and bfloat16 logit, and gradients of every size, rounded as torch rounds."""
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+    for dtype in (torch.float16, torch.bfloat16):
+        z = bits.view(dtype)
+        z = z[z.isfinite() & (z.abs() < 1e30)][:, None]
+        value, grad = native.rows_and_gradient(z, Labels(torch.zeros(z.shape)), lopsided.loss("bce"))
+        wide, wide_grad = native.rows_and_gradient(z.float(), Labels(torch.zeros(z.shape)), lopsided.loss("bce"))
+        assert grad is not None
+        assert wide_grad is not None
+        assert torch.equal(value, wide)
+        assert torch.equal(grad, wide_grad.to(dtype))
+
+
+@pytest.mark.parametrize("gamma", [0.3, 0.5, 1, 2, 3, 5, 6, 7, 8, 8.5, 9, 12])
+@pytest.mark.parametrize("detach", [False, True])
+def test_every_exponent(gamma: float, detach: bool) -> None:
+    z, y = batch(3, 600)
+    for clip in (0.0, 0.05, 0.5):
+        compare(CATALOG["asl"](gamma, gamma, clip, detach), z.float(), Labels(y))
+
+
+def test_curves_of_ones_own_are_refused_with_a_reason() -> None:
+    def mine(z: Tensor) -> Values:
+        return polynomial_negative(z)
+
+    loss = Loss(Curve(mine), Curve(polynomial_negative), Sum())
+    assert native.refusal(torch.zeros(2, 3), Labels(torch.zeros(2, 3)), loss) == f"it has no loop for {loss}"
+    many = lopsided.loss(f"apl(alphas=({', '.join(['0.1'] * 9)}))")
+    assert "no loop for apl" in str(native.refusal(torch.zeros(2, 3), Labels(torch.zeros(2, 3)), many))
+    assert all(
+        native.refusal(torch.zeros(2, 3), Labels(torch.zeros(2, 3)), lopsided.loss(spec)) is None for spec in VARIANTS
+    )
+
+
+def test_the_printed_curves_are_those_of_today() -> None:
+    assert (ROOT / "csrc/curves.inc").read_text() == retarget.print_all(), "run: python -m lopsided.compute.retarget"
+
+
+def test_branching_on_a_logit_cannot_be_printed() -> None:
+    with pytest.raises(TypeError, match="may branch on its settings, not on z"):
+        bool(retarget.Z >= 0)
+
+
+def built(tmp_path: Path, *flags: str) -> ctypes.CDLL:
+    """The library compiled here, as no clone for a better processor."""
+    path = tmp_path / "baseline.so"
+    command = [
+        "cc",
+        "-O2",
+        "-shared",
+        "-fPIC",
+        "-fopenmp",
+        *flags,
+        str(ROOT / "csrc/lopsided.c"),
+        "-o",
+        str(path),
+        "-lm",
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no C compiler here")
+    return ctypes.CDLL(str(path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="compiles with cc")
+def test_the_baseline_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    baseline = built(tmp_path, "-DLOPSIDED_BASELINE")
+    native._kernel.cache_clear()
+    monkeypatch.setattr(native, "library", lambda: baseline)
+    z, y = batch(5, 530)
+    for name in CATALOG:
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            compare(lopsided.loss(name), z.to(dtype), Labels(y))
