@@ -1,7 +1,7 @@
 """One-line mistakes in curves, pools, targets and calibration, and the test that sees each.
 
-Every mutant is a copy of the package, without its C library, with one line changed; the named test runs on it, in a process of its own, and
-must fail. What is wrong is on purpose what a tired author might write.
+Every mutant is a copy of the package, without its C library, with one line changed; the named test runs on it, in a
+process of its own, and must fail. What is wrong is on purpose what a tired author might write.
 """
 
 import os
