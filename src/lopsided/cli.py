@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from lopsided._version import __version__
 from lopsided.compare import compare as run_comparison
@@ -17,6 +19,7 @@ from lopsided.config import BUILT_IN, CompareConfig, make_config
 from lopsided.data import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.preview import save_preview
+from lopsided.doctor import findings
 from lopsided.errors import UserError
 from lopsided.losses import parse
 from lopsided.progress import Progress
@@ -149,6 +152,15 @@ def losses(
             raise UserError(f"{plot}: a plot must end in {', '.join('.' + name for name in FORMATS)}")
         save_loss_plot(loss, plot)
         typer.echo(f"picture: {plot}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say which executor is active here, why, and how to change it."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for subject, finding in findings().items():
+        table.add_row(f"[bold]{subject}[/bold]", escape(finding))
+    Console().print(table)
 
 
 @data_app.command()

@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     soft_targets: str
     label_dim: int
     reduction: str
+    backend: str
 
 
 class MultiLabelLoss(nn.Module):
@@ -35,7 +36,7 @@ class MultiLabelLoss(nn.Module):
     Args:
         loss: a `Loss`, or its name with settings such as "asl(gamma_neg=2)".
         weight, pos_weight: (L,), kept as buffers.
-        ignore_index, label_smoothing, soft_targets, label_dim, reduction: as in
+        ignore_index, label_smoothing, soft_targets, label_dim, reduction, backend: as in
             `lopsided.functional.multilabel_loss`, which `forward` calls.
 
     >>> import torch
@@ -58,6 +59,7 @@ class MultiLabelLoss(nn.Module):
         soft_targets: str = "mixture",
         label_dim: int = -1,
         reduction: str = "mean",
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
@@ -69,6 +71,7 @@ class MultiLabelLoss(nn.Module):
         self.soft_targets = soft_targets
         self.label_dim = label_dim
         self.reduction = reduction
+        self.backend = backend
 
     def forward(
         self,
@@ -91,6 +94,7 @@ class MultiLabelLoss(nn.Module):
             soft_targets=self.soft_targets,
             label_dim=self.label_dim,
             reduction=self.reduction,
+            backend=self.backend,
         )
 
     def posterior(self, logits: Tensor) -> Tensor:

@@ -1,0 +1,41 @@
+"""What runs here, and why: versions, devices, threads, executors."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from lopsided._version import __version__
+from lopsided.compute import native
+from lopsided.losses import CATALOG
+from lopsided.targets import Labels
+
+_REPAIR = (
+    "install a C compiler, then: pip install --force-reinstall --no-deps --no-cache-dir lopsided "
+    "(or pip install -e . in a checkout)"
+)
+
+
+def findings() -> dict[str, str]:
+    """A line per subject, for `lopsided doctor`."""
+    loaded = native.library()
+    found = {
+        "lopsided": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": f"{torch.get_num_threads()} (torch.set_num_threads or OMP_NUM_THREADS changes that)",
+        "devices": ", ".join(["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]),
+    }
+    if isinstance(loaded, str):
+        return found | {"executor": f"eager, plain torch: {loaded}", "repair": _REPAIR}
+    return found | {
+        "executor": f"native on the CPU: {loaded._name}",
+        "native losses": ", ".join(_served()),
+        "otherwise": "eager, plain torch: other devices, losses of your own, torch.compile, and backend='eager'",
+    }
+
+
+def _served() -> list[str]:
+    row = torch.zeros(1, 2)
+    return [name for name, make in CATALOG.items() if native.refusal(row, Labels(row), make()) is None]
