@@ -143,3 +143,10 @@ EXPORT void lopsided_rows(const Job *job) {
   if (job->logit_type == F64) run_f64(job);
   else run_f32(job);
 }
+
+// How many targets are NaN, and how many lie outside [0, 1]: found[0] and found[1]. Float32 or float64.
+EXPORT void lopsided_survey(const void *targets, int type, int64_t count, int64_t *found) {
+  found[0] = found[1] = 0;
+  if (type == F64) survey_f64(targets, count, found);
+  else survey_f32(targets, count, found);
+}

@@ -99,45 +99,62 @@ CLONES static long NAME(pick)(const REAL *restrict up, const REAL *restrict z, l
 
 typedef struct {
   ALIGNED REAL z[TILE + 16], up[TILE + 16], down[TILE + 16], value[TILE + 16], slope[TILE + 16], g[TILE + 16],
-      picked[TILE + 16];
+      picked[TILE + 16], cost[TILE + 16];
   int32_t index[TILE + 16];
 } NAME(Tile);
 
 // ---- sum: one pass
 
-CLONES static REAL NAME(sum_negatives)(NAME(Tile) *restrict t, long m, REAL scale) {
-  REAL sum = 0;
+CLONES static void NAME(negatives)(NAME(Tile) *restrict t, long m, REAL scale) {
   for (long i = 0; i < m; i++) {
     int there = t->down[i] > 0;
-    sum += SELECT(there, t->down[i] * t->value[i], 0);
     t->g[i] = SELECT(there, t->down[i] * t->slope[i] * scale, 0);
+    t->cost[i] = SELECT(there, t->down[i] * t->value[i], 0);
   }
+}
+
+CLONES static REAL NAME(total)(const REAL *restrict x, long m) {
+  REAL sum = 0;
+  for (long i = 0; i < m; i++) sum += x[i];
   return sum;
+}
+
+// What each label of a tile costs, and its gradient.
+static void NAME(sum_tile)(const Job *job, long row, long start, long m, const NAME(Settings) *s, NAME(Tile) *t) {
+  const REAL scale = (REAL)job->scale;
+  NAME(load)(job, row, start, m, t->z);
+  NAME(weigh)(job, row, start, m, t->up, t->down);
+  NAME(curves)[job->negative](t->z, t->value, t->slope, m, s + 1);
+  NAME(negatives)(t, m, scale);
+  long positives = NAME(pick)(t->up, t->z, m, t->index, t->picked);
+  if (positives) {
+    NAME(curves)[job->positive](t->picked, t->value, t->slope, positives, s);
+    for (long j = 0; j < positives; j++) {
+      long i = t->index[j];
+      t->cost[i] += t->up[i] * t->value[j];
+      t->g[i] += t->up[i] * t->slope[j] * scale;
+    }
+  }
+  if (job->gradient) NAME(store)(job, row, start, m, t->g);
 }
 
 static void NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s) {
   NAME(Tile) t;
   double sum = 0;
-  const REAL scale = (REAL)job->scale;
   for (long start = 0; start < job->labels; start += TILE) {
     long m = job->labels - start < TILE ? job->labels - start : TILE;
     NAME(prefetch)(job, row, start);
-    NAME(load)(job, row, start, m, t.z);
-    NAME(weigh)(job, row, start, m, t.up, t.down);
-    NAME(curves)[job->negative](t.z, t.value, t.slope, m, s + 1);
-    sum += NAME(sum_negatives)(&t, m, scale);
-    long positives = NAME(pick)(t.up, t.z, m, t.index, t.picked);
-    if (positives) {
-      NAME(curves)[job->positive](t.picked, t.value, t.slope, positives, s);
-      for (long j = 0; j < positives; j++) {
-        REAL w = t.up[t.index[j]];
-        sum += w * t.value[j];
-        t.g[t.index[j]] += w * t.slope[j] * scale;
-      }
-    }
-    if (job->gradient) NAME(store)(job, row, start, m, t.g);
+    NAME(sum_tile)(job, row, start, m, s, &t);
+    sum += NAME(total)(t.cost, m);
   }
   ((REAL *)job->value)[row] = (REAL)sum;
+}
+
+// Several short rows that lie side by side, as one tile.
+static void NAME(sum_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s) {
+  NAME(Tile) t;
+  NAME(sum_tile)(job, row, 0, many * job->labels, s, &t);
+  for (long r = 0; r < many; r++) ((REAL *)job->value)[row + r] = NAME(total)(t.cost + r * job->labels, job->labels);
 }
 
 // ---- pools of exponentials: one pass for the state, one for the gradient
@@ -226,9 +243,29 @@ static void NAME(run)(const Job *job) {
     REAL *at = (REAL *)(s + side);
     for (int i = 0; i < SETTINGS; i++) at[i] = (REAL)job->settings[side][i];
   }
+  // how many rows make a tile: one, unless they are short and nothing but logits and targets is read, both without gaps
+  int bare = job->pool == SUM && !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
+             job->logit_stride == job->labels && job->target_stride == job->labels && job->labels > 0;
+  long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1, blocks = (job->rows + together - 1) / together;
 #pragma omp parallel for num_threads(job->threads) schedule(static) if (job->threads > 1)
-  for (long row = 0; row < job->rows; row++) {
-    if (job->pool == SUM) NAME(sum_row)(job, row, s);
+  for (long block = 0; block < blocks; block++) {
+    long row = block * together, many = job->rows - row < together ? job->rows - row : together;
+    if (together > 1) NAME(sum_short_rows)(job, row, many, s);
+    else if (job->pool == SUM) NAME(sum_row)(job, row, s);
     else NAME(exponential_row)(job, row, s);
+  }
+}
+
+// Targets of one type: how many are NaN, and how many lie outside [0, 1].
+CLONES static void NAME(survey)(const REAL *restrict y, long n, int64_t *restrict found) {
+  for (long start = 0; start < n; start += 4096) {
+    long m = n - start < 4096 ? n - start : 4096;
+    int32_t unknown = 0, wrong = 0;
+    for (long i = 0; i < m; i++) {
+      REAL x = y[start + i];
+      unknown += x != x;
+      wrong += (x < 0) | (x > 1);
+    }
+    found[0] += unknown, found[1] += wrong;
   }
 }

@@ -38,8 +38,11 @@ class Inputs:
     ignore_index: int | None = None
 
 
-def check_inputs(given: Inputs) -> None:
-    """Shapes, dtypes and devices always; values on the CPU only, where looking waits for nothing."""
+def check_inputs(given: Inputs) -> bool:
+    """Shapes, dtypes and devices always; values on the CPU only, where looking waits for nothing.
+
+    True if the targets were seen to hold no unknown label, which saves looking again.
+    """
     logits = given.logits
     for name, tensor in vars(given).items():
         if name not in ("targets", "ignore_index") and not isinstance(tensor, Tensor | None):
@@ -59,8 +62,9 @@ def check_inputs(given: Inputs) -> None:
         )
     _check_mask_and_weights(given)
     if logits.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_values(given)
         _warn_of_probabilities(logits)
+        return _check_values(given)
+    return False
 
 
 def _check_dense(targets: Tensor, logits: Tensor) -> None:
@@ -120,10 +124,10 @@ def _check_mask_and_weights(given: Inputs) -> None:
         _check_beside(name, tensor, given.logits)
 
 
-def _check_values(given: Inputs) -> None:
-    targets = given.targets
+def _check_values(given: Inputs) -> bool:
+    targets, all_known = given.targets, False
     if isinstance(targets, Tensor):
-        _check_range(targets, given.mask, given.ignore_index)
+        all_known = _check_range(targets, given.mask, given.ignore_index)
     else:
         _check_structure(targets, given.logits.shape[-1])
         if targets.values is not None:
@@ -134,14 +138,22 @@ def _check_values(given: Inputs) -> None:
             raise ValueError(
                 f"{name} must be finite and not negative, got values from {tensor.min():g} to {tensor.max():g}"
             )
+    return all_known
 
 
-def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None) -> None:
+def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None) -> bool:
+    """Are all of them known, whatever the mask says?"""
+    ordinary = ignore_index is None or not 0 <= ignore_index <= 1
     if targets.dtype == torch.bool or targets.numel() == 0:
-        return
+        return ordinary
+    from lopsided.compute import native  # it imports this module
+
+    found = native.survey(targets)
+    if found is not None and found[1] == 0:
+        return ordinary and found[0] == 0
     low, high = _bounds(targets)
     if low >= 0 and high <= 1:
-        return
+        return ordinary
     wrong = (targets < 0) | (targets > 1)  # False for NaN
     if ignore_index is not None:
         wrong &= targets != ignore_index
@@ -153,6 +165,7 @@ def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None)
             f"targets must lie in [0, 1], got values from {low:g} to {high:g}: mark unknown labels with NaN, mask= or "
             "ignore_index=, and pass class indices as lopsided.SparseTargets.from_indices(...)"
         )
+    return False
 
 
 def _bounds(tensor: Tensor) -> tuple[float, float]:

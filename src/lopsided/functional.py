@@ -107,7 +107,7 @@ def multilabel_loss(
         logits, targets, mask, weight = (
             labels_last(tensor, logits.ndim, label_dim) for tensor in (logits, targets, mask, weight)
         )
-    check_inputs(Inputs(logits, targets, mask, weight, pos_weight, row_weight, ignore_index))
+    all_known = check_inputs(Inputs(logits, targets, mask, weight, pos_weight, row_weight, ignore_index))
     labels = Labels.of(
         targets,
         mask=mask,
@@ -115,6 +115,7 @@ def multilabel_loss(
         pos_weight=pos_weight,
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
+        all_known=all_known,
     )
     executor = choose(backend, logits, labels, loss)
     if loss.pool.transposed and soft_targets == "mixture":

@@ -85,6 +85,7 @@ class Labels:
     pos_weight: Tensor | None = None  # (L,)
     label_smoothing: float = 0.0
     ignore_index: int | None = None
+    all_known: bool = False  # but for the mask: values hold no NaN and no ignore_index
 
     @classmethod
     def of(cls, targets: Tensor | SparseTargets, **said: Any) -> Labels:
@@ -119,6 +120,8 @@ class Labels:
     def known(self, shape: torch.Size) -> Tensor | None:
         """(..., L) bool, or None where every label is known."""
         known = self.mask
+        if self.all_known:
+            return known
         if self.crow is not None:
             if self.values is not None and self.values.is_floating_point():
                 known = _both(known, ~self._scattered(self.values.isnan(), shape, torch.bool))
@@ -164,7 +167,8 @@ class Labels:
 
         values = self.values if self.crow is None else self.dense(shape, torch.float32)  # NaN stays NaN
         mask, weight, pos_weight = turn(self.mask), turn(self.weight), turn(self.pos_weight)
-        return Labels(turn(values), None, None, mask, weight, pos_weight, self.label_smoothing, self.ignore_index)
+        rest = self.label_smoothing, self.ignore_index, self.all_known
+        return Labels(turn(values), None, None, mask, weight, pos_weight, *rest)
 
 
 def _both(one: Tensor | None, other: Tensor) -> Tensor:

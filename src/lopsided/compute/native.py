@@ -73,6 +73,18 @@ def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double]] | None:
     return (number, _Settings(*numbers, *map(float, terms))) if number >= 0 else None
 
 
+def survey(values: Tensor) -> tuple[int, int] | None:
+    """How many targets are NaN, and how many lie outside [0, 1]; None where the library does not look."""
+    loaded = library()
+    if isinstance(loaded, str) or values.dtype not in (torch.float32, torch.float64) or not values.is_contiguous():
+        return None
+    found = (ctypes.c_int64 * 2)()
+    loaded.lopsided_survey(
+        ctypes.c_void_p(values.data_ptr()), _TARGETS[values.dtype], ctypes.c_int64(values.numel()), found
+    )
+    return found[0], found[1]
+
+
 def refusal(logits: Tensor, labels: Labels, loss: Loss) -> str | None:
     """Why these inputs cannot be served, None if they can."""
     loaded = library()
