@@ -34,14 +34,15 @@ INLINE REAL NAME(choose)(int condition, REAL a, REAL b) {
 
 // x <= 87; 0 below the smallest normal result; at most 2 ulp
 INLINE float exp_f32(float x) {
-  float clamped = choose_f32(x < -87.3f, -87.3f, x);
+  float clamped = choose_f32(x >= -87.3f, x, -87.3f); // NaN is no integer either
   int32_t n = (int32_t)(clamped * 1.44269504088896341f - 0.5f);
   float k = (float)n, r = clamped - k * 0.693359375f;
   r = r + k * 2.12194440e-4f;
   float r2 = r * r, a = 1.9875691500e-4f * r + 1.3981999507e-3f, b = 8.3334519073e-3f * r + 4.1665795894e-2f,
         c = 1.6666665459e-1f * r + 5.0000001201e-1f;
   float p = (a * r2 + b) * r2 + c;
-  return choose_f32(x < -87.3f, 0.0f, (p * r2 + (r + 1.0f)) * real_f32((n + 127) << 23));
+  float y = (p * r2 + (r + 1.0f)) * real_f32((int32_t)((uint32_t)(n + 127) << 23));
+  return choose_f32(x >= -87.3f, y, choose_f32(x < -87.3f, 0.0f, x));
 }
 
 INLINE float log_tail(float f, float k) { // log(1 + f) + k log 2
@@ -82,8 +83,8 @@ INLINE float log_f32(float x) {
 #define POWER NAME(power)
 // x^gamma for x in [0, 1]: products for whole exponents up to 8, which are exact to rounding; else exp(gamma log x)
 CLONES static void POWER(const REAL *restrict x, REAL gamma, REAL *restrict out, long m) {
-  int whole = (int)gamma;
-  if ((REAL)whole != gamma || whole < 0 || whole > 8) {
+  int whole = gamma >= 0 && gamma <= 8 ? (int)gamma : -1;
+  if ((REAL)whole != gamma) {
     for (long i = 0; i < m; i++) out[i] = LOG(SELECT(x[i] < TINY, TINY, x[i]));
     for (long i = 0; i < m; i++) out[i] = EXP(gamma * out[i]);
     return;
