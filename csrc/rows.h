@@ -103,6 +103,20 @@ typedef struct {
   int32_t index[TILE + 16];
 } NAME(Tile);
 
+// Softmax: one distribution over all known labels, whatever their weights.
+static void NAME(make_known)(NAME(Tile) *t, long m) {
+  for (long i = 0; i < m; i++) t->down[i] = t->up[i] + t->down[i] > 0;
+}
+
+// Weights of a tile, and the negative curve of all its labels; returns how many are positive, with their logits picked.
+static long NAME(begin)(const Job *job, long row, long start, long m, const NAME(Settings) *s, NAME(Tile) *t) {
+  NAME(load)(job, row, start, m, t->z);
+  NAME(weigh)(job, row, start, m, t->up, t->down);
+  if (job->pool == SOFTMAX) NAME(make_known)(t, m);
+  NAME(curves)[job->negative](t->z, t->value, t->slope, m, s + 1);
+  return NAME(pick)(t->up, t->z, m, t->index, t->picked);
+}
+
 // ---- sum: one pass
 
 CLONES static void NAME(negatives)(NAME(Tile) *restrict t, long m, REAL scale) {
@@ -122,11 +136,8 @@ CLONES static REAL NAME(total)(const REAL *restrict x, long m) {
 // What each label of a tile costs, and its gradient.
 static void NAME(sum_tile)(const Job *job, long row, long start, long m, const NAME(Settings) *s, NAME(Tile) *t) {
   const REAL scale = (REAL)job->scale;
-  NAME(load)(job, row, start, m, t->z);
-  NAME(weigh)(job, row, start, m, t->up, t->down);
-  NAME(curves)[job->negative](t->z, t->value, t->slope, m, s + 1);
+  long positives = NAME(begin)(job, row, start, m, s, t);
   NAME(negatives)(t, m, scale);
-  long positives = NAME(pick)(t->up, t->z, m, t->index, t->picked);
   if (positives) {
     NAME(curves)[job->positive](t->picked, t->value, t->slope, positives, s);
     for (long j = 0; j < positives; j++) {
@@ -189,20 +200,11 @@ CLONES static void NAME(share_negatives)(NAME(Tile) *restrict t, long m, REAL pe
   }
 }
 
-// Softmax: one distribution over all known labels, whatever their weights.
-static void NAME(make_known)(NAME(Tile) *t, long m) {
-  for (long i = 0; i < m; i++) t->down[i] = t->up[i] + t->down[i] > 0;
-}
-
 static void NAME(fold_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, Side *sides) {
   for (long start = 0; start < job->labels; start += TILE) {
     long m = job->labels - start < TILE ? job->labels - start : TILE;
-    NAME(load)(job, row, start, m, t->z);
-    NAME(weigh)(job, row, start, m, t->up, t->down);
-    if (job->pool == SOFTMAX) NAME(make_known)(t, m);
-    NAME(curves)[job->negative](t->z, t->value, t->slope, m, s + 1);
+    long positives = NAME(begin)(job, row, start, m, s, t);
     NAME(add_side)(t->value, t->down, m, sides + 1);
-    long positives = NAME(pick)(t->up, t->z, m, t->index, t->picked);
     if (!positives) continue;
     NAME(curves)[job->positive](t->picked, t->value, t->slope, positives, s);
     for (long j = 0; j < positives; j++) t->picked[j] = t->up[t->index[j]];
@@ -220,12 +222,8 @@ static void NAME(exponential_row)(const Job *job, long row, const NAME(Settings)
   const REAL up = (REAL)(sides[0].factor * job->scale), down = (REAL)(sides[1].factor * job->scale);
   for (long start = 0; start < job->labels; start += TILE) {
     long m = job->labels - start < TILE ? job->labels - start : TILE;
-    NAME(load)(job, row, start, m, t.z);
-    NAME(weigh)(job, row, start, m, t.up, t.down);
-    if (job->pool == SOFTMAX) NAME(make_known)(&t, m);
-    NAME(curves)[job->negative](t.z, t.value, t.slope, m, s + 1);
+    long positives = NAME(begin)(job, row, start, m, s, &t);
     NAME(share_negatives)(&t, m, (REAL)sides[1].peak, down);
-    long positives = NAME(pick)(t.up, t.z, m, t.index, t.picked);
     if (positives) {
       NAME(curves)[job->positive](t.picked, t.value, t.slope, positives, s);
       for (long j = 0; j < positives; j++) {

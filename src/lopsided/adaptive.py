@@ -17,7 +17,7 @@ from lopsided.targets import Labels, SparseTargets, labels_last, unpack
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from lopsided.modules import Options
+    from lopsided.functional import ModuleOptions
 
 RULES = ("stable", "printed")
 
@@ -142,7 +142,7 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
         warmup: int = 0,
         rule: str = "stable",
         process_group: dist.ProcessGroup | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ModuleOptions],
     ) -> None:
         super().__init__(asymmetric(gamma_neg, gamma_pos, clip, detach_focus), **options)
         if not abs(check_number("target", target)) < 1:

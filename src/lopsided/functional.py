@@ -30,19 +30,24 @@ __all__ = [
 ]
 
 
-class Options(TypedDict, total=False):
-    """What every loss takes: see `multilabel_loss`."""
+class ModuleOptions(TypedDict, total=False):
+    """What every loss takes and may be fixed before a batch is seen: see `multilabel_loss`."""
 
     weight: Tensor | None
     pos_weight: Tensor | None
-    row_weight: Tensor | None
-    mask: Tensor | None
     ignore_index: int | None
     label_smoothing: float
     soft_targets: str
     label_dim: int
     reduction: str
     backend: str
+
+
+class Options(ModuleOptions, total=False):
+    """What every loss takes, that of a batch included."""
+
+    row_weight: Tensor | None
+    mask: Tensor | None
 
 
 def multilabel_loss(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,7 @@ from lopsided.targets import SparseTargets
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-
-class Options(TypedDict, total=False):
-    """What every module takes besides its loss: see `MultiLabelLoss`."""
-
-    weight: Tensor | None
-    pos_weight: Tensor | None
-    ignore_index: int | None
-    label_smoothing: float
-    soft_targets: str
-    label_dim: int
-    reduction: str
-    backend: str
+    from lopsided.functional import ModuleOptions
 
 
 class MultiLabelLoss(nn.Module):
@@ -123,7 +112,7 @@ class BinaryCrossEntropyLoss(MultiLabelLoss):
     0.6931471824645996
     """
 
-    def __init__(self, **options: Unpack[Options]) -> None:
+    def __init__(self, **options: Unpack[ModuleOptions]) -> None:
         super().__init__(catalog.binary_cross_entropy(), **options)
 
 
@@ -148,7 +137,7 @@ class FocalLoss(MultiLabelLoss):
         gamma: float = 2.0,
         alpha: float | None = None,
         detach_focus: bool = False,
-        **options: Unpack[Options],
+        **options: Unpack[ModuleOptions],
     ) -> None:
         super().__init__(catalog.focal(gamma, alpha, detach_focus), **options)
 
@@ -182,7 +171,7 @@ class AsymmetricLoss(MultiLabelLoss):
         clip: float = 0.05,
         detach_focus: bool = True,
         alpha: float | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[ModuleOptions],
     ) -> None:
         super().__init__(catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus, alpha), **options)
 
@@ -227,7 +216,7 @@ class AsymmetricPolynomialLoss(MultiLabelLoss):
         alphas: Sequence[float] | None = None,
         betas: Sequence[float] | None = None,
         monotone: bool = True,
-        **options: Unpack[Options],
+        **options: Unpack[ModuleOptions],
     ) -> None:
         epsilons = (epsilon_pos, epsilon_neg, epsilon_pos_pow)
         loss = catalog.asymmetric_polynomial(
@@ -256,6 +245,6 @@ class ZLPRLoss(MultiLabelLoss):
     """
 
     def __init__(
-        self, threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0, **options: Unpack[Options]
+        self, threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0, **options: Unpack[ModuleOptions]
     ) -> None:
         super().__init__(catalog.zlpr(threshold, scale, margin), **options)
