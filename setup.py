@@ -7,8 +7,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 # Not -ffast-math: infinities and NaN must pass. Linked without OpenMP: the one that torch has loaded is used.
-ACCURATE_AND_FAST = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math"]
-ACCURATE_AND_FAST += ["-fno-signed-zeros", "-freciprocal-math", "-fvisibility=hidden", "-g0"]
+ACCURATE_AND_FAST = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-g0"]
 
 
 class BuildPlainC(build_ext):
@@ -25,7 +24,7 @@ class BuildPlainC(build_ext):
         if self.compiler.compiler_type == "msvc":
             ext.extra_compile_args = ["/O2", "/std:c11", "/openmp"]
         else:
-            openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
+            openmp = ["-fopenmp-simd" if sys.platform == "darwin" else "-fopenmp"]
             ext.extra_compile_args = ACCURATE_AND_FAST + openmp
         super().build_extension(ext)
 
@@ -40,7 +39,7 @@ class AnyPython(bdist_wheel):
 native = Extension(
     "lopsided.compute._native",
     ["csrc/lopsided.c"],
-    depends=["csrc/real.h", "csrc/rows.h", "csrc/half.h", "csrc/curves.inc"],
+    depends=["csrc/real.h", "csrc/targets.h", "csrc/rows.h", "csrc/half.h", "csrc/curves.inc"],
     libraries=[] if sys.platform == "win32" else ["m"],
     optional=True,  # without a compiler the installation goes on, and plain torch does the work
 )

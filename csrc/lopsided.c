@@ -2,6 +2,7 @@
 // src/lopsided/compute/retarget.py, and src/lopsided/compute/native.py calls this through ctypes.
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #ifdef __linux__
@@ -13,7 +14,6 @@
 #define ALIGNED __declspec(align(64))
 #define EXPORT __declspec(dllexport)
 #define restrict __restrict
-#define PREFETCH(address, write) _mm_prefetch(address, _MM_HINT_T0)
 static int LOWEST(uint64_t word) {
   unsigned long i;
   _BitScanForward64(&i, word);
@@ -24,7 +24,6 @@ static int LOWEST(uint64_t word) {
 #define ALIGNED _Alignas(64)
 #define EXPORT __attribute__((visibility("default")))
 #define LOWEST __builtin_ctzll
-#define PREFETCH(address, write) __builtin_prefetch(address, write)
 #endif
 
 // One build serves every x86-64: the loader picks the best clone. Needs ifunc, so glibc.
@@ -39,6 +38,8 @@ static int LOWEST(uint64_t word) {
 #define TILE 512
 #define SETTINGS 14
 #define LARGE 1e30
+#define FOUR(x) x, x, x, x
+#define ONES FOUR(FOUR(FOUR(FOUR(1)))), FOUR(FOUR(FOUR(FOUR(1)))) // as many as a tile has labels
 
 enum { F32, F64, BF16, F16, U8, SPARSE };
 enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX };
@@ -53,6 +54,7 @@ typedef struct { // in the order of native.py
   void *value, *gradient;          // gradient: rows x labels in the type of the logits, or null
   double smoothing, ignored, scale, powers[2], settings[2][SETTINGS]; // settings: of the positive, of the negative
   int32_t logit_type, target_type, ignoring, pool, positive, negative, threads;
+  int32_t odd, failed, probable; // found: a target not between 0 and 1, no memory, the first row may be probabilities
 } Job;
 
 // One side of a row in a pool of exponentials: sum of weight exp(value), relative to the peak; and its part of the gradient.
@@ -96,6 +98,7 @@ static double finish(const Job *job, Side *sides) {
 INLINE int32_t sortable_f32(float x) { int32_t i = bits_f32(x); return i ^ ((i >> 31) & 0x7fffffff); }
 INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fffffff)); }
 #include "half.h"
+#include "targets.h"
 #include "rows.h"
 #undef REAL
 #undef INTEGER
@@ -106,10 +109,14 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #undef EXP
 #undef LOG
 #undef LOG1P
+#undef LOG1P_UNIT
+#undef RECIPROCAL1P
 #undef KERNEL
 #undef POWER
 #undef TRUTH
 #undef SELECT
+#undef READ
+#undef PADDED
 
 #define REAL double
 #define INTEGER int64_t
@@ -117,6 +124,7 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #include "real.h"
 INLINE int64_t sortable_f64(double x) { int64_t i = bits_f64(x); return i ^ ((i >> 63) & 0x7fffffffffffffff); }
 INLINE double unsortable_f64(int64_t i) { return real_f64(i ^ ((i >> 63) & 0x7fffffffffffffff)); }
+#include "targets.h"
 #include "rows.h"
 
 // The number of the curve of that name, as retarget.py makes it; -1 if there is none.
@@ -138,15 +146,8 @@ static void ask_for_huge_pages(const Job *job) {
 #endif
 }
 
-EXPORT void lopsided_rows(const Job *job) {
+EXPORT void lopsided_rows(Job *job) {
   ask_for_huge_pages(job);
   if (job->logit_type == F64) run_f64(job);
   else run_f32(job);
-}
-
-// How many targets are NaN, and how many lie outside [0, 1]: found[0] and found[1]. Float32 or float64.
-EXPORT void lopsided_survey(const void *targets, int type, int64_t count, int64_t *found) {
-  found[0] = found[1] = 0;
-  if (type == F64) survey_f64(targets, count, found);
-  else survey_f32(targets, count, found);
 }

@@ -25,50 +25,59 @@ INLINE REAL NAME(choose)(int condition, REAL a, REAL b) {
 #define TRUTH int
 #define SELECT NAME(choose)
 #define KERNEL(name) \
-  CLONES static void NAME(name)(const REAL *restrict z, REAL *restrict value, REAL *restrict slope, long m, \
-                                const NAME(Settings) *restrict s)
+  CLONES static REAL NAME(name)(const REAL *restrict z, const REAL *restrict w, REAL *restrict value, \
+                                REAL *restrict slope, long m, const NAME(Settings) *restrict s)
 
 #ifdef SINGLE
 #define ABS fabsf
 #define TINY 1.17549435e-38f
 
+#define ROUND 12583039.0f // 1.5 2^23 + 127: the last bits of x + ROUND are the nearest whole number to x, biased as exponents are
+
 // x <= 87; 0 below the smallest normal result; at most 2 ulp
 INLINE float exp_f32(float x) {
-  float clamped = choose_f32(x >= -87.3f, x, -87.3f); // NaN is no integer either
-  int32_t n = (int32_t)(clamped * 1.44269504088896341f - 0.5f);
-  float k = (float)n, r = clamped - k * 0.693359375f;
-  r = r + k * 2.12194440e-4f;
-  float r2 = r * r, a = 1.9875691500e-4f * r + 1.3981999507e-3f, b = 8.3334519073e-3f * r + 4.1665795894e-2f,
-        c = 1.6666665459e-1f * r + 5.0000001201e-1f;
-  float p = (a * r2 + b) * r2 + c;
-  float y = (p * r2 + (r + 1.0f)) * real_f32((int32_t)((uint32_t)(n + 127) << 23));
-  return choose_f32(x >= -87.3f, y, choose_f32(x < -87.3f, 0.0f, x));
+  const int low = x < -87.3f;
+  const float c = choose_f32(low, -87.3f, x), t = c * 1.44269504088896341f + ROUND, n = t - ROUND;
+  const float r = (c - n * 0.693359375f) + n * 2.12194440e-4f, r2 = r * r;
+  const float a = 1.3814602e-3f * r + 8.3687156e-3f, b = 4.1668389e-2f * r + 1.6666521e-1f;
+  const float p = ((a * r2 + b) * r + 0.5f) * r2 + (r + 1.0f);
+  return choose_f32(low, 0.0f, p * real_f32((int32_t)((uint32_t)bits_f32(t) << 23)));
 }
 
 INLINE float log_tail(float f, float k) { // log(1 + f) + k log 2
-  float z = f * f, z2 = z * z, a = 7.0376836292e-2f * f - 1.1514610310e-1f, b = 1.1676998740e-1f * f - 1.2420140846e-1f,
-        c = 1.4249322787e-1f * f - 1.6668057665e-1f, d = 2.0000714765e-1f * f - 2.4999993993e-1f;
-  float y = (a * z + b) * z2 + (c * z + d);
-  y = (y * f + 3.3333331174e-1f) * f * z - k * 2.12194440e-4f - 0.5f * z;
-  return f + y + k * 0.693359375f;
+  const float f2 = f * f, f4 = f2 * f2;
+  const float a = -0.49999991f + 0.33333951f * f, b = -0.25001758f + 0.19962065f * f;
+  const float c = -0.16570427f + 0.14917964f * f, d = -0.14308189f + 0.087357648f * f;
+  return (f2 * ((a + b * f2) + (c + d * f2) * f4) - k * 2.12194440e-4f) + f + k * 0.693359375f;
 }
-
-// The integers lose a NaN, and the compiler folds 0 * x away.
-INLINE float pass_nan(int32_t i, float x, float y) { return choose_f32((uint32_t)i > 0x7f800000u, x, y); }
 
 // -1 < x <= 2
 INLINE float log1p_f32(float x) {
   int32_t i = bits_f32(1.0f + x), k = (i - 0x3f3504f3) >> 23;
-  float m = real_f32(i - (int32_t)((uint32_t)k << 23));
-  return pass_nan(i, x, log_tail(choose_f32(k == 0, x, m - 1.0f), (float)k));
+  float m = (1.0f + x) * real_f32(0x3f800000 - (int32_t)((uint32_t)k << 23));
+  return log_tail(choose_f32(k == 0, x, m - 1.0f), (float)k);
 }
 
 // the smallest normal number and above
 INLINE float log_f32(float x) {
   int32_t i = bits_f32(x), k = (i - 0x3f3504f3) >> 23;
-  return pass_nan(i, x, log_tail(real_f32(i - (int32_t)((uint32_t)k << 23)) - 1.0f, (float)k));
+  return log_tail(x * real_f32(0x3f800000 - (int32_t)((uint32_t)k << 23)) - 1.0f, (float)k);
 }
 
+// 1 / (1 + e) and log(1 + e), 0 <= e <= 1; at most 2 ulp
+INLINE float reciprocal1p_f32(float e) {
+  const float r = 0.99826688f + e * (-0.94280761f + e * (0.66551125f - 0.22183709f * e)), rest = (1.0f - r) - r * e;
+  return r + r * (rest + rest * rest);
+}
+
+INLINE float log1p_unit_f32(float e) {
+  const float e2 = e * e, e4 = e2 * e2;
+  const float a = -0.49999648f + 0.33321324f * e, b = -0.24857163f + 0.19153656f * e, c = -0.13753803f + 0.07920455f * e, d = -0.030065803f + 5.3648268e-3f * e;
+  return e + e2 * ((a + b * e2) + (c + d * e2) * e4);
+}
+
+#define RECIPROCAL1P reciprocal1p_f32
+#define LOG1P_UNIT log1p_unit_f32
 #define EXP exp_f32
 #define LOG log_f32
 #define LOG1P log1p_f32
@@ -78,6 +87,8 @@ INLINE float log_f32(float x) {
 #define EXP exp
 #define LOG log
 #define LOG1P log1p
+#define LOG1P_UNIT log1p
+#define RECIPROCAL1P(e) (1 / (1 + (e)))
 #endif
 
 #define POWER NAME(power)
@@ -103,7 +114,7 @@ CLONES static void POWER(const REAL *restrict x, REAL gamma, REAL *restrict out,
 
 #include "curves.inc"
 
-typedef void (*NAME(Curve))(const REAL *, REAL *, REAL *, long, const NAME(Settings) *);
+typedef REAL (*NAME(Curve))(const REAL *, const REAL *, REAL *, REAL *, long, const NAME(Settings) *);
 #define ENTRY(name) NAME(name),
 static const NAME(Curve) NAME(curves)[] = {KERNELS};
 #undef ENTRY

@@ -1,241 +1,166 @@
-// Row loops over tiles for one real type; included twice. They know targets and pools, and no curve.
+// Row loops over tiles for one real type; included twice. They know pools, and no curve.
 
-INLINE void NAME(load)(const Job *job, long row, long start, long m, REAL *restrict z) {
-  long at = row * job->logit_stride + start;
-#ifdef SINGLE
-  if (job->logit_type == BF16) load_bf16((const uint16_t *)job->logits + at, z, m);
-  else if (job->logit_type == F16) load_f16((const uint16_t *)job->logits + at, z, m);
-  else
-#endif
-    memcpy(z, (const REAL *)job->logits + at, m * sizeof(REAL));
+// Where the gradient of a tile is made: in place if it is of this type, else in the buffer, to be stored.
+INLINE REAL *NAME(place_of)(const Job *job, long row, long start, REAL *buffer) {
+  int here = job->gradient && job->logit_type == (sizeof(REAL) == 8 ? F64 : F32);
+  return here ? (REAL *)job->gradient + row * job->labels + start : buffer;
 }
 
 INLINE void NAME(store)(const Job *job, long row, long start, long m, const REAL *restrict g) {
-  long at = row * job->labels + start;
 #ifdef SINGLE
-  if (job->logit_type == BF16) store_bf16(g, (uint16_t *)job->gradient + at, m);
-  else if (job->logit_type == F16) store_f16(g, (uint16_t *)job->gradient + at, m);
-  else
+  uint16_t *out = (uint16_t *)job->gradient + row * job->labels + start;
+  if (job->logit_type == BF16) store_bf16(g, out, m);
+  else if (job->logit_type == F16) store_f16(g, out, m);
 #endif
-    memcpy((REAL *)job->gradient + at, g, m * sizeof(REAL));
 }
 
-// The next tile, while this one is computed: the pauses between tiles make the processor's own prefetching give up.
-INLINE void NAME(prefetch)(const Job *job, long row, long start) {
-  long size = job->logit_type == F64 ? 8 : job->logit_type == F32 ? 4 : 2, target = job->target_type == U8 ? 1 : job->target_type == F64 ? 8 : 4;
-  const char *z = (const char *)job->logits + (row * job->logit_stride + start + TILE) * size;
-  for (long at = 0; at < TILE * size; at += 64) PREFETCH(z + at, 0);
-  if (job->target_type != SPARSE) {
-    const char *t = (const char *)job->targets + (row * job->target_stride + start + TILE) * target;
-    for (long at = 0; at < TILE * target; at += 64) PREFETCH(t + at, 0);
+// ---- sum: what each label of a tile costs, in t->value, and its gradient; returns the sum
+
+static REAL NAME(sum_tile)(const Job *job, long row, long start, long m, const NAME(Settings) *s, NAME(Tile) *t) {
+  const REAL *z;
+  const long positives = NAME(begin)(job, row, start, m, (REAL)job->scale, t, &z);
+  REAL *g = NAME(place_of)(job, row, start, t->slope);
+  REAL sum = NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
+  if (positives) {
+    sum += NAME(curves)[job->positive](t->picked, t->weight, t->up, t->down, PADDED(positives), s);
+    for (long j = 0; j < positives; j++) t->value[t->index[j]] += t->up[j], g[t->index[j]] += t->down[j];
   }
-  if (job->gradient) {
-    const char *g = (const char *)job->gradient + (row * job->labels + start + TILE) * size;
-    for (long at = 0; at < TILE * size; at += 64) PREFETCH(g + at, 1);
-  }
+  if (job->gradient) NAME(store)(job, row, start, m, g);
+  return sum;
 }
 
-static void NAME(scatter)(const Job *job, long row, long start, long m, REAL *restrict y) {
-  memset(y, 0, m * sizeof(REAL));
-  for (int64_t e = job->crow[row]; e < job->crow[row + 1]; e++) {
-    int64_t label = job->col[e] - start;
-    if (label >= 0 && label < m) y[label] = job->sparse_values ? (REAL)job->sparse_values[e] : 1;
+static void NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t) {
+  double sum = 0;
+  for (long start = 0; start < job->labels; start += TILE) {
+    sum += NAME(sum_tile)(job, row, start, job->labels - start < TILE ? job->labels - start : TILE, s, t);
   }
+  ((REAL *)job->value)[row] = (REAL)sum;
 }
 
-// Both weights of a tile: y and 1 - y, smoothed and weighted; 0 where the label is unknown.
-CLONES static void NAME(weigh)(const Job *job, long row, long start, long m, REAL *restrict up, REAL *restrict down) {
-  long at = row * job->target_stride + start;
-  if (job->target_type == SPARSE) NAME(scatter)(job, row, start, m, up);
-  else if (job->target_type == U8) {
-    const uint8_t *t = (const uint8_t *)job->targets + at;
-    for (long i = 0; i < m; i++) up[i] = (REAL)(int32_t)t[i];
-  } else if (job->target_type == F32) {
-    const float *t = (const float *)job->targets + at;
-    for (long i = 0; i < m; i++) up[i] = (REAL)t[i];
-  } else {
-    const double *t = (const double *)job->targets + at;
-    for (long i = 0; i < m; i++) up[i] = (REAL)t[i];
-  }
-  const REAL smoothing = (REAL)job->smoothing, ignored = (REAL)job->ignored;
-  if (job->ignoring && job->target_type != SPARSE)
-    for (long i = 0; i < m; i++) up[i] = SELECT(up[i] == ignored, (REAL)NAN, up[i]);
-  for (long i = 0; i < m; i++) {
-    int known = up[i] == up[i];
-    REAL y = up[i] * (1 - smoothing) + smoothing / 2;
-    up[i] = SELECT(known, y, 0), down[i] = SELECT(known, 1 - y, 0);
-  }
-  if (job->mask) {
-    const uint8_t *mask = job->mask + row * job->mask_stride + start;
-    for (long i = 0; i < m; i++) up[i] = SELECT(mask[i], up[i], 0), down[i] = SELECT(mask[i], down[i], 0);
-  }
-  if (job->pos_weight) {
-    const REAL *w = (const REAL *)job->pos_weight + row * job->pos_weight_stride + start;
-    for (long i = 0; i < m; i++) up[i] *= w[i];
-  }
-  if (job->weight) {
-    const REAL *w = (const REAL *)job->weight + row * job->weight_stride + start;
-    for (long i = 0; i < m; i++) up[i] *= w[i], down[i] *= w[i];
+// Several short rows that lie side by side, as one tile.
+CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t) {
+  NAME(sum_tile)(job, row, 0, many * job->labels, s, t);
+  for (long r = 0; r < many; r++) {
+    REAL sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long i = r * job->labels; i < (r + 1) * job->labels; i++) sum += t->value[i];
+    ((REAL *)job->value)[row + r] = sum;
   }
 }
 
-// The labels of a tile with a positive weight: indices, and their logits side by side.
-CLONES static long NAME(pick)(const REAL *restrict up, const REAL *restrict z, long m, int32_t *restrict index,
-                              REAL *restrict picked) {
-  ALIGNED uint8_t flag[TILE];
-  for (long i = 0; i < m; i++) flag[i] = up[i] > 0;
-  memset(flag + m, 0, TILE - m);
-  long count = 0;
-  for (long i = 0; i < m; i += 8) {
-    uint64_t word;
-    memcpy(&word, flag + i, 8);
-    for (; word; word &= word - 1) {
-      index[count] = (int32_t)(i + LOWEST(word) / 8);
-      picked[count] = z[index[count]], count++;
-    }
-  }
-  return count;
-}
+// ---- pools of exponentials: a pass over the row for the state, and one over what it left behind for the gradient
 
+// What the first pass leaves: per tile, the peaks of both sides and the number of positives; per positive, its label and
+// its gradient up to a factor. Gradients of the negatives up to a factor stand where the gradient will.
 typedef struct {
-  ALIGNED REAL z[TILE + 16], up[TILE + 16], down[TILE + 16], value[TILE + 16], slope[TILE + 16], g[TILE + 16],
-      picked[TILE + 16], cost[TILE + 16];
-  int32_t index[TILE + 16];
-} NAME(Tile);
+  double (*peaks)[2];
+  int32_t *counts, *index;
+  REAL *share, *g;
+} NAME(Trace);
+
+static int NAME(allocate)(const Job *job, NAME(Trace) *trace) {
+  const size_t tiles = job->labels / TILE + 1, labels = job->labels;
+  memset(trace, 0, sizeof *trace);
+  if (!job->gradient) return 1;
+  trace->peaks = malloc(tiles * sizeof *trace->peaks), trace->counts = malloc(tiles * sizeof(int32_t));
+  trace->index = malloc(labels * sizeof(int32_t)), trace->share = malloc(labels * sizeof(REAL));
+  trace->g = malloc(job->logit_type == BF16 || job->logit_type == F16 ? labels * sizeof(REAL) : 1);
+  return trace->peaks && trace->counts && trace->index && trace->share && trace->g;
+}
+
+static void NAME(release)(NAME(Trace) *trace) {
+  free(trace->peaks), free(trace->counts), free(trace->index), free(trace->share), free(trace->g);
+}
+
+// Adds a tile to one side of a row: e = weight exp(value - peak), and share = e slope.
+CLONES static void NAME(add)(const REAL *restrict value, const REAL *restrict slope, const REAL *restrict weight, long m,
+                             REAL *restrict share, Side *side) {
+  INTEGER highest = NAME(sortable)(-LARGE);
+  for (long i = 0; i < m; i++) {
+    INTEGER x = NAME(sortable)(SELECT(weight[i] > 0, value[i], -LARGE));
+    highest = x > highest ? x : highest;
+  }
+  REAL top = NAME(unsortable)(highest), sum = 0, mass = 0;
+  if (!(top <= side->peak)) {
+    side->sum *= exp(side->peak - top);
+    side->peak = top;
+  }
+  top = (REAL)side->peak;
+#pragma omp simd reduction(+ : sum, mass)
+  for (long i = 0; i < m; i++) {
+    const REAL e = SELECT(weight[i] > 0, weight[i] * EXP(value[i] - top), 0);
+    sum += e, mass += weight[i], share[i] = SELECT(weight[i] > 0, e * slope[i], 0);
+  }
+  side->sum += sum, side->mass += mass;
+}
 
 // Softmax: one distribution over all known labels, whatever their weights.
 static void NAME(make_known)(NAME(Tile) *t, long m) {
   for (long i = 0; i < m; i++) t->down[i] = t->up[i] + t->down[i] > 0;
 }
 
-// Weights of a tile, and the negative curve of all its labels; returns how many are positive, with their logits picked.
-static long NAME(begin)(const Job *job, long row, long start, long m, const NAME(Settings) *s, NAME(Tile) *t) {
-  NAME(load)(job, row, start, m, t->z);
-  NAME(weigh)(job, row, start, m, t->up, t->down);
+static void NAME(fold_tile)(const Job *job, long row, long start, const NAME(Settings) *s, NAME(Tile) *t, Side *sides,
+                            NAME(Trace) *trace, long *found) {
+  static ALIGNED const REAL ones[TILE] = {ONES};
+  const long m = job->labels - start < TILE ? job->labels - start : TILE;
+  const REAL *z;
+  const long positives = NAME(begin)(job, row, start, m, 1, t, &z);
+  REAL *g = trace->g ? NAME(place_of)(job, row, start, trace->g + start) : t->slope;
   if (job->pool == SOFTMAX) NAME(make_known)(t, m);
-  NAME(curves)[job->negative](t->z, t->value, t->slope, m, s + 1);
-  return NAME(pick)(t->up, t->z, m, t->index, t->picked);
-}
-
-// ---- sum: one pass
-
-CLONES static void NAME(negatives)(NAME(Tile) *restrict t, long m, REAL scale) {
-  for (long i = 0; i < m; i++) {
-    int there = t->down[i] > 0;
-    t->g[i] = SELECT(there, t->down[i] * t->slope[i] * scale, 0);
-    t->cost[i] = SELECT(there, t->down[i] * t->value[i], 0);
-  }
-}
-
-CLONES static REAL NAME(total)(const REAL *restrict x, long m) {
-  REAL sum = 0;
-  for (long i = 0; i < m; i++) sum += x[i];
-  return sum;
-}
-
-// What each label of a tile costs, and its gradient.
-static void NAME(sum_tile)(const Job *job, long row, long start, long m, const NAME(Settings) *s, NAME(Tile) *t) {
-  const REAL scale = (REAL)job->scale;
-  long positives = NAME(begin)(job, row, start, m, s, t);
-  NAME(negatives)(t, m, scale);
+  NAME(curves)[job->negative](z, ones, t->value, t->slope, m, s + 1);
+  NAME(add)(t->value, t->slope, t->down, m, g, sides + 1);
   if (positives) {
-    NAME(curves)[job->positive](t->picked, t->value, t->slope, positives, s);
-    for (long j = 0; j < positives; j++) {
-      long i = t->index[j];
-      t->cost[i] += t->up[i] * t->value[j];
-      t->g[i] += t->up[i] * t->slope[j] * scale;
-    }
+    NAME(curves)[job->positive](t->picked, ones, t->value, t->slope, PADDED(positives), s);
+    for (long j = 0; j < positives; j++) sides->dot += (double)t->weight[j] * t->value[j];
+    NAME(add)(t->value, t->slope, t->weight, positives, t->up, sides);
   }
-  if (job->gradient) NAME(store)(job, row, start, m, t->g);
-}
-
-static void NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s) {
-  NAME(Tile) t;
-  double sum = 0;
-  for (long start = 0; start < job->labels; start += TILE) {
-    long m = job->labels - start < TILE ? job->labels - start : TILE;
-    NAME(prefetch)(job, row, start);
-    NAME(sum_tile)(job, row, start, m, s, &t);
-    sum += NAME(total)(t.cost, m);
-  }
-  ((REAL *)job->value)[row] = (REAL)sum;
-}
-
-// Several short rows that lie side by side, as one tile.
-static void NAME(sum_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s) {
-  NAME(Tile) t;
-  NAME(sum_tile)(job, row, 0, many * job->labels, s, &t);
-  for (long r = 0; r < many; r++) ((REAL *)job->value)[row + r] = NAME(total)(t.cost + r * job->labels, job->labels);
-}
-
-// ---- pools of exponentials: one pass for the state, one for the gradient
-
-CLONES static REAL NAME(top)(const REAL *restrict value, const REAL *restrict weight, long m) {
-  INTEGER top = NAME(sortable)(-LARGE);
-  for (long i = 0; i < m; i++) {
-    INTEGER x = NAME(sortable)(SELECT(weight[i] > 0, value[i], -LARGE));
-    top = x > top ? x : top;
-  }
-  return NAME(unsortable)(top);
-}
-
-CLONES static void NAME(add_side)(const REAL *restrict value, const REAL *restrict weight, long m, Side *side) {
-  REAL top = NAME(top)(value, weight, m), sum = 0, mass = 0;
-  if (!(top <= side->peak)) {
-    side->sum *= exp(side->peak - top);
-    side->peak = top;
-  }
-  top = (REAL)side->peak;
-  for (long i = 0; i < m; i++) {
-    sum += SELECT(weight[i] > 0, weight[i] * EXP(value[i] - top), 0);
-    mass += weight[i];
-  }
-  side->sum += sum, side->mass += mass;
-}
-
-CLONES static void NAME(share_negatives)(NAME(Tile) *restrict t, long m, REAL peak, REAL factor) {
-  for (long i = 0; i < m; i++) {
-    REAL share = factor * t->down[i] * EXP(t->value[i] - peak) * t->slope[i];
-    t->g[i] = SELECT(t->down[i] > 0, share, 0);
+  if (!trace->g) return;
+  const long tile = start / TILE;
+  trace->peaks[tile][0] = sides[0].peak, trace->peaks[tile][1] = sides[1].peak, trace->counts[tile] = (int32_t)positives;
+  for (long j = 0; j < positives; j++, ++*found) {
+    trace->index[*found] = (int32_t)(start + t->index[j]);
+    trace->share[*found] = job->pool == SOFTMAX ? t->weight[j] * t->slope[j] : t->up[j];
   }
 }
 
-static void NAME(fold_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, Side *sides) {
-  for (long start = 0; start < job->labels; start += TILE) {
-    long m = job->labels - start < TILE ? job->labels - start : TILE;
-    long positives = NAME(begin)(job, row, start, m, s, t);
-    NAME(add_side)(t->value, t->down, m, sides + 1);
-    if (!positives) continue;
-    NAME(curves)[job->positive](t->picked, t->value, t->slope, positives, s);
-    for (long j = 0; j < positives; j++) t->picked[j] = t->up[t->index[j]];
-    NAME(add_side)(t->value, t->picked, positives, sides);
-    for (long j = 0; j < positives; j++) sides->dot += (double)t->picked[j] * t->value[j];
-  }
+CLONES static void NAME(multiply)(REAL *restrict g, REAL factor, long m) {
+  for (long i = 0; i < m; i++) g[i] = SELECT(g[i] == 0, 0, g[i] * factor); // 0 where unknown, whatever the row
 }
 
-static void NAME(exponential_row)(const Job *job, long row, const NAME(Settings) *s) {
-  NAME(Tile) t;
+static void NAME(exponential_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Trace) *trace) {
   Side sides[2] = {{-LARGE, 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
-  NAME(fold_row)(job, row, s, &t, sides);
-  ((REAL *)job->value)[row] = (REAL)finish(job, sides);
-  if (!job->gradient) return;
-  const REAL up = (REAL)(sides[0].factor * job->scale), down = (REAL)(sides[1].factor * job->scale);
+  long found = 0;
   for (long start = 0; start < job->labels; start += TILE) {
-    long m = job->labels - start < TILE ? job->labels - start : TILE;
-    long positives = NAME(begin)(job, row, start, m, s, &t);
-    NAME(share_negatives)(&t, m, (REAL)sides[1].peak, down);
-    if (positives) {
-      NAME(curves)[job->positive](t.picked, t.value, t.slope, positives, s);
-      for (long j = 0; j < positives; j++) {
-        REAL share = job->pool == SOFTMAX ? 1 : EXP(t.value[j] - (REAL)sides[0].peak);
-        t.g[t.index[j]] += up * t.up[t.index[j]] * share * t.slope[j];
-      }
+    NAME(fold_tile)(job, row, start, s, t, sides, trace, &found);
+  }
+  ((REAL *)job->value)[row] = (REAL)(finish(job, sides) * job->scale);
+  if (!job->gradient) return;
+  const int32_t *index = trace->index;
+  const REAL *share = trace->share;
+  for (long start = 0; start < job->labels; start += TILE) {
+    const long m = job->labels - start < TILE ? job->labels - start : TILE, tile = start / TILE;
+    REAL *g = NAME(place_of)(job, row, start, trace->g + start), factor[2];
+    for (int i = 0; i < 2; i++) {
+      double relative = job->pool == SOFTMAX && i == 0 ? 1 : exp(trace->peaks[tile][i] - sides[i].peak);
+      factor[i] = (REAL)(sides[i].factor * job->scale * relative);
     }
-    NAME(store)(job, row, start, m, t.g);
+    NAME(multiply)(g, factor[1], m);
+    for (int32_t j = 0; j < trace->counts[tile]; j++, index++, share++) g[*index - start] += factor[0] * *share;
+    NAME(store)(job, row, start, m, g);
   }
 }
 
-static void NAME(run)(const Job *job) {
+// ---- all rows
+
+static int NAME(may_be_probabilities)(const Job *job) {
+  NAME(Tile) t;
+  long m = !job->rows ? 0 : job->labels < TILE ? job->labels : TILE, i = 0;
+  const REAL *z = NAME(load)(job, 0, 0, m, t.z);
+  while (i < m && z[i] >= 0 && z[i] <= 1) i++;
+  return m > 0 && i == m;
+}
+
+static void NAME(run)(Job *job) {
   NAME(Settings) s[2];
   for (int side = 0; side < 2; side++) {
     REAL *at = (REAL *)(s + side);
@@ -245,25 +170,22 @@ static void NAME(run)(const Job *job) {
   int bare = job->pool == SUM && !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
              job->logit_stride == job->labels && job->target_stride == job->labels && job->labels > 0;
   long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1, blocks = (job->rows + together - 1) / together;
-#pragma omp parallel for num_threads(job->threads) schedule(static) if (job->threads > 1)
-  for (long block = 0; block < blocks; block++) {
-    long row = block * together, many = job->rows - row < together ? job->rows - row : together;
-    if (together > 1) NAME(sum_short_rows)(job, row, many, s);
-    else if (job->pool == SUM) NAME(sum_row)(job, row, s);
-    else NAME(exponential_row)(job, row, s);
-  }
-}
-
-// Targets of one type: how many are NaN, and how many lie outside [0, 1].
-CLONES static void NAME(survey)(const REAL *restrict y, long n, int64_t *restrict found) {
-  for (long start = 0; start < n; start += 4096) {
-    long m = n - start < 4096 ? n - start : 4096;
-    int32_t unknown = 0, wrong = 0;
-    for (long i = 0; i < m; i++) {
-      REAL x = y[start + i];
-      unknown += x != x;
-      wrong += (x < 0) | (x > 1);
+  int odd = 0, failed = 0;
+#pragma omp parallel num_threads(job->threads) reduction(| : odd, failed) if (job->threads > 1)
+  {
+    NAME(Tile) t;
+    NAME(Trace) trace;
+    t.odd = 0;
+    if (job->pool != SUM) failed = !NAME(allocate)(job, &trace);
+#pragma omp for schedule(static)
+    for (long block = 0; block < blocks; block++) {
+      long row = block * together, many = job->rows - row < together ? job->rows - row : together;
+      if (together > 1) NAME(sum_short_rows)(job, row, many, s, &t);
+      else if (job->pool == SUM) NAME(sum_row)(job, row, s, &t);
+      else if (!failed) NAME(exponential_row)(job, row, s, &t, &trace);
     }
-    found[0] += unknown, found[1] += wrong;
+    if (job->pool != SUM) NAME(release)(&trace);
+    odd = t.odd;
   }
+  job->odd = odd, job->failed = failed, job->probable = NAME(may_be_probabilities)(job);
 }

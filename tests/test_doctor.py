@@ -16,7 +16,7 @@ WHY = "the C library was not built, for want of a compiler at installation"
 
 @pytest.fixture
 def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    native._kernel.cache_clear()
+    native._template.cache_clear()
     monkeypatch.setattr(native, "library", lambda: WHY)
 
 

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lopsided.checks import Inputs, check_inputs, check_number
+from lopsided.checks import check_inputs, check_number, check_targets
 from lopsided.losses.catalog import asymmetric
 from lopsided.modules import MultiLabelLoss
-from lopsided.targets import Labels, SparseTargets, labels_last, unpack
+from lopsided.targets import Labels, SparseTargets, labels_last
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -63,9 +63,9 @@ class ProbabilityTracker(nn.Module):
 
         A batch with NaN or infinite sums, as of diverged logits, is left out.
         """
-        targets = unpack(targets)
-        check_inputs(Inputs(logits, targets, mask, ignore_index=ignore_index))
-        labels = Labels.of(targets, mask=mask, ignore_index=ignore_index)
+        labels = Labels.of(targets, ignore_index, mask=mask)
+        check_inputs(logits, labels)
+        labels = check_targets(labels)
         positive, negative = labels.weights(logits.shape, torch.float32)
         z = logits.float()
         parts = (positive * torch.sigmoid(z), positive, negative * torch.sigmoid(-z), negative)

@@ -6,14 +6,13 @@ import math
 import numbers
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lopsided.targets import SparseTargets
+    from lopsided.targets import Labels
 
 REDUCTIONS = ("none", "mean", "batchmean", "sum")
 SOFT_TARGETS = ("mixture", "product")
@@ -25,49 +24,38 @@ _ENOUGH, _FEW = 256, 4096  # logits that tell scores from probabilities; those l
 _warned_of_probabilities = False
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a loss was called with."""
-
-    logits: Tensor
-    targets: Tensor | SparseTargets
-    mask: Tensor | None = None
-    weight: Tensor | None = None
-    pos_weight: Tensor | None = None
-    row_weight: Tensor | None = None
-    ignore_index: int | None = None
-
-
-def check_inputs(given: Inputs) -> bool:
+def check_inputs(logits: Tensor, labels: Labels, row_weight: Tensor | None = None) -> None:
     """Shapes, dtypes and devices always; values on the CPU only, where looking waits for nothing.
 
-    True if the targets were seen to hold no unknown label, which saves looking again.
+    The values of dense targets are left to `check_targets`, since the native executor looks at them as it goes.
     """
-    logits = given.logits
-    for name, tensor in vars(given).items():
-        if name not in ("targets", "ignore_index") and not isinstance(tensor, Tensor | None):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}: {str(tensor)[:40]}")
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}: pass the model's raw scores")
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {_kind(logits)}: pass a tensor of the model's raw scores")
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits must have shape (..., labels) with labels > 0, got {tuple(logits.shape)}")
-    if isinstance(given.targets, Tensor):
-        _check_dense(given.targets, logits)
-    elif hasattr(given.targets, "crow"):
-        _check_sparse(given.targets, logits)
+    if labels.crow is None:
+        _check_dense(labels.values, logits)
     else:
-        raise TypeError(
-            f"targets must be a tensor or SparseTargets, got {type(given.targets).__name__}: index lists go through "
-            "lopsided.SparseTargets.from_indices(...)"
-        )
-    _check_mask_and_weights(given)
-    if logits.device.type == "cpu" and not torch.compiler.is_compiling():
-        _warn_of_probabilities(logits)
-        return _check_values(given)
-    return False
+        _check_sparse(labels, logits)
+    beside = {"mask": labels.mask, "weight": labels.weight, "pos_weight": labels.pos_weight, "row_weight": row_weight}
+    given = {name: tensor for name, tensor in beside.items() if tensor is not None}
+    if given:
+        _check_mask_and_weights(logits, given)
+    if labels.crow is not None and has_values(logits):
+        _check_structure(labels, logits.shape[-1])
 
 
-def _check_dense(targets: Tensor, logits: Tensor) -> None:
+def has_values(tensor: Tensor) -> bool:
+    """May its values be looked at without waiting for a device or breaking a graph?"""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _kind(given: Any) -> str:
+    return str(given.dtype) if isinstance(given, Tensor) else f"{type(given).__name__}: {str(given)[:40]}"
+
+
+def _check_dense(targets: Tensor | None, logits: Tensor) -> None:
+    assert targets is not None
     if targets.layout != torch.strided:
         raise TypeError(f"sparse targets must be torch.sparse_csr, got {targets.layout}: call targets.to_sparse_csr()")
     if targets.dtype not in TARGET_DTYPES:
@@ -80,9 +68,11 @@ def _check_dense(targets: Tensor, logits: Tensor) -> None:
     _check_beside("targets", targets, logits)
 
 
-def _check_sparse(targets: SparseTargets, logits: Tensor) -> None:
+def _check_sparse(targets: Labels, logits: Tensor) -> None:
     rows = logits.shape[:-1].numel()
     crow, col, values = targets.crow, targets.col, targets.values
+    assert crow is not None
+    assert col is not None
     for name, tensor in (("crow", crow), ("col", col)):
         if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.ndim != 1:
             raise TypeError(f"{name} must be one dimension of integers, got {tensor.dtype} {tuple(tensor.shape)}")
@@ -104,56 +94,51 @@ def _check_beside(name: str, tensor: Tensor, logits: Tensor) -> None:
         raise ValueError(f"{name} require grad, but no gradient flows to them: pass {name}.detach()")
 
 
-def _check_mask_and_weights(given: Inputs) -> None:
-    shape, mask = given.logits.shape, given.mask
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != shape):
-        raise ValueError(
-            f"mask must be bool with the shape of the logits {tuple(shape)}, True where the label is "
-            f"known; got {mask.dtype} {tuple(mask.shape)}"
-        )
-    if mask is not None:
-        _check_beside("mask", mask, given.logits)
+def _check_mask_and_weights(logits: Tensor, given: dict[str, Tensor]) -> None:
+    shape = logits.shape
     allowed = {"weight": (shape, shape[-1:]), "pos_weight": (shape[-1:],), "row_weight": (shape[:-1],)}
-    for name, shapes in allowed.items():
-        tensor = getattr(given, name)
-        if tensor is None:
-            continue
-        if not any(tensor.shape == each for each in shapes):
-            expected = " or ".join(str(tuple(each)) for each in dict.fromkeys(shapes))
+    for name, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {_kind(tensor)}")
+        if name == "mask":
+            if tensor.dtype != torch.bool or tensor.shape != shape:
+                raise ValueError(
+                    f"mask must be bool with the shape of the logits {tuple(shape)}, True where the label is "
+                    f"known; got {tensor.dtype} {tuple(tensor.shape)}"
+                )
+        elif not any(tensor.shape == each for each in allowed[name]):
+            expected = " or ".join(str(tuple(each)) for each in dict.fromkeys(allowed[name]))
             raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
-        _check_beside(name, tensor, given.logits)
+        _check_beside(name, tensor, logits)
+        if name != "mask" and has_values(tensor):
+            _check_weight(name, tensor)
 
 
-def _check_values(given: Inputs) -> bool:
-    targets, all_known = given.targets, False
-    if isinstance(targets, Tensor):
-        all_known = _check_range(targets, given.mask, given.ignore_index)
-    else:
-        _check_structure(targets, given.logits.shape[-1])
-        if targets.values is not None:
-            _check_range(targets.values, None, given.ignore_index)
-    for name in ("weight", "pos_weight", "row_weight"):
-        tensor = getattr(given, name)
-        if tensor is not None and tensor.numel() and not (tensor.min() >= 0 and tensor.max() < math.inf):
-            raise ValueError(
-                f"{name} must be finite and not negative, got values from {tensor.min():g} to {tensor.max():g}"
-            )
-    return all_known
+def _check_weight(name: str, weight: Tensor) -> None:
+    if weight.numel() and not (weight.min() >= 0 and weight.max() < math.inf):
+        raise ValueError(
+            f"{name} must be finite and not negative, got values from {weight.min():g} to {weight.max():g}"
+        )
+
+
+def check_targets(labels: Labels) -> Labels:
+    """Do dense targets lie in [0, 1], as far as the mask goes? The same labels, all known if they were seen to be."""
+    values, ignored = labels.values, labels.ignore_index
+    if values is None or not has_values(values):
+        return labels._replace(all_known=values is None)
+    if labels.crow is not None:
+        return labels._replace(all_known=not values.isnan().any())
+    ordinary = ignored is None or not 0 <= ignored <= 1
+    return labels._replace(all_known=_check_range(values, labels.mask, ignored) and ordinary)
 
 
 def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None) -> bool:
-    """Are all of them known, whatever the mask says?"""
-    ordinary = ignore_index is None or not 0 <= ignore_index <= 1
+    """Do all of them lie in [0, 1], whatever the mask says?"""
     if targets.dtype == torch.bool or targets.numel() == 0:
-        return ordinary
-    from lopsided.compute import native  # it imports this module
-
-    found = native.survey(targets)
-    if found is not None and found[1] == 0:
-        return ordinary and found[0] == 0
+        return True
     low, high = _bounds(targets)
     if low >= 0 and high <= 1:
-        return ordinary
+        return True
     wrong = (targets < 0) | (targets > 1)  # False for NaN
     if ignore_index is not None:
         wrong &= targets != ignore_index
@@ -173,8 +158,10 @@ def _bounds(tensor: Tensor) -> tuple[float, float]:
     return low.item(), high.item()
 
 
-def _check_structure(targets: SparseTargets, labels: int) -> None:
-    crow, col = targets.crow, targets.col
+def _check_structure(labels: Labels, num_labels: int) -> None:
+    crow, col = labels.crow, labels.col
+    assert crow is not None
+    assert col is not None
     if crow[0] != 0 or crow[-1] != len(col) or (crow.diff() < 0).any():
         raise ValueError(
             f"crow must rise from 0 to the number of entries, {len(col)}; got {crow[0]:g} to {crow[-1]:g}"
@@ -182,14 +169,17 @@ def _check_structure(targets: SparseTargets, labels: int) -> None:
         )
     if len(col):
         low, high = _bounds(col)
-        if low < 0 or high >= labels:
+        if low < 0 or high >= num_labels:
             raise ValueError(
-                f"label indices must lie in [0, {labels}), got values from {low} to {high}: "
+                f"label indices must lie in [0, {num_labels}), got values from {low} to {high}: "
                 "pass the padding of index lists as pad="
             )
+    if labels.values is not None:
+        _check_range(labels.values, None, None)
 
 
-def _warn_of_probabilities(logits: Tensor) -> None:
+def warn_of_probabilities(logits: Tensor) -> None:
+    """Once, if the logits of a batch look like the output of a sigmoid."""
     global _warned_of_probabilities
     if _warned_of_probabilities or logits.numel() < _ENOUGH:
         return

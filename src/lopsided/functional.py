@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor
 
-from lopsided.checks import Inputs, check_inputs, check_options
-from lopsided.compute import choose, rows_by, total_by
+from lopsided.checks import check_inputs, check_options, check_targets, has_values, warn_of_probabilities
+from lopsided.compute import choose, native, row_loss
 from lopsided.losses import Loss, catalog, to_loss
 from lopsided.losses.product import product_rows
-from lopsided.targets import Labels, SparseTargets, labels_last, unpack
+from lopsided.targets import Labels, SparseTargets, labels_last
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -107,30 +107,65 @@ def multilabel_loss(
     """
     loss = to_loss(loss)
     check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
-    targets = unpack(targets)
     if label_dim != -1:
         logits, targets, mask, weight = (
             labels_last(tensor, logits.ndim, label_dim) for tensor in (logits, targets, mask, weight)
         )
-    all_known = check_inputs(Inputs(logits, targets, mask, weight, pos_weight, row_weight, ignore_index))
     labels = Labels.of(
         targets,
+        ignore_index,
         mask=mask,
         weight=weight,
         pos_weight=pos_weight,
         label_smoothing=label_smoothing,
-        ignore_index=ignore_index,
-        all_known=all_known,
     )
+    check_inputs(logits, labels, row_weight)
     executor = choose(backend, logits, labels, loss)
+    if soft_targets == "product":
+        executor = "product"
+    if executor != "native":
+        labels = check_targets(labels)
+        if has_values(logits):
+            warn_of_probabilities(logits)
     if loss.pool.transposed and soft_targets == "mixture":
         return _both_ways(executor, logits, labels, loss, row_weight, reduction)
-    if soft_targets == "mixture" and row_weight is None and reduction != "none":
-        return total_by(executor, logits, labels, loss, _divisor(labels, logits.shape, loss, reduction))
-    rows = _product(logits, labels, loss) if soft_targets == "product" else rows_by(executor, logits, labels, loss)
+    return _reduced(executor, logits, labels, loss, row_weight, reduction)
+
+
+def _reduced(
+    executor: str, logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str
+) -> Tensor:
+    if executor == "native":
+        return _native(logits, labels, loss, row_weight, reduction)
+    rows = (_product if executor == "product" else row_loss)(logits, labels, loss)
+    return _reduce_rows(rows, logits, labels, loss, row_weight, reduction)
+
+
+def _reduce_rows(
+    rows: Tensor, logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str
+) -> Tensor:
     if row_weight is not None:
         rows = rows * row_weight.to(rows.dtype)
     return rows if reduction == "none" else rows.sum() / _divisor(labels, logits.shape, loss, reduction)
+
+
+def _native(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str) -> Tensor:
+    """One pass, in the hope that all dense targets are known; another one where that gave the wrong divisor."""
+    by_rows = reduction == "none" or row_weight is not None
+    hope = labels.crow is None and labels.ignore_index is None
+    labels = labels._replace(all_known=True) if hope else check_targets(labels)
+    divisor = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
+    needs_grad = torch.is_grad_enabled() and logits.requires_grad
+    found = native.run(logits, labels, loss, 1 / float(divisor), needs_grad)
+    if found.probable:
+        warn_of_probabilities(logits)
+    if hope and found.odd:
+        labels = check_targets(labels)
+        exact = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
+        if exact != divisor:
+            found = native.run(logits, labels, loss, 1 / float(exact), needs_grad)
+    value = native.attach(logits, found, total=not by_rows)
+    return _reduce_rows(value, logits, labels, loss, row_weight, reduction) if by_rows else value
 
 
 def _product(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
@@ -146,7 +181,7 @@ def _divisor(labels: Labels, shape: torch.Size, loss: Loss, reduction: str) -> T
     """What the sum over the rows is divided by. It is 0 when nothing is known, and so is its gradient: divide by 1."""
     if reduction == "sum":
         return 1
-    count = labels.count("rows" if reduction == "batchmean" else loss.pool.counts, shape)
+    count = labels.number_of("rows" if reduction == "batchmean" else loss.pool.counts, shape)
     return count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1)
 
 
@@ -155,11 +190,11 @@ def _both_ways(
 ) -> Tensor:
     if reduction == "none" or row_weight is not None:
         raise ValueError(f"{loss} compares rows with each other: no reduction='none' and no row_weight")
-    by_rows = total_by(executor, logits, labels, loss, _divisor(labels, logits.shape, loss, reduction))
+    by_rows = _reduced(executor, logits, labels, loss, None, reduction)
     if logits.numel() == 0:
         return by_rows
     columns, turned = logits.reshape(-1, logits.shape[-1]).T, labels.transpose(logits.shape)
-    return by_rows + total_by(executor, columns, turned, loss, _divisor(turned, columns.shape, loss, reduction))
+    return by_rows + _reduced(executor, columns, turned, loss, None, reduction)
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor | SparseTargets, **options: Unpack[Options]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,20 +58,13 @@ class SparseTargets:
         return SparseTargets(self.crow.to(device), self.col.to(device), values, self.num_labels)
 
 
-def unpack(targets: Tensor | SparseTargets) -> Tensor | SparseTargets:
-    """A CSR tensor as `SparseTargets`, anything else as it is."""
-    csr = isinstance(targets, Tensor) and targets.layout == torch.sparse_csr
-    return SparseTargets.from_csr(targets) if csr else targets  # type: ignore[arg-type]
-
-
 def labels_last(said: Any, ndim: int, label_dim: int) -> Any:
     """Tensors of all dimensions turned; sparse targets and (L,) weights have their labels last already."""
     dense = isinstance(said, Tensor) and said.layout == torch.strided
     return said.movedim(label_dim, -1) if dense and said.ndim == ndim > 1 else said
 
 
-@dataclass(frozen=True)
-class Labels:
+class Labels(NamedTuple):
     """What was said about the labels of a batch; `weights` is what a loss hears of it.
 
     Held as flat tensors, because autograd saves tensors: dense `values` alone, or the parts of a CSR matrix.
@@ -86,16 +79,25 @@ class Labels:
     label_smoothing: float = 0.0
     ignore_index: int | None = None
     all_known: bool = False  # but for the mask: values hold no NaN and no ignore_index
+    num_labels: int | None = None  # what sparse targets say of L
 
     @classmethod
-    def of(cls, targets: Tensor | SparseTargets, **said: Any) -> Labels:
+    def of(cls, targets: Tensor | SparseTargets, ignore_index: int | None = None, **said: Any) -> Labels:
+        """From dense targets, a 2-D CSR tensor, or `SparseTargets`."""
         if isinstance(targets, Tensor):
-            return cls(targets, **said)
-        values, ignored = targets.values, said.get("ignore_index")
-        if values is not None and ignored is not None:
+            if targets.layout != torch.sparse_csr:
+                return cls(targets, ignore_index=ignore_index, **said)
+            targets = SparseTargets.from_csr(targets)
+        elif not isinstance(targets, SparseTargets):
+            raise TypeError(
+                f"targets must be a tensor or SparseTargets, got {type(targets).__name__}: index lists go through "
+                "lopsided.SparseTargets.from_indices(...)"
+            )
+        values = targets.values
+        if values is not None and ignore_index is not None:
             values = values.float() if not values.is_floating_point() else values
-            values = values.masked_fill(values == ignored, torch.nan)
-        return cls(values, targets.crow, targets.col, **said)
+            values = values.masked_fill(values == ignore_index, torch.nan)
+        return cls(values, targets.crow, targets.col, num_labels=targets.num_labels, ignore_index=ignore_index, **said)
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -150,7 +152,7 @@ class Labels:
             positive, negative = torch.where(known, positive, 0.0), torch.where(known, negative, 0.0)
         return positive, negative
 
-    def count(self, what: str, shape: torch.Size) -> Tensor | int:
+    def number_of(self, what: str, shape: torch.Size) -> Tensor | int:
         """How many known "labels" there are, "rows" with one, or "positive rows" with a positive weight."""
         if what == "positive rows":
             return (self.weights(shape, torch.float32)[0] > 0).any(-1).sum()

@@ -10,7 +10,7 @@ from lopsided.compute.eager import row_loss
 from lopsided.losses.loss import Loss
 from lopsided.targets import Labels
 
-__all__ = ["BACKENDS", "choose", "row_loss", "rows_by", "total_by"]
+__all__ = ["BACKENDS", "choose", "native", "row_loss"]
 
 BACKENDS = ("auto", "eager", "native")
 
@@ -30,15 +30,3 @@ def choose(backend: str, logits: Tensor, labels: Labels, loss: Loss) -> str:
 def _is_traced(logits: Tensor) -> bool:
     """Is it a stand-in for a tensor, whose memory cannot be read?"""
     return type(logits) not in (Tensor, torch.nn.Parameter) or torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def rows_by(executor: str, logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
-    """(..., L) logits -> (...) loss of each row."""
-    return native.row_loss(logits, labels, loss) if executor == "native" else row_loss(logits, labels, loss)
-
-
-def total_by(executor: str, logits: Tensor, labels: Labels, loss: Loss, divisor: Tensor | int) -> Tensor:
-    """The sum over the rows, divided by a number."""
-    if executor == "native":
-        return native.total_loss(logits, labels, loss, float(divisor))
-    return row_loss(logits, labels, loss).sum() / divisor

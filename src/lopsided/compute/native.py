@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class _Job(ctypes.Structure):
         *_of(ctypes.c_double, "smoothing ignored scale"),
         ("powers", ctypes.c_double * 2),
         ("settings", _Settings * 2),
-        *_of(ctypes.c_int32, "logit_type target_type ignoring pool positive negative threads"),
+        *_of(ctypes.c_int32, "logit_type target_type ignoring pool positive negative threads odd failed probable"),
     )
 
 
@@ -54,7 +54,6 @@ def library() -> ctypes.CDLL | str:
         return f"the C library does not load: {error}"
 
 
-@lru_cache(maxsize=1024)
 def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double]] | None:
     """The number of the C curve and its settings; None if there is none, as for curves of one's own."""
     loaded = library()
@@ -73,16 +72,17 @@ def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double]] | None:
     return (number, _Settings(*numbers, *map(float, terms))) if number >= 0 else None
 
 
-def survey(values: Tensor) -> tuple[int, int] | None:
-    """How many targets are NaN, and how many lie outside [0, 1]; None where the library does not look."""
-    loaded = library()
-    if isinstance(loaded, str) or values.dtype not in (torch.float32, torch.float64) or not values.is_contiguous():
+@lru_cache(maxsize=1024)
+def _template(loss: Loss) -> bytes | None:
+    """A job with all that a loss fixes, to be copied; None if the library has no loop for the loss."""
+    job = _Job(pool=_POOLS.get(type(loss.pool), -1))
+    positive, negative = _kernel(loss.positive), _kernel(loss.negative)
+    if job.pool < 0 or positive is None or negative is None:
         return None
-    found = (ctypes.c_int64 * 2)()
-    loaded.lopsided_survey(
-        ctypes.c_void_p(values.data_ptr()), _TARGETS[values.dtype], ctypes.c_int64(values.numel()), found
-    )
-    return found[0], found[1]
+    (job.positive, job.settings[0]), (job.negative, job.settings[1]) = positive, negative
+    if isinstance(loss.pool, Pairs):
+        job.powers[0], job.powers[1] = loss.pool.power_pos, loss.pool.power_neg
+    return bytes(job)
 
 
 def refusal(logits: Tensor, labels: Labels, loss: Loss) -> str | None:
@@ -94,45 +94,47 @@ def refusal(logits: Tensor, labels: Labels, loss: Loss) -> str | None:
         return f"it serves the CPU, and the logits are on {logits.device}"
     if logits.dtype not in _LOGITS:
         return f"it has no loop for {logits.dtype} logits"
-    if type(loss.pool) not in _POOLS or _kernel(loss.positive) is None or _kernel(loss.negative) is None:
+    if _template(loss) is None:
         return f"it has no loop for {loss}"
     return None
 
 
-def rows_and_gradient(
-    logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gradient: bool = True
-) -> tuple[Tensor, Tensor | None]:
-    """(..., L) logits -> (...) loss of each row, and scale times its gradient in the dtype and shape of the logits."""
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    z = logits.detach().reshape(-1, logits.shape[-1])
-    z = z if z.stride(1) == 1 else z.contiguous()
-    value = z.new_empty(len(z), dtype=dtype)
-    gradient = torch.empty_like(z, memory_format=torch.contiguous_format) if with_gradient else None
-    job = _Job(
-        rows=z.shape[0],
-        labels=z.shape[1],
-        logit_stride=z.stride(0),
-        logits=z.data_ptr(),
-        value=value.data_ptr(),
-        gradient=0 if gradient is None else gradient.data_ptr(),
-        scale=scale,
-        logit_type=_LOGITS[z.dtype],
-        pool=_POOLS[type(loss.pool)],
-        threads=torch.get_num_threads() if z.numel() >= _PARALLEL else 1,
-    )
-    kept = _say_labels(job, labels, logits.shape, dtype)
-    for side, curve in enumerate((loss.positive, loss.negative)):
-        kernel = _kernel(curve)
-        assert kernel is not None
-        job.settings[side] = kernel[1]
-        setattr(job, ("positive", "negative")[side], kernel[0])
-    if isinstance(loss.pool, Pairs):
-        job.powers[0], job.powers[1] = loss.pool.power_pos, loss.pool.power_neg
+class Run(NamedTuple):
+    """What one pass found."""
+
+    value: Tensor  # (...), loss of each row times the scale
+    gradient: Tensor | None  # (..., L), of the values, in the dtype of the logits
+    odd: bool  # a dense target was not between 0 and 1
+    probable: bool  # the first row may be probabilities
+
+
+def run(logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gradient: bool = True) -> Run:
+    """One pass over (..., L) logits, for inputs that are not refused."""
+    dtype, shape = torch.promote_types(logits.dtype, torch.float32), logits.shape
+    z = logits.detach()
+    if not (z.ndim == 2 and z.is_contiguous()):
+        z = z.reshape(-1, shape[-1])
+        z = z if z.stride(1) == 1 else z.contiguous()
+    rows, num_labels = z.shape
+    value = torch.empty(rows, dtype=dtype)
+    gradient = torch.empty(z.shape, dtype=z.dtype) if with_gradient else None
+    template = _template(loss)
+    assert template is not None
+    job = _Job.from_buffer_copy(template)
+    job.rows, job.labels, job.logit_stride, job.scale = rows, num_labels, z.stride(0), scale
+    job.logits, job.value, job.logit_type = z.data_ptr(), value.data_ptr(), _LOGITS[z.dtype]
+    job.gradient = None if gradient is None else gradient.data_ptr()
+    job.threads = torch.get_num_threads() if rows * num_labels >= _PARALLEL else 1
+    kept = _say_labels(job, labels, shape, dtype)
     loaded = library()
     assert not isinstance(loaded, str)
     loaded.lopsided_rows(ctypes.byref(job))
     del kept
-    return value.view(logits.shape[:-1]), None if gradient is None else gradient.view(logits.shape)
+    if job.failed:
+        raise MemoryError(f"no memory for one row of {num_labels} labels in each of {job.threads} threads")
+    if len(shape) != 2:
+        value, gradient = value.view(shape[:-1]), None if gradient is None else gradient.view(shape)
+    return Run(value, gradient, bool(job.odd), bool(job.probable))
 
 
 def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:
@@ -141,6 +143,9 @@ def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype
 
     def rows(tensor: Tensor) -> Tensor:
         """(rows, L), labels side by side."""
+        if tensor.ndim == 2 and tensor.is_contiguous():
+            kept.append(tensor)
+            return tensor
         flat = tensor.detach().reshape(-1, shape[-1]) if tensor.ndim > 1 else tensor.detach().expand(1, shape[-1])
         kept.append(flat if flat.stride(-1) == 1 else flat.contiguous())
         return kept[-1]
@@ -169,37 +174,31 @@ def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype
     return kept
 
 
-class _Rows(torch.autograd.Function):
-    """The gradient is made in the forward pass, and is all that is kept: 4 bytes per float32 logit.
+class _Attached(torch.autograd.Function):
+    """A value whose gradient is known already, and is all that is kept: 4 bytes per float32 logit.
 
-    With a scale it is already that of the result, so backward has nothing to do where the loss is the end of the graph.
+    The value may be one of each row, or their sum.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Labels, loss: Loss, divisor: float | None) -> Tensor:
-        scale = 1.0 if divisor is None else 1 / divisor
-        rows, gradient = rows_and_gradient(logits, labels, loss, scale, with_gradient=ctx.needs_input_grad[0])
-        ctx.save_for_backward(gradient)
-        return rows if divisor is None else rows.sum() / divisor
+    def forward(ctx: Any, logits: Tensor, found: Run, total: bool) -> Tensor:
+        ctx.save_for_backward(found.gradient)
+        return found.value.sum() if total else found.value
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError("the native executor has no second derivative: pass backend='eager'")
         (gradient,) = ctx.saved_tensors
         if grad.ndim == gradient.ndim - 1 and grad.numel() != 1:
-            return (gradient * grad.unsqueeze(-1)).to(gradient.dtype), None, None, None
+            return (gradient * grad.unsqueeze(-1)).to(gradient.dtype), None, None
         factor = grad.item()
-        return gradient if factor == 1 else gradient * factor, None, None, None
+        return gradient if factor == 1 else gradient * factor, None, None
 
 
-def row_loss(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
-    """(..., L) logits -> (...) loss of each row, differentiable once."""
-    rows: Tensor = _Rows.apply(logits, labels, loss, None)  # type: ignore[no-untyped-call]
-    return rows
-
-
-def total_loss(logits: Tensor, labels: Labels, loss: Loss, divisor: float) -> Tensor:
-    """The sum over the rows, divided by a number; differentiable once."""
-    total: Tensor = _Rows.apply(logits, labels, loss, divisor)  # type: ignore[no-untyped-call]
-    return total
+def attach(logits: Tensor, found: Run, total: bool) -> Tensor:
+    """The values of a run, or their sum, as part of the graph of the logits; differentiable once."""
+    if found.gradient is None:
+        return found.value.sum() if total else found.value
+    attached: Tensor = _Attached.apply(logits, found, total)  # type: ignore[no-untyped-call]
+    return attached

@@ -20,7 +20,8 @@ from typing import Any
 
 from lopsided.losses import curves
 
-HEAVY = ("exp", "log1p", "power")
+HEAVY = ("exp", "log1p", "log1p_unit", "power")
+_RECIPROCALS = ("reciprocal", "reciprocal1p")
 MOST_TERMS = (0, 2, 8)  # Taylor terms of the kernels; fewer are filled up with zeros
 _FOLD = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _serial = itertools.count()
@@ -109,7 +110,7 @@ def _maximum(x: Any, floor: float) -> Any:
 @cache
 def _logistic(z: Node) -> tuple[Any, Any, Any, Any]:
     e = node("exp", -node("abs", z))
-    r, log = 1 / (1 + e), node("log1p", e)
+    r, log = node("reciprocal1p", e), node("log1p_unit", e)
     p, q = _select(z >= 0, r, e * r), _select(z >= 0, e * r, r)
     return p, q, _maximum(-z, 0.0) + log, _maximum(z, 0.0) + log
 
@@ -200,7 +201,7 @@ def _loops(outputs: Sequence[Any]) -> Iterator[tuple[list[Node], list[Node], lis
     level: dict[Node, int] = {}
     for n in nodes:
         level[n] = (n.op in HEAVY) + max((level.get(a, 0) for a in n.args if isinstance(a, Node)), default=0)
-    handed = {n for n in nodes if n.op == "reciprocal" and all(a.op != "reciprocal" for a in _order(n.args))}
+    handed = {n for n in nodes if n.op in _RECIPROCALS and not any(a.op in _RECIPROCALS for a in _order(n.args))}
     for n in nodes:
         if n.op in HEAVY:
             handed |= {n, *(a for a in n.args if not _uniform(a))}
@@ -242,6 +243,8 @@ _C = {
     "reciprocal": "1 / {}",
     "exp": "EXP({})",
     "log1p": "LOG1P({})",
+    "log1p_unit": "LOG1P_UNIT({})",
+    "reciprocal1p": "RECIPROCAL1P({})",
     "select": "SELECT({}, {}, {})",
     **{op: f"{{}} {op} {{}}" for op in ("+", "-", "*", ">=")},
 }
@@ -271,7 +274,7 @@ def print_kernel(name: str, outputs: Sequence[Any]) -> str:
     read = dict.fromkeys(itertools.chain.from_iterable(stage[2] for stage in stages))
     tiles = dict.fromkeys(itertools.chain(read, (a for stage in stages for n in stage[0] for a in n.args[:1])))
     crossing = {n: f"tile{index}" for index, n in enumerate(tiles)}
-    text = [f"KERNEL({name}) {{"]
+    text = [f"KERNEL({name}) {{", "  REAL sum = 0;"]
     text += [f"  ALIGNED REAL {', '.join(f'{tile}[TILE + 16]' for tile in crossing.values())};"] if crossing else []
     text += [f"  {printer.line(n)}" for n in _order(outputs) if _uniform(n) and n.op != "setting"]
     for powers, computed, from_tiles, stored in stages:
@@ -281,9 +284,12 @@ def print_kernel(name: str, outputs: Sequence[Any]) -> str:
         lines += [printer.line(n) for n in computed]
         lines += [f"{crossing[n]}[i] = {printer.name(n)};" for n in stored if n in crossing]
         if not stored:
-            lines += [f"{out}[i] = {printer.name(n)};" for out, n in zip(("value", "slope"), outputs, strict=True)]
+            value, slope = map(printer.name, outputs)
+            lines += ["const TRUTH counts = w[i] > 0;", f"const REAL cost = SELECT(counts, w[i] * {value}, 0);"]
+            lines += [f"value[i] = cost, sum += cost, slope[i] = SELECT(counts, w[i] * {slope}, 0);"]
+        text += [] if stored else ["#pragma omp simd reduction(+ : sum)"]
         text += ["  for (long i = 0; i < m; i++) {", *(f"    {line}" for line in lines), "  }"]
-    return "\n".join([*text, "}"])
+    return "\n".join([*text, "  return sum;", "}"])
 
 
 def print_all() -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lopsided.checks import Inputs, check_inputs, check_number
-from lopsided.targets import Labels, SparseTargets, unpack
+from lopsided.checks import check_inputs, check_number, check_targets
+from lopsided.targets import Labels, SparseTargets
 
 if TYPE_CHECKING:
     from lopsided.losses.loss import Loss
@@ -128,9 +128,9 @@ def fit_temperature(logits: Tensor, targets: Tensor | SparseTargets, mask: Tenso
     >>> round(fit_temperature(z, torch.sigmoid(2 * z)), 6)
     0.5
     """
-    targets = unpack(targets)
-    check_inputs(Inputs(logits, targets, mask))
     labels = Labels.of(targets, mask=mask)
+    check_inputs(logits, labels)
+    labels = check_targets(labels)
     up, down = labels.weights(logits.shape, torch.float64)
     z = torch.where(up + down > 0, logits.double(), 0.0)
     low, high = math.log(1e-3), math.log(1e3)  # of 1/T
