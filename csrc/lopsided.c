@@ -92,6 +92,7 @@ static double finish(const Job *job, Side *sides) {
 
 #define REAL float
 #define INTEGER int32_t
+#define UNSIGNED uint32_t
 #define NAME(name) name##_f32
 #define SINGLE
 #include "real.h"
@@ -102,6 +103,7 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #include "rows.h"
 #undef REAL
 #undef INTEGER
+#undef UNSIGNED
 #undef NAME
 #undef SINGLE
 #undef ABS
@@ -113,13 +115,14 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #undef RECIPROCAL1P
 #undef KERNEL
 #undef POWER
+#undef WHOLE
 #undef TRUTH
 #undef SELECT
 #undef READ
-#undef PADDED
 
 #define REAL double
 #define INTEGER int64_t
+#define UNSIGNED uint64_t
 #define NAME(name) name##_f64
 #include "real.h"
 INLINE int64_t sortable_f64(double x) { int64_t i = bits_f64(x); return i ^ ((i >> 63) & 0x7fffffffffffffff); }

@@ -37,8 +37,8 @@ INLINE REAL NAME(choose)(int condition, REAL a, REAL b) {
 // x <= 87; 0 below the smallest normal result; at most 2 ulp
 INLINE float exp_f32(float x) {
   const int low = x < -87.3f;
-  const float c = choose_f32(low, -87.3f, x), t = c * 1.44269504088896341f + ROUND, n = t - ROUND;
-  const float r = (c - n * 0.693359375f) + n * 2.12194440e-4f, r2 = r * r;
+  const float t = x * 1.44269504088896341f + ROUND, n = t - ROUND;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f, r2 = r * r;
   const float a = 1.3814602e-3f * r + 8.3687156e-3f, b = 4.1668389e-2f * r + 1.6666521e-1f;
   const float p = ((a * r2 + b) * r + 0.5f) * r2 + (r + 1.0f);
   return choose_f32(low, 0.0f, p * real_f32((int32_t)((uint32_t)bits_f32(t) << 23)));
@@ -92,24 +92,26 @@ INLINE float log1p_unit_f32(float e) {
 #endif
 
 #define POWER NAME(power)
+#define WHOLE(gamma, product) \
+  case gamma:                 \
+    for (long i = 0; i < m; i++) { const REAL v = x[i], v2 = v * v; out[i] = product; (void)v2; } \
+    return
 // x^gamma for x in [0, 1]: products for whole exponents up to 8, which are exact to rounding; else exp(gamma log x)
 CLONES static void POWER(const REAL *restrict x, REAL gamma, REAL *restrict out, long m) {
-  int whole = gamma >= 0 && gamma <= 8 ? (int)gamma : -1;
-  if ((REAL)whole != gamma) {
-    for (long i = 0; i < m; i++) out[i] = LOG(SELECT(x[i] < TINY, TINY, x[i]));
-    for (long i = 0; i < m; i++) out[i] = EXP(gamma * out[i]);
-    return;
+  const int whole = gamma >= 0 && gamma <= 8 ? (int)gamma : -1;
+  switch ((REAL)whole == gamma ? whole : -1) {
+    WHOLE(0, 1);
+    WHOLE(1, v);
+    WHOLE(2, v2);
+    WHOLE(3, v2 * v);
+    WHOLE(4, v2 * v2);
+    WHOLE(5, v2 * v2 * v);
+    WHOLE(6, v2 * v2 * v2);
+    WHOLE(7, v2 * v2 * v2 * v);
+    WHOLE(8, (v2 * v2) * (v2 * v2));
   }
-  ALIGNED REAL square[TILE + 16];
-  for (long i = 0; i < m; i++) out[i] = whole & 1 ? x[i] : 1;
-  if (whole < 2) return;
-  for (long i = 0; i < m; i++) square[i] = x[i] * x[i];
-  for (whole >>= 1; whole; whole >>= 1) {
-    if (whole & 1)
-      for (long i = 0; i < m; i++) out[i] *= square[i];
-    if (whole > 1)
-      for (long i = 0; i < m; i++) square[i] *= square[i];
-  }
+  for (long i = 0; i < m; i++) out[i] = LOG(SELECT(x[i] < TINY, TINY, x[i]));
+  for (long i = 0; i < m; i++) out[i] = EXP(gamma * out[i]);
 }
 
 #include "curves.inc"

@@ -1,45 +1,59 @@
 // Row loops over tiles for one real type; included twice. They know pools, and no curve.
 
-// Where the gradient of a tile is made: in place if it is of this type, else in the buffer, to be stored.
-INLINE REAL *NAME(place_of)(const Job *job, long row, long start, REAL *buffer) {
-  int here = job->gradient && job->logit_type == (sizeof(REAL) == 8 ? F64 : F32);
-  return here ? (REAL *)job->gradient + row * job->labels + start : buffer;
+static ALIGNED const REAL NAME(ones)[TILE] = {ONES};
+
+// Does the gradient have another type than REAL, so that it is made in a buffer and stored from there?
+INLINE int NAME(converts)(const Job *job) { return job->logit_type != (sizeof(REAL) == 8 ? F64 : F32); }
+
+INLINE REAL *NAME(gradient)(const Job *job, long row, REAL *buffer) {
+  if (!job->gradient) return 0;
+  return NAME(converts)(job) ? buffer : (REAL *)job->gradient + row * job->labels;
 }
 
-INLINE void NAME(store)(const Job *job, long row, long start, long m, const REAL *restrict g) {
+INLINE void NAME(store)(const Job *job, long row, long m, const REAL *restrict g) {
 #ifdef SINGLE
-  uint16_t *out = (uint16_t *)job->gradient + row * job->labels + start;
+  uint16_t *out = (uint16_t *)job->gradient + row * job->labels;
   if (job->logit_type == BF16) store_bf16(g, out, m);
   else if (job->logit_type == F16) store_f16(g, out, m);
 #endif
 }
 
-// ---- sum: what each label of a tile costs, in t->value, and its gradient; returns the sum
+// ---- sum: one pass; what a label costs goes to t->value
 
-static REAL NAME(sum_tile)(const Job *job, long row, long start, long m, const NAME(Settings) *s, NAME(Tile) *t) {
-  const REAL *z;
-  const long positives = NAME(begin)(job, row, start, m, (REAL)job->scale, t, &z);
-  REAL *g = NAME(place_of)(job, row, start, t->slope);
-  REAL sum = NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
-  if (positives) {
-    sum += NAME(curves)[job->positive](t->picked, t->weight, t->up, t->down, PADDED(positives), s);
-    for (long j = 0; j < positives; j++) t->value[t->index[j]] += t->up[j], g[t->index[j]] += t->down[j];
+// What the listed positives cost in sum. Adds their gradient to g, and their cost to `cost`, where these are given.
+static REAL NAME(add_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list, REAL *g,
+                                REAL *cost) {
+  REAL sum = 0;
+  for (long from = 0; from < list->count; from += TILE) {
+    const long m = NAME(pad)(list, from), real = list->count - from < m ? list->count - from : m;
+    sum += NAME(curves)[job->positive](list->z + from, list->weight + from, t->up, t->down, m, s);
+    for (long j = 0; j < real && g; j++) g[list->index[from + j]] += t->down[j];
+    for (long j = 0; j < real && cost; j++) cost[list->index[from + j]] += t->up[j];
   }
-  if (job->gradient) NAME(store)(job, row, start, m, g);
+  list->count = 0;
   return sum;
 }
 
-static void NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t) {
+static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
+                            REAL *g) {
   double sum = 0;
   for (long start = 0; start < job->labels; start += TILE) {
-    sum += NAME(sum_tile)(job, row, start, job->labels - start < TILE ? job->labels - start : TILE, s, t);
+    const long m = job->labels - start < TILE ? job->labels - start : TILE;
+    const REAL *z = NAME(begin)(job, row, start, m, (REAL)job->scale, t, list);
+    sum += NAME(curves)[job->negative](z, t->down, t->value, g ? g + start : t->slope, m, s + 1);
   }
-  ((REAL *)job->value)[row] = (REAL)sum;
+  return sum + NAME(add_positives)(job, s, t, list, g, 0);
 }
 
 // Several short rows that lie side by side, as one tile.
-CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t) {
-  NAME(sum_tile)(job, row, 0, many * job->labels, s, t);
+CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
+                                        NAME(Positives) *list) {
+  const long m = many * job->labels;
+  REAL *gradient = NAME(gradient)(job, row, t->slope), *g = gradient ? gradient : t->slope;
+  const REAL *z = NAME(begin)(job, row, 0, m, (REAL)job->scale, t, list);
+  NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
+  NAME(add_positives)(job, s, t, list, g, t->value);
+  if (gradient) NAME(store)(job, row, m, g);
   for (long r = 0; r < many; r++) {
     REAL sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -50,39 +64,20 @@ CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, con
 
 // ---- pools of exponentials: a pass over the row for the state, and one over what it left behind for the gradient
 
-// What the first pass leaves: per tile, the peaks of both sides and the number of positives; per positive, its label and
-// its gradient up to a factor. Gradients of the negatives up to a factor stand where the gradient will.
-typedef struct {
-  double (*peaks)[2];
-  int32_t *counts, *index;
-  REAL *share, *g;
-} NAME(Trace);
-
-static int NAME(allocate)(const Job *job, NAME(Trace) *trace) {
-  const size_t tiles = job->labels / TILE + 1, labels = job->labels;
-  memset(trace, 0, sizeof *trace);
-  if (!job->gradient) return 1;
-  trace->peaks = malloc(tiles * sizeof *trace->peaks), trace->counts = malloc(tiles * sizeof(int32_t));
-  trace->index = malloc(labels * sizeof(int32_t)), trace->share = malloc(labels * sizeof(REAL));
-  trace->g = malloc(job->logit_type == BF16 || job->logit_type == F16 ? labels * sizeof(REAL) : 1);
-  return trace->peaks && trace->counts && trace->index && trace->share && trace->g;
-}
-
-static void NAME(release)(NAME(Trace) *trace) {
-  free(trace->peaks), free(trace->counts), free(trace->index), free(trace->share), free(trace->g);
-}
-
-// Adds a tile to one side of a row: e = weight exp(value - peak), and share = e slope.
-CLONES static void NAME(add)(const REAL *restrict value, const REAL *restrict slope, const REAL *restrict weight, long m,
-                             REAL *restrict share, Side *side) {
+// Adds logits to one side of a row: e = weight exp(value - peak), and share = e slope. Returns what older shares must be
+// multiplied with, since the peak has risen.
+CLONES static double NAME(add)(const REAL *restrict value, const REAL *restrict slope, const REAL *restrict weight, long m,
+                               REAL *restrict share, Side *side) {
   INTEGER highest = NAME(sortable)(-LARGE);
   for (long i = 0; i < m; i++) {
     INTEGER x = NAME(sortable)(SELECT(weight[i] > 0, value[i], -LARGE));
     highest = x > highest ? x : highest;
   }
   REAL top = NAME(unsortable)(highest), sum = 0, mass = 0;
+  double older = 1;
   if (!(top <= side->peak)) {
-    side->sum *= exp(side->peak - top);
+    older = exp(side->peak - top);
+    side->sum *= older;
     side->peak = top;
   }
   top = (REAL)side->peak;
@@ -92,6 +87,24 @@ CLONES static void NAME(add)(const REAL *restrict value, const REAL *restrict sl
     sum += e, mass += weight[i], share[i] = SELECT(weight[i] > 0, e * slope[i], 0);
   }
   side->sum += sum, side->mass += mass;
+  return older;
+}
+
+CLONES static void NAME(multiply)(REAL *restrict g, REAL factor, long m) {
+  for (long i = 0; i < m; i++) g[i] = SELECT(g[i] == 0, 0, g[i] * factor); // 0 where unknown, whatever the row
+}
+
+// The positive side, once all of it is listed; leaves the shares in place of the logits.
+static void NAME(fold_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list, Side *side) {
+  for (long from = 0; from < list->count; from += TILE) {
+    const long m = NAME(pad)(list, from), real = list->count - from < m ? list->count - from : m;
+    NAME(curves)[job->positive](list->z + from, NAME(ones), t->value, t->slope, m, s);
+    for (long j = 0; j < real; j++) side->dot += (double)list->weight[from + j] * t->value[j];
+    const double older = NAME(add)(t->value, t->slope, list->weight + from, m, list->z + from, side);
+    if (job->pool == SOFTMAX)
+      for (long j = 0; j < real; j++) list->z[from + j] = list->weight[from + j] * t->slope[j];
+    else if (older != 1) NAME(multiply)(list->z, (REAL)older, from);
+  }
 }
 
 // Softmax: one distribution over all known labels, whatever their weights.
@@ -99,55 +112,30 @@ static void NAME(make_known)(NAME(Tile) *t, long m) {
   for (long i = 0; i < m; i++) t->down[i] = t->up[i] + t->down[i] > 0;
 }
 
-static void NAME(fold_tile)(const Job *job, long row, long start, const NAME(Settings) *s, NAME(Tile) *t, Side *sides,
-                            NAME(Trace) *trace, long *found) {
-  static ALIGNED const REAL ones[TILE] = {ONES};
-  const long m = job->labels - start < TILE ? job->labels - start : TILE;
-  const REAL *z;
-  const long positives = NAME(begin)(job, row, start, m, 1, t, &z);
-  REAL *g = trace->g ? NAME(place_of)(job, row, start, trace->g + start) : t->slope;
-  if (job->pool == SOFTMAX) NAME(make_known)(t, m);
-  NAME(curves)[job->negative](z, ones, t->value, t->slope, m, s + 1);
-  NAME(add)(t->value, t->slope, t->down, m, g, sides + 1);
-  if (positives) {
-    NAME(curves)[job->positive](t->picked, ones, t->value, t->slope, PADDED(positives), s);
-    for (long j = 0; j < positives; j++) sides->dot += (double)t->weight[j] * t->value[j];
-    NAME(add)(t->value, t->slope, t->weight, positives, t->up, sides);
-  }
-  if (!trace->g) return;
-  const long tile = start / TILE;
-  trace->peaks[tile][0] = sides[0].peak, trace->peaks[tile][1] = sides[1].peak, trace->counts[tile] = (int32_t)positives;
-  for (long j = 0; j < positives; j++, ++*found) {
-    trace->index[*found] = (int32_t)(start + t->index[j]);
-    trace->share[*found] = job->pool == SOFTMAX ? t->weight[j] * t->slope[j] : t->up[j];
-  }
-}
-
-CLONES static void NAME(multiply)(REAL *restrict g, REAL factor, long m) {
-  for (long i = 0; i < m; i++) g[i] = SELECT(g[i] == 0, 0, g[i] * factor); // 0 where unknown, whatever the row
-}
-
-static void NAME(exponential_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Trace) *trace) {
+// `peaks` is for those of the tiles, which their shares are relative to at first.
+static double NAME(exponential_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
+                                    REAL *g, double *peaks) {
   Side sides[2] = {{-LARGE, 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
-  long found = 0;
   for (long start = 0; start < job->labels; start += TILE) {
-    NAME(fold_tile)(job, row, start, s, t, sides, trace, &found);
+    const long m = job->labels - start < TILE ? job->labels - start : TILE;
+    const REAL *z = NAME(begin)(job, row, start, m, 1, t, list);
+    if (job->pool == SOFTMAX) NAME(make_known)(t, m);
+    NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
+    NAME(add)(t->value, t->slope, t->down, m, g ? g + start : t->slope, sides + 1);
+    peaks[start / TILE] = sides[1].peak;
   }
-  ((REAL *)job->value)[row] = (REAL)(finish(job, sides) * job->scale);
-  if (!job->gradient) return;
-  const int32_t *index = trace->index;
-  const REAL *share = trace->share;
-  for (long start = 0; start < job->labels; start += TILE) {
-    const long m = job->labels - start < TILE ? job->labels - start : TILE, tile = start / TILE;
-    REAL *g = NAME(place_of)(job, row, start, trace->g + start), factor[2];
-    for (int i = 0; i < 2; i++) {
-      double relative = job->pool == SOFTMAX && i == 0 ? 1 : exp(trace->peaks[tile][i] - sides[i].peak);
-      factor[i] = (REAL)(sides[i].factor * job->scale * relative);
+  NAME(fold_positives)(job, s, t, list, sides);
+  const double value = finish(job, sides) * job->scale;
+  if (g) {
+    for (long start = 0; start < job->labels; start += TILE) {
+      const double relative = exp(peaks[start / TILE] - sides[1].peak);
+      NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), job->labels - start < TILE ? job->labels - start : TILE);
     }
-    NAME(multiply)(g, factor[1], m);
-    for (int32_t j = 0; j < trace->counts[tile]; j++, index++, share++) g[*index - start] += factor[0] * *share;
-    NAME(store)(job, row, start, m, g);
+    const REAL factor = (REAL)(sides[0].factor * job->scale);
+    for (long j = 0; j < list->count; j++) g[list->index[j]] += factor * list->z[j];
   }
+  list->count = 0;
+  return value;
 }
 
 // ---- all rows
@@ -170,21 +158,31 @@ static void NAME(run)(Job *job) {
   int bare = job->pool == SUM && !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
              job->logit_stride == job->labels && job->target_stride == job->labels && job->labels > 0;
   long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1, blocks = (job->rows + together - 1) / together;
+  const long chunk = blocks / (4 * (long)job->threads) + 1; // a thread that starts late, or is held up, is helped out
   int odd = 0, failed = 0;
 #pragma omp parallel num_threads(job->threads) reduction(| : odd, failed) if (job->threads > 1)
   {
     NAME(Tile) t;
-    NAME(Trace) trace;
+    NAME(Positives) list;
+    const size_t buffered = job->gradient && NAME(converts)(job) ? job->labels * sizeof(REAL) : 0;
+    REAL *buffer = buffered ? malloc(buffered) : 0;
+    double *peaks = malloc((job->labels / TILE + 1) * sizeof(double));
+    failed = !NAME(allocate)(job, &list) || !peaks || (buffered && !buffer);
     t.odd = 0;
-    if (job->pool != SUM) failed = !NAME(allocate)(job, &trace);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, chunk)
     for (long block = 0; block < blocks; block++) {
-      long row = block * together, many = job->rows - row < together ? job->rows - row : together;
-      if (together > 1) NAME(sum_short_rows)(job, row, many, s, &t);
-      else if (job->pool == SUM) NAME(sum_row)(job, row, s, &t);
-      else if (!failed) NAME(exponential_row)(job, row, s, &t, &trace);
+      const long row = block * together, many = job->rows - row < together ? job->rows - row : together;
+      if (failed) continue;
+      if (together > 1) NAME(sum_short_rows)(job, row, many, s, &t, &list);
+      else {
+        REAL *g = NAME(gradient)(job, row, buffer);
+        double value = job->pool == SUM ? NAME(sum_row)(job, row, s, &t, &list, g)
+                                        : NAME(exponential_row)(job, row, s, &t, &list, g, peaks);
+        if (g) NAME(store)(job, row, job->labels, g);
+        ((REAL *)job->value)[row] = (REAL)value;
+      }
     }
-    if (job->pool != SUM) NAME(release)(&trace);
+    free(list.index), free(list.z), free(list.weight), free(peaks), free(buffer);
     odd = t.odd;
   }
   job->odd = odd, job->failed = failed, job->probable = NAME(may_be_probabilities)(job);

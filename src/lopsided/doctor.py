@@ -9,7 +9,6 @@ import torch
 from lopsided._version import __version__
 from lopsided.compute import native
 from lopsided.losses import CATALOG
-from lopsided.targets import Labels
 
 _REPAIR = (
     "install a C compiler, then: pip install --force-reinstall --no-deps --no-cache-dir lopsided "
@@ -38,4 +37,4 @@ def findings() -> dict[str, str]:
 
 def _served() -> list[str]:
     row = torch.zeros(1, 2)
-    return [name for name, make in CATALOG.items() if native.refusal(row, Labels(row), make()) is None]
+    return [name for name, make in CATALOG.items() if native.refusal(row, make()) is None]

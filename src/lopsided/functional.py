@@ -120,7 +120,7 @@ def multilabel_loss(
         label_smoothing=label_smoothing,
     )
     check_inputs(logits, labels, row_weight)
-    executor = choose(backend, logits, labels, loss)
+    executor = choose(backend, logits, loss)
     if soft_targets == "product":
         executor = "product"
     if executor != "native":

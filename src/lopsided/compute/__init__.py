@@ -8,23 +8,24 @@ from torch import Tensor
 from lopsided.compute import native
 from lopsided.compute.eager import row_loss
 from lopsided.losses.loss import Loss
-from lopsided.targets import Labels
 
 __all__ = ["BACKENDS", "choose", "native", "row_loss"]
 
 BACKENDS = ("auto", "eager", "native")
 
 
-def choose(backend: str, logits: Tensor, labels: Labels, loss: Loss) -> str:
+def choose(backend: str, logits: Tensor, loss: Loss) -> str:
     """The executor that serves these inputs. One that is asked for by name runs, or says why it cannot."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     if backend == "eager" or (backend == "auto" and (torch.compiler.is_compiling() or _is_traced(logits))):
         return "eager"
-    reason = native.refusal(logits, labels, loss)
-    if reason is not None and backend == "native":
+    reason = native.refusal(logits, loss)
+    if reason is None:
+        return "native"
+    if backend == "native":
         raise RuntimeError(f"backend='native' cannot run: {reason}; backend='auto' takes another")
-    return "eager" if reason else "native"
+    return "eager"
 
 
 def _is_traced(logits: Tensor) -> bool:

@@ -21,7 +21,7 @@ _TARGETS = {torch.float32: 0, torch.float64: 1, torch.uint8: 4, torch.bool: 4}
 _SPARSE = 5
 _POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
 _SETTINGS = ("gamma", "margin", "shift", "scale", "constant", "peak")
-_PARALLEL = 1 << 15  # logits below which threads cost more than they save
+_PARALLEL = 1 << 14  # logits below which threads cost more than they save
 _Settings = ctypes.c_double * (len(_SETTINGS) + MOST_TERMS[-1])
 
 
@@ -85,8 +85,10 @@ def _template(loss: Loss) -> bytes | None:
     return bytes(job)
 
 
-def refusal(logits: Tensor, labels: Labels, loss: Loss) -> str | None:
+def refusal(logits: Tensor, loss: Loss) -> str | None:
     """Why these inputs cannot be served, None if they can."""
+    if logits.device.type == "cpu" and logits.dtype in _LOGITS and _template(loss) is not None:
+        return None
     loaded = library()
     if isinstance(loaded, str):
         return loaded
@@ -94,9 +96,7 @@ def refusal(logits: Tensor, labels: Labels, loss: Loss) -> str | None:
         return f"it serves the CPU, and the logits are on {logits.device}"
     if logits.dtype not in _LOGITS:
         return f"it has no loop for {logits.dtype} logits"
-    if _template(loss) is None:
-        return f"it has no loop for {loss}"
-    return None
+    return f"it has no loop for {loss}"
 
 
 class Run(NamedTuple):

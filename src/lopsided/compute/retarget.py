@@ -93,7 +93,15 @@ def _arithmetic(op: str, a: Any, b: Any) -> Any:
         return -(a.args[0] * b)
     if op == "*" and isinstance(b, Node) and b.op == "negate":
         return -(a * b.args[0])
+    if op == "*" and _swapped(a, b):
+        return a.args[1] * a.args[2]  # p q is the same on both sides of 0
     return node(op, a, b)
+
+
+def _swapped(a: Any, b: Any) -> bool:
+    """Do two selects choose between the same two, in opposite order?"""
+    both = isinstance(a, Node) and isinstance(b, Node) and a.op == b.op == "select"
+    return both and a.args == (b.args[0], b.args[2], b.args[1])
 
 
 # ---- the vocabulary of the curves, for nodes
@@ -204,7 +212,7 @@ def _loops(outputs: Sequence[Any]) -> Iterator[tuple[list[Node], list[Node], lis
     handed = {n for n in nodes if n.op in _RECIPROCALS and not any(a.op in _RECIPROCALS for a in _order(n.args))}
     for n in nodes:
         if n.op in HEAVY:
-            handed |= {n, *(a for a in n.args if not _uniform(a))}
+            handed |= {n, *(_bare(a) for a in n.args if not _uniform(a))}
     home = {n: max(level[n] - 1, 0) for n in nodes if n in handed}
     last = max(level.values(), default=0)
     for number in range(last + 1):
@@ -215,6 +223,11 @@ def _loops(outputs: Sequence[Any]) -> Iterator[tuple[list[Node], list[Node], lis
         read: dict[Node, None] = {}
         _collect(roots, number, home, computed, read)
         yield powers, list(computed), list(read), roots if number < last else []
+
+
+def _bare(n: Node) -> Node:
+    """Without its sign, which is cheaper to change than to carry."""
+    return n.args[0] if n.op == "negate" else n
 
 
 def _collect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,6 +60,13 @@ class Loss:
     negative: Curve
     pool: Pool
     name: str = field(default="", compare=False)
+
+    def __hash__(self) -> int:
+        return self._hash  # made once: executors look a loss up at every call
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.positive, self.negative, self.pool))
 
     def summarize(self, z: Tensor, weights: Pair) -> Tensor:
         """(..., L) logits and weights -> (k, ...) state."""
