@@ -3,13 +3,14 @@
     python benchmarks/run.py --out benchmarks/results/cpu.csv
 
 Contenders of a case take turns in one process, round by round, so that whatever else the machine does hits them alike;
-figures are medians. A contender whose value or gradient is not that of a float64 reference is not timed.
+figures are medians of single calls. Who does not give the value and gradient of a float64 reference is not timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import platform
 import statistics
 import subprocess
@@ -122,16 +123,24 @@ def limit(case: Case) -> Step:
 
 
 def measure(steps: dict[str, Step], seconds: float) -> dict[str, float]:
-    """Median seconds of each, over rounds in which each runs once, for about `seconds` in all."""
+    """Median seconds of each, over rounds in which all take turns, for about `seconds` in all.
+
+    A turn is one call that is not timed, so that nobody pays for caches that others left cold, and then calls that
+    are, for 10 ms or at least 3 times.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for run in steps.values():
-        run()
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["limit"]) < 7:
+    while time.perf_counter() < end or len(times["limit"]) < 7 * 3:
         for name, run in steps.items():
-            start = time.perf_counter()
             run()
-            times[name].append(time.perf_counter() - start)
+            began = start = time.perf_counter()
+            for calls in itertools.count(1):
+                run()
+                now = time.perf_counter()
+                times[name].append(now - start)
+                start = now
+                if calls >= 3 and now - began > 1e-2:
+                    break
     return {name: statistics.median(each) for name, each in times.items()}
 
 

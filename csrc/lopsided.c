@@ -52,9 +52,10 @@ typedef struct { // in the order of native.py
   const uint8_t *mask;
   const void *weight, *pos_weight; // in the type of the values
   void *value, *gradient;          // gradient: rows x labels in the type of the logits, or null
-  double smoothing, ignored, scale, powers[2], settings[2][SETTINGS]; // settings: of the positive, of the negative
+  double smoothing, ignored, scale, powers[2], factors[2], settings[2][SETTINGS]; // of the positive, of the negative
   int32_t logit_type, target_type, ignoring, pool, positive, negative, threads;
   int32_t odd, failed, probable; // found: a target not between 0 and 1, no memory, the first row may be probabilities
+  double full[2]; // what the weights of a label that is positive, or negative, are multiplied with
 } Job;
 
 // One side of a row in a pool of exponentials: sum of weight exp(value), relative to the peak; and its part of the gradient.
@@ -62,19 +63,23 @@ typedef struct {
   double peak, sum, mass, dot, factor;
 } Side;
 
-static double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
-static double logistic(double x) { return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x)); }
+// log(1 + exp(x)), and its derivative
+static double softplus(double x, double *slope) {
+  const double e = exp(-fabs(x));
+  *slope = (x >= 0 ? 1 : e) / (1 + e);
+  return (x > 0 ? x : 0) + log1p(e);
+}
 
 // Value of the row, and factor of both sides: d value / d (weight exp(value - peak)).
 static double finish(const Job *job, Side *sides) {
   double logs[2], value = 0;
   for (int i = 0; i < 2; i++) logs[i] = sides[i].sum > 0 ? sides[i].peak + log(sides[i].sum) : isnan(sides[i].sum) ? NAN : -LARGE;
   if (job->pool == LOG_SUM_EXP) {
-    for (int i = 0; i < 2; i++) value += softplus(logs[i]), sides[i].factor = logistic(logs[i]);
+    for (int i = 0; i < 2; i++) value += softplus(logs[i], &sides[i].factor);
   } else if (job->pool == PAIRS) {
-    double x = job->powers[0] * logs[0] + job->powers[1] * logs[1];
-    value = softplus(x);
-    for (int i = 0; i < 2; i++) sides[i].factor = job->powers[i] * logistic(x);
+    double slope;
+    value = softplus(job->powers[0] * logs[0] + job->powers[1] * logs[1], &slope);
+    for (int i = 0; i < 2; i++) sides[i].factor = job->powers[i] * slope;
   } else if (job->pool == MEAN_PAIRS) {
     int any = sides[0].mass > 0 && sides[1].mass > 0;
     value = any ? exp(logs[0] + logs[1]) / (sides[0].mass * sides[1].mass) : 0;
@@ -106,7 +111,7 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #undef UNSIGNED
 #undef NAME
 #undef SINGLE
-#undef ABS
+#undef NEGATIVE_ABS
 #undef TINY
 #undef EXP
 #undef LOG

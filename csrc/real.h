@@ -22,6 +22,7 @@ INLINE REAL NAME(choose)(int condition, REAL a, REAL b) {
   return NAME(real)((NAME(bits)(a) & mask) | (NAME(bits)(b) & ~mask));
 }
 
+#define NEGATIVE_ABS(x) NAME(real)(NAME(bits)(x) | NAME(bits)((REAL)-0.0))
 #define TRUTH int
 #define SELECT NAME(choose)
 #define KERNEL(name) \
@@ -29,7 +30,6 @@ INLINE REAL NAME(choose)(int condition, REAL a, REAL b) {
                                 REAL *restrict slope, long m, const NAME(Settings) *restrict s)
 
 #ifdef SINGLE
-#define ABS fabsf
 #define TINY 1.17549435e-38f
 
 #define ROUND 12583039.0f // 1.5 2^23 + 127: the last bits of x + ROUND are the nearest whole number to x, biased as exponents are
@@ -82,7 +82,6 @@ INLINE float log1p_unit_f32(float e) {
 #define LOG log_f32
 #define LOG1P log1p_f32
 #else
-#define ABS fabs
 #define TINY 2.2250738585072014e-308
 #define EXP exp
 #define LOG log

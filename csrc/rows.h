@@ -39,7 +39,7 @@ static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, N
   double sum = 0;
   for (long start = 0; start < job->labels; start += TILE) {
     const long m = job->labels - start < TILE ? job->labels - start : TILE;
-    const REAL *z = NAME(begin)(job, row, start, m, (REAL)job->scale, t, list);
+    const REAL *z = NAME(begin)(job, row, start, m, t, list);
     sum += NAME(curves)[job->negative](z, t->down, t->value, g ? g + start : t->slope, m, s + 1);
   }
   return sum + NAME(add_positives)(job, s, t, list, g, 0);
@@ -50,7 +50,7 @@ CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, con
                                         NAME(Positives) *list) {
   const long m = many * job->labels;
   REAL *gradient = NAME(gradient)(job, row, t->slope), *g = gradient ? gradient : t->slope;
-  const REAL *z = NAME(begin)(job, row, 0, m, (REAL)job->scale, t, list);
+  const REAL *z = NAME(begin)(job, row, 0, m, t, list);
   NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
   NAME(add_positives)(job, s, t, list, g, t->value);
   if (gradient) NAME(store)(job, row, m, g);
@@ -76,7 +76,7 @@ CLONES static double NAME(add)(const REAL *restrict value, const REAL *restrict 
   REAL top = NAME(unsortable)(highest), sum = 0, mass = 0;
   double older = 1;
   if (!(top <= side->peak)) {
-    older = exp(side->peak - top);
+    older = side->sum == 0 ? 0 : exp(side->peak - top);
     side->sum *= older;
     side->peak = top;
   }
@@ -118,7 +118,7 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   Side sides[2] = {{-LARGE, 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
   for (long start = 0; start < job->labels; start += TILE) {
     const long m = job->labels - start < TILE ? job->labels - start : TILE;
-    const REAL *z = NAME(begin)(job, row, start, m, 1, t, list);
+    const REAL *z = NAME(begin)(job, row, start, m, t, list);
     if (job->pool == SOFTMAX) NAME(make_known)(t, m);
     NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
     NAME(add)(t->value, t->slope, t->down, m, g ? g + start : t->slope, sides + 1);
@@ -128,7 +128,7 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   const double value = finish(job, sides) * job->scale;
   if (g) {
     for (long start = 0; start < job->labels; start += TILE) {
-      const double relative = exp(peaks[start / TILE] - sides[1].peak);
+      const double behind = peaks[start / TILE] - sides[1].peak, relative = behind == 0 ? 1 : exp(behind);
       NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), job->labels - start < TILE ? job->labels - start : TILE);
     }
     const REAL factor = (REAL)(sides[0].factor * job->scale);
@@ -158,7 +158,7 @@ static void NAME(run)(Job *job) {
   int bare = job->pool == SUM && !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
              job->logit_stride == job->labels && job->target_stride == job->labels && job->labels > 0;
   long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1, blocks = (job->rows + together - 1) / together;
-  const long chunk = blocks / (4 * (long)job->threads) + 1; // a thread that starts late, or is held up, is helped out
+  for (int side = 0; side < 2; side++) job->full[side] = job->pool == SUM ? job->factors[side] * job->scale : 1;
   int odd = 0, failed = 0;
 #pragma omp parallel num_threads(job->threads) reduction(| : odd, failed) if (job->threads > 1)
   {
@@ -169,7 +169,7 @@ static void NAME(run)(Job *job) {
     double *peaks = malloc((job->labels / TILE + 1) * sizeof(double));
     failed = !NAME(allocate)(job, &list) || !peaks || (buffered && !buffer);
     t.odd = 0;
-#pragma omp for schedule(dynamic, chunk)
+#pragma omp for schedule(guided)
     for (long block = 0; block < blocks; block++) {
       const long row = block * together, many = job->rows - row < together ? job->rows - row : together;
       if (failed) continue;

@@ -24,14 +24,23 @@ INLINE const REAL *NAME(load)(const Job *job, long row, long start, long m, REAL
   return z;
 }
 
-// y and 1 - y times a scale, smoothed; 0 where y is unknown. Most tiles hold nothing but [0, 1], which is quick.
+// Both weights are linear in y: y and 1 - y, smoothed, times what the pool says.
+INLINE void NAME(line)(const Job *job, REAL *slope, REAL *base) {
+  const REAL smoothing = (REAL)job->smoothing;
+  for (int i = 0; i < 2; i++) {
+    const REAL full = (REAL)job->full[i], half = full * smoothing / 2;
+    slope[i] = (i ? -1 : 1) * full * (1 - smoothing), base[i] = i ? full - half : half;
+  }
+}
+
+// The weights of a tile, 0 where y is unknown. Most tiles hold nothing but [0, 1], which is quick.
 #define READ(TYPE, VALUE)                                                    \
   {                                                                          \
     const TYPE *restrict y = (const TYPE *)job->targets + at;                \
     for (long i = 0; i < m; i++) {                                           \
       const REAL v = (REAL)VALUE;                                            \
       odd |= (UNSIGNED)NAME(bits)(v) > one, any |= NAME(bits)(v);            \
-      up[i] = v * keep + half, down[i] = full - (v * keep + half);           \
+      up[i] = v * slope[0] + base[0], down[i] = v * slope[1] + base[1];      \
     }                                                                        \
     for (long i = 0; i < m && odd; i++) {                                    \
       const REAL v = (REAL)VALUE;                                            \
@@ -41,9 +50,10 @@ INLINE const REAL *NAME(load)(const Job *job, long row, long start, long m, REAL
   }
 
 // Returns whether a target may be positive.
-CLONES static int NAME(read)(const Job *job, long at, long m, REAL full, NAME(Tile) *restrict t) {
+CLONES static int NAME(read)(const Job *job, long at, long m, NAME(Tile) *restrict t) {
   REAL *restrict up = t->up, *restrict down = t->down;
-  const REAL half = full * (REAL)job->smoothing / 2, keep = full * (1 - (REAL)job->smoothing);
+  REAL slope[2], base[2];
+  NAME(line)(job, slope, base);
   const REAL ignored = job->ignoring ? (REAL)job->ignored : (REAL)NAN;
   const UNSIGNED one = (UNSIGNED)NAME(bits)(1);
   INTEGER odd = job->ignoring, any = 0;
@@ -56,10 +66,11 @@ CLONES static int NAME(read)(const Job *job, long at, long m, REAL full, NAME(Ti
 
 // The same from the stored entries of a row; what is not stored is 0. An entry that comes twice counts once. Lists the
 // positives, but for those that smoothing makes.
-static void NAME(place)(const Job *job, long row, long start, long m, REAL full, NAME(Tile) *t, NAME(Positives) *list) {
+static void NAME(place)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list) {
   const int64_t end = job->crow[row + 1];
-  const REAL half = full * (REAL)job->smoothing / 2, keep = full * (1 - (REAL)job->smoothing);
-  for (long i = 0; i < m; i++) t->up[i] = half, t->down[i] = full - half;
+  REAL slope[2], base[2];
+  NAME(line)(job, slope, base);
+  for (long i = 0; i < m; i++) t->up[i] = base[0], t->down[i] = base[1];
   if (start == 0) {
     t->sorted = 1, t->entry = job->crow[row];
     for (int64_t e = t->entry + 1; e < end; e++) t->sorted &= job->col[e - 1] <= job->col[e];
@@ -70,8 +81,8 @@ static void NAME(place)(const Job *job, long row, long start, long m, REAL full,
     if (i >= m && t->sorted) break;
     if (i < 0 || i >= m) continue;
     const REAL y = job->sparse_values ? (REAL)job->sparse_values[e] : 1;
-    if (y > 0 && t->up[i] == half && half == 0) list->index[list->count++] = (int32_t)job->col[e];
-    t->up[i] = y == y ? y * keep + half : 0, t->down[i] = y == y ? full - t->up[i] : 0;
+    if (y > 0 && base[0] == 0 && t->up[i] == 0) list->index[list->count++] = (int32_t)job->col[e];
+    t->up[i] = y == y ? y * slope[0] + base[0] : 0, t->down[i] = y == y ? y * slope[1] + base[1] : 0;
   }
   t->entry = e;
 }
@@ -107,12 +118,12 @@ CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(
 }
 
 // Both weights of a tile; appends its positives, and returns where the logits lie.
-static const REAL *NAME(begin)(const Job *job, long row, long start, long m, REAL full, NAME(Tile) *t, NAME(Positives) *list) {
+static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list) {
   const REAL *z = NAME(load)(job, row, start, m, t->z);
   const int sparse = job->target_type == SPARSE;
   long from = list->count, any = 0;
-  if (sparse) NAME(place)(job, row, start, m, full, t, list);
-  else any = NAME(read)(job, row * job->target_stride + start, m, full, t);
+  if (sparse) NAME(place)(job, row, start, m, t, list);
+  else any = NAME(read)(job, row * job->target_stride + start, m, t);
   NAME(weigh)(job, row, start, m, t->up, t->down);
   if (any || job->smoothing > 0) NAME(pick)(t->up, start, m, list);
   for (long j = from; j < list->count; j++) {

@@ -1,5 +1,7 @@
 """`lopsided doctor`, and life without the C library."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -15,9 +17,11 @@ WHY = "the C library was not built, for want of a compiler at installation"
 
 
 @pytest.fixture
-def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     native._template.cache_clear()
     monkeypatch.setattr(native, "library", lambda: WHY)
+    yield
+    native._template.cache_clear()
 
 
 @pytest.mark.skipif(isinstance(native.library(), str), reason=str(native.library()))

@@ -256,7 +256,6 @@ def built(tmp_path: Path, *flags: str) -> ctypes.CDLL:
 @pytest.mark.skipif(sys.platform != "linux", reason="compiles with cc")
 def test_the_baseline_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     baseline = built(tmp_path, "-DLOPSIDED_BASELINE")
-    native._template.cache_clear()
     monkeypatch.setattr(native, "library", lambda: baseline)
     z, y = batch(5, 530)
     for name in CATALOG:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lopsided.checks import check_inputs, check_options, check_targets, has_values, warn_of_probabilities
-from lopsided.compute import choose, native, row_loss
+from lopsided.compute import choose, native, op, row_loss
 from lopsided.losses import Loss, catalog, to_loss
 from lopsided.losses.product import product_rows
 from lopsided.targets import Labels, SparseTargets, labels_last
@@ -28,6 +28,10 @@ __all__ = [
     "multilabel_loss",
     "zlpr_loss",
 ]
+
+
+_DEFAULTS = (0.0, -1, "mixture")
+_TOTALS = {"mean": "", "batchmean": "rows", "sum": "sum"}  # what is counted; "" leaves that to the loss
 
 
 class ModuleOptions(TypedDict, total=False):
@@ -106,6 +110,20 @@ def multilabel_loss(
     tensor([0.4402, 1.0227])
     """
     loss = to_loss(loss)
+    if (
+        mask is None
+        and weight is None
+        and pos_weight is None
+        and row_weight is None
+        and ignore_index is None
+        and (label_smoothing, label_dim, soft_targets) == _DEFAULTS
+        and backend in ("auto", "native")
+        and reduction in _TOTALS
+        and not torch.compiler.is_compiling()
+    ):
+        result = native.plain(logits, targets, loss, _TOTALS[reduction] or loss.pool.counts)
+        if result is not None:
+            return result
     check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
     if label_dim != -1:
         logits, targets, mask, weight = (
@@ -137,7 +155,8 @@ def _reduced(
 ) -> Tensor:
     if executor == "native":
         return _native(logits, labels, loss, row_weight, reduction)
-    rows = (_product if executor == "product" else row_loss)(logits, labels, loss)
+    evaluate = {"product": _product, "operator": op.row_loss, "eager": row_loss}[executor]
+    rows = evaluate(logits, labels, loss)
     return _reduce_rows(rows, logits, labels, loss, row_weight, reduction)
 
 
@@ -164,7 +183,7 @@ def _native(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | Non
         exact = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
         if exact != divisor:
             found = native.run(logits, labels, loss, 1 / float(exact), needs_grad)
-    value = native.attach(logits, found, total=not by_rows)
+    value = native.attach(logits, found.value, found.gradient, total=not by_rows)
     return _reduce_rows(value, logits, labels, loss, row_weight, reduction) if by_rows else value
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lopsided.compute import native
+from lopsided.compute import native, op
 from lopsided.compute.eager import row_loss
 from lopsided.losses.loss import Loss
 
-__all__ = ["BACKENDS", "choose", "native", "row_loss"]
+__all__ = ["BACKENDS", "choose", "native", "op", "row_loss"]
 
 BACKENDS = ("auto", "eager", "native")
 
@@ -18,7 +18,11 @@ def choose(backend: str, logits: Tensor, loss: Loss) -> str:
     """The executor that serves these inputs. One that is asked for by name runs, or says why it cannot."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend == "eager" or (backend == "auto" and (torch.compiler.is_compiling() or _is_traced(logits))):
+    if backend == "eager":
+        return "eager"
+    if torch.compiler.is_compiling():
+        return "operator" if logits.device.type == "cpu" and native.serves(loss.name) else "eager"
+    if backend == "auto" and _is_traced(logits):
         return "eager"
     reason = native.refusal(logits, loss)
     if reason is None:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lopsided.compute.retarget import MOST_TERMS
+from lopsided.compute.retarget import FACTORED, MOST_TERMS
 from lopsided.losses import curves
 from lopsided.losses.loss import Curve, Loss
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, TwoWayPairs
-from lopsided.targets import Labels
+from lopsided.losses.spec import to_loss
+from lopsided.targets import Labels, SparseTargets
 
 _LOGITS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _TARGETS = {torch.float32: 0, torch.float64: 1, torch.uint8: 4, torch.bool: 4}
@@ -37,8 +38,10 @@ class _Job(ctypes.Structure):
         *_of(ctypes.c_void_p, "logits targets crow col sparse_values mask weight pos_weight value gradient"),
         *_of(ctypes.c_double, "smoothing ignored scale"),
         ("powers", ctypes.c_double * 2),
+        ("factors", ctypes.c_double * 2),
         ("settings", _Settings * 2),
         *_of(ctypes.c_int32, "logit_type target_type ignoring pool positive negative threads odd failed probable"),
+        ("full", ctypes.c_double * 2),
     )
 
 
@@ -54,8 +57,8 @@ def library() -> ctypes.CDLL | str:
         return f"the C library does not load: {error}"
 
 
-def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double]] | None:
-    """The number of the C curve and its settings; None if there is none, as for curves of one's own."""
+def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double], float] | None:
+    """The number of the C curve, its settings and its factor; None if there is none, as for curves of one's own."""
     loaded = library()
     if isinstance(loaded, str) or getattr(curves, curve.function.__name__, None) is not curve.function:
         return None
@@ -68,8 +71,9 @@ def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double]] | None:
     present += ["detach"] if given.get("gamma") and given.get("detach") else []
     name = "_".join([curve.function.__name__, *present, *([f"{length}terms"] if length else [])])
     number = loaded.lopsided_curve(name.encode())
-    numbers = [float(given.get(key, 1.0 if key == "scale" else 0.0)) for key in _SETTINGS]
-    return (number, _Settings(*numbers, *map(float, terms))) if number >= 0 else None
+    factor = float(given.pop("scale", 1.0)) if curve.function.__name__ in FACTORED else 1.0
+    numbers = [float(given.get(key, 0.0)) for key in _SETTINGS]
+    return (number, _Settings(*numbers, *map(float, terms)), factor) if number >= 0 else None
 
 
 @lru_cache(maxsize=1024)
@@ -79,7 +83,10 @@ def _template(loss: Loss) -> bytes | None:
     positive, negative = _kernel(loss.positive), _kernel(loss.negative)
     if job.pool < 0 or positive is None or negative is None:
         return None
-    (job.positive, job.settings[0]), (job.negative, job.settings[1]) = positive, negative
+    job.positive, job.settings[0], job.factors[0] = positive
+    job.negative, job.settings[1], job.factors[1] = negative
+    if (job.factors[0], job.factors[1]) != (1, 1) and not isinstance(loss.pool, Sum):
+        return None
     if isinstance(loss.pool, Pairs):
         job.powers[0], job.powers[1] = loss.pool.power_pos, loss.pool.power_neg
     return bytes(job)
@@ -99,6 +106,15 @@ def refusal(logits: Tensor, loss: Loss) -> str | None:
     return f"it has no loop for {loss}"
 
 
+named = lru_cache(maxsize=256)(to_loss)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def serves(name: str) -> bool:
+    """Has the library a loop for the loss of that name?"""
+    return bool(name) and _template(named(name)) is not None
+
+
 class Run(NamedTuple):
     """What one pass found."""
 
@@ -110,31 +126,73 @@ class Run(NamedTuple):
 
 def run(logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gradient: bool = True) -> Run:
     """One pass over (..., L) logits, for inputs that are not refused."""
-    dtype, shape = torch.promote_types(logits.dtype, torch.float32), logits.shape
-    z = logits.detach()
-    if not (z.ndim == 2 and z.is_contiguous()):
-        z = z.reshape(-1, shape[-1])
-        z = z if z.stride(1) == 1 else z.contiguous()
-    rows, num_labels = z.shape
-    value = torch.empty(rows, dtype=dtype)
-    gradient = torch.empty(z.shape, dtype=z.dtype) if with_gradient else None
+    shape = logits.shape
+    z = logits.detach().reshape(-1, shape[-1])
+    z = z if z.stride(1) == 1 else z.contiguous()
+    job, value, gradient = _job(z, loss, scale, with_gradient)
+    kept = _say_labels(job, labels, shape, value.dtype)
+    _call(job)
+    del kept
+    if job.failed:
+        raise MemoryError(f"no memory for a row of {z.shape[1]} labels in each of {job.threads} threads")
+    gradient = None if gradient is None else gradient.view(shape)
+    return Run(value.view(shape[:-1]), gradient, bool(job.odd), bool(job.probable))
+
+
+def _job(z: Tensor, loss: Loss, scale: float, with_gradient: bool) -> tuple[_Job, Tensor, Tensor | None]:
+    """A job for (rows, L) logits, labels side by side, and the tensors that it will fill."""
     template = _template(loss)
     assert template is not None
+    rows, num_labels = z.shape
+    dtype = z.dtype
+    value = torch.empty(rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    gradient = torch.empty((rows, num_labels), dtype=dtype) if with_gradient else None
     job = _Job.from_buffer_copy(template)
     job.rows, job.labels, job.logit_stride, job.scale = rows, num_labels, z.stride(0), scale
-    job.logits, job.value, job.logit_type = z.data_ptr(), value.data_ptr(), _LOGITS[z.dtype]
+    job.logits, job.value, job.logit_type = z.data_ptr(), value.data_ptr(), _LOGITS[dtype]
     job.gradient = None if gradient is None else gradient.data_ptr()
     job.threads = torch.get_num_threads() if rows * num_labels >= _PARALLEL else 1
-    kept = _say_labels(job, labels, shape, dtype)
+    return job, value, gradient
+
+
+def _call(job: _Job) -> None:
     loaded = library()
     assert not isinstance(loaded, str)
     loaded.lopsided_rows(ctypes.byref(job))
-    del kept
-    if job.failed:
-        raise MemoryError(f"no memory for one row of {num_labels} labels in each of {job.threads} threads")
-    if len(shape) != 2:
-        value, gradient = value.view(shape[:-1]), None if gradient is None else gradient.view(shape)
-    return Run(value, gradient, bool(job.odd), bool(job.probable))
+
+
+def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: str) -> Tensor | None:
+    """What `run` and `attach` do, in as few steps as Python allows, for the commonest inputs; None for all others.
+
+    Those are matrices on the CPU, without gaps, targets known and in [0, 1], outside of any tracing. A step on a small
+    batch costs less than the words around it.
+    """
+    if not (
+        type(logits) is Tensor
+        and type(targets) is Tensor
+        and logits.is_cpu
+        and targets.is_cpu
+        and logits.dtype in _LOGITS
+        and targets.dtype in _TARGETS
+        and targets.layout == torch.strided
+        and logits.shape == targets.shape
+        and logits.ndim == 2
+        and logits.is_contiguous()
+        and targets.is_contiguous()
+        and not targets.requires_grad
+        and logits.numel()
+        and not loss.pool.transposed
+        and counts != "positive rows"
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and _template(loss) is not None
+    ):
+        return None
+    divisor = 1 if counts == "sum" else logits.numel() if counts == "labels" else len(logits)
+    with_gradient = logits.requires_grad and torch.is_grad_enabled()
+    job, value, gradient = _job(logits, loss, 1 / divisor, with_gradient)
+    job.targets, job.target_stride, job.target_type = targets.data_ptr(), logits.shape[1], _TARGETS[targets.dtype]
+    _call(job)
+    return None if job.odd or job.probable or job.failed else attach(logits, value, gradient, total=True)
 
 
 def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:
@@ -181,9 +239,9 @@ class _Attached(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, found: Run, total: bool) -> Tensor:
-        ctx.save_for_backward(found.gradient)
-        return found.value.sum() if total else found.value
+    def forward(ctx: Any, logits: Tensor, gradient: Tensor, held: tuple[Tensor]) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return held[0]  # in a tuple, since an input that is returned would be copied
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -196,9 +254,10 @@ class _Attached(torch.autograd.Function):
         return gradient if factor == 1 else gradient * factor, None, None
 
 
-def attach(logits: Tensor, found: Run, total: bool) -> Tensor:
+def attach(logits: Tensor, value: Tensor, gradient: Tensor | None, total: bool) -> Tensor:
     """The values of a run, or their sum, as part of the graph of the logits; differentiable once."""
-    if found.gradient is None:
-        return found.value.sum() if total else found.value
-    attached: Tensor = _Attached.apply(logits, found, total)  # type: ignore[no-untyped-call]
+    value = value.sum() if total else value
+    if gradient is None:
+        return value
+    attached: Tensor = _Attached.apply(logits, gradient, (value,))  # type: ignore[no-untyped-call]
     return attached

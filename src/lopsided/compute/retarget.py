@@ -21,6 +21,7 @@ from typing import Any
 from lopsided.losses import curves
 
 HEAVY = ("exp", "log1p", "log1p_unit", "power")
+FACTORED = ("polynomial_positive", "polynomial_negative")  # their scale is a factor, which weights take over
 _RECIPROCALS = ("reciprocal", "reciprocal1p")
 MOST_TERMS = (0, 2, 8)  # Taylor terms of the kernels; fewer are filled up with zeros
 _FOLD = {"+": operator.add, "-": operator.sub, "*": operator.mul}
@@ -117,10 +118,10 @@ def _maximum(x: Any, floor: float) -> Any:
 
 @cache
 def _logistic(z: Node) -> tuple[Any, Any, Any, Any]:
-    e = node("exp", -node("abs", z))
+    e = node("exp", node("negative abs", z))
     r, log = node("reciprocal1p", e), node("log1p_unit", e)
     p, q = _select(z >= 0, r, e * r), _select(z >= 0, e * r, r)
-    return p, q, _maximum(-z, 0.0) + log, _maximum(z, 0.0) + log
+    return p, q, log - _select(z >= 0, 0.0, z), log + _select(z >= 0, z, 0.0)  # a NaN comes through log
 
 
 def _power(x: Any, gamma: Any) -> Any:
@@ -155,9 +156,9 @@ def kernels() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(name, curve, settings) of every kernel; the name says which settings are there."""
     focus: list[tuple[str, ...]] = [(), ("gamma",), ("gamma", "detach")]
     for given, terms in itertools.product(focus, MOST_TERMS):
-        yield _kernel("polynomial_positive", given, ("shift", "scale"), terms, ())
+        yield _kernel("polynomial_positive", given, ("shift",), terms, ())
         for margin in ((), ("margin",)):
-            yield _kernel("polynomial_negative", (*margin, *given), ("scale",), terms, ("constant",) if terms else ())
+            yield _kernel("polynomial_negative", (*margin, *given), (), terms, ("constant",) if terms else ())
     for given in focus:
         for name in ("", "margin"):
             yield _kernel("robust_negative", (*filter(None, (name,)), *given), ("peak",), 0, ())
@@ -252,7 +253,7 @@ def _uniform(n: Any) -> bool:
 _C = {
     "z": "z[i]",
     "negate": "-{}",
-    "abs": "ABS({})",
+    "negative abs": "NEGATIVE_ABS({})",
     "reciprocal": "1 / {}",
     "exp": "EXP({})",
     "log1p": "LOG1P({})",
