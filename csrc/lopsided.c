@@ -45,7 +45,7 @@ enum { F32, F64, BF16, F16, U8, SPARSE };
 enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX };
 
 typedef struct { // in the order of native.py
-  int64_t rows, labels, logit_stride, target_stride, mask_stride, weight_stride, pos_weight_stride;
+  int64_t rows, labels, logit_stride, target_stride, mask_stride, weight_stride, pos_weight_stride, entries;
   const void *logits, *targets;
   const int64_t *crow, *col;
   const double *sparse_values;
@@ -54,7 +54,7 @@ typedef struct { // in the order of native.py
   void *value, *gradient;          // gradient: rows x labels in the type of the logits, or null
   double smoothing, ignored, scale, powers[2], factors[2], settings[2][SETTINGS]; // of the positive, of the negative
   int32_t logit_type, target_type, ignoring, pool, positive, negative, threads;
-  int32_t odd, failed, probable; // found: a target not between 0 and 1, no memory, the first row may be probabilities
+  int32_t odd, failed, probable; // found: a value out of the ordinary, no memory, the first row may be probabilities
   double full[2]; // what the weights of a label that is positive, or negative, are multiplied with
 } Job;
 
@@ -154,7 +154,19 @@ static void ask_for_huge_pages(const Job *job) {
 #endif
 }
 
+// Does every entry of sparse targets lie in a row, and at a label that there is?
+static int is_sound(const Job *job) {
+  int sound = job->crow[0] == 0 && job->crow[job->rows] == job->entries;
+  for (int64_t row = 0; row < job->rows; row++) sound &= job->crow[row] <= job->crow[row + 1];
+  for (int64_t e = 0; e < job->entries; e++) sound &= job->col[e] >= 0 && job->col[e] < job->labels;
+  return sound;
+}
+
+// What is out of the ordinary is for the caller to look at closely: a target not in [0, 1], a weight that is negative or not
+// finite. With sparse targets that are not sound nothing is computed.
 EXPORT void lopsided_rows(Job *job) {
+  job->odd = job->target_type == SPARSE && !is_sound(job);
+  if (job->odd) return;
   ask_for_huge_pages(job);
   if (job->logit_type == F64) run_f64(job);
   else run_f32(job);

@@ -3,7 +3,7 @@
 typedef struct {
   ALIGNED REAL z[TILE + 16], up[TILE + 16], down[TILE + 16], value[TILE + 16], slope[TILE + 16];
   int64_t entry;   // sparse targets: the next one, where they are sorted
-  int sorted, odd; // odd: a target was not between 0 and 1
+  int sorted, odd; // odd: a target was not between 0 and 1, or a weight negative or not finite
 } NAME(Tile);
 
 // The labels of a row with a positive weight, with their logits and weights: few, so that they wait for each other.
@@ -81,25 +81,30 @@ static void NAME(place)(const Job *job, long row, long start, long m, NAME(Tile)
     if (i >= m && t->sorted) break;
     if (i < 0 || i >= m) continue;
     const REAL y = job->sparse_values ? (REAL)job->sparse_values[e] : 1;
+    t->odd |= !(y >= 0 && y <= 1);
     if (y > 0 && base[0] == 0 && t->up[i] == 0) list->index[list->count++] = (int32_t)job->col[e];
     t->up[i] = y == y ? y * slope[0] + base[0] : 0, t->down[i] = y == y ? y * slope[1] + base[1] : 0;
   }
   t->entry = e;
 }
 
-CLONES static void NAME(weigh)(const Job *job, long row, long start, long m, REAL *restrict up, REAL *restrict down) {
+CLONES static void NAME(weigh)(const Job *job, long row, long start, long m, NAME(Tile) *restrict t) {
+  REAL *restrict up = t->up, *restrict down = t->down;
+  const UNSIGNED infinite = (UNSIGNED)NAME(bits)((REAL)INFINITY);
+  INTEGER odd = 0;
   if (job->mask) {
-    const uint8_t *mask = job->mask + row * job->mask_stride + start;
+    const uint8_t *restrict mask = job->mask + row * job->mask_stride + start;
     for (long i = 0; i < m; i++) up[i] = SELECT(mask[i], up[i], 0), down[i] = SELECT(mask[i], down[i], 0);
   }
   if (job->pos_weight) {
-    const REAL *w = (const REAL *)job->pos_weight + row * job->pos_weight_stride + start;
-    for (long i = 0; i < m; i++) up[i] *= w[i];
+    const REAL *restrict w = (const REAL *)job->pos_weight + row * job->pos_weight_stride + start;
+    for (long i = 0; i < m; i++) odd |= (UNSIGNED)NAME(bits)(w[i]) >= infinite, up[i] *= w[i];
   }
   if (job->weight) {
-    const REAL *w = (const REAL *)job->weight + row * job->weight_stride + start;
-    for (long i = 0; i < m; i++) up[i] *= w[i], down[i] *= w[i];
+    const REAL *restrict w = (const REAL *)job->weight + row * job->weight_stride + start;
+    for (long i = 0; i < m; i++) odd |= (UNSIGNED)NAME(bits)(w[i]) >= infinite, up[i] *= w[i], down[i] *= w[i];
   }
+  t->odd |= odd != 0;
 }
 
 // Appends the labels of a tile with a positive weight.
@@ -124,7 +129,7 @@ static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAM
   long from = list->count, any = 0;
   if (sparse) NAME(place)(job, row, start, m, t, list);
   else any = NAME(read)(job, row * job->target_stride + start, m, t);
-  NAME(weigh)(job, row, start, m, t->up, t->down);
+  NAME(weigh)(job, row, start, m, t);
   if (any || job->smoothing > 0) NAME(pick)(t->up, start, m, list);
   for (long j = from; j < list->count; j++) {
     const long i = list->index[j] - start;

@@ -231,25 +231,29 @@ def test_branching_on_a_logit_cannot_be_printed() -> None:
         bool(retarget.Z >= 0)
 
 
-def built(tmp_path: Path, *flags: str) -> ctypes.CDLL:
-    """The library compiled here, as no clone for a better processor."""
-    path = tmp_path / "baseline.so"
-    command = [
-        "cc",
-        "-O2",
-        "-shared",
-        "-fPIC",
-        "-fopenmp",
-        *flags,
-        str(ROOT / "csrc/lopsided.c"),
-        "-o",
-        str(path),
-        "-lm",
-    ]
+@pytest.mark.skipif(sys.platform != "linux", reason="compiles with cc")
+@pytest.mark.parametrize("flags", [("-O2",), ("-O2", "-march=native")], ids=["baseline", "this processor"])
+def test_elementary_functions_are_within_four_units_in_the_last_place(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    program = tmp_path / "ulps"
+    compile_c(program, *flags, "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT / 'csrc'}", source="tests/ulps.c")
+    lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
+    worst = {name: float(error) for name, error in map(str.split, lines)}
+    assert len(worst) == 5
+    assert max(worst.values()) <= 4, worst
+
+
+def compile_c(path: Path, *flags: str, source: str = "csrc/lopsided.c") -> None:
     try:
+        command = ["cc", "-std=gnu11", "-fopenmp", *flags, str(ROOT / source), "-o", str(path), "-lm"]
         subprocess.run(command, check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip("no C compiler here")
+
+
+def built(tmp_path: Path, *flags: str) -> ctypes.CDLL:
+    """The library compiled here, as no clone for a better processor."""
+    path = tmp_path / "baseline.so"
+    compile_c(path, "-O2", "-shared", "-fPIC", *flags)
     return ctypes.CDLL(str(path))
 
 
@@ -261,3 +265,60 @@ def test_the_baseline_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in CATALOG:
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
             compare(lopsided.loss(name), z.to(dtype), Labels(y))
+
+
+# not two_way: its other half compares rows, and six matrices of one row are not a matrix of six
+@pytest.mark.parametrize("name", [name for name in CATALOG if name != "two_way"])
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum"])
+def test_the_short_way_for_plain_batches_is_the_long_way(name: str, reduction: str) -> None:
+    """The same batch as a matrix, which takes the short way, and with one more dimension, which does not."""
+    z, y = batch(6, 40)
+    module = lopsided.MultiLabelLoss(name, reduction=reduction)
+    for dtype in BUDGET:
+        for targets in (y.to(dtype), y.bool(), y.byte()):
+            results = []
+            for shape in ((6, 40), (6, 1, 40)):
+                leaf = z.to(dtype, copy=True).requires_grad_()
+                value = module(leaf.view(shape), targets.view(shape))
+                (value * 3).backward()
+                results.append((value, leaf.grad))
+            torch.testing.assert_close(*results)
+
+
+def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
+    bce = lopsided.loss("bce")
+    z, y = torch.randn(4, 300), (torch.rand(4, 300) < 0.1).float()
+    assert native.plain(z, y, bce, "labels") is not None
+    others: list[tuple[Tensor, Tensor]] = [
+        (z[0], y[0]),
+        (z.T.contiguous().T, y),
+        (z, y.T.contiguous().T),
+        (z, y.long()),
+        (z, y.to_sparse_csr()),
+        (z, y[:2]),
+        (z[:0], y[:0]),
+        (z, y - 1),
+        (z, y.masked_fill(y == 1, torch.nan)),
+        (torch.rand(4, 300), y),
+        (torch.nn.Parameter(z), y),
+        (z, y.clone().requires_grad_()),
+        (z.to("meta"), y.to("meta")),
+    ]
+    for logits, targets in others:
+        assert native.plain(logits, targets, bce, "labels") is None
+    assert native.plain(z, y, lopsided.loss("lsep"), "positive rows") is None
+    assert native.plain(z, y, lopsided.loss("two_way"), "positive rows") is None
+
+
+def test_unknown_labels_are_found_on_the_way() -> None:
+    """A NaN changes what the mean divides by, which is not known before all targets were read."""
+    z, y = batch(7, 600)
+    holes = y.masked_fill(torch.rand(y.shape, generator=torch.Generator().manual_seed(2)) < 0.3, torch.nan)
+    for name in ("asl", "zlpr"):
+        for reduction in ("mean", "batchmean", "sum", "none"):
+            for targets in (holes, y):
+                found = [
+                    lopsided.MultiLabelLoss(name, reduction=reduction, backend=backend)(z, targets)
+                    for backend in ("native", "eager")
+                ]
+                torch.testing.assert_close(*found)

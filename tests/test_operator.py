@@ -73,3 +73,15 @@ def test_the_operator_keeps_its_promises() -> None:
     for leaf, wanted in ((z.float().requires_grad_(), True), (z.float(), False)):
         arguments = (leaf, y.float(), *nothing, 0.1, None, "asl", wanted)
         torch.library.opcheck(torch.ops.lopsided.rows.default, arguments)
+
+
+def test_wrong_values_are_named_inside_as_well() -> None:
+    z, y = example()
+    compiled = torch.compile(lopsided.MultiLabelLoss("asl"), fullgraph=True, backend="aot_eager")
+    with pytest.raises(ValueError, match=r"targets must lie in \[0, 1\], got values from 2 to 2"):
+        compiled(z, y.masked_fill(y == y.max(), 2.0))
+    rows = len(z)
+    with pytest.raises(ValueError, match="label indices must lie in"):
+        compiled(z, SparseTargets(torch.arange(rows + 1), torch.full((rows,), 99)))
+    with pytest.raises(ValueError, match="weight must be finite and not negative"):
+        torch.compile(lopsided.MultiLabelLoss("asl", weight=torch.full((9,), torch.nan)), backend="aot_eager")(z, y)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lopsided.checks import check_inputs, check_number, check_targets
+from lopsided.checks import check_inputs, check_number, check_values
 from lopsided.losses.catalog import asymmetric
 from lopsided.modules import MultiLabelLoss
 from lopsided.targets import Labels, SparseTargets, labels_last
@@ -65,7 +65,7 @@ class ProbabilityTracker(nn.Module):
         """
         labels = Labels.of(targets, ignore_index, mask=mask)
         check_inputs(logits, labels)
-        labels = check_targets(labels)
+        labels = check_values(logits, labels)
         positive, negative = labels.weights(logits.shape, torch.float32)
         z = logits.float()
         parts = (positive * torch.sigmoid(z), positive, negative * torch.sigmoid(-z), negative)

@@ -25,10 +25,7 @@ _warned_of_probabilities = False
 
 
 def check_inputs(logits: Tensor, labels: Labels, row_weight: Tensor | None = None) -> None:
-    """Shapes, dtypes and devices always; values on the CPU only, where looking waits for nothing.
-
-    The values of dense targets are left to `check_targets`, since the native executor looks at them as it goes.
-    """
+    """Types, shapes, dtypes, devices. Values are left to `check_values`: the native executor looks at them itself."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {_kind(logits)}: pass a tensor of the model's raw scores")
     if logits.ndim == 0 or logits.shape[-1] == 0:
@@ -41,8 +38,27 @@ def check_inputs(logits: Tensor, labels: Labels, row_weight: Tensor | None = Non
     given = {name: tensor for name, tensor in beside.items() if tensor is not None}
     if given:
         _check_mask_and_weights(logits, given)
-    if labels.crow is not None and has_values(logits):
+
+
+def check_values(logits: Tensor, labels: Labels, row_weight: Tensor | None = None) -> Labels:
+    """Ranges, on the CPU only, where looking waits for nothing. Returns the labels, marked if all of them are known."""
+    if not has_values(logits):
+        return labels
+    for name, weight in (("weight", labels.weight), ("pos_weight", labels.pos_weight), ("row_weight", row_weight)):
+        if weight is not None and weight.numel() and not (weight.min() >= 0 and weight.max() < math.inf):
+            raise ValueError(
+                f"{name} must be finite and not negative, got values from {weight.min():g} to {weight.max():g}"
+            )
+    if labels.crow is not None:
         _check_structure(labels, logits.shape[-1])
+    if labels.values is None:
+        return labels._replace(all_known=True)
+    if labels.crow is not None:
+        _check_range(labels.values, None, None)
+        return labels._replace(all_known=not labels.values.isnan().any())
+    ignored = labels.ignore_index
+    ordinary = ignored is None or not 0 <= ignored <= 1
+    return labels._replace(all_known=_check_range(labels.values, labels.mask, ignored) and ordinary)
 
 
 def has_values(tensor: Tensor) -> bool:
@@ -110,26 +126,6 @@ def _check_mask_and_weights(logits: Tensor, given: dict[str, Tensor]) -> None:
             expected = " or ".join(str(tuple(each)) for each in dict.fromkeys(allowed[name]))
             raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
         _check_beside(name, tensor, logits)
-        if name != "mask" and has_values(tensor):
-            _check_weight(name, tensor)
-
-
-def _check_weight(name: str, weight: Tensor) -> None:
-    if weight.numel() and not (weight.min() >= 0 and weight.max() < math.inf):
-        raise ValueError(
-            f"{name} must be finite and not negative, got values from {weight.min():g} to {weight.max():g}"
-        )
-
-
-def check_targets(labels: Labels) -> Labels:
-    """Do dense targets lie in [0, 1], as far as the mask goes? The same labels, all known if they were seen to be."""
-    values, ignored = labels.values, labels.ignore_index
-    if values is None or not has_values(values):
-        return labels._replace(all_known=values is None)
-    if labels.crow is not None:
-        return labels._replace(all_known=not values.isnan().any())
-    ordinary = ignored is None or not 0 <= ignored <= 1
-    return labels._replace(all_known=_check_range(values, labels.mask, ignored) and ordinary)
 
 
 def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None) -> bool:
@@ -174,8 +170,6 @@ def _check_structure(labels: Labels, num_labels: int) -> None:
                 f"label indices must lie in [0, {num_labels}), got values from {low} to {high}: "
                 "pass the padding of index lists as pad="
             )
-    if labels.values is not None:
-        _check_range(labels.values, None, None)
 
 
 def warn_of_probabilities(logits: Tensor) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor
 
-from lopsided.checks import check_inputs, check_options, check_targets, has_values, warn_of_probabilities
+from lopsided.checks import check_inputs, check_options, check_values, has_values, warn_of_probabilities
 from lopsided.compute import choose, native, op, row_loss
 from lopsided.losses import Loss, catalog, to_loss
 from lopsided.losses.product import product_rows
@@ -142,7 +142,7 @@ def multilabel_loss(
     if soft_targets == "product":
         executor = "product"
     if executor != "native":
-        labels = check_targets(labels)
+        labels = check_values(logits, labels, row_weight)
         if has_values(logits):
             warn_of_probabilities(logits)
     if loss.pool.transposed and soft_targets == "mixture":
@@ -169,17 +169,18 @@ def _reduce_rows(
 
 
 def _native(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str) -> Tensor:
-    """One pass, in the hope that all dense targets are known; another one where that gave the wrong divisor."""
+    """One pass, in the hope that all labels are known; another one where that gave the wrong divisor."""
     by_rows = reduction == "none" or row_weight is not None
-    hope = labels.crow is None and labels.ignore_index is None
-    labels = labels._replace(all_known=True) if hope else check_targets(labels)
+    hope = row_weight is None and (labels.crow is not None or labels.ignore_index is None)
+    hope = hope and loss.pool.counts != "positive rows"  # whose divisor looks at all targets
+    labels = labels._replace(all_known=True) if hope else check_values(logits, labels, row_weight)
     divisor = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
     needs_grad = torch.is_grad_enabled() and logits.requires_grad
     found = native.run(logits, labels, loss, 1 / float(divisor), needs_grad)
     if found.probable:
         warn_of_probabilities(logits)
     if hope and found.odd:
-        labels = check_targets(labels)
+        labels = check_values(logits, labels)
         exact = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
         if exact != divisor:
             found = native.run(logits, labels, loss, 1 / float(exact), needs_grad)

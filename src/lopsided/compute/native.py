@@ -34,7 +34,9 @@ class _Job(ctypes.Structure):
     """In the order of csrc/lopsided.c."""
 
     _fields_ = (
-        *_of(ctypes.c_int64, "rows labels logit_stride target_stride mask_stride weight_stride pos_weight_stride"),
+        *_of(
+            ctypes.c_int64, "rows labels logit_stride target_stride mask_stride weight_stride pos_weight_stride entries"
+        ),
         *_of(ctypes.c_void_p, "logits targets crow col sparse_values mask weight pos_weight value gradient"),
         *_of(ctypes.c_double, "smoothing ignored scale"),
         ("powers", ctypes.c_double * 2),
@@ -120,7 +122,7 @@ class Run(NamedTuple):
 
     value: Tensor  # (...), loss of each row times the scale
     gradient: Tensor | None  # (..., L), of the values, in the dtype of the logits
-    odd: bool  # a dense target was not between 0 and 1
+    odd: bool  # a value was out of the ordinary: `lopsided.checks.check_values` says whether it is wrong
     probable: bool  # the first row may be probabilities
 
 
@@ -210,7 +212,8 @@ def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype
 
     if labels.crow is not None and labels.col is not None:
         kept += [labels.crow.long(), labels.col.long()]
-        job.target_type, job.crow, job.col = _SPARSE, kept[0].data_ptr(), kept[1].data_ptr()
+        job.target_type, job.entries = _SPARSE, len(labels.col)
+        job.crow, job.col = kept[0].data_ptr(), kept[1].data_ptr()
         if labels.values is not None:
             kept.append(labels.values.double())
             job.sparse_values = kept[-1].data_ptr()

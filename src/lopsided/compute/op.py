@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lopsided.checks import check_values
 from lopsided.compute import native
 from lopsided.losses import Loss
 from lopsided.targets import Labels
@@ -35,6 +36,8 @@ def _rows(
 ) -> tuple[Tensor, Tensor]:
     labels = Labels(values, crow, col, mask, weight, pos_weight, label_smoothing, ignore_index)
     found = native.run(logits, labels, native.named(loss), with_gradient=with_gradient)
+    if found.odd:
+        check_values(logits, labels)
     return found.value, logits.new_empty(0) if found.gradient is None else found.gradient
 
 

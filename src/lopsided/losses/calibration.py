@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lopsided.checks import check_inputs, check_number, check_targets
+from lopsided.checks import check_inputs, check_number, check_values
 from lopsided.targets import Labels, SparseTargets
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def fit_temperature(logits: Tensor, targets: Tensor | SparseTargets, mask: Tenso
     """
     labels = Labels.of(targets, mask=mask)
     check_inputs(logits, labels)
-    labels = check_targets(labels)
+    labels = check_values(logits, labels)
     up, down = labels.weights(logits.shape, torch.float64)
     z = torch.where(up + down > 0, logits.double(), 0.0)
     low, high = math.log(1e-3), math.log(1e3)  # of 1/T
