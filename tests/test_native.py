@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 import lopsided
-from lopsided import SparseTargets
 from lopsided.compute import native, retarget, row_loss
 from lopsided.losses import CATALOG, Curve, Loss, Sum
 from lopsided.losses.curves import Values, polynomial_negative
 from lopsided.targets import Labels
+from tests.batches import batch, said
 from tests.variants import VARIANTS, every_variant
 
 ROOT = Path(__file__).parents[1]
@@ -45,12 +45,6 @@ def compare(loss: Loss, z: Tensor, labels: Labels) -> None:
     assert torch.equal(alone, value)
 
 
-def batch(rows: int, labels: int, density: float = 0.2) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(rows * 10_000 + labels)
-    z = 5 * torch.randn(rows, labels, generator=generator, dtype=torch.float64)
-    return z, (torch.rand(rows, labels, generator=generator) < density).double()
-
-
 @every_variant
 @pytest.mark.parametrize("dtype", BUDGET)
 def test_every_loss_and_dtype(spec: str, dtype: torch.dtype) -> None:
@@ -59,32 +53,6 @@ def test_every_loss_and_dtype(spec: str, dtype: torch.dtype) -> None:
     soft = torch.rand(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for targets in (y, soft):
         compare(lopsided.loss(spec), z.to(dtype), Labels(targets))
-
-
-def said(z: Tensor, y: Tensor) -> list[Labels]:
-    """Every way of saying something about labels."""
-    generator = torch.Generator().manual_seed(1)
-    soft = torch.rand(z.shape, generator=generator, dtype=torch.float64)
-    mask = torch.rand(z.shape, generator=generator) < 0.7
-    full, weight, pos_weight = (torch.rand(shape, generator=generator) for shape in (z.shape, z.shape[1:], z.shape[1:]))
-    weight[::3] = 0
-    indices = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in y])
-    stored = SparseTargets.from_csr((soft * (soft > 0.5)).to_sparse_csr())
-    return [
-        *(Labels(y.to(dtype)) for dtype in (torch.bool, torch.uint8, torch.int64, torch.float32, torch.bfloat16)),
-        Labels(y, mask=mask),
-        Labels(soft.masked_fill(~mask, torch.nan)),
-        Labels(y.masked_fill(~mask, -1), ignore_index=-1),
-        Labels(y.long().masked_fill(~mask, -100), ignore_index=-100),
-        Labels(y.byte().masked_fill(~mask, 255), ignore_index=255),
-        Labels(soft, weight=full, pos_weight=pos_weight, label_smoothing=0.1),
-        Labels(soft, mask=mask, weight=weight),
-        Labels(y[:, :1].expand_as(y)),
-        Labels(y.T.contiguous().T, mask=mask.T.contiguous().T),
-        Labels.of(indices),
-        Labels.of(indices, mask=mask, weight=full, label_smoothing=0.2),
-        Labels.of(stored, pos_weight=pos_weight),
-    ]
 
 
 @pytest.mark.parametrize("name", CATALOG)

@@ -27,11 +27,11 @@ def findings() -> dict[str, str]:
         "devices": ", ".join(["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]),
     }
     if isinstance(loaded, str):
-        return found | {"executor": f"eager, plain torch: {loaded}", "repair": _REPAIR}
+        return found | {"executor": f"streamed, plain torch: {loaded}", "repair": _REPAIR}
     return found | {
         "executor": f"native on the CPU: {loaded._name}",
         "native losses": ", ".join(_served()),
-        "otherwise": "eager, plain torch: other devices, losses of your own, torch.compile, and backend='eager'",
+        "otherwise": "streamed, plain torch: other devices, losses of your own; eager for backend='eager'",
     }
 
 

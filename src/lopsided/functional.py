@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lopsided.checks import check_inputs, check_options, check_values, has_values, warn_of_probabilities
-from lopsided.compute import choose, native, op, row_loss
+from lopsided.compute import choose, native, op, row_loss, streamed
+from lopsided.compute.attached import attach
 from lopsided.losses import Loss, catalog, to_loss
 from lopsided.losses.product import product_rows
 from lopsided.targets import Labels, SparseTargets, labels_last
@@ -93,8 +94,8 @@ def multilabel_loss(
             divides by the rows; losses that compare positives with negatives, by the rows that have a positive.
             Rows without a known label are not counted, and with nothing known at all the result is 0, with zero
             gradient.
-        backend: "auto"; "native", the C library, which serves the CPU and has no second derivative; "eager", plain
-            torch on any device, differentiable twice.
+        backend: "auto"; "native", the C library, which serves the CPU; "streamed", plain torch on any device, a block
+            of rows at a time; "eager", plain torch, all at once, the only one that is differentiable twice.
 
     Returns:
         float32 for 16-bit logits, else the dtype of the logits. The gradient has the dtype of the logits.
@@ -155,8 +156,8 @@ def _reduced(
 ) -> Tensor:
     if executor == "native":
         return _native(logits, labels, loss, row_weight, reduction)
-    evaluate = {"product": _product, "operator": op.row_loss, "eager": row_loss}[executor]
-    rows = evaluate(logits, labels, loss)
+    executors = {"product": _product, "operator": op.row_loss, "streamed": streamed.row_loss, "eager": row_loss}
+    rows = executors[executor](logits, labels, loss)
     return _reduce_rows(rows, logits, labels, loss, row_weight, reduction)
 
 
@@ -184,7 +185,7 @@ def _native(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | Non
         exact = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
         if exact != divisor:
             found = native.run(logits, labels, loss, 1 / float(exact), needs_grad)
-    value = native.attach(logits, found.value, found.gradient, total=not by_rows)
+    value = attach(logits, found.value, found.gradient, total=not by_rows)
     return _reduce_rows(value, logits, labels, loss, row_weight, reduction) if by_rows else value
 
 

@@ -161,6 +161,20 @@ class Labels(NamedTuple):
             return shape.numel() if what == "labels" else shape[:-1].numel()
         return (known if what == "labels" else known.any(-1)).sum()
 
+    def of_rows(self, rows: slice, shape: torch.Size) -> Labels:
+        """The same for some rows of logits of `shape`, flattened to (rows, L)."""
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return tensor.reshape(-1, shape[-1])[rows] if tensor is not None and tensor.shape == shape else tensor
+
+        mask, weight = cut(self.mask), cut(self.weight)
+        if self.crow is None or self.col is None:
+            return self._replace(values=cut(self.values), mask=mask, weight=weight)
+        crow = self.crow[rows.start : rows.stop + 1]
+        entries = slice(int(crow[0]), int(crow[-1]))
+        values = None if self.values is None else self.values[entries]
+        return self._replace(values=values, crow=crow - crow[0], col=self.col[entries], mask=mask, weight=weight)
+
     def transpose(self, shape: torch.Size) -> Labels:
         """The same for logits of `shape`, flattened to (rows, L) and transposed."""
 

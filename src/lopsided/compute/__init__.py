@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lopsided.compute import native, op
+from lopsided.compute import native, op, streamed
 from lopsided.compute.eager import row_loss
 from lopsided.losses.loss import Loss
 
-__all__ = ["BACKENDS", "choose", "native", "op", "row_loss"]
+__all__ = ["BACKENDS", "choose", "native", "op", "row_loss", "streamed"]
 
-BACKENDS = ("auto", "eager", "native")
+BACKENDS = ("auto", "eager", "streamed", "native")
 
 
 def choose(backend: str, logits: Tensor, loss: Loss) -> str:
@@ -24,12 +24,14 @@ def choose(backend: str, logits: Tensor, loss: Loss) -> str:
         return "operator" if logits.device.type == "cpu" and native.serves(loss.name) else "eager"
     if backend == "auto" and _is_traced(logits):
         return "eager"
+    if backend == "streamed":
+        return "streamed"
     reason = native.refusal(logits, loss)
     if reason is None:
         return "native"
     if backend == "native":
         raise RuntimeError(f"backend='native' cannot run: {reason}; backend='auto' takes another")
-    return "eager"
+    return "streamed"
 
 
 def _is_traced(logits: Tensor) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lopsided.compute.attached import attach
 from lopsided.compute.retarget import FACTORED, MOST_TERMS
 from lopsided.losses import curves
 from lopsided.losses.loss import Curve, Loss
@@ -111,10 +112,13 @@ def refusal(logits: Tensor, loss: Loss) -> str | None:
 named = lru_cache(maxsize=256)(to_loss)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def serves(name: str) -> bool:
-    """Has the library a loop for the loss of that name?"""
+    """Has the library a loop for the loss of that name? While a graph is traced this is a constant."""
     return bool(name) and _template(named(name)) is not None
+
+
+# what torch.compiler.assume_constant_result does, but that would import all of dynamo
+serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Run(NamedTuple):
@@ -233,34 +237,3 @@ def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype
     job.smoothing = labels.label_smoothing
     job.ignoring, job.ignored = labels.ignore_index is not None, labels.ignore_index or 0
     return kept
-
-
-class _Attached(torch.autograd.Function):
-    """A value whose gradient is known already, and is all that is kept: 4 bytes per float32 logit.
-
-    The value may be one of each row, or their sum.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, gradient: Tensor, held: tuple[Tensor]) -> Tensor:
-        ctx.save_for_backward(gradient)
-        return held[0]  # in a tuple, since an input that is returned would be copied
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("the native executor has no second derivative: pass backend='eager'")
-        (gradient,) = ctx.saved_tensors
-        if grad.ndim == gradient.ndim - 1 and grad.numel() != 1:
-            return (gradient * grad.unsqueeze(-1)).to(gradient.dtype), None, None
-        factor = grad.item()
-        return gradient if factor == 1 else gradient * factor, None, None
-
-
-def attach(logits: Tensor, value: Tensor, gradient: Tensor | None, total: bool) -> Tensor:
-    """The values of a run, or their sum, as part of the graph of the logits; differentiable once."""
-    value = value.sum() if total else value
-    if gradient is None:
-        return value
-    attached: Tensor = _Attached.apply(logits, gradient, (value,))  # type: ignore[no-untyped-call]
-    return attached

@@ -132,6 +132,7 @@ _VOCABULARY = {
     "logistic": _logistic,
     "power": _power,
     "maximum": _maximum,
+    "minimum": lambda x, ceiling: _select(node(">=", x, ceiling), ceiling, x),
     "select": _select,
     "log1p": lambda x: node("log1p", x),
 }

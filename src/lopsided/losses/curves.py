@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lopsided.losses.vocabulary import log1p, logistic, maximum, power, select
+from lopsided.losses.vocabulary import log1p, logistic, maximum, minimum, power, select
 
 Values = tuple[Tensor, Tensor | float]
 
@@ -67,7 +67,7 @@ def polynomial_negative(
             slope = slope + gamma * q * base
         return focus * base, focus * slope
     r = maximum(p - margin, 0.0)
-    rest = select(r <= 0, 1.0, q + margin)  # 1 - r, without the cancellation
+    rest = minimum(q + margin, 1.0)  # 1 - r, without the cancellation
     base = -log1p(-r)
     slope = 1 / rest
     if terms or constant:
@@ -78,7 +78,9 @@ def polynomial_negative(
     slope = focus * slope
     if gamma and not detach:
         slope = slope + gamma * less * base
-    return focus * base, select(r <= 0, 0.0, p * q * slope)
+    slope = p * q * slope
+    vanishes = gamma and not constant  # where r = 0: there the value does, and its slope is focus or base times finite
+    return focus * base, slope if vanishes else select(r <= 0, 0.0, slope)
 
 
 def hill_negative(z: Tensor, *, peak: float) -> Values:

@@ -1,0 +1,67 @@
+"""The streamed executor: plain torch on any device, a block of rows at a time, the gradient made along the way."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lopsided.compute.attached import attach
+from lopsided.losses.loss import Loss
+from lopsided.losses.pools import Sum
+from lopsided.targets import Labels
+
+_CACHED, _LAUNCHED = 1 << 18, 1 << 24  # logits of a block: what a CPU's cache holds, what keeps another device busy
+_FEW = 8  # where less than one label in so many is positive, their curve is evaluated for them alone
+
+
+def row_loss(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
+    """(..., L) logits -> (...) loss of each row; differentiable once, and keeps its gradient: 4 bytes per float32."""
+    value, gradient = run(logits, labels, loss, torch.is_grad_enabled() and logits.requires_grad)
+    return attach(logits, value, gradient, total=False)
+
+
+def run(logits: Tensor, labels: Labels, loss: Loss, with_gradient: bool = True) -> tuple[Tensor, Tensor | None]:
+    """(..., L) logits -> (...) loss of each row, and its gradient in the dtype and shape of the logits."""
+    shape = logits.shape
+    z = logits.detach().reshape(-1, shape[-1])
+    dtype = torch.promote_types(z.dtype, torch.float32)
+    value = z.new_empty(len(z), dtype=dtype)
+    gradient = torch.empty_like(z, memory_format=torch.contiguous_format) if with_gradient else None
+    step = max((_CACHED if z.device.type == "cpu" else _LAUNCHED) // shape[-1], 1)
+    for start in range(0, len(z), step):
+        block = slice(start, start + step)
+        value[block], slopes = _block(z[block].to(dtype), labels.of_rows(block, shape), loss, with_gradient)
+        if gradient is not None and slopes is not None:
+            gradient[block] = slopes
+    return value.view(shape[:-1]), None if gradient is None else gradient.view(shape)
+
+
+def _block(z: Tensor, labels: Labels, loss: Loss, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """(rows, L) logits -> their loss and its gradient; each curve is evaluated once."""
+    known = labels.known(z.shape)
+    z = z if known is None else torch.where(known, z, 0.0)
+    weights = labels.weights(z.shape, z.dtype)
+    if isinstance(loss.pool, Sum) and z.device.type == "cpu" and z.sum().isfinite():
+        return _finite_sum(z, weights, loss)
+    (up, rise), (down, fall) = loss.positive(z), loss.negative(z)
+    state = loss.pool.fold((up, down), weights)
+    if not with_gradient:
+        return loss.pool.value(state), None
+    k_up, k_down = loss.pool.coefficients((up, down), weights, state)
+    slopes = torch.where(weights[1] > 0, k_down * fall, 0.0) + torch.where(weights[0] > 0, k_up * rise, 0.0)
+    return loss.pool.value(state), slopes
+
+
+def _finite_sum(z: Tensor, weights: tuple[Tensor, Tensor], loss: Loss) -> tuple[Tensor, Tensor]:
+    """Of finite logits curves are finite, so a weight of 0 removes a label without the selects, slow on a CPU."""
+    down, fall = loss.negative(z)
+    rows, slopes = (weights[1] * down).sum(-1), weights[1] * fall
+    picked = weights[0].flatten().nonzero().squeeze(-1)
+    if len(picked) * _FEW > z.numel():
+        up, rise = loss.positive(z)
+        return rows + (weights[0] * up).sum(-1), slopes.add_(weights[0] * rise)
+    up, rise = loss.positive(z.flatten()[picked])
+    weight = weights[0].flatten()[picked]
+    rows.index_add_(0, picked // z.shape[-1], weight * up)
+    slopes.view(-1).index_add_(0, picked, weight * rise)
+    return rows, slopes

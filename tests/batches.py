@@ -1,0 +1,41 @@
+"""Batches for the tests of executors, and every way of saying something about their labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lopsided import SparseTargets
+from lopsided.targets import Labels
+
+
+def batch(rows: int, labels: int, density: float = 0.2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows * 10_000 + labels)
+    z = 5 * torch.randn(rows, labels, generator=generator, dtype=torch.float64)
+    return z, (torch.rand(rows, labels, generator=generator) < density).double()
+
+
+def said(z: Tensor, y: Tensor) -> list[Labels]:
+    """Every way of saying something about labels."""
+    generator = torch.Generator().manual_seed(1)
+    soft = torch.rand(z.shape, generator=generator, dtype=torch.float64)
+    mask = torch.rand(z.shape, generator=generator) < 0.7
+    full, weight, pos_weight = (torch.rand(shape, generator=generator) for shape in (z.shape, z.shape[1:], z.shape[1:]))
+    weight[::3] = 0
+    indices = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in y])
+    stored = SparseTargets.from_csr((soft * (soft > 0.5)).to_sparse_csr())
+    return [
+        *(Labels(y.to(dtype)) for dtype in (torch.bool, torch.uint8, torch.int64, torch.float32, torch.bfloat16)),
+        Labels(y, mask=mask),
+        Labels(soft.masked_fill(~mask, torch.nan)),
+        Labels(y.masked_fill(~mask, -1), ignore_index=-1),
+        Labels(y.long().masked_fill(~mask, -100), ignore_index=-100),
+        Labels(y.byte().masked_fill(~mask, 255), ignore_index=255),
+        Labels(soft, weight=full, pos_weight=pos_weight, label_smoothing=0.1),
+        Labels(soft, mask=mask, weight=weight),
+        Labels(y[:, :1].expand_as(y)),
+        Labels(y.T.contiguous().T, mask=mask.T.contiguous().T),
+        Labels.of(indices),
+        Labels.of(indices, mask=mask, weight=full, label_smoothing=0.2),
+        Labels.of(stored, pos_weight=pos_weight),
+    ]

@@ -1,0 +1,66 @@
+"""The streamed executor against the eager one: every loss, every kind of targets, any cut into blocks."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import lopsided
+from lopsided.compute import row_loss, streamed
+from lopsided.losses import CATALOG, Loss
+from lopsided.targets import Labels
+from tests.batches import batch, said
+from tests.variants import every_variant
+
+
+def compare(loss: Loss, z: Tensor, labels: Labels) -> None:
+    leaf = z.detach().requires_grad_()
+    expected = row_loss(leaf, labels, loss)
+    (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+    value, found = streamed.run(z, labels, loss)
+    torch.testing.assert_close(value, expected.detach(), equal_nan=True)
+    torch.testing.assert_close(found, gradient, equal_nan=True)
+    alone, nothing = streamed.run(z, labels, loss, with_gradient=False)
+    assert nothing is None
+    torch.testing.assert_close(alone, value, equal_nan=True)
+
+
+@every_variant
+@pytest.mark.parametrize("density", [0.02, 0.5])
+def test_every_loss(spec: str, density: float) -> None:
+    z, y = batch(7, 90, density)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        compare(lopsided.loss(spec), z.to(dtype), Labels(y))
+
+
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("cached", [1, 100, 1 << 18])
+def test_every_kind_of_labels_cut_anywhere(name: str, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "_CACHED", cached)
+    z, y = batch(5, 40)
+    for labels in said(z, y):
+        compare(lopsided.loss(name), z, labels)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_infinite_and_missing_logits(name: str) -> None:
+    z, y = batch(4, 30)
+    y[:, :2] = torch.tensor([1.0, 0.0])
+    z[0, 0], z[0, 1], z[1, 3] = torch.inf, -torch.inf, torch.nan
+    compare(lopsided.loss(name), z, Labels(y))
+    compare(lopsided.loss(name), z, Labels(y, mask=~z.isnan()))
+
+
+def test_through_the_module() -> None:
+    z, y = batch(6, 40)
+    for reduction in ("mean", "sum", "none"):
+        results = []
+        for backend in ("streamed", "eager"):
+            leaf = z.clone().requires_grad_()
+            value = lopsided.AsymmetricLoss(reduction=reduction, backend=backend)(leaf, y)
+            value.square().sum().backward()
+            results.append((value, leaf.grad))
+        torch.testing.assert_close(*results)
+    leaf = z.clone().requires_grad_()
+    value = lopsided.AsymmetricLoss(backend="streamed")(leaf, y)
+    with pytest.raises(RuntimeError, match="only the eager executor has second derivatives"):
+        torch.autograd.grad(value, leaf, create_graph=True)
