@@ -290,3 +290,12 @@ def test_unknown_labels_are_found_on_the_way() -> None:
                     for backend in ("native", "eager")
                 ]
                 torch.testing.assert_close(*found)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_step_takes_no_more_memory_than_its_gradient() -> None:
+    result = subprocess.run([sys.executable, ROOT / "tests/peak.py"], capture_output=True, text=True, check=False)
+    if "clear_refs" in result.stderr:
+        pytest.skip("the peak cannot be reset here")
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) <= 2 << 20

@@ -1,0 +1,96 @@
+"""Writes the tables of docs/speed.md and of the README from benchmarks/results/cpu.csv, between their markers.
+
+python benchmarks/tables.py
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CSV = ROOT / "benchmarks/results/cpu.csv"
+Row = dict[str, str]
+LOSSES = {"bce": "BCE", "focal": "focal", "asl": "ASL", "apl": "APL", "zlpr": "ZLPR"}
+LOSSES |= {"asl(gamma_neg=3.7, gamma_pos=1.3)": "ASL, gamma 3.7 and 1.3"}
+WAYS = ("native", "streamed", "eager", "published", "published, compiled")
+OTHERS = ("torch soft margin", "focal kornia", "limit")
+
+
+def read() -> list[Row]:
+    with CSV.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def select(rows: list[Row], case: str, way: str, threads: str) -> dict[str, Row]:
+    """contender -> row."""
+    return {row["contender"]: row for row in rows if (row["case"], row["pass"], row["threads"]) == (case, way, threads)}
+
+
+def grid(head: list[str], body: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body))
+
+
+def ratio(row: Row | None) -> str:
+    return "" if row is None else row["ratio to torch bce"] or "wrong"
+
+
+def detailed(rows: list[Row]) -> str:
+    """A table for each case, pass and number of threads."""
+    parts = []
+    for case, way, threads in dict.fromkeys((row["case"], row["pass"], row["threads"]) for row in rows):
+        found = select(rows, case, way, threads)
+        shown = [name for name in WAYS if any(f"{loss} {name}" in found for loss in LOSSES)]
+        body = [[title, *(ratio(found.get(f"{loss} {name}")) for name in shown)] for loss, title in LOSSES.items()]
+        others = ", ".join(f"{name} {ratio(found[name])}" for name in OTHERS if name in found)
+        took = float(found["torch bce"]["microseconds"])
+        head = f"**{case}, {way}, threads: {threads}.** torch's BCE takes {took:,.0f} µs; {others}."
+        parts.append(f"{head}\n\n{grid(['', *shown], body)}")
+    return "\n\n".join(parts)
+
+
+def summary(rows: list[Row]) -> str:
+    """Ours as ratios to torch's BCE, and against the published code: float32, forward and backward, two threads."""
+    cases = [case for case in dict.fromkeys(row["case"] for row in rows) if case.endswith("float32 float")]
+    body = []
+    for loss, title in LOSSES.items():
+        line = [title]
+        for case in cases:
+            found = select(rows, case, "forward+backward", "2")
+            ours, theirs = found[f"{loss} native"], found.get(f"{loss} published")
+            times = float(theirs["microseconds"]) / float(ours["microseconds"]) if theirs else 0
+            line.append(ratio(ours) + (f" ({times:.0f}x)" if theirs else ""))
+        body.append(line)
+    return grid(["", *(case.split()[0] for case in cases)], body)
+
+
+def environment(rows: list[Row]) -> str:
+    first = rows[0]
+    machine = f"{first['processor']}, {first['cores']} cores, torch {first['torch']}, Python {first['python']}"
+    return f"Measured by `python benchmarks/run.py` on {machine}, commit {first['commit']}."
+
+
+def put(path: Path, tables: dict[str, str]) -> str:
+    """The text of a page with its tables replaced."""
+    text = path.read_text()
+    for name, table in tables.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        if text.count(start) != 1 or text.count(end) != 1:
+            raise ValueError(f"{path} must have {start.strip()} and {end} once each")
+        before, _, rest = text.partition(start)
+        text = before + start + table + "\n" + end + rest.partition(end)[2]
+    return text
+
+
+def pages() -> dict[Path, str]:
+    """Every page with tables, as it should be."""
+    rows = read()
+    short = {"speed": f"{summary(rows)}\n\n{environment(rows)}"}
+    readme, speed = ROOT / "README.md", ROOT / "docs/speed.md"
+    return {readme: put(readme, short), speed: put(speed, short | {"all cases": detailed(rows)})}
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text)
+        print(path)

@@ -1,0 +1,38 @@
+"""The benchmark runs, and the tables of the documentation are those of the measured file."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lopsided.compute import native
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(isinstance(native.library(), str), reason=f"no C library: {native.library()}")
+def test_runs_and_times_only_what_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "cpu.csv"
+    options = ["--quick", "--seconds", "0.1", "--threads", "1", "--cases", "256x80 float32", "--out", str(path)]
+    subprocess.run([sys.executable, ROOT / "benchmarks/run.py", *options], check=True, capture_output=True)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    contenders = {row["contender"]: row for row in rows if row["case"] == "256x80 float32 float"}
+    assert {"limit", "torch bce", "asl native", "asl streamed", "asl eager", "asl published"} <= set(contenders)
+    for name, row in contenders.items():
+        assert float(row["microseconds"]) > 0, f"{name}: {row['microseconds']}"
+        assert row["torch"]
+        assert row["commit"]
+    assert contenders["torch bce"]["ratio to torch bce"] == "1.0"
+
+
+def test_tables_are_those_of_the_measurement() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import tables  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    for path, text in tables.pages().items():
+        assert path.read_text() == text, f"{path.name} is stale: run python benchmarks/tables.py"
