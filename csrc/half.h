@@ -1,18 +1,17 @@
 // 16-bit floats, by integer arithmetic that every compiler vectorises; stored rounded to nearest, ties to even.
 
-INLINE void load_bf16(const uint16_t *restrict h, float *restrict x, long m) {
+CLONES static void load_bf16(const uint16_t *restrict h, float *restrict x, long m) {
   for (long i = 0; i < m; i++) x[i] = real_f32((int32_t)((uint32_t)h[i] << 16));
 }
 
-INLINE void store_bf16(const float *restrict x, uint16_t *restrict h, long m) {
+CLONES static void store_bf16(const float *restrict x, uint16_t *restrict h, long m) {
   for (long i = 0; i < m; i++) {
-    uint32_t b = (uint32_t)bits_f32(x[i]), rounded = (b + 0x7fffu + ((b >> 16) & 1)) >> 16;
-    uint32_t nan = -(uint32_t)((b & 0x7fffffffu) > 0x7f800000u);
-    h[i] = (uint16_t)((rounded & ~nan) | (0x7fc0u & nan));
+    const uint32_t b = (uint32_t)bits_f32(x[i]); // a NaN stays one: its payload is no more than that of a bfloat16
+    h[i] = (uint16_t)((b + 0x7fffu + ((b >> 16) & 1)) >> 16);
   }
 }
 
-INLINE void load_f16(const uint16_t *restrict h, float *restrict x, long m) {
+CLONES static void load_f16(const uint16_t *restrict h, float *restrict x, long m) {
   for (long i = 0; i < m; i++) {
     int32_t rest = (int32_t)((uint32_t)(h[i] & 0x7fff) << 13);
     float scaled = real_f32(rest) * 5.192296858534828e33f; // 2^112: subnormals become normal
@@ -22,7 +21,7 @@ INLINE void load_f16(const uint16_t *restrict h, float *restrict x, long m) {
   }
 }
 
-INLINE void store_f16(const float *restrict x, uint16_t *restrict h, long m) {
+CLONES static void store_f16(const float *restrict x, uint16_t *restrict h, long m) {
   for (long i = 0; i < m; i++) {
     uint32_t b = (uint32_t)bits_f32(x[i]), sign = (b >> 16) & 0x8000u, rest = b & 0x7fffffffu;
     // below the smallest normal half: adding 1/2 puts its last bit where the last bit of a subnormal half is
