@@ -54,7 +54,8 @@ typedef struct { // in the order of native.py
   void *value, *gradient;          // gradient: rows x labels in the type of the logits, or null
   double smoothing, ignored, scale, powers[2], factors[2], settings[2][SETTINGS]; // of the positive, of the negative
   int32_t logit_type, target_type, ignoring, pool, positive, negative, threads;
-  int32_t odd, failed, probable; // found: a value out of the ordinary, no memory, the first row may be probabilities
+  // found: a value out of the ordinary, no memory, sparse targets that are not sound; the first row may be probabilities
+  int32_t odd, failed, broken, probable;
   double full[2]; // what the weights of a label that is positive, or negative, are multiplied with
 } Job;
 
@@ -82,7 +83,7 @@ static double finish(const Job *job, Side *sides) {
     for (int i = 0; i < 2; i++) sides[i].factor = job->powers[i] * slope;
   } else if (job->pool == MEAN_PAIRS) {
     int any = sides[0].mass > 0 && sides[1].mass > 0;
-    value = any ? exp(logs[0] + logs[1]) / (sides[0].mass * sides[1].mass) : 0;
+    value = any ? exp(logs[0] + logs[1]) / (sides[0].mass * sides[1].mass) : 0 * (sides[0].sum + sides[1].sum); // or NaN
     sides[0].factor = sides[1].factor = value;
   } else {
     double mass = sides[0].mass;
@@ -91,7 +92,7 @@ static double finish(const Job *job, Side *sides) {
     sides[1].factor = mass > 0 ? 1 : 0;
   }
   for (int i = 0; i < 2; i++)
-    if (!(job->pool == SOFTMAX && i == 0)) sides[i].factor = sides[i].sum == 0 ? 0 : sides[i].factor / sides[i].sum;
+    if (!(job->pool == SOFTMAX && i == 0)) sides[i].factor = sides[i].sum == 0 || sides[i].factor == 0 ? 0 : sides[i].factor / sides[i].sum;
   return value;
 }
 
@@ -165,8 +166,8 @@ static int is_sound(const Job *job) {
 // What is out of the ordinary is for the caller to look at closely: a target not in [0, 1], a weight that is negative or not
 // finite. With sparse targets that are not sound nothing is computed.
 EXPORT void lopsided_rows(Job *job) {
-  job->odd = job->target_type == SPARSE && !is_sound(job);
-  if (job->odd) return;
+  job->broken = job->target_type == SPARSE && !is_sound(job);
+  if (job->broken) return;
   ask_for_huge_pages(job);
   if (job->logit_type == F64) run_f64(job);
   else run_f32(job);

@@ -91,6 +91,7 @@ CLONES static double NAME(add)(const REAL *restrict value, const REAL *restrict 
 }
 
 CLONES static void NAME(multiply)(REAL *restrict g, REAL factor, long m) {
+  if (factor == 0) memset(g, 0, m * sizeof(REAL)); // also what is NaN, in a row that has no part in the loss
   for (long i = 0; i < m; i++) g[i] = SELECT(g[i] == 0, 0, g[i] * factor); // 0 where unknown, whatever the row
 }
 
@@ -132,7 +133,7 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
       NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), job->labels - start < TILE ? job->labels - start : TILE);
     }
     const REAL factor = (REAL)(sides[0].factor * job->scale);
-    for (long j = 0; j < list->count; j++) g[list->index[j]] += factor * list->z[j];
+    for (long j = 0; j < list->count && factor != 0; j++) g[list->index[j]] += factor * list->z[j];
   }
   list->count = 0;
   return value;

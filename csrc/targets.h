@@ -2,8 +2,9 @@
 
 typedef struct {
   ALIGNED REAL z[TILE + 16], up[TILE + 16], down[TILE + 16], value[TILE + 16], slope[TILE + 16];
-  int64_t entry;   // sparse targets: the next one, where they are sorted
-  int sorted, odd; // odd: a target was not between 0 and 1, or a weight negative or not finite
+  int64_t entry; // sparse targets: the next one, where they are sorted
+  int sorted, listed; // sparse targets: in order; in order and each once, so that `place` lists the positives itself
+  int odd; // odd: a target was not between 0 and 1, or a weight negative or not finite
 } NAME(Tile);
 
 // The labels of a row with a positive weight, with their logits and weights: few, so that they wait for each other.
@@ -14,7 +15,7 @@ typedef struct {
 } NAME(Positives);
 
 INLINE const REAL *NAME(load)(const Job *job, long row, long start, long m, REAL *restrict z) {
-  long at = row * job->logit_stride + start;
+  const int64_t at = row * job->logit_stride + start;
 #ifdef SINGLE
   if (job->logit_type == BF16) load_bf16((const uint16_t *)job->logits + at, z, m);
   else if (job->logit_type == F16) load_f16((const uint16_t *)job->logits + at, z, m);
@@ -50,7 +51,7 @@ INLINE void NAME(line)(const Job *job, REAL *slope, REAL *base) {
   }
 
 // Returns whether a target may be positive.
-CLONES static int NAME(read)(const Job *job, long at, long m, NAME(Tile) *restrict t) {
+CLONES static int NAME(read)(const Job *job, int64_t at, long m, NAME(Tile) *restrict t) {
   REAL *restrict up = t->up, *restrict down = t->down;
   REAL slope[2], base[2];
   NAME(line)(job, slope, base);
@@ -64,16 +65,19 @@ CLONES static int NAME(read)(const Job *job, long at, long m, NAME(Tile) *restri
   return any != 0;
 }
 
-// The same from the stored entries of a row; what is not stored is 0. An entry that comes twice counts once. Lists the
-// positives, but for those that smoothing makes.
-static void NAME(place)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list) {
+// The same from the stored entries of a row; what is not stored is 0. An entry that comes twice counts once, the last time.
+// Returns whether a target may be positive that is not listed.
+static int NAME(place)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list) {
   const int64_t end = job->crow[row + 1];
   REAL slope[2], base[2];
   NAME(line)(job, slope, base);
   for (long i = 0; i < m; i++) t->up[i] = base[0], t->down[i] = base[1];
   if (start == 0) {
-    t->sorted = 1, t->entry = job->crow[row];
-    for (int64_t e = t->entry + 1; e < end; e++) t->sorted &= job->col[e - 1] <= job->col[e];
+    t->entry = job->crow[row], t->sorted = 1, t->listed = !(job->smoothing > 0);
+    for (int64_t e = t->entry + 1; e < end; e++) {
+      t->sorted &= job->col[e - 1] <= job->col[e];
+      t->listed &= job->col[e - 1] < job->col[e];
+    }
   }
   int64_t e = t->sorted ? t->entry : job->crow[row];
   for (; e < end; e++) {
@@ -82,10 +86,11 @@ static void NAME(place)(const Job *job, long row, long start, long m, NAME(Tile)
     if (i < 0 || i >= m) continue;
     const REAL y = job->sparse_values ? (REAL)job->sparse_values[e] : 1;
     t->odd |= !(y >= 0 && y <= 1);
-    if (y > 0 && base[0] == 0 && t->up[i] == 0) list->index[list->count++] = (int32_t)job->col[e];
     t->up[i] = y == y ? y * slope[0] + base[0] : 0, t->down[i] = y == y ? y * slope[1] + base[1] : 0;
+    if (t->listed) list->index[list->count++] = (int32_t)job->col[e];
   }
   t->entry = e;
+  return !t->listed;
 }
 
 CLONES static void NAME(weigh)(const Job *job, long row, long start, long m, NAME(Tile) *restrict t) {
@@ -125,15 +130,18 @@ CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(
 // Both weights of a tile; appends its positives, and returns where the logits lie.
 static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list) {
   const REAL *z = NAME(load)(job, row, start, m, t->z);
-  const int sparse = job->target_type == SPARSE;
-  long from = list->count, any = 0;
-  if (sparse) NAME(place)(job, row, start, m, t, list);
-  else any = NAME(read)(job, row * job->target_stride + start, m, t);
+  const long from = list->count;
+  const int unlisted = job->target_type == SPARSE ? NAME(place)(job, row, start, m, t, list)
+                                                  : NAME(read)(job, row * job->target_stride + start, m, t) || job->smoothing > 0;
   NAME(weigh)(job, row, start, m, t);
-  if (any || job->smoothing > 0) NAME(pick)(t->up, start, m, list);
-  for (long j = from; j < list->count; j++) {
-    const long i = list->index[j] - start;
-    list->z[j] = z[i], list->weight[j] = t->up[i];
+  if (unlisted) NAME(pick)(t->up, start, m, list);
+  const long end = list->count;
+  list->count = from;
+  for (long j = from; j < end; j++) { // what is masked, or has a weight of 0, is not positive
+    const int32_t index = list->index[j];
+    const REAL weight = t->up[index - start];
+    if (!(weight > 0)) continue;
+    list->index[list->count] = index, list->z[list->count] = z[index - start], list->weight[list->count++] = weight;
   }
   return z;
 }

@@ -23,6 +23,8 @@ def said(z: Tensor, y: Tensor) -> list[Labels]:
     full, weight, pos_weight = (torch.rand(shape, generator=generator) for shape in (z.shape, z.shape[1:], z.shape[1:]))
     weight[::3] = 0
     indices = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in y])
+    entries = torch.tensor([[0, 0.5], [z.shape[1] - 1, 1], [0, 0], [0, 0.3]], dtype=torch.float64).repeat(len(z), 1)
+    strided = SparseTargets(torch.arange(len(z) + 1) * 4, entries[:, 0].long().expand(2, -1).T[:, 0], entries[:, 1])
     stored = SparseTargets.from_csr((soft * (soft > 0.5)).to_sparse_csr())
     return [
         *(Labels(y.to(dtype)) for dtype in (torch.bool, torch.uint8, torch.int64, torch.float32, torch.bfloat16)),
@@ -38,4 +40,6 @@ def said(z: Tensor, y: Tensor) -> list[Labels]:
         Labels.of(indices),
         Labels.of(indices, mask=mask, weight=full, label_smoothing=0.2),
         Labels.of(stored, pos_weight=pos_weight),
+        Labels.of(strided, mask=mask),  # in no order, some labels twice, parts that are not contiguous
+        Labels.of(strided, label_smoothing=1e-46),
     ]

@@ -1,9 +1,11 @@
 """The C library against the eager executor: every loss, target, dtype and odd size."""
 
 import ctypes
+import dataclasses
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 import lopsided
+from lopsided import SparseTargets
 from lopsided.compute import native, retarget, row_loss
 from lopsided.losses import CATALOG, Curve, Loss, Sum
 from lopsided.losses.curves import Values, polynomial_negative
@@ -119,6 +122,11 @@ def test_nan_logits_are_seen_unless_masked(name: str) -> None:
     assert masked.isfinite().all()
     assert grad.isfinite().all()
     assert grad[1, 3] == 0
+    listed = SparseTargets.from_indices([[0], [1, 3], [0], [0, 1]])
+    masked, grad = native.run(z, Labels.of(listed, mask=~z.isnan()), lopsided.loss(name))[:2]
+    assert grad is not None
+    assert masked.isfinite().all()
+    assert grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -256,7 +264,7 @@ def test_the_short_way_for_plain_batches_is_the_long_way(name: str, reduction: s
 def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
     bce = lopsided.loss("bce")
     z, y = torch.randn(4, 300), (torch.rand(4, 300) < 0.1).float()
-    assert native.plain(z, y, bce, "labels") is not None
+    assert isinstance(native.plain(z, y, bce, "labels"), Tensor)
     others: list[tuple[Tensor, Tensor]] = [
         (z[0], y[0]),
         (z.T.contiguous().T, y),
@@ -265,17 +273,17 @@ def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
         (z, y.to_sparse_csr()),
         (z, y[:2]),
         (z[:0], y[:0]),
-        (z, y - 1),
-        (z, y.masked_fill(y == 1, torch.nan)),
-        (torch.rand(4, 300), y),
+        (z.half(), y),
         (torch.nn.Parameter(z), y),
         (z, y.clone().requires_grad_()),
         (z.to("meta"), y.to("meta")),
     ]
     for logits, targets in others:
-        assert native.plain(logits, targets, bce, "labels") is None
-    assert native.plain(z, y, lopsided.loss("lsep"), "positive rows") is None
-    assert native.plain(z, y, lopsided.loss("two_way"), "positive rows") is None
+        assert native.plain(logits, targets, bce, "labels") is False
+    assert native.plain(z, y, lopsided.loss("lsep"), "positive rows") is False
+    assert native.plain(z, y, lopsided.loss("two_way"), "positive rows") is False
+    for unusual in (y - 1, y.masked_fill(y == 1, torch.nan), y * 2):
+        assert native.plain(z, unusual, bce, "labels") is True
 
 
 def test_unknown_labels_are_found_on_the_way() -> None:
@@ -299,3 +307,45 @@ def test_a_step_takes_no_more_memory_than_its_gradient() -> None:
         pytest.skip("the peak cannot be reset here")
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) <= 2 << 20
+
+
+def test_more_entries_than_labels_are_no_more_labels() -> None:
+    """A row may list a label any number of times; the last counts."""
+    many = SparseTargets(
+        torch.tensor([0, 4000]), torch.ones(4000, dtype=torch.long), torch.tensor([1.0, 0]).repeat(2000)
+    )
+    for loss in ("asl", "zlpr"):
+        compare(lopsided.loss(loss), torch.randn(1, 6), Labels.of(many))
+
+
+def test_the_default_device_is_left_alone() -> None:
+    z, y = torch.randn(4, 30), torch.ones(4, 30)
+    expected = lopsided.AsymmetricLoss()(z, y)
+    with torch.device("meta"):
+        assert torch.equal(lopsided.AsymmetricLoss()(z, y), expected)
+
+
+def test_gradients_of_half_floats_are_not_lost_before_a_loss_scaler_comes() -> None:
+    z = torch.linspace(-12, -8, 40_000).view(40, -1)
+    y = torch.zeros_like(z)
+    leaf = z.half().requires_grad_()
+    (lopsided.BinaryCrossEntropyLoss()(leaf, y) * 65536).backward()
+    assert leaf.grad is not None
+    expected = torch.sigmoid(leaf.detach().float()) * 65536 / z.numel()
+    torch.testing.assert_close(leaf.grad.float(), expected, rtol=2e-2, atol=1e-7)
+
+
+def test_what_is_recorded_otherwise_is_left_to_the_eager_executor() -> None:
+    z, y = torch.randn(4, 30), torch.ones(4, 30)
+    loss = lopsided.AsymmetricLoss()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(lambda z: loss(z, y), (z,))
+    torch.testing.assert_close(traced(z + 1), loss(z + 1, y))
+
+
+def test_a_changed_loss_is_not_taken_for_the_one_it_was_made_from() -> None:
+    changed = dataclasses.replace(lopsided.loss("asl"), negative=Curve(polynomial_negative))
+    assert changed.name == ""
+    odd = Loss(changed.positive, Curve(polynomial_negative, (("constant", 0.5),)), Sum())
+    assert "no loop" in str(native.refusal(torch.zeros(2, 3), odd))

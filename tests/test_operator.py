@@ -85,3 +85,11 @@ def test_wrong_values_are_named_inside_as_well() -> None:
         compiled(z, SparseTargets(torch.arange(rows + 1), torch.full((rows,), 99)))
     with pytest.raises(ValueError, match="weight must be finite and not negative"):
         torch.compile(lopsided.MultiLabelLoss("asl", weight=torch.full((9,), torch.nan)), backend="aot_eager")(z, y)
+
+
+def test_second_derivatives_are_refused() -> None:
+    z, y = example()
+    leaf = z.requires_grad_()
+    value = torch.compile(lopsided.MultiLabelLoss("asl"), backend="eager")(leaf, y)
+    with pytest.raises(RuntimeError, match="only the eager executor has second derivatives"):
+        torch.autograd.grad(value, leaf, create_graph=True)

@@ -6,7 +6,8 @@ from torch import Tensor
 
 import lopsided
 from lopsided.compute import row_loss, streamed
-from lopsided.losses import CATALOG, Loss
+from lopsided.losses import CATALOG, Curve, Loss, Sum
+from lopsided.losses.curves import polynomial_positive
 from lopsided.targets import Labels
 from tests.batches import batch, said
 from tests.variants import every_variant
@@ -48,6 +49,26 @@ def test_infinite_and_missing_logits(name: str) -> None:
     z[0, 0], z[0, 1], z[1, 3] = torch.inf, -torch.inf, torch.nan
     compare(lopsided.loss(name), z, Labels(y))
     compare(lopsided.loss(name), z, Labels(y, mask=~z.isnan()))
+
+
+def test_both_halves_of_a_two_way_loss_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "_CACHED", 50)
+    z, y = batch(30, 40)
+    weight = torch.rand(40, dtype=torch.float64)
+    values = [
+        lopsided.MultiLabelLoss("two_way", pos_weight=weight, backend=backend)(z, y)
+        for backend in ("streamed", "eager")
+    ]
+    torch.testing.assert_close(*values)
+
+
+def test_curves_that_overflow_are_still_removed_by_a_weight_of_0() -> None:
+    def rough(z: Tensor) -> tuple[Tensor, Tensor]:
+        return -torch.log(1 - torch.sigmoid(z)), torch.sigmoid(z)
+
+    loss = Loss(Curve(polynomial_positive), Curve(rough), Sum())
+    compare(loss, torch.full((2, 30), 50.0), Labels(torch.ones(2, 30)))
+    compare(loss, torch.randn(30, 2).T, Labels((torch.rand(30, 2) < 0.05).float().T))
 
 
 def test_through_the_module() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -185,8 +186,16 @@ def warn_of_probabilities(logits: Tensor) -> None:
     _warned_of_probabilities = True
     warnings.warn(
         f"all {logits.numel()} logits lie in [0, 1], as probabilities do: pass the raw scores, without a sigmoid",
-        stacklevel=4,  # the caller of multilabel_loss
+        stacklevel=_outside(),
     )
+
+
+def _outside() -> int:
+    """How many frames up the first one is that is not of this library or torch, as seen by its caller."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lopsided", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_options(

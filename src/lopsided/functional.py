@@ -32,7 +32,6 @@ __all__ = [
 
 
 _DEFAULTS = (0.0, -1, "mixture")
-_TOTALS = {"mean": "", "batchmean": "rows", "sum": "sum"}  # what is counted; "" leaves that to the loss
 
 
 class ModuleOptions(TypedDict, total=False):
@@ -111,6 +110,7 @@ def multilabel_loss(
     tensor([0.4402, 1.0227])
     """
     loss = to_loss(loss)
+    unusual = False
     if (
         mask is None
         and weight is None
@@ -119,12 +119,14 @@ def multilabel_loss(
         and ignore_index is None
         and (label_smoothing, label_dim, soft_targets) == _DEFAULTS
         and backend in ("auto", "native")
-        and reduction in _TOTALS
+        and reduction in ("mean", "batchmean", "sum")
         and not torch.compiler.is_compiling()
     ):
-        result = native.plain(logits, targets, loss, _TOTALS[reduction] or loss.pool.counts)
-        if result is not None:
+        counts = {"mean": loss.pool.counts, "batchmean": "rows", "sum": "sum"}[reduction]
+        result = native.plain(logits, targets, loss, counts)
+        if not isinstance(result, bool):
             return result
+        unusual = result
     check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
     if label_dim != -1:
         logits, targets, mask, weight = (
@@ -139,14 +141,14 @@ def multilabel_loss(
         label_smoothing=label_smoothing,
     )
     check_inputs(logits, labels, row_weight)
-    executor = choose(backend, logits, loss)
-    if soft_targets == "product":
-        executor = "product"
-    if executor != "native":
+    executor = choose(backend, logits, loss) if soft_targets == "mixture" else "product"
+    if executor != "native" or unusual:
         labels = check_values(logits, labels, row_weight)
         if has_values(logits):
             warn_of_probabilities(logits)
-    if loss.pool.transposed and soft_targets == "mixture":
+    if unusual and executor == "native":
+        return _native(logits, labels, loss, None, reduction, checked=True)
+    if loss.pool.transposed and executor != "product":
         return _both_ways(executor, logits, labels, loss, row_weight, reduction)
     return _reduced(executor, logits, labels, loss, row_weight, reduction)
 
@@ -169,12 +171,16 @@ def _reduce_rows(
     return rows if reduction == "none" else rows.sum() / _divisor(labels, logits.shape, loss, reduction)
 
 
-def _native(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str) -> Tensor:
+def _native(
+    logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str, checked: bool = False
+) -> Tensor:
     """One pass, in the hope that all labels are known; another one where that gave the wrong divisor."""
-    by_rows = reduction == "none" or row_weight is not None
+    # a gradient in float16 is divided later, since a loss scaler could not bring back what becomes 0 here
+    by_rows = reduction == "none" or row_weight is not None or logits.dtype == torch.float16
     hope = row_weight is None and (labels.crow is not None or labels.ignore_index is None)
-    hope = hope and loss.pool.counts != "positive rows"  # whose divisor looks at all targets
-    labels = labels._replace(all_known=True) if hope else check_values(logits, labels, row_weight)
+    hope = hope and not checked and loss.pool.counts != "positive rows"  # whose divisor looks at all targets
+    if not checked:
+        labels = labels._replace(all_known=True) if hope else check_values(logits, labels, row_weight)
     divisor = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
     needs_grad = torch.is_grad_enabled() and logits.requires_grad
     found = native.run(logits, labels, loss, 1 / float(divisor), needs_grad)

@@ -79,7 +79,6 @@ def official_single_label_loss(
         Curve(polynomial_positive, (("gamma", gamma_pos),)),
         Curve(confidence_negative, (("gamma", gamma_neg),)),
         Sum(),
-        f"official_single_label(gamma_pos={gamma_pos:g}, gamma_neg={gamma_neg:g}, eps={eps:g})",
     )
     z = log_odds(torch.where(mask, logits, 0.0))
     mass = torch.full_like(z, smoothing).masked_fill(right, 1 - eps + smoothing)

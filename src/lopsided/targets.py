@@ -167,13 +167,13 @@ class Labels(NamedTuple):
         def cut(tensor: Tensor | None) -> Tensor | None:
             return tensor.reshape(-1, shape[-1])[rows] if tensor is not None and tensor.shape == shape else tensor
 
-        mask, weight = cut(self.mask), cut(self.weight)
+        part = self._replace(mask=cut(self.mask), weight=cut(self.weight), pos_weight=cut(self.pos_weight))
         if self.crow is None or self.col is None:
-            return self._replace(values=cut(self.values), mask=mask, weight=weight)
+            return part._replace(values=cut(self.values))
         crow = self.crow[rows.start : rows.stop + 1]
         entries = slice(int(crow[0]), int(crow[-1]))
         values = None if self.values is None else self.values[entries]
-        return self._replace(values=values, crow=crow - crow[0], col=self.col[entries], mask=mask, weight=weight)
+        return part._replace(values=values, crow=crow - crow[0], col=self.col[entries])
 
     def transpose(self, shape: torch.Size) -> Labels:
         """The same for logits of `shape`, flattened to (rows, L) and transposed."""

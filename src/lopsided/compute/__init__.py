@@ -15,25 +15,28 @@ BACKENDS = ("auto", "eager", "streamed", "native")
 
 
 def choose(backend: str, logits: Tensor, loss: Loss) -> str:
-    """The executor that serves these inputs. One that is asked for by name runs, or says why it cannot."""
+    """The executor that serves these inputs. One that is asked for by name runs, or says why it cannot.
+
+    Inside `torch.compile` the native one is an operator, and the compiler makes the blocks of a streamed one.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     if backend == "eager":
         return "eager"
     if torch.compiler.is_compiling():
-        return "operator" if logits.device.type == "cpu" and native.serves(loss.name) else "eager"
-    if backend == "auto" and _is_traced(logits):
-        return "eager"
+        served = backend != "streamed" and logits.device.type == "cpu" and native.serves(loss.name)
+        if backend == "native" and not served:
+            raise RuntimeError(
+                f"backend='native' has no operator for {loss} on {logits.device}; backend='auto' has a way"
+            )
+        return "operator" if served else "eager"
     if backend == "streamed":
         return "streamed"
+    if backend == "auto" and native.is_traced(logits):
+        return "eager"
     reason = native.refusal(logits, loss)
     if reason is None:
         return "native"
     if backend == "native":
         raise RuntimeError(f"backend='native' cannot run: {reason}; backend='auto' takes another")
     return "streamed"
-
-
-def _is_traced(logits: Tensor) -> bool:
-    """Is it a stand-in for a tensor, whose memory cannot be read?"""
-    return type(logits) not in (Tensor, torch.nn.Parameter) or torch._C._functorch.peek_interpreter_stack() is not None

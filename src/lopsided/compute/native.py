@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lopsided.checks import check_values, warn_of_probabilities
 from lopsided.compute.attached import attach
 from lopsided.compute.retarget import FACTORED, MOST_TERMS
 from lopsided.losses import curves
@@ -43,7 +44,9 @@ class _Job(ctypes.Structure):
         ("powers", ctypes.c_double * 2),
         ("factors", ctypes.c_double * 2),
         ("settings", _Settings * 2),
-        *_of(ctypes.c_int32, "logit_type target_type ignoring pool positive negative threads odd failed probable"),
+        *_of(
+            ctypes.c_int32, "logit_type target_type ignoring pool positive negative threads odd failed broken probable"
+        ),
         ("full", ctypes.c_double * 2),
     )
 
@@ -63,18 +66,19 @@ def library() -> ctypes.CDLL | str:
 def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double], float] | None:
     """The number of the C curve, its settings and its factor; None if there is none, as for curves of one's own."""
     loaded = library()
-    if isinstance(loaded, str) or getattr(curves, curve.function.__name__, None) is not curve.function:
+    function = getattr(curve.function, "__name__", "")
+    if isinstance(loaded, str) or getattr(curves, function, None) is not curve.function:
         return None
     given: dict[str, Any] = dict(curve.settings)
     terms = given.pop("terms", ())
     length = next((most for most in MOST_TERMS if len(terms) <= most), None)
-    if length is None:
+    if length is None or (given.get("constant") and not length):
         return None
     present = [name for name in ("margin", "gamma") if given.get(name)]
     present += ["detach"] if given.get("gamma") and given.get("detach") else []
-    name = "_".join([curve.function.__name__, *present, *([f"{length}terms"] if length else [])])
+    name = "_".join([function, *present, *([f"{length}terms"] if length else [])])
     number = loaded.lopsided_curve(name.encode())
-    factor = float(given.pop("scale", 1.0)) if curve.function.__name__ in FACTORED else 1.0
+    factor = float(given.pop("scale", 1.0)) if function in FACTORED else 1.0
     numbers = [float(given.get(key, 0.0)) for key in _SETTINGS]
     return (number, _Settings(*numbers, *map(float, terms)), factor) if number >= 0 else None
 
@@ -139,6 +143,9 @@ def run(logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gra
     kept = _say_labels(job, labels, shape, value.dtype)
     _call(job)
     del kept
+    if job.broken:
+        check_values(logits, labels)
+        raise AssertionError("the C library refuses sparse targets that the checks let pass: please report this")
     if job.failed:
         raise MemoryError(f"no memory for a row of {z.shape[1]} labels in each of {job.threads} threads")
     gradient = None if gradient is None else gradient.view(shape)
@@ -151,8 +158,8 @@ def _job(z: Tensor, loss: Loss, scale: float, with_gradient: bool) -> tuple[_Job
     assert template is not None
     rows, num_labels = z.shape
     dtype = z.dtype
-    value = torch.empty(rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    gradient = torch.empty((rows, num_labels), dtype=dtype) if with_gradient else None
+    value = torch.empty(rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32, device="cpu")
+    gradient = torch.empty((rows, num_labels), dtype=dtype, device="cpu") if with_gradient else None
     job = _Job.from_buffer_copy(template)
     job.rows, job.labels, job.logit_stride, job.scale = rows, num_labels, z.stride(0), scale
     job.logits, job.value, job.logit_type = z.data_ptr(), value.data_ptr(), _LOGITS[dtype]
@@ -167,11 +174,22 @@ def _call(job: _Job) -> None:
     loaded.lopsided_rows(ctypes.byref(job))
 
 
-def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: str) -> Tensor | None:
-    """What `run` and `attach` do, in as few steps as Python allows, for the commonest inputs; None for all others.
+def is_traced(logits: Tensor) -> bool:
+    """Is it a stand-in for a tensor, whose memory cannot be read, or is what happens to it recorded in another way?"""
+    return (
+        type(logits) not in (Tensor, torch.nn.Parameter)
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch.autograd.forward_ad._current_level >= 0
+    )
 
-    Those are matrices on the CPU, without gaps, targets known and in [0, 1], outside of any tracing. A step on a small
-    batch costs less than the words around it.
+
+def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: str) -> Tensor | bool:
+    """What `run` and `attach` do, in as few steps as Python allows, for the commonest inputs.
+
+    Those are matrices on the CPU, without gaps, targets known and in [0, 1], not float16, and nothing traced: a step on
+    a small batch costs less than the words around it. For others False, and True if a target was seen to be unusual.
     """
     if not (
         type(logits) is Tensor
@@ -179,6 +197,7 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: s
         and logits.is_cpu
         and targets.is_cpu
         and logits.dtype in _LOGITS
+        and logits.dtype != torch.float16
         and targets.dtype in _TARGETS
         and targets.layout == torch.strided
         and logits.shape == targets.shape
@@ -189,16 +208,20 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: s
         and logits.numel()
         and not loss.pool.transposed
         and counts != "positive rows"
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and not is_traced(logits)
         and _template(loss) is not None
     ):
-        return None
+        return False
     divisor = 1 if counts == "sum" else logits.numel() if counts == "labels" else len(logits)
     with_gradient = logits.requires_grad and torch.is_grad_enabled()
     job, value, gradient = _job(logits, loss, 1 / divisor, with_gradient)
     job.targets, job.target_stride, job.target_type = targets.data_ptr(), logits.shape[1], _TARGETS[targets.dtype]
     _call(job)
-    return None if job.odd or job.probable or job.failed else attach(logits, value, gradient, total=True)
+    if job.odd or job.failed:
+        return bool(job.odd)
+    if job.probable:
+        warn_of_probabilities(logits)
+    return attach(logits, value, gradient, total=True)
 
 
 def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:
@@ -215,11 +238,11 @@ def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype
         return kept[-1]
 
     if labels.crow is not None and labels.col is not None:
-        kept += [labels.crow.long(), labels.col.long()]
+        kept += [labels.crow.long().contiguous(), labels.col.long().contiguous()]
         job.target_type, job.entries = _SPARSE, len(labels.col)
         job.crow, job.col = kept[0].data_ptr(), kept[1].data_ptr()
         if labels.values is not None:
-            kept.append(labels.values.double())
+            kept.append(labels.values.double().contiguous())
             job.sparse_values = kept[-1].data_ptr()
     elif labels.values is not None:
         known = labels.values.dtype in _TARGETS

@@ -52,6 +52,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():
+        raise RuntimeError("only the eager executor has second derivatives: pass backend='eager'")
     (gradient,) = ctx.saved_tensors
     return (gradient * grad.unsqueeze(-1)).to(gradient.dtype), *[None] * 10
 

@@ -26,7 +26,9 @@ def _entry(name: str, source: str) -> Callable[[Callable[..., Loss]], Callable[.
 
 def _named(name: str, positive: Curve, negative: Curve, pool: Pool, **settings: object) -> Loss:
     shown = ", ".join(f"{key}={_show(value)}" for key, value in settings.items() if value is not None)
-    return Loss(positive, negative, pool, f"{name}({shown})" if shown else name)
+    loss = Loss(positive, negative, pool)
+    object.__setattr__(loss, "name", f"{name}({shown})" if shown else name)
+    return loss
 
 
 def _show(value: object) -> str:

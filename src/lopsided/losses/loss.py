@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,7 +36,8 @@ class Curve:
         return value
 
     def __str__(self) -> str:
-        return f"{self.function.__name__}({', '.join(f'{key}={value}' for key, value in self.settings)})"
+        name = getattr(self.function, "__name__", str(self.function))
+        return f"{name}({', '.join(f'{key}={value}' for key, value in self.settings)})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,14 +59,7 @@ class Loss:
     positive: Curve
     negative: Curve
     pool: Pool
-    name: str = field(default="", compare=False)
-
-    def __hash__(self) -> int:
-        return self._hash  # made once: executors look a loss up at every call
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.positive, self.negative, self.pool))
+    name: str = field(default="", init=False, compare=False)  # with all settings, if it was made by name
 
     def summarize(self, z: Tensor, weights: Pair) -> Tensor:
         """(..., L) logits and weights -> (k, ...) state."""
