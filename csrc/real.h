@@ -34,13 +34,13 @@ INLINE REAL NAME(choose)(int condition, REAL a, REAL b) {
 
 #define ROUND 12583039.0f // 1.5 2^23 + 127: the last bits of x + ROUND are the nearest whole number to x, biased as exponents are
 
-// x <= 87; 0 below the smallest normal result; at most 2 ulp
+// x <= 87; 0 below the smallest normal result; at most 3 ulp
 INLINE float exp_f32(float x) {
   const int low = x < -87.3f;
   const float t = x * 1.44269504088896341f + ROUND, n = t - ROUND;
   const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f, r2 = r * r;
-  const float a = 1.3814602e-3f * r + 8.3687156e-3f, b = 4.1668389e-2f * r + 1.6666521e-1f;
-  const float p = ((a * r2 + b) * r + 0.5f) * r2 + (r + 1.0f);
+  const float a = 8.3125215e-3f * r + 4.1890148e-2f, b = 1.6667114e-1f * r + 4.9999231e-1f;
+  const float p = (a * r2 + b) * r2 + (r + 1.0f);
   return choose_f32(low, 0.0f, p * real_f32((int32_t)((uint32_t)bits_f32(t) << 23)));
 }
 

@@ -139,6 +139,32 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   return value;
 }
 
+// Several short rows that lie side by side, as one tile: one call of each curve for all of them.
+static void NAME(exponential_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
+                                         NAME(Positives) *list) {
+  const long labels = job->labels, m = many * labels;
+  const REAL *z = NAME(begin)(job, row, 0, m, t, list);
+  if (job->pool == SOFTMAX) NAME(make_known)(t, m);
+  NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
+  if (list->count) NAME(curves)[job->positive](list->z, NAME(ones), t->up, t->rise, NAME(pad)(list, 0), s);
+  REAL *gradient = NAME(gradient)(job, row, t->z), *g = gradient ? gradient : t->z; // the logits are not needed any more
+  for (long r = 0, from = 0; r < many; r++) {
+    const long start = r * labels;
+    long to = from;
+    Side sides[2] = {{-LARGE, 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
+    for (; to < list->count && list->index[to] < start + labels; to++) sides->dot += (double)list->weight[to] * t->up[to];
+    NAME(add)(t->value + start, t->slope + start, t->down + start, labels, g + start, sides + 1);
+    if (to > from) NAME(add)(t->up + from, t->rise + from, list->weight + from, to - from, list->z + from, sides);
+    ((REAL *)job->value)[row + r] = (REAL)(finish(job, sides) * job->scale);
+    const REAL up = (REAL)(sides[0].factor * job->scale);
+    if (gradient) NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale), labels);
+    for (; from < to; from++)
+      if (gradient && up != 0) g[list->index[from]] += up * (job->pool == SOFTMAX ? list->weight[from] * t->rise[from] : list->z[from]);
+  }
+  list->count = 0;
+  if (gradient) NAME(store)(job, row, m, g);
+}
+
 // ---- all rows
 
 static int NAME(may_be_probabilities)(const Job *job) {
@@ -156,7 +182,7 @@ static void NAME(run)(Job *job) {
     for (int i = 0; i < SETTINGS; i++) at[i] = (REAL)job->settings[side][i];
   }
   // how many rows make a tile: one, unless they are short and nothing but logits and targets is read, both without gaps
-  int bare = job->pool == SUM && !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
+  int bare = !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
              job->logit_stride == job->labels && job->target_stride == job->labels && job->labels > 0;
   long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1, blocks = (job->rows + together - 1) / together;
   for (int side = 0; side < 2; side++) job->full[side] = job->pool == SUM ? job->factors[side] * job->scale : 1;
@@ -174,7 +200,7 @@ static void NAME(run)(Job *job) {
     for (long block = 0; block < blocks; block++) {
       const long row = block * together, many = job->rows - row < together ? job->rows - row : together;
       if (failed) continue;
-      if (together > 1) NAME(sum_short_rows)(job, row, many, s, &t, &list);
+      if (together > 1) (job->pool == SUM ? NAME(sum_short_rows) : NAME(exponential_short_rows))(job, row, many, s, &t, &list);
       else {
         REAL *g = NAME(gradient)(job, row, buffer);
         double value = job->pool == SUM ? NAME(sum_row)(job, row, s, &t, &list, g)

@@ -1,7 +1,7 @@
 // From what is said about the labels of a tile to two weights per label; included twice. Nothing here knows a curve.
 
 typedef struct {
-  ALIGNED REAL z[TILE + 16], up[TILE + 16], down[TILE + 16], value[TILE + 16], slope[TILE + 16];
+  ALIGNED REAL z[TILE + 16], up[TILE + 16], down[TILE + 16], value[TILE + 16], slope[TILE + 16], rise[TILE + 16];
   int64_t entry; // sparse targets: the next one, where they are sorted
   int sorted, listed; // sparse targets: in order; in order and each once, so that `place` lists the positives itself
   int odd; // odd: a target was not between 0 and 1, or a weight negative or not finite

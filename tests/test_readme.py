@@ -63,13 +63,13 @@ def test_table_of_losses() -> None:
 
 
 def test_names_in_the_text_exist() -> None:
-    text = README.partition("All take the same things")[2].partition("### Beside other")[0]
+    text = README.partition("All take the same things")[2].partition("### Speed")[0]
     names = {name for name in re.findall(r"`(\w+)`", text) if not hasattr(lopsided, name)}
     assert names == {"weight", "pos_weight", "row_weight", "label_smoothing", "False", "two_way"} | set(PRESETS)
 
 
 def test_bytes_kept_in_the_feature_table() -> None:
-    pattern = r"^\| bytes kept per float32 logit and target \| (\d+) \(plain torch: (\d+)\) \|"
+    pattern = r"^\| bytes kept per float32 logit and target \| (\d+) \(`backend=\"eager\"`: (\d+)\) \|"
     ((native, eager),) = re.findall(pattern, README, flags=re.MULTILINE)
     for backend, told in (("auto", native), ("eager", eager)):
         z, saved = torch.zeros(10, 1000, requires_grad=True), []

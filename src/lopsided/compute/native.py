@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lopsided.checks import check_values, warn_of_probabilities
 from lopsided.compute.attached import attach
@@ -24,6 +25,8 @@ _TARGETS = {torch.float32: 0, torch.float64: 1, torch.uint8: 4, torch.bool: 4}
 _SPARSE = 5
 _POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
 _SETTINGS = ("gamma", "margin", "shift", "scale", "constant", "peak")
+_transforms, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
+_modes = torch._C._len_torch_dispatch_stack
 _PARALLEL = 1 << 14  # logits below which threads cost more than they save
 _Settings = ctypes.c_double * (len(_SETTINGS) + MOST_TERMS[-1])
 
@@ -178,10 +181,10 @@ def is_traced(logits: Tensor) -> bool:
     """Is it a stand-in for a tensor, whose memory cannot be read, or is what happens to it recorded in another way?"""
     return (
         type(logits) not in (Tensor, torch.nn.Parameter)
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch.autograd.forward_ad._current_level >= 0
+        or _transforms() is not None
+        or _tracing() is not None
+        or _modes() > 0
+        or forward_ad._current_level >= 0
     )
 
 
