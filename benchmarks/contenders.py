@@ -53,6 +53,7 @@ CASES = [
 
 def contenders(case: Case, compiled: bool) -> Iterator[tuple[str, str, Function]]:
     """(name, loss, function of the logits), all of them sums over the batch. Others than ours take float targets."""
+    torch.compiler.reset()  # or dynamo would give up on a function after so many shapes, and run it as it is
     y = case.make()[1]
     said: Tensor | SparseTargets = y
     if case.targets == "uint8":

@@ -158,8 +158,9 @@ def _reduced(
 ) -> Tensor:
     if executor == "native":
         return _native(logits, labels, loss, row_weight, reduction)
-    executors = {"product": _product, "operator": op.row_loss, "streamed": streamed.row_loss, "eager": row_loss}
-    rows = executors[executor](logits, labels, loss)
+    if executor == "streamed":
+        return _streamed(logits, labels, loss, row_weight, reduction)
+    rows = {"product": _product, "operator": op.row_loss, "eager": row_loss}[executor](logits, labels, loss)
     return _reduce_rows(rows, logits, labels, loss, row_weight, reduction)
 
 
@@ -192,6 +193,15 @@ def _native(
         if exact != divisor:
             found = native.run(logits, labels, loss, 1 / float(exact), needs_grad)
     value = attach(logits, found.value, found.gradient, total=not by_rows)
+    return _reduce_rows(value, logits, labels, loss, row_weight, reduction) if by_rows else value
+
+
+def _streamed(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str) -> Tensor:
+    by_rows = reduction == "none" or row_weight is not None or logits.dtype == torch.float16
+    by_rows = by_rows or logits.device.type != "cpu"  # where a divisor that is a tensor would be waited for
+    divisor = 1 if by_rows else float(_divisor(labels, logits.shape, loss, reduction))
+    needs_grad = torch.is_grad_enabled() and logits.requires_grad
+    value = attach(logits, *streamed.run(logits, labels, loss, 1 / divisor, needs_grad), total=not by_rows)
     return _reduce_rows(value, logits, labels, loss, row_weight, reduction) if by_rows else value
 
 

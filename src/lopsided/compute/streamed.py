@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lopsided.compute.attached import attach
 from lopsided.losses.loss import Loss
 from lopsided.losses.pools import Sum
 from lopsided.targets import Labels
@@ -14,14 +13,10 @@ _CACHED, _LAUNCHED = 1 << 18, 1 << 24  # logits of a block: what a CPU's cache h
 _FEW = 8  # where less than one label in so many is positive, their curve is evaluated for them alone
 
 
-def row_loss(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
-    """(..., L) logits -> (...) loss of each row; differentiable once, and keeps its gradient: 4 bytes per float32."""
-    value, gradient = run(logits, labels, loss, torch.is_grad_enabled() and logits.requires_grad)
-    return attach(logits, value, gradient, total=False)
-
-
-def run(logits: Tensor, labels: Labels, loss: Loss, with_gradient: bool = True) -> tuple[Tensor, Tensor | None]:
-    """(..., L) logits -> (...) loss of each row, and its gradient in the dtype and shape of the logits."""
+def run(
+    logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gradient: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """(..., L) logits -> (...) loss of each row, and its gradient in the dtype of the logits; both times the scale."""
     shape = logits.shape
     z = logits.detach().reshape(-1, shape[-1])
     dtype = torch.promote_types(z.dtype, torch.float32)
@@ -30,9 +25,10 @@ def run(logits: Tensor, labels: Labels, loss: Loss, with_gradient: bool = True) 
     step = max((_CACHED if z.device.type == "cpu" else _LAUNCHED) // shape[-1], 1)
     for start in range(0, len(z), step):
         block = slice(start, start + step)
-        value[block], slopes = _block(z[block].to(dtype), labels.of_rows(block, shape), loss, with_gradient)
+        rows, slopes = _block(z[block].to(dtype), labels.of_rows(block, shape), loss, with_gradient)
+        value[block] = rows * scale
         if gradient is not None and slopes is not None:
-            gradient[block] = slopes
+            torch.mul(slopes, scale, out=gradient[block])
     return value.view(shape[:-1]), None if gradient is None else gradient.view(shape)
 
 
