@@ -146,9 +146,7 @@ def main() -> None:
         for threads in asked.threads:
             compiled = not asked.quick and threads == max(asked.threads)
             for backward in (True,) if asked.quick else (True, False):
-                rows += run_case(
-                    case, backward, threads, asked.seconds, not asked.quick and threads == max(asked.threads)
-                )
+                rows += run_case(case, backward, threads, asked.seconds, compiled)
                 print(f"{case}, {threads} threads, {'forward+backward' if backward else 'forward'}", file=sys.stderr)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     with asked.out.open("w", newline="") as file:
