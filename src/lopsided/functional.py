@@ -142,6 +142,18 @@ def multilabel_loss(
     )
     check_inputs(logits, labels, row_weight)
     executor = choose(backend, logits, loss) if soft_targets == "mixture" else "product"
+    return _evaluate(executor, logits, labels, loss, row_weight, reduction, unusual)
+
+
+def _evaluate(
+    executor: str,
+    logits: Tensor,
+    labels: Labels,
+    loss: Loss,
+    row_weight: Tensor | None,
+    reduction: str,
+    unusual: bool,  # some value is already known to be out of the ordinary
+) -> Tensor:
     if executor != "native" or unusual:
         labels = check_values(logits, labels, row_weight)
         if has_values(logits):
