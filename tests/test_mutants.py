@@ -87,14 +87,14 @@ MUTANTS = {
     ),
     "log-sum-exp: shares carry the rounding of the sum": Mutant(
         "losses/pools.py",
-        "return torch.exp((exponent - peak.unsqueeze(-1)) - rest.unsqueeze(-1))",
-        "return torch.exp(exponent - (peak + rest).unsqueeze(-1))",
+        "return weight * _exp((present - peak.unsqueeze(-1)) - rest.unsqueeze(-1))",
+        "return weight * _exp(present - (peak + rest).unsqueeze(-1))",
         "test_numerics.py::test_errors_in_float32_are_at_most_twice_the_textbooks",
     ),
     "log-sum-exp: a weight does not enter the logarithm": Mutant(
         "losses/pools.py",
-        "value + torch.where(present, weight, 1.0).log()",
-        "value",
+        "_nonzero((weight * _exp(present - peak.unsqueeze(-1))).sum(-1)).log()",
+        "_nonzero(((weight > 0) * _exp(present - peak.unsqueeze(-1))).sum(-1)).log()",
         "test_inputs.py::test_weights_of_zlpr_stand_inside_the_logarithm",
     ),
     "pairs: the powers change sides": Mutant(
