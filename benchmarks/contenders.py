@@ -8,6 +8,7 @@ from functools import partial
 
 import published
 import torch
+from tables import LOSSES, NON_INTEGER
 from torch import Tensor, nn
 
 import lopsided
@@ -15,8 +16,6 @@ from lopsided import SparseTargets
 
 Function = Callable[[Tensor], Tensor]
 
-NON_INTEGER = "asl(gamma_neg=3.7, gamma_pos=1.3)"
-LOSSES = ("bce", "focal", "asl", "apl", "zlpr", NON_INTEGER)
 PUBLISHED = {
     "focal": published.focal,
     "asl": published.asymmetric,

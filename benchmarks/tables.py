@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 CSV = ROOT / "benchmarks/results/cpu.csv"
 Row = dict[str, str]
 LOSSES = {"bce": "BCE", "focal": "focal", "asl": "ASL", "apl": "APL", "zlpr": "ZLPR"}
-LOSSES |= {"asl(gamma_neg=3.7, gamma_pos=1.3)": "ASL, gamma 3.7 and 1.3"}
+NON_INTEGER = "asl(gamma_neg=3.7, gamma_pos=1.3)"
+LOSSES[NON_INTEGER] = "ASL, gamma 3.7 and 1.3"
 WAYS = ("native", "streamed", "eager", "published", "published, compiled")
 OTHERS = ("torch soft margin", "focal kornia", "limit")
 

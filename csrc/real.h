@@ -1,4 +1,4 @@
-// Arithmetic for one real type; included twice, with REAL float and double. Tables and names end in SUFFIX.
+// Arithmetic for one real type; included twice, with REAL float and double. NAME puts the type at the end of a name.
 // Selects are bit masks: gcc turns `c ? a : b` into branches here, and then does not vectorise.
 
 typedef struct {

@@ -4,7 +4,7 @@ typedef struct {
   ALIGNED REAL z[TILE + 16], up[TILE + 16], down[TILE + 16], value[TILE + 16], slope[TILE + 16], rise[TILE + 16];
   int64_t entry; // sparse targets: the next one, where they are sorted
   int sorted, listed; // sparse targets: in order; in order and each once, so that `place` lists the positives itself
-  int odd; // odd: a target was not between 0 and 1, or a weight negative or not finite
+  int odd; // a target was not between 0 and 1, or a weight negative or not finite
 } NAME(Tile);
 
 // The labels of a row with a positive weight, with their logits and weights: few, so that they wait for each other.

@@ -17,10 +17,10 @@ def compare(loss: Loss, z: Tensor, labels: Labels) -> None:
     leaf = z.detach().requires_grad_()
     expected = row_loss(leaf, labels, loss)
     (gradient,) = torch.autograd.grad(expected.sum(), leaf)
-    value, found = streamed.run(z, labels, loss)
+    value, found = streamed.run(z, labels, loss)[:2]
     torch.testing.assert_close(value, expected.detach(), equal_nan=True)
     torch.testing.assert_close(found, gradient, equal_nan=True)
-    alone, nothing = streamed.run(z, labels, loss, with_gradient=False)
+    alone, nothing = streamed.run(z, labels, loss, with_gradient=False)[:2]
     assert nothing is None
     torch.testing.assert_close(alone, value, equal_nan=True)
 

@@ -154,24 +154,31 @@ def _evaluate(
     reduction: str,
     unusual: bool,  # some value is already known to be out of the ordinary
 ) -> Tensor:
-    if executor != "native" or unusual:
+    # the native executor looks at values as it goes: it may trust that all are known, and that a divisor follows
+    trusting = executor == "native" and not unusual and row_weight is None and loss.pool.counts != "positive rows"
+    trusting = trusting and (labels.crow is not None or labels.ignore_index is None)
+    if trusting:
+        labels = labels._replace(all_known=True)
+    else:
         labels = check_values(logits, labels, row_weight)
         if has_values(logits):
             warn_of_probabilities(logits)
-    if unusual and executor == "native":
-        return _native(logits, labels, loss, None, reduction, checked=True)
     if loss.pool.transposed and executor != "product":
         return _both_ways(executor, logits, labels, loss, row_weight, reduction)
-    return _reduced(executor, logits, labels, loss, row_weight, reduction)
+    return _reduced(executor, logits, labels, loss, row_weight, reduction, trusting)
 
 
 def _reduced(
-    executor: str, logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str
+    executor: str,
+    logits: Tensor,
+    labels: Labels,
+    loss: Loss,
+    row_weight: Tensor | None,
+    reduction: str,
+    trusting: bool = False,
 ) -> Tensor:
-    if executor == "native":
-        return _native(logits, labels, loss, row_weight, reduction)
-    if executor == "streamed":
-        return _streamed(logits, labels, loss, row_weight, reduction)
+    if executor in ("native", "streamed"):
+        return _along_the_way(executor, logits, labels, loss, row_weight, reduction, trusting)
     rows = {"product": _product, "operator": op.row_loss, "eager": row_loss}[executor](logits, labels, loss)
     return _reduce_rows(rows, logits, labels, loss, row_weight, reduction)
 
@@ -184,36 +191,32 @@ def _reduce_rows(
     return rows if reduction == "none" else rows.sum() / _divisor(labels, logits.shape, loss, reduction)
 
 
-def _native(
-    logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str, checked: bool = False
+def _along_the_way(
+    executor: str,
+    logits: Tensor,
+    labels: Labels,
+    loss: Loss,
+    row_weight: Tensor | None,
+    reduction: str,
+    trusting: bool,
 ) -> Tensor:
-    """One pass, in the hope that all labels are known; another one where that gave the wrong divisor."""
-    # a gradient in float16 is divided later, since a loss scaler could not bring back what becomes 0 here
+    """By an executor that makes the gradient in the forward pass: a second pass if trust gave the wrong divisor."""
+    # a gradient in float16 is divided later, since a loss scaler could not bring back what becomes 0 here,
+    # and a divisor on another device would be waited for
     by_rows = reduction == "none" or row_weight is not None or logits.dtype == torch.float16
-    hope = row_weight is None and (labels.crow is not None or labels.ignore_index is None)
-    hope = hope and not checked and loss.pool.counts != "positive rows"  # whose divisor looks at all targets
-    if not checked:
-        labels = labels._replace(all_known=True) if hope else check_values(logits, labels, row_weight)
-    divisor = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
+    by_rows = by_rows or logits.device.type != "cpu"
+    run = native.run if executor == "native" else streamed.run
     needs_grad = torch.is_grad_enabled() and logits.requires_grad
-    found = native.run(logits, labels, loss, 1 / float(divisor), needs_grad)
-    if found.probable:
+    divisor = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
+    found = run(logits, labels, loss, 1 / float(divisor), needs_grad)
+    if trusting and found.probable:
         warn_of_probabilities(logits)
-    if hope and found.odd:
+    if trusting and found.odd:
         labels = check_values(logits, labels)
         exact = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
         if exact != divisor:
-            found = native.run(logits, labels, loss, 1 / float(exact), needs_grad)
+            found = run(logits, labels, loss, 1 / float(exact), needs_grad)
     value = attach(logits, found.value, found.gradient, total=not by_rows)
-    return _reduce_rows(value, logits, labels, loss, row_weight, reduction) if by_rows else value
-
-
-def _streamed(logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str) -> Tensor:
-    by_rows = reduction == "none" or row_weight is not None or logits.dtype == torch.float16
-    by_rows = by_rows or logits.device.type != "cpu"  # where a divisor that is a tensor would be waited for
-    divisor = 1 if by_rows else float(_divisor(labels, logits.shape, loss, reduction))
-    needs_grad = torch.is_grad_enabled() and logits.requires_grad
-    value = attach(logits, *streamed.run(logits, labels, loss, 1 / divisor, needs_grad), total=not by_rows)
     return _reduce_rows(value, logits, labels, loss, row_weight, reduction) if by_rows else value
 
 

@@ -35,10 +35,10 @@ def check_loss(loss: Loss | str, *, derivative: bool = True, monotone: bool = Tr
     >>> from lopsided.losses.curves import Values
     >>> from lopsided.losses.vocabulary import logistic
     >>> def squared_positive(z: Tensor) -> Values:  # (1 - p)^2
-    ...     p, q, _, _ = logistic(z)
+    ...     p, q = logistic(z)
     ...     return q * q, -2 * p * q * q
     >>> def squared_negative(z: Tensor) -> Values:  # p^2
-    ...     p, q, _, _ = logistic(z)
+    ...     p, q = logistic(z)
     ...     return p * p, 2 * p * p * q
     >>> check_loss(Loss(Curve(squared_positive), Curve(squared_negative), Sum()))
     """

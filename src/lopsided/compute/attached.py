@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Run(NamedTuple):
+    """What one pass over (..., L) logits found."""
+
+    value: Tensor  # (...), loss of each row times the scale
+    gradient: Tensor | None  # (..., L), of the values, in the dtype of the logits
+    odd: bool = False  # a value was out of the ordinary: `lopsided.checks.check_values` says whether it is wrong
+    probable: bool = False  # the first row may be probabilities
+
+
+def chain(gradient: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of the rows times what comes from above, one number for each row."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("only the eager executor has second derivatives: pass backend='eager'")
+    return (gradient * grad.unsqueeze(-1)).to(gradient.dtype)
 
 
 class _Attached(torch.autograd.Function):
@@ -21,13 +37,10 @@ class _Attached(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("only the eager executor has second derivatives: pass backend='eager'")
         (gradient,) = ctx.saved_tensors
-        if grad.ndim == gradient.ndim - 1 and not (grad.is_cpu and grad.numel() == 1):
-            return (gradient * grad.unsqueeze(-1)).to(gradient.dtype), None, None
-        factor = grad.item()
-        return gradient if factor == 1 else gradient * factor, None, None
+        if grad.is_cpu and grad.numel() == 1 and not torch.is_grad_enabled() and grad.item() == 1:
+            return gradient, None, None
+        return chain(gradient, grad), None, None
 
 
 def attach(logits: Tensor, value: Tensor, gradient: Tensor | None, total: bool) -> Tensor:

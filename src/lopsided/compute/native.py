@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from lopsided.checks import check_values, warn_of_probabilities
-from lopsided.compute.attached import attach
+from lopsided.compute.attached import Run, attach
 from lopsided.compute.retarget import FACTORED, MOST_TERMS
 from lopsided.losses import curves
 from lopsided.losses.loss import Curve, Loss
@@ -104,8 +104,6 @@ def _template(loss: Loss) -> bytes | None:
 
 def refusal(logits: Tensor, loss: Loss) -> str | None:
     """Why these inputs cannot be served, None if they can."""
-    if logits.device.type == "cpu" and logits.dtype in _LOGITS and _template(loss) is not None:
-        return None
     loaded = library()
     if isinstance(loaded, str):
         return loaded
@@ -113,7 +111,7 @@ def refusal(logits: Tensor, loss: Loss) -> str | None:
         return f"it serves the CPU, and the logits are on {logits.device}"
     if logits.dtype not in _LOGITS:
         return f"it has no loop for {logits.dtype} logits"
-    return f"it has no loop for {loss}"
+    return f"it has no loop for {loss}" if _template(loss) is None else None
 
 
 named = lru_cache(maxsize=256)(to_loss)
@@ -126,15 +124,6 @@ def serves(name: str) -> bool:
 
 # what torch.compiler.assume_constant_result does, but that would import all of dynamo
 serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-class Run(NamedTuple):
-    """What one pass found."""
-
-    value: Tensor  # (...), loss of each row times the scale
-    gradient: Tensor | None  # (..., L), of the values, in the dtype of the logits
-    odd: bool  # a value was out of the ordinary: `lopsided.checks.check_values` says whether it is wrong
-    probable: bool  # the first row may be probabilities
 
 
 def run(logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gradient: bool = True) -> Run:
@@ -233,9 +222,6 @@ def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype
 
     def rows(tensor: Tensor) -> Tensor:
         """(rows, L), labels side by side."""
-        if tensor.ndim == 2 and tensor.is_contiguous():
-            kept.append(tensor)
-            return tensor
         flat = tensor.detach().reshape(-1, shape[-1]) if tensor.ndim > 1 else tensor.detach().expand(1, shape[-1])
         kept.append(flat if flat.stride(-1) == 1 else flat.contiguous())
         return kept[-1]

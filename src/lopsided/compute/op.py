@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lopsided.checks import check_values
 from lopsided.compute import native
+from lopsided.compute.attached import chain
 from lopsided.losses import Loss
 from lopsided.targets import Labels
 
@@ -52,10 +53,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():
-        raise RuntimeError("only the eager executor has second derivatives: pass backend='eager'")
     (gradient,) = ctx.saved_tensors
-    return (gradient * grad.unsqueeze(-1)).to(gradient.dtype), *[None] * 10
+    return chain(gradient, grad), *[None] * 10
 
 
 _operator = torch.library.custom_op("lopsided::rows", _rows, mutates_args=(), device_types="cpu", schema=_SCHEMA)

@@ -116,12 +116,17 @@ def _maximum(x: Any, floor: float) -> Any:
     return _select(node(">=", floor, x), floor, x)  # in this order a NaN of x comes through
 
 
-@cache
-def _logistic(z: Node) -> tuple[Any, Any, Any, Any]:
+def _logistic(z: Node) -> tuple[Any, Any]:
     e = node("exp", node("negative abs", z))
-    r, log = node("reciprocal1p", e), node("log1p_unit", e)
-    p, q = _select(z >= 0, r, e * r), _select(z >= 0, e * r, r)
-    return p, q, log - _select(z >= 0, 0.0, z), log + _select(z >= 0, z, 0.0)  # a NaN comes through log
+    r = node("reciprocal1p", e)
+    return _select(z >= 0, r, e * r), _select(z >= 0, e * r, r)
+
+
+def _softplus(z: Node) -> Any:
+    mirrored = z.op == "negate"
+    z = z.args[0] if mirrored else z  # so that both share what they have in common
+    log = node("log1p_unit", node("exp", node("negative abs", z)))  # a NaN comes through it
+    return log - _select(z >= 0, 0.0, z) if mirrored else log + _select(z >= 0, z, 0.0)
 
 
 def _power(x: Any, gamma: Any) -> Any:
@@ -130,6 +135,7 @@ def _power(x: Any, gamma: Any) -> Any:
 
 _VOCABULARY = {
     "logistic": _logistic,
+    "softplus": _softplus,
     "power": _power,
     "maximum": _maximum,
     "minimum": lambda x, ceiling: _select(node(">=", x, ceiling), ceiling, x),

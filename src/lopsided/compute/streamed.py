@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lopsided.compute.attached import Run
 from lopsided.losses.loss import Loss
 from lopsided.losses.pools import Sum
 from lopsided.targets import Labels
@@ -13,10 +14,8 @@ _CACHED, _LAUNCHED = 1 << 18, 1 << 24  # logits of a block: what a CPU's cache h
 _FEW = 8  # where less than one label in so many is positive, their curve is evaluated for them alone
 
 
-def run(
-    logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gradient: bool = True
-) -> tuple[Tensor, Tensor | None]:
-    """(..., L) logits -> (...) loss of each row, and its gradient in the dtype of the logits; both times the scale."""
+def run(logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gradient: bool = True) -> Run:
+    """One pass over (..., L) logits."""
     shape = logits.shape
     z = logits.detach().reshape(-1, shape[-1])
     dtype = torch.promote_types(z.dtype, torch.float32)
@@ -29,7 +28,7 @@ def run(
         value[block] = rows * scale
         if gradient is not None and slopes is not None:
             torch.mul(slopes, scale, out=gradient[block])
-    return value.view(shape[:-1]), None if gradient is None else gradient.view(shape)
+    return Run(value.view(shape[:-1]), None if gradient is None else gradient.view(shape))
 
 
 def _block(z: Tensor, labels: Labels, loss: Loss, with_gradient: bool) -> tuple[Tensor, Tensor | None]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lopsided.losses.vocabulary import log1p, logistic, maximum, minimum, power, select
+from lopsided.losses.vocabulary import log1p, logistic, maximum, minimum, power, select, softplus
 
 Values = tuple[Tensor, Tensor | float]
 
@@ -29,7 +29,9 @@ def polynomial_positive(
     Without terms this is the logistic loss, focused. With `detach`, the slope treats the focusing weight
     (1-p)^gamma as a constant, so it is not the derivative of the value.
     """
-    p, q, base, _ = logistic(z - shift if shift else z)
+    z = z - shift if shift else z
+    p, q = logistic(z)
+    base = softplus(-z)
     slope = -q
     if terms:
         first, rest = terms[0], _derivative(terms)[1:]
@@ -56,9 +58,9 @@ def polynomial_negative(
 
     Value (for constant = 0 or gamma > 0) and slope are exactly 0 where p <= margin > 0. `detach` as above.
     """
-    p, q, _, base = logistic(z)
+    p, q = logistic(z)
     if not margin:
-        slope = p
+        base, slope = softplus(z), p
         if terms or constant:
             base = base + p * _horner(terms, p) + constant
             slope = p * (1 + q * _horner(_derivative(terms), p))
@@ -85,7 +87,7 @@ def polynomial_negative(
 
 def hill_negative(z: Tensor, *, peak: float) -> Values:
     """p^2 (peak - p), p = sigmoid(z): its slope falls again towards p = 1."""
-    p, q, _, _ = logistic(z)
+    p, q = logistic(z)
     square = p * p
     return square * (peak - p), square * q * ((2 * peak - 3) + 3 * q)
 
@@ -93,7 +95,7 @@ def hill_negative(z: Tensor, *, peak: float) -> Values:
 def robust_negative(z: Tensor, *, peak: float, gamma: float = 0.0, margin: float = 0.0, detach: bool = False) -> Values:
     """`polynomial_negative` times (peak - p) p^2 (peak - 1 + r), p = sigmoid(z), r = max(p - margin, 0)."""
     value, slope = polynomial_negative(z, gamma=gamma, margin=margin, detach=detach)
-    p, q, _, _ = logistic(z)
+    p, q = logistic(z)
     rise = peak - 1 + maximum(p - margin, 0.0)
     square, fall = p * p, peak - p
     factor = square * fall * rise
@@ -104,7 +106,8 @@ def robust_negative(z: Tensor, *, peak: float, gamma: float = 0.0, margin: float
 
 def confidence_negative(z: Tensor, *, gamma: float) -> Values:
     """-p^gamma log p, p = sigmoid(z): what the official single-label ASL puts on the classes beside the target."""
-    p, q, base, _ = logistic(z)
+    p, q = logistic(z)
+    base = softplus(-z)
     focus = power(p, gamma)
     return focus * base, focus * q * (gamma * base - 1)
 
@@ -116,7 +119,7 @@ def exponent(z: Tensor, *, scale: float, shift: float = 0.0) -> Values:
 
 def bounded_exponent(z: Tensor, *, scale: float) -> Values:
     """scale tanh(z)."""
-    p, q, _, _ = logistic(2 * z)
+    p, q = logistic(2 * z)
     return scale * (p - q), scale * 4 * (p * q)
 
 

@@ -14,7 +14,8 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+
+from lopsided.losses.vocabulary import softplus
 
 Pair = tuple[Tensor, Tensor]  # of the positive side, of the negative side
 
@@ -98,7 +99,7 @@ class LogSumExp(_Exponential):
     counts = "rows"
 
     def _value(self, sums: Tensor) -> Tensor:
-        return _softplus(sums).sum(0)
+        return softplus(sums).sum(0)
 
     def _slopes(self, sums: Tensor) -> Pair:
         return torch.sigmoid(sums[0]), torch.sigmoid(sums[1])
@@ -113,7 +114,7 @@ class Pairs(_Exponential):
     counts = "positive rows"
 
     def _value(self, sums: Tensor) -> Tensor:
-        return _softplus(self._product(sums))
+        return softplus(self._product(sums))
 
     def _product(self, sums: Tensor) -> Tensor:
         return self.power_pos * sums[0] + self.power_neg * sums[1]
@@ -196,10 +197,6 @@ def _share(value: Tensor, weight: Tensor, peak: Tensor, rest: Tensor) -> Tensor:
 def _exp(x: Tensor) -> Tensor:
     """Results near the smallest normal number are up to 200 times slower on a CPU, and nothing beside a sum of 1."""
     return torch.exp(x.clamp_min(math.log(torch.finfo(x.dtype).tiny) + 8))
-
-
-def _softplus(x: Tensor) -> Tensor:
-    return -logsigmoid(-x)  # torch's softplus turns linear past 20
 
 
 def _nonzero(mass: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def product_rows(logits: Tensor, targets: Tensor, weights: tuple[Tensor, Tensor]
     positive, negative = loss.positive, loss.negative
     if (positive.function, negative.function) != (polynomial_positive, polynomial_negative):
         raise ValueError(f"soft_targets='product' is defined for bce, focal, asl and apl, not for {loss}")
-    p, q, _, _ = logistic(logits)
+    p, q = logistic(logits)
     margin = negative.setting("margin")
     r = (p - margin).clamp_min(0.0) if margin else p
     miss = targets * q + (1 - targets) * r

@@ -1,7 +1,7 @@
 """The closed vocabulary of the curves, for torch.
 
 Curves call these names, arithmetic and comparisons, and nothing else, so that one source can also be traced
-and printed for other executors. Every curve begins with `logistic`; none ever writes `1 - p` or adds an eps.
+and printed for other executors. None ever writes `1 - p` or adds an eps.
 """
 
 from __future__ import annotations
@@ -9,16 +9,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, log1p
 from torch import where as select
-from torch.nn.functional import logsigmoid
+from torch.nn import functional
 
-__all__ = ["log1p", "logistic", "maximum", "minimum", "power", "select"]
+__all__ = ["log1p", "logistic", "maximum", "minimum", "power", "select", "softplus"]
 
 _LARGEST_PRODUCT = 8
 
 
-def logistic(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """p, 1 - p, -log p and -log(1 - p) for p = sigmoid(z), each exact to rounding for every finite z."""
-    return torch.sigmoid(z), torch.sigmoid(-z), -logsigmoid(z), -logsigmoid(-z)
+def logistic(z: Tensor) -> tuple[Tensor, Tensor]:
+    """p and 1 - p for p = sigmoid(z), each exact to rounding for every finite z."""
+    return torch.sigmoid(z), torch.sigmoid(-z)
+
+
+def softplus(z: Tensor) -> Tensor:
+    """log(1 + exp z), which is -log(1 - p), and -log p for -z; exact to rounding for every finite z."""
+    return functional.softplus(z, threshold=40.0)  # past which it is z, in float64 too
 
 
 def maximum(x: Tensor, floor: float) -> Tensor:
