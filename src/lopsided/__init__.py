@@ -5,6 +5,8 @@ from lopsided._version import __version__
 from lopsided.adaptive import AdaptiveAsymmetricLoss, ProbabilityTracker
 from lopsided.detection import sigmoid_asymmetric_loss
 from lopsided.divergence import r_drop, symmetric_kl
+from lopsided.fused import FusedAdagrad, FusedAdamW, FusedSGD
+from lopsided.linear import LinearLoss, linear_loss
 from lopsided.losses import Loss
 from lopsided.losses import parse as loss
 from lopsided.losses.calibration import fit_temperature
@@ -18,6 +20,7 @@ from lopsided.modules import (
 )
 from lopsided.partial import partial_loss
 from lopsided.powerset import LabelPowerset
+from lopsided.sharding import LabelShard
 from lopsided.single_label import official_single_label_loss, single_label_loss
 from lopsided.targets import SparseTargets
 from lopsided.weights import class_balanced_weights, logit_adjustment, positive_weights
@@ -28,7 +31,12 @@ __all__ = [
     "AsymmetricPolynomialLoss",
     "BinaryCrossEntropyLoss",
     "FocalLoss",
+    "FusedAdagrad",
+    "FusedAdamW",
+    "FusedSGD",
     "LabelPowerset",
+    "LabelShard",
+    "LinearLoss",
     "Loss",
     "MultiLabelLoss",
     "ProbabilityTracker",
@@ -38,6 +46,7 @@ __all__ = [
     "class_balanced_weights",
     "fit_temperature",
     "functional",
+    "linear_loss",
     "logit_adjustment",
     "loss",
     "official_single_label_loss",
