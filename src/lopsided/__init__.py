@@ -6,7 +6,8 @@ from lopsided.adaptive import AdaptiveAsymmetricLoss, ProbabilityTracker
 from lopsided.detection import sigmoid_asymmetric_loss
 from lopsided.divergence import r_drop, symmetric_kl
 from lopsided.fused import FusedAdagrad, FusedAdamW, FusedSGD
-from lopsided.linear import LinearLoss, linear_loss
+from lopsided.head import LinearLoss
+from lopsided.linear import linear_loss
 from lopsided.losses import Loss
 from lopsided.losses import parse as loss
 from lopsided.losses.calibration import fit_temperature
@@ -20,6 +21,7 @@ from lopsided.modules import (
 )
 from lopsided.partial import partial_loss
 from lopsided.powerset import LabelPowerset
+from lopsided.products import onednn_products
 from lopsided.sharding import LabelShard
 from lopsided.single_label import official_single_label_loss, single_label_loss
 from lopsided.targets import SparseTargets
@@ -50,6 +52,7 @@ __all__ = [
     "logit_adjustment",
     "loss",
     "official_single_label_loss",
+    "onednn_products",
     "partial_loss",
     "positive_weights",
     "r_drop",
