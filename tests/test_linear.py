@@ -237,6 +237,11 @@ def test_the_module_keeps_what_it_is_told() -> None:
     torch.testing.assert_close(module(hidden, y), criterion(module.logits(hidden), y))
     assert "pos_weight" in module.state_dict()
     assert module.weight.abs().max() <= 5**-0.5
+    bias = LinearLoss(5, 70, prior=0.01).bias
+    assert bias is not None
+    assert torch.sigmoid(bias).sub(0.01).abs().max() < 1e-6
+    with pytest.raises(ValueError, match=r"prior must lie in \(0, 1\)"):
+        LinearLoss(5, 70, prior=1.0)
 
 
 def test_topk_breaks_ties_by_label() -> None:
@@ -265,6 +270,21 @@ def test_topk_gives_posteriors_on_request() -> None:
     expected = lopsided.loss("asl").posterior(scores, pos_weight=weights[labels])
     found = topk.posteriors(module.loss, scores, labels, weights, 0.0)
     assert torch.equal(found, expected)
+
+
+def test_inside_torch_compile_the_head_is_left_as_it_is() -> None:
+    torch.manual_seed(0)
+    body, module = torch.nn.Linear(4, 6), LinearLoss(6, 300, "zlpr")
+    x, targets = torch.randn(5, 4), listed(batch(5, 300, 0.02)[1])
+
+    def step(x: Tensor) -> Tensor:
+        return module(body(x).relu(), targets)
+
+    expected = step(x)
+    found = torch.compile(step, backend="eager")(x)
+    assert torch.equal(found, expected)
+    for one, other in zip(*(torch.autograd.grad(v, body.weight) for v in (found, expected)), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

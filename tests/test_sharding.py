@@ -1,6 +1,9 @@
 """Labels split over ranks (gloo, processes of this machine), against the same head on one."""
 
 import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +27,7 @@ from tests.batches import batch
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 Test = Callable[..., None]
+ROOT = Path(__file__).parents[1]
 evaluate: Any = linear_loss  # which mypy would not let take its arguments from lists
 
 
@@ -257,6 +261,24 @@ def test_a_checkpoint_of_three_ranks_goes_on_with_two_or_one(tmp_path: Path) -> 
     on_ranks(3, tmp_path, _save)
     on_ranks(2, tmp_path, _load)
     on_ranks(1, tmp_path, _load)
+
+
+def test_the_example_learns_what_was_planted() -> None:
+    command = "-m torch.distributed.run --nproc-per-node 2 examples/sharded_head.py --labels 5000".split()
+    result = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "the planted one for 64 of 64 features" in result.stdout, result.stderr
+
+
+def test_the_page_is_right(tmp_path: Path) -> None:
+    """Its code runs, from top to bottom, on a mesh of one rank."""
+    on_ranks(1, tmp_path, _page)
+
+
+def _page(folder: Path) -> None:
+    code = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/extreme.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(code) == 3
+    mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("data", "labels"))
+    exec("\n".join(code), {"mesh": mesh, "num_labels": 1000, "LabelShard": LabelShard})
 
 
 # ---- a rank that dies

@@ -27,6 +27,9 @@ class LinearLoss(nn.Module):
         num_labels: L, of all ranks together.
         loss: a `Loss`, or its name with settings such as "asl(gamma_neg=2)".
         bias: False for none.
+        prior: the share of positives, in (0, 1): every bias starts at its logit. From 0.5, where weights near 0 would
+            start without, the first gradients of a million negatives push the model below far away. None: as
+            `nn.Linear`.
         label_weight, pos_weight: (L,) of all labels, kept as buffers.
         label_smoothing, ignore_index, reduction, chunk, backend: as in `linear_loss`.
         shard: this rank's part of the labels; parameters are then `DTensor`s of all of them.
@@ -56,6 +59,7 @@ class LinearLoss(nn.Module):
         loss: Loss | str = "asl",
         *,
         bias: bool = True,
+        prior: float | None = None,
         label_weight: Tensor | None = None,
         pos_weight: Tensor | None = None,
         label_smoothing: float = 0.0,
@@ -73,7 +77,9 @@ class LinearLoss(nn.Module):
         if shard is not None and shard.num_labels != num_labels:
             raise ValueError(f"the shard is one of {shard.num_labels} labels, but num_labels is {num_labels}")
         self.in_features, self.num_labels, self.loss = in_features, num_labels, to_loss(loss)
-        self.shard, self.fused_step = shard, fused_step
+        if prior is not None and not (bias and 0 < prior < 1):
+            raise ValueError(f"prior must lie in (0, 1), and needs a bias; got prior={prior!r}, bias={bias!r}")
+        self.shard, self.fused_step, self.prior = shard, fused_step, prior
         self.options: dict[str, Any] = {
             "label_smoothing": label_smoothing,
             "ignore_index": ignore_index,
@@ -112,6 +118,8 @@ class LinearLoss(nn.Module):
         for parameter in (self._local_weight, self._local_bias):
             if parameter is not None:
                 _fill(parameter, bound, start, self.num_labels)
+        if self.prior is not None and self._local_bias is not None:
+            self._local_bias.fill_(math.log(self.prior / (1 - self.prior)))
 
     def forward(
         self,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +20,8 @@ from lopsided.losses import Loss, to_loss
 from lopsided.sharding import LabelShard
 from lopsided.targets import Labels, SparseTargets
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _CPU_BYTES, _DEVICE_BYTES = 1 << 21, 1 << 26  # of a chunk: of its logits, and of its rows of the weight
 
 
@@ -95,6 +101,19 @@ def linear_loss(
     )
 
 
+def _outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
+    """`torch.compiler.disable`, which imports all of dynamo, for those who have imported it."""
+
+    @wraps(function)
+    def call(*arguments: P.args, **options: P.kwargs) -> T:
+        if "torch._dynamo" not in sys.modules:
+            return function(*arguments, **options)
+        return torch.compiler.disable(function)(*arguments, **options)  # type: ignore[no-any-return]
+
+    return call
+
+
+@_outside_graphs
 def evaluate(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.Problem) -> Tensor:
     shard = problem.shard
     weight, bias = rows_here(weight, shard), None if bias is None else rows_here(bias, shard)
@@ -108,6 +127,7 @@ def rows_here(tensor: Tensor, shard: LabelShard | None) -> Tensor:
     return tensor if shard is None else shard.local(tensor)
 
 
+@_outside_graphs
 def make_problem(
     hidden: Tensor,
     weight: Tensor,
