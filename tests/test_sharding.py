@@ -264,7 +264,7 @@ def test_a_checkpoint_of_three_ranks_goes_on_with_two_or_one(tmp_path: Path) -> 
 
 
 def test_the_example_learns_what_was_planted() -> None:
-    command = "-m torch.distributed.run --nproc-per-node 2 examples/sharded_head.py --labels 5000".split()
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "examples/sharded_head.py", "--labels", "5000"]
     result = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "the planted one for 64 of 64 features" in result.stdout, result.stderr
 
