@@ -31,10 +31,11 @@ def batches(steps: int) -> list[tuple[Tensor, SparseTargets]]:
 
 
 def make(loss: str, fused_step: FusedStep | None = None, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """A body and a head, always with the same weights."""
+    """A body and a head, always with the same weights; without fused_step the logits are held."""
     torch.manual_seed(0)
-    body = nn.Linear(5, 6)
-    return body, LinearLoss(6, 90, loss, reduction="batchmean", chunk=32, fused_step=fused_step, dtype=dtype)
+    body, backend = nn.Linear(5, 6), "eager" if fused_step is None else "auto"
+    options: dict[str, Any] = {"reduction": "batchmean", "chunk": 32, "backend": backend, "dtype": dtype}
+    return body, LinearLoss(6, 90, loss, fused_step=fused_step, **options)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

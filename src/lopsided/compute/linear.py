@@ -264,7 +264,8 @@ class LinearRows(torch.autograd.Function):
     ) -> Tensor:
         ctx.problem, ctx.held = problem, None
         ready = with_gradient and problem.reduction != "none" and problem.updater is None
-        ready = ready and problem.dtype != torch.float16  # whose gradients may need the factor from above to be seen
+        # gradients in float16 may need the factor from above to be seen
+        ready = ready and torch.float16 not in (problem.dtype, weight.dtype)
         found = None
         if not (ready and problem.loss.pool.per_label):
             found = fold(problem, hidden, weight, bias)
