@@ -276,9 +276,16 @@ def test_the_page_is_right(tmp_path: Path) -> None:
 
 def _page(folder: Path) -> None:
     code = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/extreme.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(code) == 3
+    assert len(code) == 4
     mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("data", "labels"))
-    exec("\n".join(code), {"mesh": mesh, "num_labels": 1000, "LabelShard": LabelShard})
+    space: dict[str, Any] = {"mesh": mesh, "num_labels": 1000, "LabelShard": LabelShard}
+    exec("\n".join(code[:3]), space)
+    body, head = space["body"], space["head"] = nn.Linear(5, 256), space["head"]
+    (1e4 * head(body(torch.randn(2, 5)), SparseTargets.from_indices([[3], [999]]))).backward()
+    exec(code[3], space)
+    squares = [p.grad.square().sum() for p in body.parameters()]
+    squares += [gathered(p.grad).square().sum() for p in head.parameters()]
+    assert abs(sum(squares) - 1) < 1e-3
 
 
 # ---- a rank that dies
