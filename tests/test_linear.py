@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+import weakref
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lopsided
-from lopsided import LinearLoss, SparseTargets, linear_loss, products, topk
+from lopsided import LinearLoss, SparseTargets, linear_loss, products
 from lopsided.compute import native
 from lopsided.losses import CATALOG
 from tests.batches import batch
@@ -104,18 +105,34 @@ def test_gradients_by_differences(name: str, backend: str) -> None:
             assert torch.autograd.gradcheck(function, head(3, 2, 7))
 
 
+@every_backend
+def test_empty_batches_and_single_labels(backend: str) -> None:
+    for labels, rows in ((90, 0), (1, 3), (1, 0)):
+        hidden, weight, bias = head(rows, 5, labels)
+        y = torch.zeros(rows, labels)
+        for targets in (y, SparseTargets.from_indices([[0]] * rows)):
+            for options in (
+                {},
+                {"mask": torch.zeros(rows, labels, dtype=torch.bool)},
+                {"label_weight": torch.ones(rows, labels)},
+            ):
+                both((hidden, weight, bias, targets, "asl"), options, backend=backend)
+                both((hidden, weight, bias, targets, "zlpr"), options, backend=backend)
+
+
+@every_backend
 @pytest.mark.parametrize("name", CATALOG)
-def test_neither_chunk_nor_order_of_labels_matters(name: str) -> None:
+def test_neither_chunk_nor_order_of_labels_matters(name: str, backend: str) -> None:
     arguments, y = head(8, 16, 1000, torch.float32), batch(8, 1000, 0.01)[1]
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
-    value = linear_loss(*arguments, listed(y), name)
+    value = linear_loss(*arguments, listed(y), name, backend=backend)
     gradients = torch.autograd.grad(value, arguments)
     for chunk in (1, 7, 999, 5000):
-        again = linear_loss(*arguments, listed(y), name, chunk=chunk)
+        again = linear_loss(*arguments, listed(y), name, chunk=chunk, backend=backend)
         for found, expected in zip((again, *torch.autograd.grad(again, arguments)), (value, *gradients), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-6 * expected.abs().max().item())
     hidden, weight, bias = arguments
-    turned = linear_loss(hidden, weight[order], bias[order], listed(y[:, order]), name)
+    turned = linear_loss(hidden, weight[order], bias[order], listed(y[:, order]), name, backend=backend)
     torch.testing.assert_close(turned, value, rtol=1e-6, atol=1e-6)
 
 
@@ -188,11 +205,13 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     value = linear_loss(hidden, weight, bias, targets, name)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value.double(), exact, rtol=1e-2, atol=0)
-    (1024 * value).backward()
-    for half in (hidden, weight, bias):
-        assert half.grad is not None
-        assert half.grad.dtype == dtype
-        assert half.grad.isfinite().all()
+    halves = hidden, weight, bias
+    wide = [half.detach().double().requires_grad_() for half in halves]
+    found = torch.autograd.grad(65536 * value, halves)  # as a loss scaler does: without, most would be 0 in float16
+    expected = torch.autograd.grad(65536 * linear_loss(wide[0], wide[1], wide[2], targets, name), wide)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == dtype
+        assert (one - other).norm() < (2e-3 if dtype == torch.float16 else 2e-2) * other.norm()
 
 
 def test_autocast_multiplies_in_its_dtype() -> None:
@@ -227,6 +246,39 @@ def test_wrong_inputs_are_named() -> None:
         linear_loss(hidden, weight, bias, y, "two_way", reduction="none")
     with pytest.raises(TypeError, match="hidden must be a floating point"):
         linear_loss(hidden.long(), weight, bias, y)
+    with pytest.raises(TypeError, match="weight must be a floating point"):
+        linear_loss(hidden, None, bias, y)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="bias must be a floating point"):
+        linear_loss(hidden, weight, bias.long(), y)
+    with pytest.raises(ValueError, match=r"label_weight must have shape \(6, 70\) or \(70,\), got \(3,\)"):
+        linear_loss(hidden, weight, bias, y, label_weight=torch.ones(3))
+    with pytest.raises(ValueError, match=r"label_weight must have shape \(70,\)"):
+        LinearLoss(5, 70, label_weight=torch.ones(3))
+    with pytest.raises(ValueError, match="hidden must be"):
+        linear_loss(hidden[:, :4], weight, bias, y, backend="eager")
+    with pytest.raises(ValueError, match="k must be a whole number"):
+        LinearLoss(5, 70).predict_topk(hidden.float(), 2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="hidden must be"):
+        LinearLoss(6, 70).predict_topk(hidden.float(), 2)
+    for wrong in ({"chunk": 0}, {"backend": "x"}, {"in_features": 0}):
+        with pytest.raises(ValueError, match=r"chunk|backend|in_features"):
+            LinearLoss(**({"in_features": 5, "num_labels": 70} | wrong))
+
+
+def test_what_was_said_may_not_change_before_backward_nor_outlive_it() -> None:
+    hidden, weight, bias = head(6, 5, 70)
+    for backend in ("auto", "eager"):
+        y = batch(6, 70, 0.05)[1]
+        value = linear_loss(hidden, weight, bias, y, reduction="none", backend=backend).sum()
+        y.zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            value.backward()
+    y = batch(6, 70, 0.05)[1]
+    watched = weakref.ref(y)
+    value = linear_loss(hidden, weight, bias, y, reduction="none").sum()
+    value.backward()
+    del y
+    assert watched() is None
 
 
 def test_the_module_keeps_what_it_is_told() -> None:
@@ -237,9 +289,10 @@ def test_the_module_keeps_what_it_is_told() -> None:
     torch.testing.assert_close(module(hidden, y), criterion(module.logits(hidden), y))
     assert "pos_weight" in module.state_dict()
     assert module.weight.abs().max() <= 5**-0.5
-    bias = LinearLoss(5, 70, prior=0.01).bias
-    assert bias is not None
-    assert torch.sigmoid(bias).sub(0.01).abs().max() < 1e-6
+    for name, start in (("bce", -4.59512), ("asl", lopsided.loss("asl").decision_threshold(0.01)), ("lsep", 0.0)):
+        bias = LinearLoss(5, 70, name, prior=0.01).bias
+        assert bias is not None
+        torch.testing.assert_close(bias.detach(), torch.full((70,), start))
     with pytest.raises(ValueError, match=r"prior must lie in \(0, 1\)"):
         LinearLoss(5, 70, prior=1.0)
 
@@ -263,12 +316,12 @@ def test_topk_breaks_ties_by_label() -> None:
 
 def test_topk_gives_posteriors_on_request() -> None:
     weights = torch.linspace(1, 5, 50)
-    module = LinearLoss(4, 50, "asl", pos_weight=weights)
-    scores, labels = module.predict_topk(torch.randn(3, 4), 5)
-    posteriors = module.predict_topk(torch.randn(3, 4).mul(0) + 1, 5, posterior=True)[0]
-    assert ((posteriors > 0) & (posteriors < 1)).all()
-    expected = lopsided.loss("asl").posterior(scores, pos_weight=weights[labels])
-    found = topk.posteriors(module.loss, scores, labels, weights, 0.0)
+    module = LinearLoss(4, 50, "asl", pos_weight=weights, label_smoothing=0.1)
+    hidden = torch.randn(3, 4)
+    scores, labels = module.predict_topk(hidden, 5)
+    found, same = module.predict_topk(hidden, 5, posterior=True)
+    expected = lopsided.loss("asl").posterior(scores, pos_weight=weights[labels], label_smoothing=0.1)
+    assert torch.equal(same, labels)
     assert torch.equal(found, expected)
 
 
@@ -308,7 +361,8 @@ def test_onednn_products_are_as_exact_or_refused(monkeypatch: pytest.MonkeyPatch
     before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with lopsided.onednn_products():
+        with lopsided.onednn_products() as active:
+            assert (torch.backends.mkldnn.matmul.fp32_precision == "bf16") == active  # type: ignore[attr-defined]
             assert (a @ b - exact).abs().max() < 1e-5 * exact.abs().max()
     monkeypatch.setattr(products, "_is_exact", lambda: False)
     switch = lopsided.onednn_products()

@@ -153,8 +153,8 @@ MUTANTS = {
     ),
     "parts: a soft target goes to another label": Mutant(
         "compute/parts.py",
-        "labels.values[self._order[entries]]",
-        "labels.values[entries]",
+        "labels.values[mine[first:last]]",
+        "labels.values[first:last]",
         "test_linear.py::test_every_loss_and_kind_of_targets",
     ),
     "head: the row weight is forgotten in the bias": Mutant(
@@ -165,15 +165,21 @@ MUTANTS = {
     ),
     "head: the weight is updated before hidden has its gradient": Mutant(
         "compute/linear.py",
-        "rows = self.work.rows_of(place)",
-        "rows = self.work.rows_of(place) * 0.99",
+        "weight = self.work.weight_of(place)",
+        "weight = self.work.weight_of(place) * 0.99",
         "test_fused.py::test_equal_to_torchs_optimisers",
     ),
     "head: the factor from above is left out": Mutant(
         "compute/linear.py",
-        "made = descend(ctx.problem, hidden, weight, bias, found, ctx.needs_input_grad[:3], grad)[1]",
-        "made = descend(ctx.problem, hidden, weight, bias, found, ctx.needs_input_grad[:3])[1]",
+        "made = descend(problem, hidden, weight, bias, found, ctx.needs_input_grad[:3], grad)[1]",
+        "made = descend(problem, hidden, weight, bias, found, ctx.needs_input_grad[:3])[1]",
         "test_linear.py::test_every_loss_and_kind_of_targets",
+    ),
+    "head: mask and row weight are not passed on": Mutant(
+        "head.py",
+        "problem = self._fused_problem(hidden, targets, mask, row_weight)\n        flat",
+        "problem = self._fused_problem(hidden, targets, None, None)\n        flat",
+        "test_fused.py::test_all_that_is_said_reaches_the_step",
     ),
     "top k: ties as they come": Mutant(
         "topk.py",
@@ -183,7 +189,7 @@ MUTANTS = {
     ),
     "rounding: always down": Mutant(
         "fused.py",
-        "noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=x.device)",
+        "noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=x.device, generator=generator)",
         "noise = torch.zeros_like(bits)",
         "test_fused.py::test_stochastic_rounding_is_right_on_average",
     ),

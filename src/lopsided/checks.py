@@ -25,7 +25,7 @@ _ENOUGH, _FEW = 256, 4096  # logits that tell scores from probabilities; those l
 _warned_of_probabilities = False
 
 
-def check_inputs(logits: Tensor, labels: Labels, row_weight: Tensor | None = None) -> None:
+def check_inputs(logits: Tensor, labels: Labels, row_weight: Tensor | None = None, weight_name: str = "weight") -> None:
     """Types, shapes, dtypes, devices. Values are left to `check_values`: the native executor looks at them itself."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {_kind(logits)}: pass a tensor of the model's raw scores")
@@ -35,17 +35,24 @@ def check_inputs(logits: Tensor, labels: Labels, row_weight: Tensor | None = Non
         _check_dense(labels.values, logits)
     else:
         _check_sparse(labels, logits)
-    beside = {"mask": labels.mask, "weight": labels.weight, "pos_weight": labels.pos_weight, "row_weight": row_weight}
+    beside = {
+        "mask": labels.mask,
+        weight_name: labels.weight,
+        "pos_weight": labels.pos_weight,
+        "row_weight": row_weight,
+    }
     given = {name: tensor for name, tensor in beside.items() if tensor is not None}
     if given:
         _check_mask_and_weights(logits, given)
 
 
-def check_values(logits: Tensor, labels: Labels, row_weight: Tensor | None = None) -> Labels:
+def check_values(
+    logits: Tensor, labels: Labels, row_weight: Tensor | None = None, weight_name: str = "weight"
+) -> Labels:
     """Ranges, on the CPU only, where looking waits for nothing. Returns the labels, marked if all of them are known."""
     if not has_values(logits):
         return labels
-    for name, weight in (("weight", labels.weight), ("pos_weight", labels.pos_weight), ("row_weight", row_weight)):
+    for name, weight in ((weight_name, labels.weight), ("pos_weight", labels.pos_weight), ("row_weight", row_weight)):
         if weight is not None and weight.numel() and not (weight.min() >= 0 and weight.max() < math.inf):
             raise ValueError(
                 f"{name} must be finite and not negative, got values from {weight.min():g} to {weight.max():g}"
@@ -113,7 +120,7 @@ def _check_beside(name: str, tensor: Tensor, logits: Tensor) -> None:
 
 def _check_mask_and_weights(logits: Tensor, given: dict[str, Tensor]) -> None:
     shape = logits.shape
-    allowed = {"weight": (shape, shape[-1:]), "pos_weight": (shape[-1:],), "row_weight": (shape[:-1],)}
+    allowed = {"pos_weight": (shape[-1:],), "row_weight": (shape[:-1],)}
     for name, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a tensor, got {_kind(tensor)}")
@@ -123,8 +130,8 @@ def _check_mask_and_weights(logits: Tensor, given: dict[str, Tensor]) -> None:
                     f"mask must be bool with the shape of the logits {tuple(shape)}, True where the label is "
                     f"known; got {tensor.dtype} {tuple(tensor.shape)}"
                 )
-        elif not any(tensor.shape == each for each in allowed[name]):
-            expected = " or ".join(str(tuple(each)) for each in dict.fromkeys(allowed[name]))
+        elif not any(tensor.shape == each for each in allowed.get(name, (shape, shape[-1:]))):
+            expected = " or ".join(str(tuple(each)) for each in dict.fromkeys(allowed.get(name, (shape, shape[-1:]))))
             raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
         _check_beside(name, tensor, logits)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lopsided.checks import check_inputs, check_options, check_values
-from lopsided.compute import BACKENDS, linear, native
+from lopsided.compute import check_backend, linear, native
 from lopsided.compute.parts import Native, Parts, Streamed
 from lopsided.functional import multilabel_loss
 from lopsided.losses import Loss, to_loss
@@ -73,31 +73,31 @@ def linear_loss(
     tensor([0.4402, 1.0227])
     """
     loss = to_loss(loss)
-    if backend == "eager":
-        if shard is not None:
-            raise ValueError("backend='eager' holds the logits of all labels, so it takes no shard")
-        return multilabel_loss(
-            functional.linear(hidden, weight, bias),
-            targets,
-            loss,
-            weight=label_weight,
-            pos_weight=pos_weight,
-            row_weight=row_weight,
-            mask=mask,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            reduction=reduction,
-            backend="eager",
-        )
     check_options(reduction, "mixture", label_smoothing, -1, ignore_index)
     labels = Labels.of(
         targets, ignore_index, mask=mask, weight=label_weight, pos_weight=pos_weight, label_smoothing=label_smoothing
     )
-    return evaluate(
-        hidden,
-        weight,
-        bias,
-        make_problem(hidden, weight, bias, labels, loss, row_weight, reduction, chunk, backend, shard),
+    problem = make_problem(
+        hidden, weight, bias, labels, loss, row_weight, reduction=reduction, chunk=chunk, backend=backend, shard=shard
+    )
+    if backend != "eager":
+        return evaluate(hidden, weight, bias, problem)
+    if shard is not None:
+        raise ValueError("backend='eager' holds the logits of all labels, so it takes no shard")
+    if not torch.is_autocast_enabled(weight.device.type):
+        hidden = hidden.to(weight.dtype)
+    return multilabel_loss(
+        functional.linear(hidden, weight, bias),
+        targets,
+        loss,
+        weight=label_weight,
+        pos_weight=pos_weight,
+        row_weight=row_weight,
+        mask=mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+        backend="eager",
     )
 
 
@@ -115,15 +115,16 @@ def _outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
 
 @_outside_graphs
 def evaluate(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.Problem) -> Tensor:
-    shard = problem.shard
-    weight, bias = rows_here(weight, shard), None if bias is None else rows_here(bias, shard)
+    """The loss of (..., D) hidden states, differentiable: a number, or (...) with reduction="none"."""
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    weight, bias = rows_here(weight, problem.shard), None if bias is None else rows_here(bias, problem.shard)
     flat = hidden.reshape(-1, hidden.shape[-1])
     result: Tensor = linear.LinearRows.apply(flat, weight, bias, problem, needs_grad)  # type: ignore[no-untyped-call]
     return result.view(hidden.shape[:-1]) if problem.reduction == "none" else result
 
 
 def rows_here(tensor: Tensor, shard: LabelShard | None) -> Tensor:
+    """The part of weight or bias that lies on this rank, differentiable."""
     return tensor if shard is None else shard.local(tensor)
 
 
@@ -135,49 +136,45 @@ def make_problem(
     labels: Labels,
     loss: Loss,
     row_weight: Tensor | None,
+    *,
     reduction: str,
     chunk: int | None,
     backend: str,
     shard: LabelShard | None,
     updater: linear.Updater | None = None,
 ) -> linear.Problem:
+    """Check everything, and put together what a pass must know. Hidden (..., D), weight (L, D) or this rank's part."""
+    check_head(hidden, weight, bias, shard)
     num_labels = weight.shape[0] if shard is None else shard.num_labels
-    _check_head(hidden, weight, bias, shard)
     dtype = _dtype(weight)
-    logits = torch.empty((), dtype=dtype, device=hidden.device).expand(
-        *hidden.shape[:-1], num_labels
-    )  # for their shape
-    check_inputs(logits, labels, row_weight)
-    labels = check_values(logits, labels, row_weight)
+    shape = torch.Size((*hidden.shape[:-1], num_labels))
+    logits = torch.empty((), dtype=dtype, device=hidden.device).expand(shape)  # to be looked at only
+    check_inputs(logits, labels, row_weight, weight_name="label_weight")
+    labels = check_values(logits, labels, row_weight, weight_name="label_weight").flat(shape)
     if loss.pool.transposed and (reduction == "none" or row_weight is not None):
         raise ValueError(f"{loss} compares rows with each other: no reduction='none' and no row_weight")
     rows = hidden.shape[:-1].numel()
     start, stop = (0, num_labels) if shard is None else (shard.start, shard.stop)
-    parts = Parts(
-        labels.flat(logits.shape),
-        torch.Size((rows, num_labels)),
-        start,
-        stop,
-        chunk_width(chunk, 0 if shard is not None and shard.data is not None else rows, weight),
-    )
-    native_runs = _chosen(backend, logits, loss)
-    return linear.Problem(
-        loss,
-        Native(loss) if native_runs else Streamed(loss),
-        parts,
-        reduction,
-        None if row_weight is None else row_weight.reshape(-1),
-        dtype,
-        shard,
-        updater,
-    )
+    width = chunk_width(chunk, 0 if shard is not None and shard.data is not None else rows, weight)
+    parts = Parts(labels, torch.Size((rows, num_labels)), start, stop, width)
+    known = parts.known() if reduction in ("mean", "batchmean") and loss.pool.counts != "positive rows" else None
+    if known is not None and shard is not None:
+        known = shard.sum(known)
+    evaluator = Native(loss) if _is_native(backend, logits, loss) else Streamed(loss)
+    row_weight = None if row_weight is None else row_weight.reshape(-1)
+    return linear.Problem(loss, evaluator, parts, reduction, row_weight, known, dtype, shard, updater)
 
 
-def _check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: LabelShard | None) -> None:
-    for name, tensor in (("hidden", hidden), ("weight", weight)):
+def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: LabelShard | None) -> None:
+    """Types, shapes and devices; values are left to the loss."""
+    for name, tensor in (("hidden", hidden), ("weight", weight), ("bias", bias)):
+        if tensor is None and name == "bias":
+            continue
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             raise TypeError(f"{name} must be a floating point tensor, got {getattr(tensor, 'dtype', type(tensor))}")
-    if weight.ndim != 2 or hidden.ndim < 1 or hidden.shape[-1] != weight.shape[1]:
+        if tensor.device != hidden.device:
+            raise ValueError(f"hidden is on {hidden.device} but {name} on {tensor.device}: move one of them")
+    if weight.ndim != 2 or 0 in weight.shape[1:] or hidden.ndim < 1 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"hidden must be (..., features) and weight (labels, features), got {tuple(hidden.shape)} and "
             f"{tuple(weight.shape)}"
@@ -187,32 +184,29 @@ def _check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: Labe
     mine = len(rows_here(weight, shard))
     if shard is not None and mine != shard.stop - shard.start:
         raise ValueError(f"weight has {mine} rows on this rank, but its shard the labels {shard.start} to {shard.stop}")
-    if hidden.device != weight.device:
-        raise ValueError(f"hidden is on {hidden.device} but weight on {weight.device}: move one of them")
 
 
 def _dtype(weight: Tensor) -> torch.dtype:
-    """Of the matrix products."""
-    device = weight.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    """Of the matrix products: as those of `nn.Linear` under autocast, which leaves float64 alone."""
+    device, dtype = weight.device.type, weight.dtype
+    if dtype != torch.float64 and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
     return torch.float32 if dtype == torch.float16 and device == "cpu" else dtype
 
 
 def chunk_width(chunk: int | None, rows: int, weight: Tensor) -> int:
-    """Labels of a chunk: a power of 2 whose logits, and whose rows of the weight, fit."""
+    """Labels of a chunk: what was asked for, or a power of 2, at least 256, whose logits and rows of weight fit."""
     if chunk is not None:
         if type(chunk) is not int or chunk < 1:
             raise ValueError(f"chunk must be a positive number of labels, got {chunk!r}")
         return chunk
     fits = (_CPU_BYTES if weight.device.type == "cpu" else _DEVICE_BYTES) // weight.element_size()
-    return max(1 << int(math.log2(max(fits // max(rows, weight.shape[1], 1), 1))), 256)
+    return max(1 << int(math.log2(max(fits // max(rows, weight.shape[1]), 1))), 256)
 
 
-def _chosen(backend: str, logits: Tensor, loss: Loss) -> bool:
-    """Is it the native executor?"""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend == "streamed":
+def _is_native(backend: str, logits: Tensor, loss: Loss) -> bool:
+    check_backend(backend)
+    if backend in ("streamed", "eager"):
         return False
     reason = native.refusal(logits, loss)
     if reason is not None and backend == "native":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-@dataclass(frozen=True)
 class LabelShard:
     """The labels of this rank: `start` to `stop` of `num_labels`, in the order of the ranks of a one-dimensional mesh.
 
@@ -29,10 +27,6 @@ class LabelShard:
             of the head are averaged over them, as `DistributedDataParallel` does for the model below.
         device_type: of the mesh that is made where none is given.
     """
-
-    num_labels: int
-    mesh: DeviceMesh
-    data: DeviceMesh | None
 
     def __init__(
         self,
@@ -51,9 +45,7 @@ class LabelShard:
             mesh = DeviceMesh.from_group(mesh, device_type)
         if mesh.ndim != 1:
             raise ValueError(f"the mesh of a LabelShard must have one dimension, got {mesh.ndim}: pass mesh['labels']")
-        object.__setattr__(self, "num_labels", num_labels)
-        object.__setattr__(self, "mesh", mesh)
-        object.__setattr__(self, "data", data)
+        self.num_labels, self.mesh, self.data = num_labels, mesh, data
 
     @property
     def start(self) -> int:
@@ -83,8 +75,8 @@ class LabelShard:
             collective(*tensors, group=(mesh or self.mesh).get_group())
         except RuntimeError as error:
             raise RuntimeError(
-                f"rank {dist.get_rank()} of {dist.get_world_size()} lost another rank of its label shard; look at the "
-                f"first error of the others. ({error})"
+                f"rank {dist.get_rank()} of {dist.get_world_size()} cannot reach the others of its label shard: one of "
+                f"them has died, or has another number of rows; look at their first error. ({error})"
             ) from error
 
     def average(self, tensor: Tensor) -> None:
@@ -92,6 +84,12 @@ class LabelShard:
         if self.data is not None:
             self._call(dist.all_reduce, tensor, mesh=self.data)
             tensor /= self.data.size()
+
+    def replicate(self, tensor: Tensor) -> None:
+        """In place, the same on all replicas of this shard: that of the first."""
+        if self.data is not None:
+            group = self.data.get_group()
+            self._call(dist.broadcast, tensor, dist.get_global_rank(group, 0), mesh=self.data)
 
     def local(self, tensor: Tensor) -> Tensor:
         """The part of a tensor that lies on this rank, differentiable."""

@@ -9,9 +9,14 @@ from lopsided.compute import native, op, streamed
 from lopsided.compute.eager import row_loss
 from lopsided.losses.loss import Loss
 
-__all__ = ["BACKENDS", "choose", "native", "op", "row_loss", "streamed"]
+__all__ = ["BACKENDS", "check_backend", "choose", "native", "op", "row_loss", "streamed"]
 
 BACKENDS = ("auto", "eager", "streamed", "native")
+
+
+def check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
 
 
 def choose(backend: str, logits: Tensor, loss: Loss) -> str:
@@ -19,8 +24,7 @@ def choose(backend: str, logits: Tensor, loss: Loss) -> str:
 
     Inside `torch.compile` the native one is an operator, and the compiler makes the blocks of a streamed one.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    check_backend(backend)
     if backend == "eager":
         return "eager"
     if torch.compiler.is_compiling():
