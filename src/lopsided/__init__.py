@@ -5,6 +5,7 @@ from lopsided._version import __version__
 from lopsided.adaptive import AdaptiveAsymmetricLoss, ProbabilityTracker
 from lopsided.detection import sigmoid_asymmetric_loss
 from lopsided.divergence import r_drop, symmetric_kl
+from lopsided.linear import FusedAdagrad, FusedAdamW, FusedSGD, LinearLoss
 from lopsided.losses import Loss
 from lopsided.losses import parse as loss
 from lopsided.losses.calibration import fit_temperature
@@ -28,7 +29,11 @@ __all__ = [
     "AsymmetricPolynomialLoss",
     "BinaryCrossEntropyLoss",
     "FocalLoss",
+    "FusedAdagrad",
+    "FusedAdamW",
+    "FusedSGD",
     "LabelPowerset",
+    "LinearLoss",
     "Loss",
     "MultiLabelLoss",
     "ProbabilityTracker",

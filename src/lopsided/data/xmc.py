@@ -51,6 +51,7 @@ class SparseRows:
     values: Tensor
     num_features: int
     labels: SparseTargets
+    declared: bool = False  # do the numbers of features and labels come from a header?
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -84,15 +85,24 @@ class SparseRows:
         indptr = torch.cat([offsets, torch.tensor([len(indices)])])
         return SparseRows(indptr, indices, values, self.num_features, labels)
 
-    def widened(self, num_features: int, num_labels: int) -> SparseRows:
-        """The same with room for more features and labels."""
-        return replace(self, num_features=num_features, labels=replace(self.labels, num_labels=num_labels))
+    def fitted_to(self, num_features: int, num_labels: int) -> SparseRows:
+        """The same for a model with that many features and labels.
 
-    def without_features_from(self, num_features: int) -> SparseRows:
-        """The same without the features of that number and above, of which a model may know nothing."""
+        Without a header, rows of validation or test may have features that no training row had: they are left out,
+        and labels that none had stay, which no model can find. A header must say what that of the training rows said.
+        """
+        if self.declared:
+            sizes = (self.num_features, self.num_labels)
+            if sizes != (num_features, num_labels):
+                raise ValueError(
+                    f"its header says {sizes[0]} features and {sizes[1]} labels, but the training rows have "
+                    f"{num_features} and {num_labels}"
+                )
+            return self
         known = self.indices < num_features
         indptr = torch.nn.functional.pad(known.cumsum(0), (1, 0))[self.indptr]
-        return SparseRows(indptr, self.indices[known], self.values[known], num_features, self.labels)
+        labels = replace(self.labels, num_labels=max(num_labels, self.num_labels))
+        return SparseRows(indptr, self.indices[known], self.values[known], num_features, labels)
 
 
 def _entries(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,7 +161,7 @@ class _Reader:
         found = [int(numbers.max()) + 1 if len(numbers) else 0 for numbers in (feature, label)]
         num_features, num_labels = self.header[1:] if self.header else found
         labels = SparseTargets(torch.from_numpy(crow), label, num_labels=num_labels)
-        return SparseRows(torch.from_numpy(indptr), feature, value, num_features, labels)
+        return SparseRows(torch.from_numpy(indptr), feature, value, num_features, labels, self.header is not None)
 
     def _block(self, lines: list[bytes]) -> None:
         labels: list[bytes] = []
