@@ -5,7 +5,8 @@ from lopsided._version import __version__
 from lopsided.adaptive import AdaptiveAsymmetricLoss, ProbabilityTracker
 from lopsided.detection import sigmoid_asymmetric_loss
 from lopsided.divergence import r_drop, symmetric_kl
-from lopsided.linear import FusedAdagrad, FusedAdamW, FusedSGD, LinearLoss
+from lopsided.fused import FusedAdagrad, FusedAdamW, FusedSGD
+from lopsided.linear import LinearLoss
 from lopsided.losses import Loss
 from lopsided.losses import parse as loss
 from lopsided.losses.calibration import fit_temperature

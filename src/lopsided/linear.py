@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lopsided.fused import FusedAdagrad, FusedAdamW, FusedSGD
 from lopsided.losses import Loss
 from lopsided.modules import MultiLabelLoss
-
-
-@dataclass(frozen=True)
-class FusedSGD:
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-
-
-@dataclass(frozen=True)
-class FusedAdamW:
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-
-
-@dataclass(frozen=True)
-class FusedAdagrad:
-    lr: float = 1e-2
-    eps: float = 1e-10
 
 
 class LinearLoss(nn.Module):

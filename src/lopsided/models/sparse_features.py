@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lopsided.linear import FusedAdagrad, LinearLoss
+from lopsided.fused import FusedAdagrad
+from lopsided.linear import LinearLoss
 from lopsided.losses import parse
 from lopsided.targets import SparseTargets
 
