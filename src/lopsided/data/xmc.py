@@ -68,9 +68,9 @@ class SparseRows:
     def unit_length(self) -> SparseRows:
         """The same with every row scaled to unit Euclidean length; a row of zeros stays as it is."""
         row = torch.repeat_interleave(self.indptr.diff())
-        squares = torch.zeros(len(self)).index_add_(0, row, self.values.square())
+        squares = torch.zeros(len(self), dtype=torch.float64).index_add_(0, row, self.values.double().square())
         scale = torch.where(squares > 0, squares.rsqrt(), 1.0)
-        return replace(self, values=self.values * scale[row])
+        return replace(self, values=(self.values * scale[row]).float())
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], SparseTargets]:
         """For (n,) row numbers: (indices, offsets, per_sample_weights) of an `nn.EmbeddingBag`, and the labels."""
