@@ -57,7 +57,7 @@ def test_a_run_learns_what_is_planted(fitted: Path) -> None:
     assert float(lines[0]["train_loss"]) > float(lines[2]["train_loss"])
     assert float(lines[0]["valid_p@1"]) < float(lines[2]["valid_p@1"])
     results = results_of(fitted)
-    assert (results["rows"], results["epochs"], results["loss"]) == (300, 3, "zlpr")
+    assert (results["rows"], results["epochs"], results["loss"]) == (300, 3, "asl")
     assert results["model"]["p@1"] > 3 * results["popularity"]["p@1"] > 0
     assert results["model"]["psp@5"] > results["popularity"]["psp@5"]
 

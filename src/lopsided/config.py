@@ -120,12 +120,12 @@ class FitConfig(Config):
 
     valid: str | None = None  # a file, or a share of the training rows
     test: str | None = None
-    loss: str = "zlpr"
+    loss: str = "asl"
     hidden: int = Field(256, ge=1, le=65_536)
-    dropout: float = Field(0.5, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
     epochs: int | None = Field(None, ge=1, le=1_000_000)
     batch_size: int | None = Field(None, ge=1, le=1_000_000)
-    learning_rate: float = Field(0.05, gt=0, le=1e6)
+    learning_rate: float = Field(0.03, gt=0, le=1e6)
     normalize: bool = True  # rows to unit length
     seed: int = Field(0, ge=0, lt=2**32)
 

@@ -145,9 +145,9 @@ def _new_model(folder: FitFolder, train: SparseRows) -> SparseClassifier:
 
 
 def _budget(config: FitConfig, rows: int) -> tuple[int, int]:
-    """Epochs and rows per batch: about 2,000 steps, within 5 to 25 epochs, of batches that grow with the rows."""
+    """Epochs and rows per batch: about 1,000 steps, within 5 to 15 epochs, of batches that grow with the rows."""
     batch_size = config.batch_size or max(16, min(256, rows // 64))
-    return config.epochs or max(5, min(25, 2000 * batch_size // rows)), batch_size
+    return config.epochs or max(5, min(15, 1000 * batch_size // rows)), batch_size
 
 
 def _say(epoch: dict[str, float], epochs: int, bars: Bars) -> None:

@@ -35,9 +35,9 @@ class SparseClassifier(nn.Module):
         label_counts: Tensor,
         rows: int,
         hidden: int = 256,
-        loss: str = "zlpr",
+        loss: str = "asl",
         dropout: float = 0.0,
-        learning_rate: float = 0.05,
+        learning_rate: float = 0.03,
     ) -> None:
         """label_counts: (L,) int64, how many of the training rows have each label."""
         super().__init__()
