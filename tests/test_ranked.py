@@ -87,5 +87,12 @@ def test_propensities_are_those_of_the_paper() -> None:
     assert propensities(torch.from_numpy(counts), 4880, a=0.6, b=2.6).numpy() == pytest.approx(expected)
 
 
+def test_fewer_labels_than_ranks() -> None:
+    """P@k still divides by k, as if the ranking went on with labels that are wrong."""
+    metrics = RankedMetrics(KS, propensity=torch.ones(2))
+    metrics.update(torch.tensor([[1, 0]]), SparseTargets.from_indices([[0, 1]]))
+    assert [metrics.result()[name] for name in ("p@1", "p@5", "ndcg@5", "psp@5")] == pytest.approx([1, 0.4, 1, 1])
+
+
 def test_nothing_collected_is_not_a_number() -> None:
     assert all(math.isnan(value) for value in RankedMetrics(KS, torch.ones(3)).result().values())

@@ -190,7 +190,7 @@ def test_made_rows_have_the_features_of_their_labels(rows: SparseRows) -> None:
 
 
 def test_a_stopped_maker_leaves_no_file(tmp_path: Path) -> None:
-    def stop() -> None:
+    def stop(count: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

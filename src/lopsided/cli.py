@@ -267,6 +267,6 @@ def make_xmc_files(
     folder = out or Path(f"xmc-{labels}")
     maker = XmcMaker(labels, features or max(1000, labels // 8), seed)
     with bars(Console()) as live:
-        task = live.add_task("making rows", total=rows + test_rows)
-        make_xmc(folder, maker, rows, test_rows, lambda: live.advance(task))
+        task = live.add_task("making rows", total=rows + test_rows + 2)  # and a header each
+        make_xmc(folder, maker, rows, test_rows, lambda count: live.advance(task, count))
     typer.echo(f"made: {folder / 'train.txt'} and {folder / 'test.txt'}")
