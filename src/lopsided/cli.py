@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 from lopsided._version import __version__
@@ -26,7 +27,7 @@ from lopsided.doctor import findings
 from lopsided.errors import UserError
 from lopsided.evaluate import evaluate as evaluate_model
 from lopsided.evaluate import print_evaluation
-from lopsided.fit import FitFolder, read_parts
+from lopsided.fit import FitFolder, Parts, read_parts
 from lopsided.fit import fit as fit_model
 from lopsided.losses import parse
 from lopsided.progress import Progress, bars
@@ -169,17 +170,8 @@ def fit(
 ) -> None:
     """Train a classifier for any number of labels on sparse rows."""
     asked = {name: value for name, value in locals().items() if value is not None}
-    asked["data"] = str(data)
-    console = Console()
-    with bars(console) as live:
-        if is_run_folder(data):
-            folder = FitFolder.open(_only_folder(asked))
-            parts = read_parts(folder.config, live)
-        else:
-            asked.pop("out", None)
-            config = checked(FitConfig, asked)
-            parts = read_parts(config, live)  # before anything is written
-            folder = FitFolder.create(out or _new_folder(config), config)
+    with bars(Console()) as live:
+        folder, parts = _begin_fit(asked | {"data": str(data)}, live)
         typer.echo(f"run folder: {folder.path}")
         with _going_on(folder):
             fit_model(folder, parts.train, parts.valid, live)
@@ -187,6 +179,16 @@ def fit(
         evaluate(folder.path)
     else:
         typer.echo(f"evaluate with: lopsided evaluate {shlex.quote(str(folder.path))} FILE")
+
+
+def _begin_fit(asked: dict[str, Any], live: Bars) -> tuple[FitFolder, Parts]:
+    if is_run_folder(Path(asked["data"])):
+        folder = FitFolder.open(_only_folder(asked))
+        return folder, read_parts(folder.config, live)
+    out = asked.pop("out", None)
+    config = checked(FitConfig, asked)
+    parts = read_parts(config, live)  # before anything is written
+    return FitFolder.create(out or _new_folder(config), config), parts
 
 
 @app.command()
