@@ -85,7 +85,7 @@ def test_results_are_those_of_all_logits(fitted: Path, made: Path) -> None:
 
 
 def test_another_file_and_other_propensities(fitted: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "two.svm").write_text("0,299 1:1 5:2\n4000 3:1 9000:1\n")  # a label and a feature never seen
+    (folder / "two.svm").write_text("0,299 1:1 5:2\n4000 9000:1\n")  # a label and a feature never seen
     shutil.copytree(fitted, folder / "run")
     line = ["evaluate", "run", "two.svm", "--propensity-a", "0.6", "--propensity-b", "2.6"]
     assert main(line) == 0
@@ -156,6 +156,7 @@ BAD_LINES = {
     ),
     "nothing to validate on": (["fit", "tiny.txt", "--valid", "0.01"], "--valid: a share of 0.01 of 2 rows leaves a"),
     "no labels": (["fit", "bare.txt"], "no labels at all in the training rows"),
+    "no features": (["fit", "flat.svm"], "no features at all in the training rows"),
     "another header": (["fit", "train.txt", "--test", "tiny.txt"], "says 9 features and 4 labels, but the training"),
     "hidden": (["fit", "train.txt", "--hidden", "0"], "--hidden: Input should be greater than or equal to 1"),
     "a run fixes its settings": (
@@ -182,6 +183,7 @@ def test_errors_are_one_line(
     shutil.copy(made / "train.txt", folder)
     (folder / "tiny.txt").write_text("2 9 4\n1 0:1\n2 8:1\n")
     (folder / "bare.txt").write_text("2 9 4\n 0:1\n 8:1\n")
+    (folder / "flat.svm").write_text("1\n2\n")
     for copy in ("run", "damaged", "cut"):
         shutil.copytree(fitted, folder / copy)
     (folder / "damaged/checkpoint.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")

@@ -96,6 +96,10 @@ BAD_FILES = {
     "no space before the features": ("1 0:1\n0:1 2:1\n", "line 2: .* got '0:1'; a row without labels begins with a sp"),
     "feature twice": ("1 0:1 3:1 0:2\n", "line 1: feature 0 stands twice in the row"),
     "label twice": ("1 0:1\n2,3,2 0:1\n", "line 2: label 2 stands twice in the row"),
+    "header beyond reason": (
+        "1 6 50000000000\n1 0:1\n",
+        "line 1: 50000000000 in the header, but the most is 2147483648",
+    ),
     "comment below a header": ("1 6 5\n1 0:1 # x\n", "line 2: expected a feature and its value .* got '#'"),
     "bytes": ("1 0:1\n\0\0 0:1\n", "line 2: expected labels"),
 }

@@ -98,8 +98,9 @@ def read_parts(config: FitConfig, bars: Bars) -> Parts:
     """The rows to train on, and those of validation and test where they are asked for."""
     files = config.files()
     train = read(files["data"], bars, config.normalize)
-    if not len(train.labels.col):
-        raise UserError(f"{config.data}: no labels at all in the training rows")
+    for kind, entries in (("labels", train.labels.col), ("features", train.indices)):
+        if not len(entries):
+            raise UserError(f"{config.data}: no {kind} at all in the training rows")
     sizes = train.num_features, train.num_labels
     others = [read(files[part], bars, config.normalize, sizes) if part in files else None for part in ("valid", "test")]
     valid, test = others

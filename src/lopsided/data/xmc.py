@@ -24,7 +24,7 @@ _NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _ROW = re.compile(rb"(\d+(?:,\d+)*)?((?:[ \t]+\d+:" + _NUMBER + rb")*)\s*")
 _HEADER = re.compile(rb"\s*(\d+)[ \t]+(\d+)[ \t]+(\d+)\s*")
 _BLOCK = 2**24  # bytes parsed at once
-_MOST = 2**31  # features or labels that a file without a header may have: more would not fit into any model
+_MOST = 2**31  # rows, features or labels: more would not fit into any memory
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,8 @@ class _Reader:
         if header:
             self.header = (int(header[1]), int(header[2]), int(header[3]))
             self.lines = 1
+            if max(self.header) > _MOST:
+                self._fail(1, f"{max(self.header)} in the header, but the most is {_MOST}")
         else:
             file.seek(0)
         while lines := file.readlines(_BLOCK):
