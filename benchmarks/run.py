@@ -107,6 +107,12 @@ def commit() -> str:
     return result.stdout.strip() or "unknown"
 
 
+@cache
+def environment() -> dict[str, object]:
+    versions: dict[str, object] = {"torch": torch.__version__, "lopsided": lopsided.__version__, "commit": commit()}
+    return versions | {"processor": _processor(), "python": platform.python_version(), "cores": os.cpu_count()}
+
+
 def run_case(case: Case, backward: bool, threads: int, seconds: float, compiled: bool) -> list[dict[str, object]]:
     torch.set_num_threads(threads)
     z = case.make()[0]
@@ -137,8 +143,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="no forward alone, no torch.compile of published code")
     parser.add_argument("--cases", nargs="*", help="only cases whose name contains one of these")
     asked = parser.parse_args()
-    environment = {"torch": torch.__version__, "lopsided": lopsided.__version__, "commit": commit()}
-    environment |= {"processor": _processor(), "python": platform.python_version(), "cores": os.cpu_count()}
+    measured_on = environment()
     rows = []
     for case in CASES:
         if asked.cases and not any(text in str(case) for text in asked.cases):
@@ -150,10 +155,10 @@ def main() -> None:
                 print(f"{case}, {threads} threads, {'forward+backward' if backward else 'forward'}", file=sys.stderr)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     with asked.out.open("w", newline="") as file:
-        names = [*rows[0], *environment]
+        names = [*rows[0], *measured_on]
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
-        writer.writerows(row | environment for row in rows)
+        writer.writerows(row | measured_on for row in rows)
     print(asked.out)
 
 

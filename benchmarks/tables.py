@@ -1,4 +1,4 @@
-"""Writes the tables of docs/speed.md and of the README from benchmarks/results/cpu.csv, between their markers.
+"""Writes the tables of the documentation from the files in benchmarks/results, between their markers.
 
 python benchmarks/tables.py
 """
@@ -9,7 +9,7 @@ import csv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CSV = ROOT / "benchmarks/results/cpu.csv"
+RESULTS = ROOT / "benchmarks/results"
 Row = dict[str, str]
 LOSSES = {"bce": "BCE", "focal": "focal", "asl": "ASL", "apl": "APL", "zlpr": "ZLPR"}
 NON_INTEGER = "asl(gamma_neg=3.7, gamma_pos=1.3)"
@@ -18,8 +18,8 @@ WAYS = ("native", "streamed", "eager", "published", "published, compiled")
 OTHERS = ("torch soft margin", "focal kornia", "limit")
 
 
-def read() -> list[Row]:
-    with CSV.open(newline="") as file:
+def read(name: str) -> list[Row]:
+    with (RESULTS / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -65,10 +65,25 @@ def summary(rows: list[Row]) -> str:
     return grid(["", *(case.split()[0] for case in cases)], body)
 
 
-def environment(rows: list[Row]) -> str:
+def head(rows: list[Row]) -> str:
+    """A linear head: time as a ratio to the bare products, and memory, for each number of labels."""
+    sizes = list(dict.fromkeys(row["labels"] for row in rows))
+    found = {(row["labels"], row["contender"]): row for row in rows}
+    body = []
+    for contender in dict.fromkeys(row["contender"] for row in rows):
+        line = [contender]
+        for size in sizes:
+            row = found[size, contender]
+            line += [row["ratio"] or "wrong", row["milliseconds"], row["extra peak MB"]]
+        body.append(line)
+    titles = [f"{int(size):,} labels: {what}" for size in sizes for what in ("ratio", "ms", "extra peak MB")]
+    return grid(["", *titles], body)
+
+
+def environment(rows: list[Row], script: str) -> str:
     first = rows[0]
     machine = f"{first['processor']}, {first['cores']} cores, torch {first['torch']}, Python {first['python']}"
-    return f"Measured by `python benchmarks/run.py` on {machine}, commit {first['commit']}."
+    return f"Measured by `python benchmarks/{script}` on {machine}, commit {first['commit']}."
 
 
 def put(path: Path, tables: dict[str, str]) -> str:
@@ -85,10 +100,15 @@ def put(path: Path, tables: dict[str, str]) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page with tables, as it should be."""
-    rows = read()
-    short = {"speed": f"{summary(rows)}\n\n{environment(rows)}"}
-    readme, speed = ROOT / "README.md", ROOT / "docs/speed.md"
-    return {readme: put(readme, short), speed: put(speed, short | {"all cases": detailed(rows)})}
+    rows, heads = read("cpu.csv"), read("linear.csv")
+    short = {"speed": f"{summary(rows)}\n\n{environment(rows, 'run.py')}"}
+    linear = {"linear": f"{head(heads)}\n\n{environment(heads, 'linear.py')}"}
+    readme, speed, extreme = ROOT / "README.md", ROOT / "docs/speed.md", ROOT / "docs/extreme.md"
+    return {
+        readme: put(readme, short),
+        speed: put(speed, short | {"all cases": detailed(rows)}),
+        extreme: put(extreme, linear),
+    }
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ static int LOWEST(uint64_t word) {
 
 #define TILE 512
 #define SETTINGS 14
+#define PARTS 4
 #define LARGE 1e30
 #define FOUR(x) x, x, x, x
 #define ONES FOUR(FOUR(FOUR(FOUR(1)))), FOUR(FOUR(FOUR(FOUR(1)))) // as many as a tile has labels
@@ -52,6 +53,10 @@ typedef struct { // in the order of native.py
   const uint8_t *mask;
   const void *weight, *pos_weight; // in the type of the values
   void *value, *gradient;          // gradient: rows x labels in the type of the logits, or null
+  // Pools of exponentials, where the labels of a row come in parts: what this part found goes to `found`; what all found is
+  // in `all`, and makes value and gradient. rows x 2 sides x PARTS, or null.
+  double *found;
+  const double *all;
   double smoothing, ignored, scale, powers[2], factors[2], settings[2][SETTINGS]; // of the positive, of the negative
   int32_t logit_type, target_type, ignoring, pool, positive, negative, threads;
   // found: a value out of the ordinary, no memory, sparse targets that are not sound; the first row may be probabilities
@@ -59,7 +64,8 @@ typedef struct { // in the order of native.py
   double full[2]; // what the weights of a label that is positive, or negative, are multiplied with
 } Job;
 
-// One side of a row in a pool of exponentials: sum of weight exp(value), relative to the peak; and its part of the gradient.
+// One side of a row in a pool of exponentials: sum of weight exp(value), relative to the peak; sums of weight, and of weight
+// value; and, once all labels are in, its part of the gradient.
 typedef struct {
   double peak, sum, mass, dot, factor;
 } Side;
@@ -146,12 +152,11 @@ EXPORT int lopsided_curve(const char *name) {
 }
 
 // A large new buffer is mapped page by page as it is written, which costs more than the loss; huge pages are 512 times fewer.
-static void ask_for_huge_pages(const Job *job) {
+EXPORT void lopsided_new(void *buffer, int64_t bytes) {
 #ifdef MADV_HUGEPAGE
   static const uintptr_t huge = 1 << 21;
-  uintptr_t bytes = (uintptr_t)(job->rows * job->labels) * (job->logit_type == F64 ? 8 : job->logit_type == F32 ? 4 : 2);
-  uintptr_t start = ((uintptr_t)job->gradient + huge - 1) & ~(huge - 1), end = ((uintptr_t)job->gradient + bytes) & ~(huge - 1);
-  if (job->gradient && end > start + huge) madvise((void *)start, end - start, MADV_HUGEPAGE);
+  uintptr_t start = ((uintptr_t)buffer + huge - 1) & ~(huge - 1), end = ((uintptr_t)buffer + (uintptr_t)bytes) & ~(huge - 1);
+  if (buffer && end > start + huge) madvise((void *)start, end - start, MADV_HUGEPAGE);
 #endif
 }
 
@@ -168,7 +173,7 @@ static int is_sound(const Job *job) {
 EXPORT void lopsided_rows(Job *job) {
   job->broken = job->target_type == SPARSE && !is_sound(job);
   if (job->broken) return;
-  ask_for_huge_pages(job);
+  lopsided_new(job->gradient, job->rows * job->labels * (job->logit_type == F64 ? 8 : job->logit_type == F32 ? 4 : 2));
   if (job->logit_type == F64) run_f64(job);
   else run_f32(job);
 }

@@ -126,13 +126,17 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
     peaks[start / TILE] = sides[1].peak;
   }
   NAME(fold_positives)(job, s, t, list, sides);
+  const double raised = sides[0].peak;
+  for (int side = 0; side < 2 && job->found; side++) memcpy(job->found + (row * 2 + side) * PARTS, sides + side, PARTS * sizeof(double));
+  for (int side = 0; side < 2 && job->all; side++) memcpy(sides + side, job->all + (row * 2 + side) * PARTS, PARTS * sizeof(double));
   const double value = finish(job, sides) * job->scale;
   if (g) {
     for (long start = 0; start < job->labels; start += TILE) {
       const double behind = peaks[start / TILE] - sides[1].peak, relative = behind == 0 ? 1 : exp(behind);
       NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), job->labels - start < TILE ? job->labels - start : TILE);
     }
-    const REAL factor = (REAL)(sides[0].factor * job->scale);
+    const double relative = job->pool == SOFTMAX || raised == sides[0].peak ? 1 : exp(raised - sides[0].peak);
+    const REAL factor = (REAL)(sides[0].factor * job->scale * relative);
     for (long j = 0; j < list->count && factor != 0; j++) g[list->index[j]] += factor * list->z[j];
   }
   list->count = 0;
@@ -182,7 +186,7 @@ static void NAME(run)(Job *job) {
     for (int i = 0; i < SETTINGS; i++) at[i] = (REAL)job->settings[side][i];
   }
   // how many rows make a tile: one, unless they are short and nothing but logits and targets is read, both without gaps
-  int bare = !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
+  int bare = !job->found && !job->all && !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
              job->logit_stride == job->labels && job->target_stride == job->labels && job->labels > 0;
   long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1, blocks = (job->rows + together - 1) / together;
   for (int side = 0; side < 2; side++) job->full[side] = job->pool == SUM ? job->factors[side] * job->scale : 1;

@@ -14,10 +14,11 @@ def kilobytes(name: str) -> int:
     return int(found[1])
 
 
-logits, targets = torch.randn(64, 131_072, requires_grad=True), (torch.rand(64, 131_072) < 2e-4).float()
-loss = lopsided.AsymmetricLoss(backend="native")
-loss(torch.randn(64, 1000, requires_grad=True), targets[:, :1000].contiguous()).backward()
-Path("/proc/self/clear_refs").write_text("5")
-before = kilobytes("VmRSS")
-loss(logits, targets).backward()
-print(1024 * (kilobytes("VmHWM") - before) - 4 * logits.numel())
+if __name__ == "__main__":
+    logits, targets = torch.randn(64, 131_072, requires_grad=True), (torch.rand(64, 131_072) < 2e-4).float()
+    loss = lopsided.AsymmetricLoss(backend="native")
+    loss(torch.randn(64, 1000, requires_grad=True), targets[:, :1000].contiguous()).backward()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = kilobytes("VmRSS")
+    loss(logits, targets).backward()
+    print(1024 * (kilobytes("VmHWM") - before) - 4 * logits.numel())

@@ -140,9 +140,9 @@ def test_the_bias_starts_at_the_frequencies() -> None:
     counts = torch.tensor([0, 10, 400])
     for loss in ("bce", "asl", "hill"):
         model = SparseClassifier(5, counts, rows=1000, hidden=4, loss=loss)
-        posterior = lopsided.loss(loss).posterior(model.head.bias)
+        posterior = lopsided.loss(loss).posterior(model.head.get_parameter("bias"))
         assert posterior.tolist() == pytest.approx(((counts + 0.5) / 1001).tolist(), rel=0.06)
-    assert not SparseClassifier(5, counts, rows=1000, loss="zlpr").head.bias.any()
+    assert not SparseClassifier(5, counts, rows=1000, loss="zlpr").head.get_parameter("bias").any()
 
 
 BAD_LINES = {

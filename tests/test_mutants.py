@@ -145,6 +145,48 @@ MUTANTS = {
         "if False:  # a second",
         "test_numerics.py::test_slopes_are_derivatives_twice",
     ),
+    "parts: sums are merged without their peaks": Mutant(
+        "losses/pools.py",
+        "return peak, (rests + (peaks - peak)).logsumexp(0)",
+        "return peak, rests.logsumexp(0)",
+        "test_linear.py::test_every_loss_and_kind_of_targets",
+    ),
+    "parts: a soft target goes to another label": Mutant(
+        "compute/parts.py",
+        "labels.values[self._order[entries]]",
+        "labels.values[entries]",
+        "test_linear.py::test_every_loss_and_kind_of_targets",
+    ),
+    "head: the row weight is forgotten in the bias": Mutant(
+        "compute/linear.py",
+        "self.bias_grad[place] = slopes.T.mv(self.scales)",
+        "self.bias_grad[place] = slopes.sum(0)",
+        "test_linear.py::test_weights_masks_and_smoothing",
+    ),
+    "head: the weight is updated before hidden has its gradient": Mutant(
+        "compute/linear.py",
+        "rows = self.work.rows_of(place)",
+        "rows = self.work.rows_of(place) * 0.99",
+        "test_fused.py::test_equal_to_torchs_optimisers",
+    ),
+    "head: the factor from above is left out": Mutant(
+        "compute/linear.py",
+        "made = descend(ctx.problem, hidden, weight, bias, found, ctx.needs_input_grad[:3], grad)[1]",
+        "made = descend(ctx.problem, hidden, weight, bias, found, ctx.needs_input_grad[:3])[1]",
+        "test_linear.py::test_every_loss_and_kind_of_targets",
+    ),
+    "top k: ties as they come": Mutant(
+        "topk.py",
+        "    if tied.any():",
+        "    if False:",
+        "test_linear.py::test_topk_breaks_ties_by_label",
+    ),
+    "rounding: always down": Mutant(
+        "fused.py",
+        "noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=x.device)",
+        "noise = torch.zeros_like(bits)",
+        "test_fused.py::test_stochastic_rounding_is_right_on_average",
+    ),
 }
 
 

@@ -1,76 +1,220 @@
-"""A stand-in, to be replaced, for the linear head fused with its loss."""
+"""A linear head and its loss at millions of labels, without the logits."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
-from lopsided.fused import FusedAdagrad, FusedAdamW, FusedSGD
-from lopsided.losses import Loss
-from lopsided.modules import MultiLabelLoss
+from lopsided.checks import check_inputs, check_options, check_values
+from lopsided.compute import BACKENDS, linear, native
+from lopsided.compute.parts import Native, Parts, Streamed
+from lopsided.functional import multilabel_loss
+from lopsided.losses import Loss, to_loss
+from lopsided.sharding import LabelShard
+from lopsided.targets import Labels, SparseTargets
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_CPU_BYTES, _DEVICE_BYTES = 1 << 21, 1 << 26  # of a chunk: of its logits, and of its rows of the weight
 
 
-class LinearLoss(nn.Module):
-    def __init__(
-        self,
-        in_features: int,
-        num_labels: int,
-        loss: str | Loss = "asl",
-        *,
-        bias: bool = True,
-        reduction: str = "mean",
-        chunk: int | None = None,
-        backend: str = "auto",
-        fused_step: FusedSGD | FusedAdamW | FusedAdagrad | None = None,
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_labels, in_features) * in_features**-0.5)
-        self.bias = nn.Parameter(torch.zeros(num_labels))
-        self.criterion = MultiLabelLoss(loss, reduction=reduction)
-        self.fused_step = fused_step
-        self.register_buffer("count", torch.zeros((), dtype=torch.long))
-        for name in ("weight", "bias"):
-            for moment in (1, 2):
-                self.register_buffer(f"{name}_{moment}", torch.zeros_like(getattr(self, name)))
+def linear_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor | SparseTargets,
+    loss: Loss | str = "asl",
+    *,
+    label_weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    row_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    chunk: int | None = None,
+    backend: str = "auto",
+    shard: LabelShard | None = None,
+) -> Tensor:
+    """`multilabel_loss(hidden @ weight.T + bias, targets, loss)`, in memory that does not grow with rows times labels.
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return nn.functional.linear(hidden, self.weight, self.bias)
+    Gradients are made in the forward pass, with three matrix products where labels are independent, and four for
+    losses that compare labels; with reduction="none" or float16 they are made in the backward pass, from logits that
+    are computed again. The gradient of the weight exists once, as large as the weight.
 
-    def forward(self, hidden: Tensor, targets: Any) -> Tensor:
-        value: Tensor = self.criterion(self.logits(hidden), targets)
-        return value
+    Args:
+        hidden: (..., D), any float dtype.
+        weight: (L, D), or the rows of `shard`. Products are made in its dtype, or that of autocast; those of float16
+            on a CPU in float32.
+        bias: (L,) or None.
+        targets: as in `lopsided.functional.multilabel_loss`; `SparseTargets` where memory should not grow.
+        loss: a `Loss`, or its name with settings such as "asl(gamma_neg=2)".
+        label_weight: the `weight` of `multilabel_loss`.
+        pos_weight, row_weight, mask, ignore_index, label_smoothing, reduction: as there.
+        chunk: labels that are computed at a time, by default what a cache holds. It does not change the result.
+        backend: "auto", "native" and "streamed" as there; "eager" holds the logits and is differentiable twice.
+        shard: this rank's part of the labels: `lopsided.LabelShard`.
 
-    @torch.no_grad()
-    def predict_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        scores, labels = self.logits(hidden).topk(k)
-        return scores, labels
+    Returns:
+        A number, or (...) with reduction="none"; float64 for float64 weights, else float32.
 
-    def step(self, hidden: Tensor, targets: Any) -> Tensor:
-        with torch.enable_grad():
-            value: Tensor = self(hidden, targets)
-            value.backward()
-        self.get_buffer("count").add_(1)
-        with torch.no_grad():
-            for name in ("weight", "bias"):
-                self._update(getattr(self, name), self.get_buffer(f"{name}_1"), self.get_buffer(f"{name}_2"))
-        return value.detach()
+    Raises:
+        TypeError, ValueError: on wrong shapes, dtypes, devices or, on the CPU, values.
 
-    def _update(self, parameter: nn.Parameter, one: Tensor, two: Tensor) -> None:
-        gradient, how = parameter.grad, self.fused_step
-        assert gradient is not None
-        if isinstance(how, FusedSGD):
-            one.mul_(how.momentum).add_(gradient)
-            parameter.sub_(one, alpha=how.lr)
-        elif isinstance(how, FusedAdagrad):
-            two.addcmul_(gradient, gradient)
-            parameter.addcdiv_(gradient, two.sqrt().add_(how.eps), value=-how.lr)
-        elif isinstance(how, FusedAdamW):
-            t = int(self.get_buffer("count"))
-            one.lerp_(gradient, 1 - how.betas[0])
-            two.mul_(how.betas[1]).addcmul_(gradient, gradient, value=1 - how.betas[1])
-            parameter.mul_(1 - how.lr * how.weight_decay)
-            root = (two / (1 - how.betas[1] ** t)).sqrt_().add_(how.eps)
-            parameter.addcdiv_(one, root, value=-how.lr / (1 - how.betas[0] ** t))
-        parameter.grad = None
+    >>> hidden, weight = torch.eye(2), torch.tensor([[2.0, 0.5], [-1.0, 3.0]])
+    >>> linear_loss(hidden, weight, None, SparseTargets.from_indices([[0], [1]]), "zlpr", reduction="none")
+    tensor([0.4402, 1.0227])
+    """
+    loss = to_loss(loss)
+    if backend == "eager":
+        if shard is not None:
+            raise ValueError("backend='eager' holds the logits of all labels, so it takes no shard")
+        return multilabel_loss(
+            functional.linear(hidden, weight, bias),
+            targets,
+            loss,
+            weight=label_weight,
+            pos_weight=pos_weight,
+            row_weight=row_weight,
+            mask=mask,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+            backend="eager",
+        )
+    check_options(reduction, "mixture", label_smoothing, -1, ignore_index)
+    labels = Labels.of(
+        targets, ignore_index, mask=mask, weight=label_weight, pos_weight=pos_weight, label_smoothing=label_smoothing
+    )
+    return evaluate(
+        hidden,
+        weight,
+        bias,
+        make_problem(hidden, weight, bias, labels, loss, row_weight, reduction, chunk, backend, shard),
+    )
+
+
+def _outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
+    """`torch.compiler.disable`, which imports all of dynamo, for those who have imported it."""
+
+    @wraps(function)
+    def call(*arguments: P.args, **options: P.kwargs) -> T:
+        if "torch._dynamo" not in sys.modules:
+            return function(*arguments, **options)
+        return torch.compiler.disable(function)(*arguments, **options)  # type: ignore[no-any-return]
+
+    return call
+
+
+@_outside_graphs
+def evaluate(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.Problem) -> Tensor:
+    shard = problem.shard
+    weight, bias = rows_here(weight, shard), None if bias is None else rows_here(bias, shard)
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    result: Tensor = linear.LinearRows.apply(flat, weight, bias, problem, needs_grad)  # type: ignore[no-untyped-call]
+    return result.view(hidden.shape[:-1]) if problem.reduction == "none" else result
+
+
+def rows_here(tensor: Tensor, shard: LabelShard | None) -> Tensor:
+    return tensor if shard is None else shard.local(tensor)
+
+
+@_outside_graphs
+def make_problem(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Labels,
+    loss: Loss,
+    row_weight: Tensor | None,
+    reduction: str,
+    chunk: int | None,
+    backend: str,
+    shard: LabelShard | None,
+    updater: linear.Updater | None = None,
+) -> linear.Problem:
+    num_labels = weight.shape[0] if shard is None else shard.num_labels
+    _check_head(hidden, weight, bias, shard)
+    dtype = _dtype(weight)
+    logits = torch.empty((), dtype=dtype, device=hidden.device).expand(
+        *hidden.shape[:-1], num_labels
+    )  # for their shape
+    check_inputs(logits, labels, row_weight)
+    labels = check_values(logits, labels, row_weight)
+    if loss.pool.transposed and (reduction == "none" or row_weight is not None):
+        raise ValueError(f"{loss} compares rows with each other: no reduction='none' and no row_weight")
+    rows = hidden.shape[:-1].numel()
+    start, stop = (0, num_labels) if shard is None else (shard.start, shard.stop)
+    parts = Parts(
+        labels.flat(logits.shape),
+        torch.Size((rows, num_labels)),
+        start,
+        stop,
+        chunk_width(chunk, 0 if shard is not None and shard.data is not None else rows, weight),
+    )
+    native_runs = _chosen(backend, logits, loss)
+    return linear.Problem(
+        loss,
+        Native(loss) if native_runs else Streamed(loss),
+        parts,
+        reduction,
+        None if row_weight is None else row_weight.reshape(-1),
+        dtype,
+        shard,
+        updater,
+    )
+
+
+def _check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: LabelShard | None) -> None:
+    for name, tensor in (("hidden", hidden), ("weight", weight)):
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            raise TypeError(f"{name} must be a floating point tensor, got {getattr(tensor, 'dtype', type(tensor))}")
+    if weight.ndim != 2 or hidden.ndim < 1 or hidden.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden must be (..., features) and weight (labels, features), got {tuple(hidden.shape)} and "
+            f"{tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape ({weight.shape[0]},) as weight has labels, got {tuple(bias.shape)}")
+    mine = len(rows_here(weight, shard))
+    if shard is not None and mine != shard.stop - shard.start:
+        raise ValueError(f"weight has {mine} rows on this rank, but its shard the labels {shard.start} to {shard.stop}")
+    if hidden.device != weight.device:
+        raise ValueError(f"hidden is on {hidden.device} but weight on {weight.device}: move one of them")
+
+
+def _dtype(weight: Tensor) -> torch.dtype:
+    """Of the matrix products."""
+    device = weight.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    return torch.float32 if dtype == torch.float16 and device == "cpu" else dtype
+
+
+def chunk_width(chunk: int | None, rows: int, weight: Tensor) -> int:
+    """Labels of a chunk: a power of 2 whose logits, and whose rows of the weight, fit."""
+    if chunk is not None:
+        if type(chunk) is not int or chunk < 1:
+            raise ValueError(f"chunk must be a positive number of labels, got {chunk!r}")
+        return chunk
+    fits = (_CPU_BYTES if weight.device.type == "cpu" else _DEVICE_BYTES) // weight.element_size()
+    return max(1 << int(math.log2(max(fits // max(rows, weight.shape[1], 1), 1))), 256)
+
+
+def _chosen(backend: str, logits: Tensor, loss: Loss) -> bool:
+    """Is it the native executor?"""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    if backend == "streamed":
+        return False
+    reason = native.refusal(logits, loss)
+    if reason is not None and backend == "native":
+        raise RuntimeError(f"backend='native' cannot run: {reason}; backend='auto' takes another")
+    return reason is None

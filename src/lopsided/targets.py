@@ -175,6 +175,15 @@ class Labels(NamedTuple):
         values = None if self.values is None else self.values[entries]
         return part._replace(values=values, crow=crow - crow[0], col=self.col[entries])
 
+    def flat(self, shape: torch.Size) -> Labels:
+        """The same for logits of `shape`, flattened to (rows, L)."""
+
+        def flatten(tensor: Tensor | None) -> Tensor | None:
+            return tensor.reshape(-1, shape[-1]) if tensor is not None and tensor.shape == shape else tensor
+
+        values = self.values if self.crow is not None else flatten(self.values)
+        return self._replace(values=values, mask=flatten(self.mask), weight=flatten(self.weight))
+
     def transpose(self, shape: torch.Size) -> Labels:
         """The same for logits of `shape`, flattened to (rows, L) and transposed."""
 

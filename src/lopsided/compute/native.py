@@ -42,7 +42,7 @@ class _Job(ctypes.Structure):
         *_of(
             ctypes.c_int64, "rows labels logit_stride target_stride mask_stride weight_stride pos_weight_stride entries"
         ),
-        *_of(ctypes.c_void_p, "logits targets crow col sparse_values mask weight pos_weight value gradient"),
+        *_of(ctypes.c_void_p, "logits targets crow col sparse_values mask weight pos_weight value gradient found all"),
         *_of(ctypes.c_double, "smoothing ignored scale"),
         ("powers", ctypes.c_double * 2),
         ("factors", ctypes.c_double * 2),
@@ -126,12 +126,28 @@ def serves(name: str) -> bool:
 serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def run(logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gradient: bool = True) -> Run:
-    """One pass over (..., L) logits, for inputs that are not refused."""
+def run(
+    logits: Tensor,
+    labels: Labels,
+    loss: Loss,
+    scale: float = 1.0,
+    with_gradient: bool = True,
+    *,
+    found: Tensor | None = None,
+    whole: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Run:
+    """One pass over (..., L) logits, for inputs that are not refused.
+
+    Where the labels of a row come in parts and the pool is one of exponentials, `found` is filled with what this part
+    found, and `whole` says what all parts found, joined by `join`: (rows, 2, 4) float64. The gradient goes to `out`,
+    contiguous and like the logits, if it is given.
+    """
     shape = logits.shape
-    z = logits.detach().reshape(-1, shape[-1])
+    z = logits.detach().reshape(shape[:-1].numel(), shape[-1])
     z = z if z.stride(1) == 1 else z.contiguous()
-    job, value, gradient = _job(z, loss, scale, with_gradient)
+    job, value, gradient = _job(z, loss, scale, with_gradient, out)
+    job.found, job.all = (None if state is None else state.data_ptr() for state in (found, whole))
     kept = _say_labels(job, labels, shape, value.dtype)
     _call(job)
     del kept
@@ -144,20 +160,38 @@ def run(logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gra
     return Run(value.view(shape[:-1]), gradient, bool(job.odd), bool(job.probable))
 
 
-def _job(z: Tensor, loss: Loss, scale: float, with_gradient: bool) -> tuple[_Job, Tensor, Tensor | None]:
+def join(states: Tensor) -> Tensor:
+    """(parts, rows, 2, 4) -> (rows, 2, 4): peaks, sums of exponentials relative to them, and two plain sums."""
+    peak = states[..., :1].amax(0)
+    return torch.cat([peak, (states[..., 1:2] * (states[..., :1] - peak).exp()).sum(0), states[..., 2:].sum(0)], -1)
+
+
+def _job(
+    z: Tensor, loss: Loss, scale: float, with_gradient: bool, out: Tensor | None = None
+) -> tuple[_Job, Tensor, Tensor | None]:
     """A job for (rows, L) logits, labels side by side, and the tensors that it will fill."""
     template = _template(loss)
     assert template is not None
     rows, num_labels = z.shape
     dtype = z.dtype
     value = torch.empty(rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32, device="cpu")
-    gradient = torch.empty((rows, num_labels), dtype=dtype, device="cpu") if with_gradient else None
+    gradient = None
+    if with_gradient:
+        gradient = torch.empty((rows, num_labels), dtype=dtype, device="cpu") if out is None else out
     job = _Job.from_buffer_copy(template)
     job.rows, job.labels, job.logit_stride, job.scale = rows, num_labels, z.stride(0), scale
     job.logits, job.value, job.logit_type = z.data_ptr(), value.data_ptr(), _LOGITS[dtype]
     job.gradient = None if gradient is None else gradient.data_ptr()
     job.threads = torch.get_num_threads() if rows * num_labels >= _PARALLEL else 1
     return job, value, gradient
+
+
+def new(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An empty tensor; a large one on a CPU in huge pages, which cost less to fill for the first time."""
+    made, loaded = torch.empty(shape, dtype=dtype, device=device), library()
+    if made.is_cpu and not isinstance(loaded, str):
+        loaded.lopsided_new(ctypes.c_void_p(made.data_ptr()), ctypes.c_int64(made.nbytes))
+    return made
 
 
 def _call(job: _Job) -> None:
@@ -222,7 +256,11 @@ def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype
 
     def rows(tensor: Tensor) -> Tensor:
         """(rows, L), labels side by side."""
-        flat = tensor.detach().reshape(-1, shape[-1]) if tensor.ndim > 1 else tensor.detach().expand(1, shape[-1])
+        flat = (
+            tensor.detach().reshape(shape[:-1].numel(), shape[-1])
+            if tensor.ndim > 1
+            else tensor.detach().expand(1, shape[-1])
+        )
         kept.append(flat if flat.stride(-1) == 1 else flat.contiguous())
         return kept[-1]
 

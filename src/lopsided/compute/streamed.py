@@ -24,14 +24,14 @@ def run(logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gra
     step = max((_CACHED if z.device.type == "cpu" else _LAUNCHED) // shape[-1], 1)
     for start in range(0, len(z), step):
         block = slice(start, start + step)
-        rows, slopes = _block(z[block].to(dtype), labels.of_rows(block, shape), loss, with_gradient)
+        rows, slopes = evaluate(z[block].to(dtype), labels.of_rows(block, shape), loss, with_gradient)
         value[block] = rows * scale
         if gradient is not None and slopes is not None:
             torch.mul(slopes, scale, out=gradient[block])
     return Run(value.view(shape[:-1]), None if gradient is None else gradient.view(shape))
 
 
-def _block(z: Tensor, labels: Labels, loss: Loss, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+def evaluate(z: Tensor, labels: Labels, loss: Loss, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
     """(rows, L) logits -> their loss and its gradient; each curve is evaluated once."""
     known = labels.known(z.shape)
     z = z if known is None else torch.where(known, z, 0.0)

@@ -35,8 +35,16 @@ class Pool(ABC):
         """(..., L) curve values and weights >= 0 -> (k, ...) state. A weight of 0 removes its label."""
 
     @abstractmethod
+    def merge(self, states: Tensor) -> Tensor:
+        """(parts, k, ...) states of parts of the labels -> (k, ...) state of all of them."""
+
+    @abstractmethod
     def value(self, state: Tensor) -> Tensor:
         """(k, ...) state -> (...) loss."""
+
+    def has_positive(self, state: Tensor) -> Tensor:
+        """(k, ...) state -> (...) bool: has the row a positive? Only where `counts` is "positive rows"."""
+        raise NotImplementedError
 
     @abstractmethod
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
@@ -55,6 +63,9 @@ class Sum(Pool):
         sides = [torch.where(a > 0, a * v, 0.0).sum(-1) for v, a in zip(values, weights, strict=True)]
         return (sides[0] + sides[1]).unsqueeze(0)
 
+    def merge(self, states: Tensor) -> Tensor:
+        return states.sum(0)
+
     def value(self, state: Tensor) -> Tensor:
         return state[0]
 
@@ -72,6 +83,13 @@ class _Exponential(Pool):
     def fold(self, values: Pair, weights: Pair) -> Tensor:
         sides = [_log_sum(v, a) for v, a in zip(values, weights, strict=True)]
         return torch.stack([peak for peak, _ in sides] + [rest for _, rest in sides])
+
+    def merge(self, states: Tensor) -> Tensor:
+        peak, rest = _merge_sums(states[:, :2], states[:, 2:])
+        return torch.cat([peak, rest])
+
+    def has_positive(self, state: Tensor) -> Tensor:
+        return state[0] > _EMPTY / 2
 
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         slopes = self._slopes(state[:2] + state[2:])
@@ -141,6 +159,12 @@ class MeanPairs(Pool):
         sums = [torch.where(a > 0, a * v.exp(), 0.0).sum(-1) for v, a in zip(values, weights, strict=True)]
         return torch.stack([*sums, *(a.sum(-1) for a in weights)])
 
+    def merge(self, states: Tensor) -> Tensor:
+        return states.sum(0)
+
+    def has_positive(self, state: Tensor) -> Tensor:
+        return state[2] > 0
+
     def value(self, state: Tensor) -> Tensor:
         up, down, positives, negatives = state
         mean: Tensor = up / _nonzero(positives) * (down / _nonzero(negatives))
@@ -170,6 +194,14 @@ class Softmax(Pool):
         mean = torch.where(share > 0, share * values[0], 0.0).sum(-1)
         return torch.stack([*_log_sum(values[0], known), mean, mass])
 
+    def merge(self, states: Tensor) -> Tensor:
+        peak, rest = _merge_sums(states[:, 0], states[:, 1])
+        mean, mass = states[:, 2], states[:, 3].sum(0)
+        return torch.stack([peak, rest, (mean * states[:, 3]).sum(0) / _nonzero(mass), mass])
+
+    def has_positive(self, state: Tensor) -> Tensor:
+        return state[3] > 0
+
     def value(self, state: Tensor) -> Tensor:
         peak, rest, mean, mass = state
         return torch.where(mass > 0, (peak - mean) + rest, 0.0)
@@ -187,6 +219,11 @@ def _log_sum(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     present = torch.where(weight > 0, value, _EMPTY)
     peak = present.detach().amax(-1)  # constant: the sum does not depend on it
     return peak, _nonzero((weight * _exp(present - peak.unsqueeze(-1))).sum(-1)).log()
+
+
+def _merge_sums(peaks: Tensor, rests: Tensor) -> tuple[Tensor, Tensor]:
+    peak = peaks.amax(0)
+    return peak, (rests + (peaks - peak)).logsumexp(0)
 
 
 def _share(value: Tensor, weight: Tensor, peak: Tensor, rest: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.fused import FusedAdagrad
-from lopsided.linear import LinearLoss
+from lopsided.head import LinearLoss
 from lopsided.losses import parse
 from lopsided.targets import SparseTargets
 
@@ -47,7 +47,7 @@ class SparseClassifier(nn.Module):
         step = FusedAdagrad(learning_rate)
         self.head = LinearLoss(hidden, len(label_counts), loss, reduction="batchmean", fused_step=step)
         with torch.no_grad():
-            self.head.bias.copy_(_starting_bias(loss, (label_counts + 0.5) / (rows + 1)))
+            self.head.get_parameter("bias").copy_(_starting_bias(loss, (label_counts + 0.5) / (rows + 1)))
         self.register_buffer("label_counts", label_counts)
         self.optimizer = torch.optim.Adagrad(self.embedding.parameters(), learning_rate)
 

@@ -1,0 +1,115 @@
+"""Labels split over the ranks of `torch.distributed`: each rank holds the head's rows of its own labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+@dataclass(frozen=True)
+class LabelShard:
+    """The labels of this rank: `start` to `stop` of `num_labels`, in the order of the ranks of a one-dimensional mesh.
+
+    Every rank gets ceil(L / ranks) labels, the last ones fewer or none, as `torch.distributed.tensor.Shard(0)` splits.
+    All ranks of the mesh see the same rows of hidden and targets; targets speak of all labels.
+
+    Args:
+        num_labels: L, of all ranks together.
+        mesh: a one-dimensional `DeviceMesh`, for instance `mesh["labels"]` of a larger one; a process group; or None
+            for all ranks.
+        data: a mesh of the ranks that hold the same labels and see other rows, for instance `mesh["data"]`: gradients
+            of the head are averaged over them, as `DistributedDataParallel` does for the model below.
+        device_type: of the mesh that is made where none is given.
+    """
+
+    num_labels: int
+    mesh: DeviceMesh
+    data: DeviceMesh | None
+
+    def __init__(
+        self,
+        num_labels: int,
+        mesh: DeviceMesh | dist.ProcessGroup | None = None,
+        data: DeviceMesh | None = None,
+        device_type: str = "cpu",
+    ) -> None:
+        from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+        if not dist.is_initialized():
+            raise RuntimeError("a LabelShard needs torch.distributed: call init_process_group, or launch with torchrun")
+        if mesh is None:
+            mesh = init_device_mesh(device_type, (dist.get_world_size(),))
+        elif isinstance(mesh, dist.ProcessGroup):
+            mesh = DeviceMesh.from_group(mesh, device_type)
+        if mesh.ndim != 1:
+            raise ValueError(f"the mesh of a LabelShard must have one dimension, got {mesh.ndim}: pass mesh['labels']")
+        object.__setattr__(self, "num_labels", num_labels)
+        object.__setattr__(self, "mesh", mesh)
+        object.__setattr__(self, "data", data)
+
+    @property
+    def start(self) -> int:
+        return min(self.mesh.get_local_rank() * self._each, self.num_labels)
+
+    @property
+    def stop(self) -> int:
+        return min(self.start + self._each, self.num_labels)
+
+    @property
+    def _each(self) -> int:
+        return -(-self.num_labels // self.mesh.size())
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(...) -> (ranks, ...), the same on all ranks."""
+        parts = [torch.empty_like(tensor) for _ in range(self.mesh.size())]
+        self._call(dist.all_gather, parts, tensor.contiguous())
+        return torch.stack(parts)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """In place, over the ranks."""
+        self._call(dist.all_reduce, tensor)
+        return tensor
+
+    def _call(self, collective: Callable[..., Any], *tensors: Any, mesh: DeviceMesh | None = None) -> None:
+        try:
+            collective(*tensors, group=(mesh or self.mesh).get_group())
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"rank {dist.get_rank()} of {dist.get_world_size()} lost another rank of its label shard; look at the "
+                f"first error of the others. ({error})"
+            ) from error
+
+    def average(self, tensor: Tensor) -> None:
+        """In place, over the replicas of this shard: what their rows say of the same weights."""
+        if self.data is not None:
+            self._call(dist.all_reduce, tensor, mesh=self.data)
+            tensor /= self.data.size()
+
+    def local(self, tensor: Tensor) -> Tensor:
+        """The part of a tensor that lies on this rank, differentiable."""
+        from torch.distributed.tensor import DTensor
+
+        found: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        return found
+
+    def distribute(self, local: Tensor) -> Tensor:
+        """The rows of this rank as part of a `DTensor` of all labels, which optimisers and checkpoints understand."""
+        from torch.distributed.tensor import DTensor, Shard
+
+        shape = (self.num_labels, *local.shape[1:])
+        return DTensor.from_local(
+            local,
+            self.mesh,
+            [Shard(0)],
+            run_check=False,
+            shape=torch.Size(shape),
+            stride=torch.empty(shape, device="meta").stride(),
+        )
