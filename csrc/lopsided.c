@@ -52,7 +52,8 @@ typedef struct { // in the order of native.py
   const double *sparse_values;
   const uint8_t *mask;
   const void *weight, *pos_weight; // in the type of the values
-  void *value, *gradient;          // gradient: rows x labels in the type of the logits, or null
+  // Of each row, and the sum of them: either may be null. The gradient, or null: rows x labels in the type of the logits.
+  void *value, *total, *gradient;
   // Pools of exponentials, where the labels of a row come in parts: what this part found goes to `found`; what all found is
   // in `all`, and makes value and gradient. rows x 2 sides x PARTS, or null.
   double *found;

@@ -47,7 +47,7 @@ static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, N
 
 // Several short rows that lie side by side, as one tile.
 CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
-                                        NAME(Positives) *list) {
+                                        NAME(Positives) *list, REAL *values) {
   const long m = many * job->labels;
   REAL *gradient = NAME(gradient)(job, row, t->slope), *g = gradient ? gradient : t->slope;
   const REAL *z = NAME(begin)(job, row, 0, m, t, list);
@@ -58,7 +58,7 @@ CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, con
     REAL sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (long i = r * job->labels; i < (r + 1) * job->labels; i++) sum += t->value[i];
-    ((REAL *)job->value)[row + r] = sum;
+    values[row + r] = sum;
   }
 }
 
@@ -145,7 +145,7 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
 
 // Several short rows that lie side by side, as one tile: one call of each curve for all of them.
 static void NAME(exponential_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
-                                         NAME(Positives) *list) {
+                                         NAME(Positives) *list, REAL *values) {
   const long labels = job->labels, m = many * labels;
   const REAL *z = NAME(begin)(job, row, 0, m, t, list);
   if (job->pool == SOFTMAX) NAME(make_known)(t, m);
@@ -159,7 +159,7 @@ static void NAME(exponential_short_rows)(const Job *job, long row, long many, co
     for (; to < list->count && list->index[to] < start + labels; to++) sides->dot += (double)list->weight[to] * t->up[to];
     NAME(add)(t->value + start, t->slope + start, t->down + start, labels, g + start, sides + 1);
     if (to > from) NAME(add)(t->up + from, t->rise + from, list->weight + from, to - from, list->z + from, sides);
-    ((REAL *)job->value)[row + r] = (REAL)(finish(job, sides) * job->scale);
+    values[row + r] = (REAL)(finish(job, sides) * job->scale);
     const REAL up = (REAL)(sides[0].factor * job->scale);
     if (gradient) NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale), labels);
     for (; from < to; from++)
@@ -191,6 +191,11 @@ static void NAME(run)(Job *job) {
   long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1, blocks = (job->rows + together - 1) / together;
   for (int side = 0; side < 2; side++) job->full[side] = job->pool == SUM ? job->factors[side] * job->scale : 1;
   int odd = 0, failed = 0;
+  REAL *values = job->value ? job->value : malloc((job->rows + 1) * sizeof(REAL));
+  if (!values) {
+    job->failed = 1;
+    return;
+  }
 #pragma omp parallel num_threads(job->threads) reduction(| : odd, failed) if (job->threads > 1)
   {
     NAME(Tile) t;
@@ -204,17 +209,23 @@ static void NAME(run)(Job *job) {
     for (long block = 0; block < blocks; block++) {
       const long row = block * together, many = job->rows - row < together ? job->rows - row : together;
       if (failed) continue;
-      if (together > 1) (job->pool == SUM ? NAME(sum_short_rows) : NAME(exponential_short_rows))(job, row, many, s, &t, &list);
+      if (together > 1) (job->pool == SUM ? NAME(sum_short_rows) : NAME(exponential_short_rows))(job, row, many, s, &t, &list, values);
       else {
         REAL *g = NAME(gradient)(job, row, buffer);
         double value = job->pool == SUM ? NAME(sum_row)(job, row, s, &t, &list, g)
                                         : NAME(exponential_row)(job, row, s, &t, &list, g, peaks);
         if (g) NAME(store)(job, row, job->labels, g);
-        ((REAL *)job->value)[row] = (REAL)value;
+        values[row] = (REAL)value;
       }
     }
     free(list.index), free(list.z), free(list.weight), free(peaks), free(buffer);
     odd = t.odd;
   }
+  if (job->total) {
+    double total = 0;
+    for (int64_t row = 0; row < job->rows; row++) total += values[row];
+    *(REAL *)job->total = (REAL)total;
+  }
+  if (!job->value) free(values);
   job->odd = odd, job->failed = failed, job->probable = NAME(may_be_probabilities)(job);
 }

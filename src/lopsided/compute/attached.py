@@ -43,7 +43,7 @@ class _Attached(torch.autograd.Function):
         return chain(gradient, grad), None, None
 
 
-def attach(logits: Tensor, value: Tensor, gradient: Tensor | None, total: bool) -> Tensor:
+def attach(logits: Tensor, value: Tensor, gradient: Tensor | None, total: bool = False) -> Tensor:
     """The values of a run, or their sum, as part of the graph of the logits; differentiable once."""
     value = value.sum() if total else value
     if gradient is None:

@@ -42,7 +42,10 @@ class _Job(ctypes.Structure):
         *_of(
             ctypes.c_int64, "rows labels logit_stride target_stride mask_stride weight_stride pos_weight_stride entries"
         ),
-        *_of(ctypes.c_void_p, "logits targets crow col sparse_values mask weight pos_weight value gradient found all"),
+        *_of(
+            ctypes.c_void_p,
+            "logits targets crow col sparse_values mask weight pos_weight value total gradient found all",
+        ),
         *_of(ctypes.c_double, "smoothing ignored scale"),
         ("powers", ctypes.c_double * 2),
         ("factors", ctypes.c_double * 2),
@@ -167,20 +170,22 @@ def join(states: Tensor) -> Tensor:
 
 
 def _job(
-    z: Tensor, loss: Loss, scale: float, with_gradient: bool, out: Tensor | None = None
+    z: Tensor, loss: Loss, scale: float, with_gradient: bool, out: Tensor | None = None, total: bool = False
 ) -> tuple[_Job, Tensor, Tensor | None]:
-    """A job for (rows, L) logits, labels side by side, and the tensors that it will fill."""
+    """A job for (rows, L) logits, labels side by side, and the tensors that it will fill: values or their total."""
     template = _template(loss)
     assert template is not None
     rows, num_labels = z.shape
     dtype = z.dtype
-    value = torch.empty(rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32, device="cpu")
+    shape = () if total else (rows,)
+    value = torch.empty(shape, dtype=torch.float64 if dtype == torch.float64 else torch.float32, device="cpu")
     gradient = None
     if with_gradient:
         gradient = torch.empty((rows, num_labels), dtype=dtype, device="cpu") if out is None else out
     job = _Job.from_buffer_copy(template)
     job.rows, job.labels, job.logit_stride, job.scale = rows, num_labels, z.stride(0), scale
-    job.logits, job.value, job.logit_type = z.data_ptr(), value.data_ptr(), _LOGITS[dtype]
+    job.logits, job.logit_type = z.data_ptr(), _LOGITS[dtype]
+    setattr(job, "total" if total else "value", value.data_ptr())
     job.gradient = None if gradient is None else gradient.data_ptr()
     job.threads = torch.get_num_threads() if rows * num_labels >= _PARALLEL else 1
     return job, value, gradient
@@ -240,14 +245,14 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: s
         return False
     divisor = 1 if counts == "sum" else logits.numel() if counts == "labels" else len(logits)
     with_gradient = logits.requires_grad and torch.is_grad_enabled()
-    job, value, gradient = _job(logits, loss, 1 / divisor, with_gradient)
+    job, value, gradient = _job(logits, loss, 1 / divisor, with_gradient, total=True)
     job.targets, job.target_stride, job.target_type = targets.data_ptr(), logits.shape[1], _TARGETS[targets.dtype]
     _call(job)
     if job.odd or job.failed:
         return bool(job.odd)
     if job.probable:
         warn_of_probabilities(logits)
-    return attach(logits, value, gradient, total=True)
+    return attach(logits, value, gradient)
 
 
 def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:
