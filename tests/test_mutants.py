@@ -193,6 +193,42 @@ MUTANTS = {
         "noise = torch.zeros_like(bits)",
         "test_fused.py::test_stochastic_rounding_is_right_on_average",
     ),
+    "ranked: the ideal of a row with few labels is that of many": Mutant(
+        "evaluation/ranked.py",
+        "ideal = (best[:, :k] @ discount).clamp_min(1)",
+        "ideal = discount.sum()",
+        "test_ranked.py::test_equal_to_the_definitions_however_the_rows_are_cut",
+    ),
+    "ranked: the best labels are the most frequent": Mutant(
+        "evaluation/ranked.py",
+        "self._inverse[truth.col].sort(descending=True)",
+        "self._inverse[truth.col].sort()",
+        "test_ranked.py::test_equal_to_the_definitions_however_the_rows_are_cut",
+    ),
+    "sparse rows: an error is told of the row before": Mutant(
+        "data/xmc.py",
+        'np.searchsorted(lengths.cumsum(), entry, side="right")',
+        'np.searchsorted(lengths.cumsum(), entry, side="left")',
+        "test_xmc.py::test_bad_files_are_named_in_one_line",
+    ),
+    "fit: a continued run forgets Adagrad's sums": Mutant(
+        "models/sparse_features.py",
+        "        self.optimizer.load_state_dict(state)",
+        "        pass",
+        "test_fit_command.py::test_a_killed_run_goes_on_as_if_nothing_had_happened",
+    ),
+    "fit: the order depends on the epochs before": Mutant(
+        "fit.py",
+        "        torch.manual_seed((config.seed << 20) + number)  # order and dropout",
+        "        pass",
+        "test_fit_command.py::test_a_killed_run_goes_on_as_if_nothing_had_happened",
+    ),
+    "evaluate: dropout stays on": Mutant(
+        "fit.py",
+        "    model.eval()",
+        "    pass",
+        "test_fit_command.py::test_results_are_those_of_all_logits",
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 
 import lopsided
 from lopsided.__main__ import main
+from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.losses import CATALOG, PRESETS
 from tests.tools import write_texts
 
@@ -40,8 +41,16 @@ def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("train", "valid", "test"):
         write_texts(tmp_path / f"{name}.jsonl", 60)
     (tmp_path / "train.csv").write_text("body,tags\n" + "".join(f"text {i},a;b{i % 2}\n" for i in range(40)))
+    if "runs/made" in line:  # a line of its own makes them
+        make_xmc(tmp_path / "made", XmcMaker(20, 30), rows=100, test_rows=20)
+    if "evaluate" in line:
+        assert main(["fit", "made/train.txt", "--out", "runs/made", "--epochs", "1"]) == 0
     assert main(shlex.split(line)[1:]) == 0
     written = {path.suffix for path in tmp_path.rglob("*")}
+    for job, suffix in (("make-xmc", ".txt"), ("fit", ".safetensors"), ("evaluate", ".json")):
+        if f" {job} " in line:
+            assert suffix in written
+            return
     picture = "preview" in line or "--plot" in line
     assert line == "lopsided losses" or (".png" if picture else ".html") in written
 

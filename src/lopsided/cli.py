@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,22 +12,28 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 from lopsided._version import __version__
 from lopsided.compare import compare as run_comparison
 from lopsided.compare import load
-from lopsided.config import BUILT_IN, CompareConfig, make_config
+from lopsided.config import BUILT_IN, Config, FitConfig, checked, make_config
 from lopsided.data import Splits
 from lopsided.data.digits_grid import digits_grid
+from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.preview import save_preview
 from lopsided.doctor import findings
 from lopsided.errors import UserError
+from lopsided.evaluate import evaluate as evaluate_model
+from lopsided.evaluate import print_evaluation
+from lopsided.fit import FitFolder, Parts, read_parts
+from lopsided.fit import fit as fit_model
 from lopsided.losses import parse
-from lopsided.progress import Progress
+from lopsided.progress import Progress, bars
 from lopsided.report import write_report
 from lopsided.report.loss_plot import FORMATS, save_loss_plot
-from lopsided.run_folder import RunFolder, is_run_folder
+from lopsided.run_folder import ConfigFolder, RunFolder, is_run_folder
 from lopsided.tables import print_loss, print_losses, print_results
 
 app = typer.Typer(
@@ -33,7 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at data.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at data, or make some.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -93,12 +101,16 @@ def compare(
     _run(folder, splits, console)
 
 
-def _resume(asked: dict[str, Any], console: Console) -> tuple[RunFolder, Splits]:
+def _only_folder(asked: dict[str, Any]) -> Path:
     path = asked.pop("data")
     if asked:
         options = ", ".join("--" + name.replace("_", "-") for name in asked)
         raise UserError(f"{path} is a run folder, which fixes all settings; leave out {options}")
-    folder = RunFolder.open(Path(path))
+    return Path(path)
+
+
+def _resume(asked: dict[str, Any], console: Console) -> tuple[RunFolder, Splits]:
+    folder = RunFolder.open(_only_folder(asked))
     with console.status("reading the data"):
         return folder, load(folder.config)
 
@@ -111,21 +123,87 @@ def _begin(asked: dict[str, Any], console: Console) -> tuple[RunFolder, Splits]:
     return RunFolder.create(out or _new_folder(config), config), splits
 
 
-def _new_folder(config: CompareConfig) -> Path:
+def _new_folder(config: Config) -> Path:
     return Path("runs") / f"{Path(config.name).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _run(folder: RunFolder, splits: Splits, console: Console) -> None:
+@contextmanager
+def _going_on(folder: ConfigFolder[Any]) -> Iterator[None]:
+    """Ctrl-C tells how to go on."""
     try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; go on with: lopsided {folder.command} {shlex.quote(str(folder.path))}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _run(folder: RunFolder, splits: Splits, console: Console) -> None:
+    with _going_on(folder):
         typer.echo(f"run folder: {folder.path}")
         with Progress(console) as progress:
             run_comparison(folder, splits, progress)
         report = write_report(folder.path)
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with: lopsided compare {shlex.quote(str(folder.path))}", err=True)
-        raise typer.Exit(130) from None
     print_results(folder.read_results(), console)
     typer.echo(f"\nreport: {report}")
+
+
+@app.command()
+def fit(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Training rows: a .txt of the extreme-classification repository, or .svm, .svmlight, .libsvm; "
+            "or the folder of an unfinished run to go on with.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")] = None,
+    loss: Annotated[str | None, _option("A loss such as zlpr or 'asl(gamma_neg=2)'.", "asl")] = None,
+    hidden: Annotated[int | None, _option("Numbers between features and labels.", "256")] = None,
+    dropout: Annotated[float | None, _option("Share of them left out at random.", "0.3")] = None,
+    epochs: Annotated[int | None, _option("Times that every row is seen.", "by data")] = None,
+    batch_size: Annotated[int | None, _option("Rows per step.", "by data")] = None,
+    learning_rate: Annotated[float | None, _option("Step size.", "0.03")] = None,
+    valid: Annotated[str | None, _option("File of validation rows, or a share of the training rows.", "none")] = None,
+    test: Annotated[str | None, _option("File of rows to evaluate on.", "none")] = None,
+    seed: Annotated[int | None, _option("Of initial weights, order and dropout.", "0")] = None,
+    normalize: Annotated[bool | None, _option("Scale rows to unit length.", "yes")] = None,
+) -> None:
+    """Train a classifier for any number of labels on sparse rows."""
+    asked = {name: value for name, value in locals().items() if value is not None}
+    with bars(Console()) as live:
+        folder, parts = _begin_fit(asked | {"data": str(data)}, live)
+        typer.echo(f"run folder: {folder.path}")
+        with _going_on(folder):
+            fit_model(folder, parts.train, parts.valid, live)
+    if folder.config.test:
+        evaluate(folder.path)
+    else:
+        typer.echo(f"evaluate with: lopsided evaluate {shlex.quote(str(folder.path))} FILE")
+
+
+def _begin_fit(asked: dict[str, Any], live: Bars) -> tuple[FitFolder, Parts]:
+    if is_run_folder(Path(asked["data"])):
+        folder = FitFolder.open(_only_folder(asked))
+        return folder, read_parts(folder.config, live)
+    out = asked.pop("out", None)
+    config = checked(FitConfig, asked)
+    parts = read_parts(config, live)  # before anything is written
+    return FitFolder.create(out or _new_folder(config), config), parts
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished `lopsided fit`.")],
+    data: Annotated[Path | None, typer.Argument(help="Rows to evaluate on.", show_default="--test of the run")] = None,
+    propensity_a: Annotated[float, typer.Option(help="A of the propensities.", min=0)] = 0.55,
+    propensity_b: Annotated[float, typer.Option(help="B of the propensities.", min=0)] = 1.5,
+) -> None:
+    """Tell P@k, nDCG@k and propensity-scored P@k of a trained model, beside always predicting the same labels."""
+    console = Console()
+    with bars(console) as live:
+        folder = FitFolder.open(run, check_data=False)
+        results = evaluate_model(folder, data, propensity_a, propensity_b, live)
+    print_evaluation(results, console)
 
 
 @app.command()
@@ -174,3 +252,23 @@ def preview(
         raise UserError(f"{name}: only {BUILT_IN} consists of images, so only it has a picture")
     save_preview(digits_grid(train=12, valid=0, test=0, seed=data_seed).train, out)
     typer.echo(f"picture: {out}")
+
+
+@data_app.command("make-xmc")
+def make_xmc_files(
+    labels: Annotated[int, typer.Option(help="Number of labels.", min=2, max=2**31 - 1)],
+    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="xmc-LABELS")] = None,
+    rows: Annotated[int, typer.Option(help="Training rows.", min=1)] = 100_000,
+    test_rows: Annotated[int, typer.Option(help="Test rows.", min=1)] = 10_000,
+    features: Annotated[
+        int | None, typer.Option(help="Number of features.", min=10, max=2**31 - 1, show_default="labels / 8")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the made data.", min=0, max=2**32 - 1)] = 0,
+) -> None:
+    """Make sparse rows of any size with a long tail of labels: train.txt and test.txt."""
+    folder = out or Path(f"xmc-{labels}")
+    maker = XmcMaker(labels, features or max(1000, labels // 8), seed)
+    with bars(Console()) as live:
+        task = live.add_task("making rows", total=rows + test_rows + 2)  # and a header each
+        make_xmc(folder, maker, rows, test_rows, lambda count: live.advance(task, count))
+    typer.echo(f"made: {folder / 'train.txt'} and {folder / 'test.txt'}")

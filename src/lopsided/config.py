@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lopsided.errors import UserError
 from lopsided.evaluation.summary import METRICS
+from lopsided.losses import parse
 from lopsided.losses.spec import split_specs
 from lopsided.training.objective import parse_method
 
@@ -19,10 +20,27 @@ _FILE_OPTIONS = ("valid", "test", "text_column", "label_column", "separator")
 _BUILT_IN_OPTIONS = ("images",)
 
 
-class CompareConfig(BaseModel):
-    """The settings of `lopsided compare`; None stands for the default of the data that are named."""
+class Config(BaseModel):
+    """What a run was asked to do; stored in its folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+
+    @property
+    def name(self) -> str:
+        return Path(self.data).name
+
+    def files(self) -> dict[str, Path]:
+        """The data files that were named, by option."""
+        raise NotImplementedError
+
+
+C = TypeVar("C", bound=Config)
+
+
+class CompareConfig(Config):
+    """The settings of `lopsided compare`; None stands for the default of the data that are named."""
 
     data: str = BUILT_IN
     valid: str | None = None
@@ -88,24 +106,75 @@ class CompareConfig(BaseModel):
         return self
 
     @property
-    def name(self) -> str:
-        return Path(self.data).name
-
-    @property
     def reference(self) -> str:
         """The loss that the others are compared with."""
         return self.baseline or ("bce" if "bce" in self.losses else self.losses[0])
 
     def files(self) -> dict[str, Path]:
-        """The data files that were named, by option."""
         named = {"data": None if self.data == BUILT_IN else self.data, "valid": self.valid, "test": self.test}
         return {option: Path(path) for option, path in named.items() if path is not None}
 
 
+class FitConfig(Config):
+    """The settings of `lopsided fit`; None stands for the default of the number of rows."""
+
+    valid: str | None = None  # a file, or a share of the training rows
+    test: str | None = None
+    loss: str = "asl"
+    hidden: int = Field(256, ge=1, le=65_536)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    epochs: int | None = Field(None, ge=1, le=1_000_000)
+    batch_size: int | None = Field(None, ge=1, le=1_000_000)
+    learning_rate: float = Field(0.03, gt=0, le=1e6)
+    normalize: bool = True  # rows to unit length
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, loss: str) -> str:
+        parse(loss)
+        return loss
+
+    @field_validator("data", "valid", "test")
+    @classmethod
+    def _from_anywhere(cls, path: str | None) -> str | None:
+        """Absolute, so that the run can go on from another folder."""
+        return path if path is None or _share(path) is not None else str(Path(path).absolute())
+
+    @field_validator("valid")
+    @classmethod
+    def _some_of_the_rows(cls, valid: str | None) -> str | None:
+        share = _share(valid)
+        if share is not None and not 0 < share < 1:
+            raise ValueError(f"a share of the training rows must lie between 0 and 1, got {valid}")
+        return valid
+
+    @property
+    def valid_share(self) -> float | None:
+        """The share of the training rows to hold out, if validation is not a file."""
+        return _share(self.valid)
+
+    def files(self) -> dict[str, Path]:
+        named = {"data": self.data, "valid": self.valid if self.valid_share is None else None, "test": self.test}
+        return {option: Path(path) for option, path in named.items() if path is not None}
+
+
+def _share(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
 def make_config(settings: dict[str, Any]) -> CompareConfig:
     """A CompareConfig, or a UserError that names the first bad setting in one line."""
+    return checked(CompareConfig, settings)
+
+
+def checked(kind: type[C], settings: dict[str, Any]) -> C:
+    """A configuration of that kind, or a UserError that names the first bad setting in one line."""
     try:
-        return CompareConfig(**settings)
+        return kind(**settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         message = str(first["msg"]).removeprefix("Value error, ")
@@ -113,9 +182,17 @@ def make_config(settings: dict[str, Any]) -> CompareConfig:
         raise UserError(f"{option}{message}") from None
 
 
-def fingerprint(config: CompareConfig) -> dict[str, str]:
+def fingerprint(config: Config) -> dict[str, str]:
     """SHA-256 of every data file, so that a run is not continued on other data."""
     try:
-        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in config.files().items()}
+        return {name: _sha256(path) for name, path in config.files().items()}
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()

@@ -17,14 +17,24 @@ os.umask(_UMASK)  # there is no way to read it but to set it
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Call `write` on a temporary file beside `path`, then rename it: a reader never sees half a file."""
+
+    def open_and_write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            write(file)
+
+    replace_atomically(path, open_and_write)
+
+
+def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """The same for a `write` that wants a path."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
+        write(Path(name))
+        with open(name, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_UMASK)  # mkstemp's 0600 would hide the file from colleagues
         os.replace(name, path)

@@ -18,22 +18,27 @@ from lopsided.run_folder import Run
 from lopsided.training.fit import Epoch
 
 
+def bars(console: Console) -> Bars:
+    """Live bars that vanish when done; nothing where the console is not a terminal. Use as a context manager."""
+    return Bars(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
 class Progress:
     """A bar over all epochs of all runs, then one over the bootstrap; use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bars = Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
+        self._bars = bars(console)
         self._task = TaskID(0)
         self._run = ""
         self._epochs = 0

@@ -14,19 +14,23 @@ import io
 import json
 import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lopsided._version import __version__
-from lopsided.config import CompareConfig, fingerprint
+from lopsided.config import C, CompareConfig, Config, fingerprint
 from lopsided.errors import UserError
 from lopsided.files import write_atomically, write_json, write_text
 from lopsided.training.fit import Epoch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,18 @@ class Run:
     scores: Tensor
 
 
-class RunFolder:
-    def __init__(self, path: Path, config: CompareConfig) -> None:
+class ConfigFolder(Generic[C]):
+    """A folder with a config.json: what was asked of which command, and the SHA-256 of the data files."""
+
+    command: ClassVar[str]
+    kind: ClassVar[type[Config]]
+
+    def __init__(self, path: Path, config: C) -> None:
         self.path = path
         self.config = config
 
     @classmethod
-    def create(cls, path: Path, config: CompareConfig) -> RunFolder:
+    def create(cls, path: Path, config: C) -> Self:
         """A new folder, or the existing one if it holds the same configuration and data."""
         if is_run_folder(path):
             folder = cls.open(path)
@@ -56,29 +65,48 @@ class RunFolder:
             return folder
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path}: exists and is not a run folder; choose another --out")
-        content = {"lopsided": __version__, "config": config.model_dump(), "data_sha256": fingerprint(config)}
-        write_json(path / "config.json", content)
+        content = {"lopsided": __version__, "command": cls.command, "config": config.model_dump()}
+        write_json(path / "config.json", content | {"data_sha256": fingerprint(config)})
         return cls(path, config)
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """The folder of an earlier run, to go on with it."""
+    def open(cls, path: Path, check_data: bool = True) -> Self:
+        """The folder of an earlier run, to go on with it, or to use what it holds, whatever became of its data."""
         stored = _stored(path)
         if stored is None:
             raise UserError(f"{path}: not a run folder")
         if stored["lopsided"] != __version__:
             raise UserError(f"{path}: begun with lopsided {stored['lopsided']}, this is {__version__}; start a new run")
+        command = stored.get("command", RunFolder.command)
+        if command != cls.command:
+            raise UserError(f"{path}: a run of lopsided {command}, expected one of lopsided {cls.command}")
         try:
-            config = CompareConfig(**stored["config"])
+            config = cls.kind(**stored["config"])
             known = dict(stored["data_sha256"])
         except (ValueError, KeyError, TypeError) as error:
             problem = " ".join(str(error).split())
             raise UserError(f"{path / 'config.json'}: not readable ({problem})") from None
-        files = config.files()
-        changed = [str(files[name]) for name, digest in fingerprint(config).items() if known.get(name) != digest]
-        if changed:
-            raise UserError(f"{', '.join(changed)}: changed since the run in {path} began; start a new run")
-        return cls(path, config)
+        if check_data:
+            files = config.files()
+            changed = [str(files[name]) for name, digest in fingerprint(config).items() if known.get(name) != digest]
+            if changed:
+                raise UserError(f"{', '.join(changed)}: changed since the run in {path} began; start a new run")
+        return cls(path, cast(C, config))
+
+    def write_metrics_lines(self, names: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
+        """metrics.csv, with a header."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(lines)
+        write_text(self.path / "metrics.csv", text.getvalue())
+
+
+class RunFolder(ConfigFolder[CompareConfig]):
+    """The folder of a comparison."""
+
+    command = "compare"
+    kind = CompareConfig
 
     def _stem(self, loss: str, seed: int) -> Path:
         name = re.sub(r"[^a-z0-9]+", "-", loss.lower()).strip("-")[:60]
@@ -114,12 +142,8 @@ class RunFolder:
     def write_metrics(self, runs: list[Run]) -> None:
         """metrics.csv: one line per loss, seed and epoch; probabilities and mAP as in `Epoch`."""
         names = [field.name for field in fields(Epoch)]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["loss", "seed", *names])
-        for run in runs:
-            writer.writerows([run.loss, run.seed, *astuple(epoch)] for epoch in run.history)
-        write_text(self.path / "metrics.csv", text.getvalue())
+        lines = [[run.loss, run.seed, *astuple(epoch)] for run in runs for epoch in run.history]
+        self.write_metrics_lines(["loss", "seed", *names], lines)
 
     def write_results(self, results: dict[str, Any]) -> None:
         write_json(self.path / "results.json", results)
