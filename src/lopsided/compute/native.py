@@ -177,16 +177,15 @@ def _job(
     assert template is not None
     rows, num_labels = z.shape
     dtype = z.dtype
-    shape = () if total else (rows,)
-    value = torch.empty(shape, dtype=torch.float64 if dtype == torch.float64 else torch.float32, device="cpu")
-    gradient = None
-    if with_gradient:
-        gradient = torch.empty((rows, num_labels), dtype=dtype, device="cpu") if out is None else out
+    value = z.new_empty(() if total else rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    gradient = out
+    if with_gradient and out is None:
+        gradient = torch.empty_like(z, memory_format=torch.contiguous_format)
     job = _Job.from_buffer_copy(template)
     job.rows, job.labels, job.logit_stride, job.scale = rows, num_labels, z.stride(0), scale
     job.logits, job.logit_type = z.data_ptr(), _LOGITS[dtype]
     setattr(job, "total" if total else "value", value.data_ptr())
-    job.gradient = None if gradient is None else gradient.data_ptr()
+    job.gradient = gradient.data_ptr() if with_gradient and gradient is not None else None
     job.threads = torch.get_num_threads() if rows * num_labels >= _PARALLEL else 1
     return job, value, gradient
 
