@@ -36,14 +36,11 @@ def top_labels(
 def _top(z: Tensor, k: int) -> Tensor:
     """(B, k) places of the highest; where one that is left out equals one that is in, the lowest places."""
     values, index = z.topk(min(k + 1, z.shape[1]), 1)
-    tied = (
-        (values[:, -1] == values[:, k - 1]) if values.shape[1] > k else torch.zeros_like(values[:, 0], dtype=torch.bool)
-    )
-    index = index[:, :k]
-    if tied.any():
-        index = index.clone()
-        index[tied] = z[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return index
+    if values.shape[1] > k:
+        tied = values[:, k] == values[:, k - 1]
+        if tied.any():
+            index[tied] = z[tied].sort(dim=1, descending=True, stable=True).indices[:, : k + 1]
+    return index[:, :k]
 
 
 def _best(scores: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
