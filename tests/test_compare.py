@@ -159,7 +159,7 @@ def test_a_stopped_run_goes_on(
     assert main(["compare", *TINY, "--out", "run"]) == 130
     kept = {path: path.stat().st_mtime_ns for path in (folder / "run/runs").iterdir()}
     runs = ("0-bce-seed0", "1-asl-seed0")
-    assert {path.name for path in kept} == {run + suffix for run in runs for suffix in (".json", ".npy")}
+    assert {path.name for path in kept} == {run + suffix for run in runs for suffix in (".json", ".npy", "-valid.npy")}
     assert not (folder / "run/results.json").exists()
 
     assert main(["compare", "run"]) == 0

@@ -124,7 +124,7 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
     "half a record": ("0-bce-seed0.json", b"{"),
     "an empty record": ("0-bce-seed0.json", b"{}"),
     "a list": ("0-bce-seed0.json", b"[]"),
-    "no history": ("0-bce-seed0.json", b'{"loss": "bce", "seed": 0, "tuned_threshold": 0, "history": []}'),
+    "no history": ("0-bce-seed0.json", b'{"loss": "bce", "seed": 0, "history": []}'),
     "no scores": ("0-bce-seed0.npy", b""),
     "half the scores": ("0-bce-seed0.npy", b"\x93NUMPY\x01\x00"),
 }
@@ -138,7 +138,7 @@ def test_a_damaged_run_is_named(finished: Path, folder: Path, capsys: pytest.Cap
     assert main(["compare", "run"]) == 2
     errors = capsys.readouterr().err
     assert "0-bce-seed0: damaged (" in errors
-    assert "delete its two files" in errors
+    assert "delete its .json" in errors
     assert errors.count("\n") == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 
 import torch
@@ -11,7 +10,6 @@ from lopsided.config import BUILT_IN, CompareConfig
 from lopsided.data import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.text_files import Columns, read_splits
-from lopsided.evaluation.metrics import best_threshold
 from lopsided.models import Task, make_task
 from lopsided.models.task import Budget
 from lopsided.progress import Progress
@@ -53,7 +51,7 @@ def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
     for seed in range(config.seeds):
         for loss in config.losses:
             progress.begin(loss, seed)
-            finished = folder.load(loss, seed, budget.epochs, task.test.targets.shape)
+            finished = folder.load(loss, seed, budget.epochs, task.valid, task.test)
             run = finished or _train(task, budget, loss, seed, progress)
             if not finished:
                 folder.save(run)
@@ -67,6 +65,6 @@ def _train(task: Task, budget: Budget, spec: str, seed: int, progress: Progress)
     objective = make_objective(parse_method(spec), task.train.targets)
     model, history = fit(task, objective, budget, seed, progress.epoch)
     if history[-1].is_lost:
-        return Run(spec, seed, history, math.inf, torch.full(task.test.targets.shape, torch.nan))
-    threshold = best_threshold(predict(model, objective, task.valid), task.valid.targets)
-    return Run(spec, seed, history, threshold, predict(model, objective, task.test))
+        lost = [torch.full(part.targets.shape, torch.nan) for part in (task.valid, task.test)]
+        return Run(spec, seed, history, *lost)
+    return Run(spec, seed, history, *(predict(model, objective, part) for part in (task.valid, task.test)))

@@ -51,7 +51,9 @@ def summarize(
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
     own = {spec: own_threshold(parse_method(spec)) for spec in config.losses}
     scored: Scores = {
-        loss: [Scored(run.scores, splits.test.targets, own[loss], run.tuned_threshold) for run in group]
+        loss: [
+            Scored(run.scores, splits.test.targets, run.valid_scores, splits.valid.targets, own[loss]) for run in group
+        ]
         for loss, group in of_loss.items()
     }
     rising = {loss: is_rising([run.history for run in group]) for loss, group in of_loss.items()}

@@ -1,7 +1,7 @@
 """A run folder: every file of a comparison, each written atomically, so that a killed run can go on.
 
 config.json     what was asked, and the SHA-256 of the data files
-runs/           one .json and one .npy (test scores) for each finished loss and seed
+runs/           a .json, a .npy (test scores) and a -valid.npy (validation scores) for each finished loss and seed
 metrics.csv     one line per loss, seed and epoch
 results.json    the tables
 report.html     the tables and plots, self-contained
@@ -27,6 +27,7 @@ from lopsided._version import __version__
 from lopsided.config import C, CompareConfig, Config, fingerprint
 from lopsided.errors import UserError
 from lopsided.files import write_atomically, write_json, write_text
+from lopsided.models.task import Rows
 from lopsided.training.fit import Epoch
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """One trained model: its history, its tuned threshold, and its test scores (N, L), NaN if training diverged."""
+    """One trained model: its history, and its scores (rows, L) of validation and test, NaN if training diverged."""
 
     loss: str
     seed: int
     history: list[Epoch]
-    tuned_threshold: float
+    valid_scores: Tensor
     scores: Tensor
 
 
@@ -115,29 +116,25 @@ class RunFolder(ConfigFolder[CompareConfig]):
     def save(self, run: Run) -> None:
         """Scores first: a run counts as finished once its .json is there."""
         stem = self._stem(run.loss, run.seed)
-        scores = run.scores.numpy()
-        write_atomically(stem.with_suffix(".npy"), lambda file: np.save(file, scores, allow_pickle=False))
+        for path, scores in zip(_score_files(stem), (run.valid_scores.numpy(), run.scores.numpy()), strict=True):
+            write_atomically(path, lambda file, scores=scores: np.save(file, scores, allow_pickle=False))  # type: ignore[misc]
         record = {"loss": run.loss, "seed": run.seed, "history": [asdict(epoch) for epoch in run.history]}
-        record["tuned_threshold"] = run.tuned_threshold
         write_json(stem.with_suffix(".json"), record)
 
-    def load(self, loss: str, seed: int, epochs: int, shape: tuple[int, ...]) -> Run | None:
-        """The finished run, checked against the number of epochs and the shape of the test scores; or None."""
+    def load(self, loss: str, seed: int, epochs: int, valid: Rows, test: Rows) -> Run | None:
+        """The finished run, checked against the number of epochs and the rows that its scores are of; or None."""
         stem = self._stem(loss, seed)
         try:
             record = json.loads(stem.with_suffix(".json").read_text())
-            scores = torch.from_numpy(np.load(stem.with_suffix(".npy"), allow_pickle=False))
-            threshold = float(_number(record["tuned_threshold"], math.inf))
             history = [_epoch(row) for row in record["history"]]
             if (record["loss"], record["seed"], len(history)) != (loss, seed, epochs):
                 raise ValueError(f"it is not of {loss}, seed {seed}, {epochs} epochs")
-            if tuple(scores.shape) != tuple(shape) or scores.dtype != torch.float32:
-                raise ValueError(f"its scores are {scores.dtype} {tuple(scores.shape)}")
+            scores = [_load_scores(path, part) for path, part in zip(_score_files(stem), (valid, test), strict=True)]
         except FileNotFoundError:
             return None
         except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{stem}: damaged ({error}); delete its two files to train that run again") from None
-        return Run(loss, seed, history, threshold, scores)
+            raise UserError(f"{stem}: damaged ({error}); delete its .json to train that run again") from None
+        return Run(loss, seed, history, *scores)
 
     def write_metrics(self, runs: list[Run]) -> None:
         """metrics.csv: one line per loss, seed and epoch; probabilities and mAP as in `Epoch`."""
@@ -152,6 +149,18 @@ class RunFolder(ConfigFolder[CompareConfig]):
         """As written, so that printing and reporting see the same numbers."""
         results: dict[str, Any] = json.loads((self.path / "results.json").read_text())
         return results
+
+
+def _score_files(stem: Path) -> tuple[Path, Path]:
+    """Of the validation and of the test scores."""
+    return stem.with_name(stem.name + "-valid.npy"), stem.with_name(stem.name + ".npy")
+
+
+def _load_scores(path: Path, rows: Rows) -> Tensor:
+    scores = torch.from_numpy(np.load(path, allow_pickle=False))
+    if scores.shape != rows.targets.shape or scores.dtype != torch.float32:
+        raise ValueError(f"the scores of {path.name} are {scores.dtype} {tuple(scores.shape)}")
+    return scores
 
 
 def is_run_folder(path: Path) -> bool:

@@ -13,17 +13,23 @@ from lopsided.evaluation import metrics
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's scores on rows with known labels, and its two decision thresholds."""
+    """A model's scores of test and validation rows with known labels, and the threshold that its loss implies."""
 
     scores: Tensor
     targets: Tensor
-    own: float | None  # the threshold that the loss implies, if it does
-    tuned: float  # the one with the best micro-F1 on the validation rows
+    valid_scores: Tensor
+    valid_targets: Tensor
+    own: float | None  # None where the loss implies no threshold
 
     @cached_property
     def diverged(self) -> bool:
         """Did training end in scores that are not numbers?"""
         return not bool(self.scores.isfinite().all())
+
+    @cached_property
+    def tuned(self) -> float:
+        """The threshold with the best micro-F1 on the validation rows; infinite after a training that diverged."""
+        return float("inf") if self.diverged else metrics.best_threshold(self.valid_scores, self.valid_targets)
 
     @cached_property
     def ranking(self) -> metrics.Ranking:
