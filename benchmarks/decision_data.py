@@ -5,7 +5,6 @@ They are named with their sources in docs/decisions.md; none of them is part of 
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -82,16 +81,6 @@ def _bibtex(folder: Path) -> SparseRows:
     return _rows(csr_array(vstack(matrices)), labels)
 
 
-def _goemotions(folder: Path) -> SparseRows:
-    texts, labels = [], []
-    for part in ("train", "dev", "test"):
-        with (folder / f"goemotions/{part}.tsv").open(newline="") as file:
-            for text, found, _ in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-                texts.append(text)
-                labels.append([int(label) for label in found.split(",")])
-    return _texts(texts, labels)
-
-
 def _nlupp(folder: Path) -> SparseRows:
     intents = list(json.loads((folder / "nlupp/ontology.json").read_text())["intents"])
     rows = [row for path in sorted(folder.glob("nlupp/*/fold*.json")) for row in json.loads(path.read_text())]
@@ -106,5 +95,4 @@ LOADERS: dict[str, Callable[[Path], SparseRows]] = {
     "medical": lambda folder: _mulan(folder, "medical"),
     "bibtex": _bibtex,
     "nlupp": _nlupp,
-    "goemotions": _goemotions,
 }

@@ -38,7 +38,7 @@ class FBeta:
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        check_number("beta", self.beta)
+        check_number("beta", self.beta, low=0)
 
     def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: int) -> Tensor:
         square = self.beta**2
@@ -71,7 +71,8 @@ class RecallAtPrecision:
     floor: float
 
     def __post_init__(self) -> None:
-        check_number("floor", self.floor, low=0, high=1)
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"the floor of a precision must lie between 0 and 1, got {self.floor!r}")
 
     def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: int) -> Tensor:
         return torch.where(hits >= self.floor * predicted, hits / positives.clamp_min(1), -1.0)
