@@ -19,7 +19,7 @@ from lopsided.training.objective import Objective
 
 _EMA_DECAY = 0.98  # per step: an average over about the last 50
 _PREDICT_ROWS = 512  # rows per batch when no gradient is kept
-_DIAGNOSED = 4  # every how many batches the gradient is looked at
+EVERY = 4  # how many batches there are to one whose gradient is looked at
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def fit(
             averaged.update_parameters(model)
             total += value.item() * len(rows)
             probabilities.update(objective.scores(outputs.detach()), targets)
-            if objective.scores_are_outputs and step % _DIAGNOSED == 0:
+            if objective.scores_are_outputs and step % EVERY == 0:
                 gradients.update(outputs.detach(), outputs.grad, targets)
         seconds = time.perf_counter() - start
         scores = predict(averaged, objective, task.valid)
