@@ -30,11 +30,13 @@ from lopsided.evaluate import predict as write_predictions
 from lopsided.evaluate import print_evaluation
 from lopsided.fit import FitFolder, Parts, read_parts
 from lopsided.fit import fit as fit_model
+from lopsided.inspection import print_diagnostics, print_suspects
 from lopsided.losses import parse
 from lopsided.progress import Progress, bars
 from lopsided.report import write_report
 from lopsided.report.loss_plot import FORMATS, save_loss_plot
-from lopsided.run_folder import ConfigFolder, RunFolder, is_run_folder
+from lopsided.run_folder import ConfigFolder, RunFolder, command_of, is_run_folder
+from lopsided.suspects import inspect_missing
 from lopsided.tables import print_loss, print_losses, print_results
 
 app = typer.Typer(
@@ -210,6 +212,36 @@ def evaluate(
         folder = FitFolder.open(run, check_data=False)
         results = evaluate_model(folder, data, propensity_a, propensity_b, live)
     print_evaluation(results, console)
+
+
+@app.command("inspect")
+def inspect_run(
+    run: Annotated[Path, typer.Argument(help="The folder of a `lopsided compare` or `lopsided fit`.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="Labelled rows to look at with --missing.", show_default="those of the run")
+    ] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Rank the labels that rows seem to lack.")] = False,
+    loss: Annotated[str | None, _option("The loss to train with.", "one of the run")] = None,
+    top: Annotated[int | None, typer.Option(help="How many to write.", min=1, show_default="100")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Parts, each scored by a model of the others.", min=2, show_default="5")
+    ] = None,
+) -> None:
+    """Tell what the gradient of a run worked on; or, with --missing, which positive labels seem to be forgotten."""
+    kind: type[RunFolder | FitFolder] = FitFolder if command_of(run) == FitFolder.command else RunFolder
+    folder, console = kind.open(run, check_data=False), Console()
+    if not missing:
+        if any(option is not None for option in (data, loss, top, folds)):
+            raise UserError("DATA, --loss, --top and --folds are for --missing")
+        print_diagnostics(folder, console)
+        return
+    try:
+        with bars(console) as live:
+            inspection = inspect_missing(folder, data, loss, folds or 5, top or 100, live)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on", err=True)
+        raise typer.Exit(130) from None
+    print_suspects(inspection, console)
 
 
 @app.command()

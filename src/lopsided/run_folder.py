@@ -78,7 +78,7 @@ class ConfigFolder(Generic[C]):
             raise UserError(f"{path}: not a run folder")
         if stored["lopsided"] != __version__:
             raise UserError(f"{path}: begun with lopsided {stored['lopsided']}, this is {__version__}; start a new run")
-        command = stored.get("command", RunFolder.command)
+        command = command_of(path)
         if command != cls.command:
             raise UserError(f"{path}: a run of lopsided {command}, expected one of lopsided {cls.command}")
         try:
@@ -166,6 +166,12 @@ def _load_scores(path: Path, rows: Rows) -> Tensor:
 def is_run_folder(path: Path) -> bool:
     """Does it hold the config.json of a run, rather than that of some other program?"""
     return _stored(path) is not None
+
+
+def command_of(path: Path) -> str | None:
+    """The command whose run a folder holds, None if it holds none."""
+    stored = _stored(path)
+    return None if stored is None else str(stored.get("command", RunFolder.command))
 
 
 def _stored(path: Path) -> dict[str, Any] | None:

@@ -44,10 +44,7 @@ def read_splits(
     columns = columns or Columns()
     files = {name: path for name, path in (("train", train), ("valid", valid), ("test", test)) if path is not None}
     rows = {name: read_rows(path, columns) for name, path in files.items()}
-    labels = tuple(sorted({label for part in rows.values() for _, names in part for label in names}))
-    if len(labels) < 2:
-        found = f"only the label {labels[0]!r}" if labels else "no labels at all"
-        raise UserError(f"{train}: found {found}; a multi-label problem needs at least two different labels")
+    labels = _labels(train, [row for part in rows.values() for row in part])
     parts = {name: _encode(part, labels) for name, part in rows.items()}
     missing = [name for name in ("valid", "test") if name not in parts]
     if missing:
@@ -63,6 +60,21 @@ def read_splits(
     if not parts["train"].targets.any():
         raise UserError(f"{train}: no labels at all in the training rows")
     return Splits(**parts)
+
+
+def read_data(path: Path, columns: Columns) -> MultiLabelData:
+    """All rows of one file. Raises UserError for anything a user got wrong."""
+    rows = read_rows(path, columns)
+    return _encode(rows, _labels(path, rows))
+
+
+def _labels(path: Path, rows: list[Row]) -> tuple[str, ...]:
+    """All labels of the rows, sorted."""
+    labels = tuple(sorted({label for _, names in rows for label in names}))
+    if len(labels) < 2:
+        found = f"only the label {labels[0]!r}" if labels else "no labels at all"
+        raise UserError(f"{path}: found {found}; a multi-label problem needs at least two different labels")
+    return labels
 
 
 def read_rows(path: Path, columns: Columns) -> list[Row]:

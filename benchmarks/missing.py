@@ -1,0 +1,183 @@
+"""Hides positive labels of real rows and measures who finds them; writes a CSV and the tables of docs/missing.md.
+
+    pip install -c constraints.txt cleanlab && python benchmarks/missing.py --data FOLDER
+
+FOLDER holds nlupp/ of PolyAI-LDN/task-specific-datasets (CC BY 4.0); without it only digits-grid is measured. Every
+method gets the out-of-fold scores of the same three folds, and ranks all negatives, the hidden positives among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
+from run import environment
+from sklearn.metrics import roc_auc_score
+from tables import grid, put
+from torch import Tensor
+
+import lopsided
+from lopsided.config import make_config
+from lopsided.data import MultiLabelData, Splits
+from lopsided.data.digits_grid import digits_grid
+from lopsided.data.split import stratified_split
+from lopsided.evaluation.missing import discarding_point, rank_suspects
+from lopsided.evaluation.scored import ScoredLabels
+from lopsided.suspects import score_part
+
+LOSSES = ("bce", "asl", "hill")
+SHARES = (0.2, 0.4)
+FOLDS, IMAGES = 3, 5000
+MEASURED = ("precision@100", "precision@500", "auroc")
+Row = dict[str, object]
+
+
+def nlupp(folder: Path) -> MultiLabelData:
+    """Short requests to banks and hotels with their intents, the folds 0 to 13, which others train on."""
+    files = [folder / f"nlupp/{domain}/fold{fold}.json" for domain in ("banking", "hotels") for fold in range(14)]
+    rows = [row for file in files for row in json.loads(file.read_text())]
+    labels = sorted({label for row in rows for label in row.get("intents", [])})
+    targets = torch.tensor([[label in row.get("intents", []) for label in labels] for row in rows])
+    return MultiLabelData(tuple(row["text"] for row in rows), targets, tuple(labels))
+
+
+def load(name: str, folder: Path | None) -> MultiLabelData:
+    if folder is None:
+        return digits_grid(IMAGES, 1, 1).train
+    return nlupp(folder)
+
+
+def out_of_fold(shown: MultiLabelData, loss: str, seed: int) -> Tensor:
+    """As `lopsided inspect --missing` makes them, with the default settings of the data."""
+    config = make_config({"data_seed": seed})  # of a text run, `budget_of` reads nothing else
+    parts = stratified_split(shown.targets, [1 / FOLDS] * FOLDS, seed)
+    scores = torch.empty(shown.targets.shape)
+    for part in parts:
+        rest = sorted(set(range(len(shown))) - set(part))
+        scores[part] = score_part(config, shown, rest, part, loss)
+    return scores
+
+
+def rankings(scores: Tensor, given: Tensor, loss: str) -> Iterator[tuple[str, Tensor]]:
+    """(N, L) suspicion by each method."""
+    yield f"{loss}, sorted by score", scores
+    ours = rank_suspects(ScoredLabels.of(scores, given))
+    suspicion = torch.full(scores.shape, -math.inf, dtype=torch.float64)
+    suspicion[ours.row, ours.label] = torch.arange(len(ours), 0, -1, dtype=torch.float64)
+    yield f"{loss}, lopsided inspect", suspicion
+    probability = lopsided.loss(loss).posterior(scores)
+    labels = [row.nonzero().flatten().tolist() for row in given]
+    issues = find_multilabel_issues_per_class(labels, probability.numpy(), n_jobs=1)
+    yield f"{loss}, cleanlab", probability + torch.from_numpy(np.asarray(issues)).double()  # issues first
+
+
+def measure(job: tuple[str, Path | None, float, int]) -> list[Row]:
+    name, folder, share, seed = job
+    torch.set_num_threads(1)
+    truth = load(name, folder)
+    shown = Splits(truth, truth, truth).hide_positives(share, seed).train
+    negative = ~shown.targets
+    hidden = truth.targets[negative]
+    case: Row = {"data": name, "hidden": share, "seed": seed}
+    rows: list[Row] = []
+    for loss in LOSSES:
+        scores = out_of_fold(shown, loss, seed)
+        for method, suspicion in rankings(scores, shown.targets, loss):
+            of_negatives = suspicion[negative]
+            found = hidden[of_negatives.argsort(descending=True, stable=True)]
+            values = [float(found[:100].double().mean()), float(found[:500].double().mean())]
+            values += [float(roc_auc_score(hidden.numpy(), of_negatives.numpy()))]
+            rows += [case | {"method": method} | dict(zip(MEASURED, values, strict=True))]
+        inside = scores[negative] > discarding_point(lopsided.loss(loss))
+        if inside.any():
+            region = {"negatives inside": int(inside.sum()), "precision inside": float(hidden[inside].double().mean())}
+            rows += [case | {"method": f"{loss}, discarding region"} | region]
+    by_chance = {name: float(hidden.double().mean()) for name in MEASURED[:2]} | {"auroc": 0.5}
+    print(f"{name}, {share:.0%} hidden, seed {seed}", flush=True)
+    return [*rows, case | {"method": "by chance"} | by_chance]
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    measured_on = environment() | {"cleanlab": version("cleanlab")}
+    with path.open("w", newline="") as file:
+        names = ["data", "hidden", "seed", "method", *MEASURED, "negatives inside", "precision inside", *measured_on]
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(row | measured_on for row in rows)
+
+
+def cell(rows: list[Row], name: str, digits: int = 3) -> str:
+    """Mean and standard error over the seeds."""
+    values = [float(str(row[name])) for row in rows if row.get(name) not in (None, "")]
+    if not values:
+        return ""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+
+
+def table(rows: list[Row], names: tuple[str, ...], methods: list[str]) -> str:
+    """A line per method, columns per data set and share."""
+    cases = list(dict.fromkeys((str(row["data"]), str(row["hidden"])) for row in rows))
+    head = ["", *(f"{data}, {float(share):.0%}: {name}" for data, share in cases for name in names)]
+    body = []
+    for method in methods:
+        line = [method]
+        for case in cases:
+            chosen = [row for row in rows if (str(row["data"]), str(row["hidden"])) == case and row["method"] == method]
+            line += [cell(chosen, name, 0 if name.startswith("negatives") else 3) for name in names]
+        body.append(line)
+    return grid(head, body)
+
+
+def page(rows: list[Row]) -> None:
+    methods = list(dict.fromkeys(str(row["method"]) for row in rows))
+    regions = [method for method in methods if method.endswith("region")]
+    first = rows[0]
+    seeds = len({str(row["seed"]) for row in rows})
+    packages = f"torch {first['torch']}, cleanlab {first['cleanlab']}, Python {first['python']}"
+    measured = (
+        f"Mean and standard error over {seeds} seeds, measured by `python benchmarks/missing.py` on "
+        f"{first['processor']}, {first['cores']} cores, {packages}, commit {first['commit']}."
+    )
+    ranked = [method for method in methods if method not in regions]
+    tables = {
+        f"missing {name}": f"{table([row for row in rows if row['data'] == name], MEASURED, ranked)}\n\n{measured}"
+        for name in dict.fromkeys(str(row["data"]) for row in rows)
+    }
+    tables["discarded"] = table(rows, ("negatives inside", "precision inside"), regions)
+    path = Path(__file__).parents[1] / "docs/missing.md"
+    path.write_text(put(path, tables))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="the folder with nlupp/")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/missing.csv")
+    parser.add_argument("--page", action="store_true", help="only write the tables from the CSV")
+    asked = parser.parse_args()
+    if not asked.page:
+        sets = {"digits-grid": None} | ({"nlupp": asked.data} if asked.data else {})
+        jobs = [(*one, share, seed) for seed in range(asked.seeds) for one in sets.items() for share in SHARES]
+        rows: list[Row] = []
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            for found in pool.map(measure, jobs):
+                rows += found
+                write(asked.out, rows)
+    with asked.out.open(newline="") as file:
+        page(list(csv.DictReader(file)))
+
+
+if __name__ == "__main__":
+    main()
