@@ -4,6 +4,7 @@ from lopsided import functional
 from lopsided._version import __version__
 from lopsided.adaptive import AdaptiveAsymmetricLoss, ProbabilityTracker
 from lopsided.detection import sigmoid_asymmetric_loss
+from lopsided.diagnostics import Diagnostics, DiagnosticsTracker
 from lopsided.divergence import r_drop, symmetric_kl
 from lopsided.fused import FusedAdagrad, FusedAdamW, FusedSGD
 from lopsided.head import LinearLoss
@@ -32,6 +33,8 @@ __all__ = [
     "AsymmetricLoss",
     "AsymmetricPolynomialLoss",
     "BinaryCrossEntropyLoss",
+    "Diagnostics",
+    "DiagnosticsTracker",
     "FocalLoss",
     "FusedAdagrad",
     "FusedAdamW",

@@ -5,24 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lopsided.adaptive import ProbabilityTracker
-from lopsided.evaluation.metrics import Ranking, mean_average_precision
+from lopsided.diagnostics import DiagnosticsTracker
+from lopsided.evaluation.metrics import Ranking, best_threshold, mean_average_precision
 from lopsided.models.task import Budget, Rows, Task
 from lopsided.training.objective import Objective
 
 _EMA_DECAY = 0.98  # per step: an average over about the last 50
 _PREDICT_ROWS = 512  # rows per batch when no gradient is kept
+_DIAGNOSED = 4  # every how many batches the gradient is looked at
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of training showed. Probabilities are sigmoid(logit) on the training batches, as they came."""
+    """What one epoch of training showed. Probabilities are sigmoid(logit) on the training batches, as they came.
+
+    Gradients and logits are those of every fourth batch, see `lopsided.Diagnostics`; NaN where a method, such as
+    label powerset, trains no label logits.
+    """
 
     epoch: int
     train_loss: float  # mean over the rows, in the units of the loss: not comparable between losses
@@ -30,6 +36,12 @@ class Epoch:
     p_negative: float  # and on negative labels: 1 - p
     valid_map: float  # of the averaged weights
     seconds: float  # training alone
+    gradient_positive: float = math.nan  # share of the absolute gradient on the logits that acts on positives
+    gradient_hard: float = math.nan  # share that acts on negatives with p > .5
+    effective_gamma: float = math.nan  # gradient of a negative ~ p^(1 + gamma)
+    logit_positive: float = math.nan  # means over the batches
+    logit_negative: float = math.nan
+    dead_labels: float = math.nan  # a count: labels of validation rows that are decided for none at the tuned threshold
 
     @classmethod
     def lost(cls, number: int) -> Epoch:
@@ -60,26 +72,36 @@ def fit(
     for number in range(1, budget.epochs + 1):
         start = time.perf_counter()
         model.train()
-        tracker = ProbabilityTracker()
+        probabilities, gradients = ProbabilityTracker(), DiagnosticsTracker()
         total = 0.0
-        for rows in torch.randperm(len(task.train), generator=order).split(budget.batch_size):
+        batches = torch.randperm(len(task.train), generator=order).split(budget.batch_size)
+        for step, rows in enumerate(batches):
             targets = task.train.targets[rows]
             value = objective.criterion(outputs := model(*task.train.batch(rows)), targets)
+            outputs.retain_grad()
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             averaged.update_parameters(model)
             total += value.item() * len(rows)
-            tracker.update(objective.scores(outputs.detach()), targets)
+            probabilities.update(objective.scores(outputs.detach()), targets)
+            if objective.scores_are_outputs and step % _DIAGNOSED == 0:
+                gradients.update(outputs.detach(), outputs.grad, targets)
         seconds = time.perf_counter() - start
         scores = predict(averaged, objective, task.valid)
         if not (math.isfinite(total) and scores.isfinite().all()):
             return averaged, history + [Epoch.lost(rest) for rest in range(number, budget.epochs + 1)]
-        valid_map = mean_average_precision(Ranking.of(scores, task.valid.targets))
-        p_positive, p_negative = tracker.positive, tracker.negative
-        history.append(Epoch(number, total / len(task.train), p_positive, p_negative, valid_map, seconds))
+        seen = {"train_loss": total / len(task.train), "seconds": seconds, **asdict(gradients.result())}
+        seen |= {"p_positive": probabilities.positive, "p_negative": probabilities.negative}
+        history.append(Epoch(number, **seen, **_on_validation(scores, task.valid.targets)))
         on_epoch(history[-1])
     return averaged, history
+
+
+def _on_validation(scores: Tensor, targets: Tensor) -> dict[str, float]:
+    found = (scores > best_threshold(scores, targets)).any(0)
+    dead = int((targets.any(0) & ~found).sum())
+    return {"valid_map": mean_average_precision(Ranking.of(scores, targets)), "dead_labels": dead}
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ class Objective:
     outputs: int  # what the model gives per row
     criterion: Callable[[Tensor, Tensor], Tensor]  # outputs and targets of a batch -> mean over its rows
     scores: Callable[[Tensor], Tensor]  # outputs -> (rows, L) label logits
+    scores_are_outputs: bool  # is that all of it: do the outputs themselves carry the gradient on label logits?
 
 
 def parse_method(spec: str) -> Method:
@@ -56,8 +57,9 @@ def make_objective(method: Method, targets: Tensor) -> Objective:
     """For (rows, L) bool training targets."""
     if isinstance(method, Powerset):
         powerset = LabelPowerset(targets, method.max_sets)
-        return Objective(powerset.num_sets, powerset.loss, powerset.log_odds)
-    return Objective(targets.shape[1], MultiLabelLoss(method, reduction="batchmean"), lambda outputs: outputs)
+        return Objective(powerset.num_sets, powerset.loss, powerset.log_odds, scores_are_outputs=False)
+    criterion = MultiLabelLoss(method, reduction="batchmean")
+    return Objective(targets.shape[1], criterion, lambda outputs: outputs, scores_are_outputs=True)
 
 
 def own_threshold(method: Method) -> float | None:
