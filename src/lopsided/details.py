@@ -11,7 +11,8 @@ import base64
 import io
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,10 @@ from torch import Tensor
 
 from lopsided.compute import native
 from lopsided.data import MultiLabelData, Splits
+from lopsided.evaluation.calibrators import ClosedForm, fit_platt
 from lopsided.evaluation.metrics import Ranking
+from lopsided.evaluation.reliability import reliability
+from lopsided.evaluation.scored import ScoredLabels
 from lopsided.report.loss_plot import profile
 from lopsided.run_folder import Run
 from lopsided.tables import best_loss
@@ -37,18 +41,20 @@ _NAMES = 12  # labels of a row, of each kind
 Details = dict[str, Any]
 
 
-def details(splits: Splits, runs: Sequence[Run], results: Mapping[str, Any]) -> Details:
+def details(splits: Splits, runs: Sequence[Run], results: dict[str, Any]) -> Details:
     """Per-label table, best and worst rows, curves of decisions and of the losses, and where it was computed."""
     finished = [run for run in runs if not run.history[-1].is_lost]
     seeds = {loss: [run for run in finished if run.loss == loss] for loss in results["losses"]}
     known = {loss: group for loss, group in seeds.items() if group}
     tuned = {loss: results["losses"][loss]["tuned_thresholds"] for loss in known}
     decided = {loss: [run.scores > tuned[loss][run.seed] for run in group] for loss, group in known.items()}
+    first = {loss: group[0] for loss, group in decided.items()}
     winner = best_loss(results, results["metric"])
     return {
         "labels": _label_table(splits, known, decided, winner),
-        "rows": _row_examples(splits.test, {loss: group[0] for loss, group in decided.items()}, winner),
+        "rows": _row_examples(splits.test, first, winner) if winner else {},
         "curves": {loss: _curves(group[0], splits.test.targets) for loss, group in known.items()},
+        "reliability": {loss: _reliability(loss, group[0], splits) for loss, group in known.items()},
         "gradients": {loss: _gradients(loss) for loss in results["losses"]},
         "environment": _environment(),
     }
@@ -65,8 +71,8 @@ def _label_table(
     }
     f1 = {loss: torch.stack([_f1(one, truth, 0) for one in group]).mean(0) for loss, group in decided.items()}
     positives = truth.sum(0)
-    shown = _shown(positives, precision[winner] if winner in precision else positives.double())
     trained = splits.train.targets.sum(0)
+    shown = _shown(positives, precision[winner] if winner else positives.double())
     return {
         "total": len(splits.test.labels),
         "names": [_cut(splits.test.labels[label], _NAME) for label in shown],
@@ -74,6 +80,20 @@ def _label_table(
         "test_positives": positives[shown].tolist(),
         "average_precision": {loss: _rounded(values[shown]) for loss, values in precision.items()},
         "f1": {loss: _rounded(values[shown]) for loss, values in f1.items()},
+        "by_frequency": _by_frequency(trained, positives, precision),
+    }
+
+
+def _by_frequency(trained: Tensor, positives: Tensor, precision: Mapping[str, Tensor]) -> Details:
+    """Mean average precision of up to ten groups of labels, equally large, from rare to frequent in training."""
+    known = positives.nonzero().flatten()
+    groups = known[trained[known].argsort(stable=True)].tensor_split(max(1, min(10, len(known) // 2)))
+    return {
+        "train_positives": [round(float(trained[group].double().mean()), 1) for group in groups],
+        "average_precision": {
+            loss: _rounded(torch.stack([values[group].mean() for group in groups]))
+            for loss, values in precision.items()
+        },
     }
 
 
@@ -87,10 +107,8 @@ def _shown(positives: Tensor, precision: Tensor) -> list[int]:
     return kept + worst.tolist()
 
 
-def _row_examples(test: MultiLabelData, decided: Mapping[str, Tensor], winner: str | None) -> Details | None:
+def _row_examples(test: MultiLabelData, decided: Mapping[str, Tensor], winner: str) -> Details:
     """The rows with the highest and with the lowest F1 of the winner's decisions; those with most labels first."""
-    if winner not in decided:
-        return None
     f1 = {loss: _f1(decisions, test.targets, 1).nan_to_num(nan=1.0) for loss, decisions in decided.items()}
     wrong, true = (decided[winner] != test.targets).sum(1), test.targets.sum(1)
     worst = np.lexsort((-wrong.numpy(), f1[winner].numpy()))[:ROWS]
@@ -161,6 +179,25 @@ def _above(scores: Tensor, thresholds: Tensor, counted: Tensor) -> Tensor:
     cell = (torch.arange(labels) * steps + passed)[counted]
     histogram = torch.bincount(cell, minlength=labels * steps).view(labels, steps)
     return histogram.flip(1).cumsum(1).flip(1)[:, 1:].T.double()
+
+
+def _reliability(spec: str, run: Run, splits: Splits) -> Details:
+    """Of three readings of a score: as a logit, as the loss implies, as fitted to the validation rows (Platt)."""
+    readings: dict[str, Callable[[], Tensor]] = {
+        "logit": lambda: torch.sigmoid(run.scores.double()),
+        "implied": lambda: ClosedForm(spec)(run.scores),
+        "fitted": lambda: fit_platt(ScoredLabels.of(run.valid_scores, splits.valid.targets))(run.scores),
+    }
+    found = {}
+    for name, read in readings.items():
+        with suppress(ValueError):  # the loss implies no probability, or validation has no positive
+            points = reliability(read(), splits.test.targets)
+            filled = points.count > 0
+            columns = {column: getattr(points, column)[filled] for column in ("predicted", "observed", "low", "high")}
+            found[name] = {"calibration_error": points.calibration_error} | {
+                column: _rounded(values) for column, values in columns.items()
+            }
+    return found
 
 
 def _gradients(spec: str) -> Details | None:

@@ -17,22 +17,26 @@ def headline(results: dict[str, Any]) -> str:
     by_kind: dict[str, list[str]] = {}
     for loss, comparison in results["comparisons"].items():
         by_kind.setdefault(comparison["verdict"], []).append(loss)
-    ahead = [loss for kind in _AHEAD for loss in by_kind.get(kind, [])]
     behind = [loss for kind in _BEHIND for loss in by_kind.get(kind, [])]
-    if ahead:
-        gains = {loss: abs(results["comparisons"][loss]["mean"]) for loss in ahead}
-        first, *rest = sorted(ahead, key=lambda loss: -gains[loss])
-        unfinished = ", so far" if first in by_kind.get("ahead so far", []) else ""
-        sentence = f"{first} beats {baseline} in {title}, by {gains[first]:.3f}{unfinished}"
-        return sentence + (f"; so {_do(rest, 'does', 'do')} {listed(rest, gains)}" if rest else "")
+    if any(kind in by_kind for kind in _AHEAD):
+        return "; ".join(_lead(results, by_kind[kind], kind) for kind in _AHEAD if kind in by_kind)
     if behind:
-        return f"No loss is shown to beat {baseline} in {title}; {listed(behind)} {_do(behind, 'is', 'are')} behind it"
+        return f"No loss is shown to beat {baseline} in {title}; {listed(behind)} {_do(behind, 'is', 'are')} behind"
     if set(by_kind) == {"cannot be tested"}:
         return f"Nothing can be said in {title}: no loss can be compared with {baseline}"
     seen = [comparison.get("detectable") for comparison in results["comparisons"].values()]
     known = [value for value in seen if value is not None]
     reach = f"; differences above {max(known):.3f} could have been seen" if known else ""
     return f"No difference to {baseline} was shown in {title}{reach}"
+
+
+def _lead(results: dict[str, Any], losses: list[str], kind: str) -> str:
+    """asl and zlpr beat bce in mAP, by 0.036 and 0.034."""
+    gains = {loss: abs(results["comparisons"][loss]["mean"]) for loss in losses}
+    order = sorted(losses, key=lambda loss: -gains[loss])
+    by = listed([f"{gains[loss]:.3f}" for loss in order])
+    does = _do(order, "beats", "beat") if kind == "better" else _do(order, "is", "are") + " so far ahead of"
+    return f"{listed(order)} {does} {results['baseline']} in {METRICS[results['metric']].title}, by {by}"
 
 
 def ranks_headline(ranks: Ranks, metric: str) -> str:
@@ -49,9 +53,8 @@ def ranks_headline(ranks: Ranks, metric: str) -> str:
     return f"{best} ranks best in {title} {over}, and is shown to be ahead of {listed(beaten)}"
 
 
-def listed(losses: list[str], gains: dict[str, float] | None = None) -> str:
+def listed(texts: list[str]) -> str:
     """asl, apl and zlpr."""
-    texts = [f"{loss} (by {gains[loss]:.3f})" if gains else loss for loss in losses]
     return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 

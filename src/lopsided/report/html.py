@@ -22,14 +22,14 @@ from lopsided.evaluation.summary import METRICS
 from lopsided.files import write_text
 from lopsided.report import plots
 from lopsided.report.headline import headline
-from lopsided.report.svg import SERIES
+from lopsided.report.svg import Drawing
 from lopsided.tables import best_loss, cell, p_value
 
 _KINDS = {"better": "ahead", "ahead so far": "ahead", "worse": "behind", "behind so far": "behind"}
 
 
-def write_report(folder: Path) -> Path:
-    """Write report.html from the files of a finished run folder; returns its path."""
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
     results = json.loads((folder / "results.json").read_text())
     details = _read_if_there(folder / "details.json")
     histories = read_histories(folder / "metrics.csv")
@@ -44,7 +44,7 @@ def write_report(folder: Path) -> Path:
         series=plots.series(list(results["losses"]), results["baseline"]),
         plots=_plots(results, histories, details),
     )
-    path = folder / "report.html"
+    path = out or folder / "report.html"
     write_text(path, page)
     return path
 
@@ -65,14 +65,14 @@ def render(template: str, **values: Any) -> str:
         script=Markup(script),
         style=Markup(style),
         script_hash=digest,
-        colours=len(SERIES),
         kinds=_KINDS,
         p_value=p_value,
+        readings=plots.READINGS,
         **values,
     )
 
 
-def _plots(results: dict[str, Any], histories: plots.Histories, details: dict[str, Any]) -> dict[str, list[Markup]]:
+def _plots(results: dict[str, Any], histories: plots.Histories, details: dict[str, Any]) -> dict[str, list[Drawing]]:
     drawn = {
         "differences": plots.differences(results),
         "training": plots.training(results, histories),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from lopsided.evaluation.ranks import Ranks
 from lopsided.evaluation.summary import METRICS
-from lopsided.report.svg import INK, MUTED, SERIES, drawing
+from lopsided.report.svg import INK, MUTED, SERIES, Drawing, drawing
 
 Histories = dict[str, dict[int, dict[str, list[float]]]]  # loss -> seed -> column of metrics.csv -> values
 Curves = dict[str, tuple[Sequence[float], Sequence[float]]]  # loss -> abscissae and ordinates
@@ -34,26 +33,26 @@ _DIAGNOSTICS = {  # columns of metrics.csv -> title and limits of the ordinate
 def series(losses: Sequence[str], baseline: str) -> dict[str, int]:
     """The number of the colour of each loss: 0 for the baseline."""
     others = [loss for loss in losses if loss != baseline]
-    return {baseline: 0} | {loss: 1 + number % (len(SERIES) - 1) for number, loss in enumerate(others)}
+    return {loss: 0 if loss == baseline else 1 + others.index(loss) % (len(SERIES) - 1) for loss in losses}
 
 
 def _colours(results: dict[str, Any]) -> dict[str, str]:
     return {loss: SERIES[n] for loss, n in series(list(results["losses"]), results["baseline"]).items()}
 
 
-def differences(results: dict[str, Any]) -> list[Markup]:
+def differences(results: dict[str, Any]) -> list[Drawing]:
     """The paired differences to the baseline, and the metric of the verdict itself, each with its interval."""
     name, baseline = results["metric"], results["baseline"]
-    paired = results["comparisons"]
+    paired = {baseline: {"mean": 0.0, "low": None}} | results["comparisons"]
     means = {loss: entry["metrics"][name] for loss, entry in results["losses"].items()}
     title = METRICS[name].title
     return [
-        _intervals(results, paired, f"difference in {title} to {short(baseline)}, 95 %", zero=True),
-        _intervals(results, means, f"{title} on the test rows, 95 % over seeds"),
+        _intervals(results, paired, f"difference in {title} to {short(baseline)}, with its 95 % interval", zero=True),
+        _intervals(results, means, f"{title}: mean and 95 % interval over seeds"),
     ]
 
 
-def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero: bool = False) -> Markup:
+def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero: bool = False) -> Drawing:
     """A point and its interval for each loss that has a mean."""
     colours = _colours(results)
 
@@ -64,7 +63,7 @@ def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero
             if value["mean"] is not None:
                 half = 0 if value["low"] is None else value["mean"] - value["low"]
                 axis.errorbar(value["mean"], place, xerr=half, fmt="o", color=colours[loss], ms=6, lw=2.2)
-        axis.set(yticks=range(len(values)), title=title, ylim=(len(values) - 0.4, -0.6))
+        axis.set(yticks=range(len(values)), ylim=(len(values) - 0.4, -0.6))
         axis.set_yticklabels([short(loss) for loss in values], color=INK)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.tick_params(axis="y", length=0)
@@ -74,7 +73,7 @@ def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero
     return drawing(draw, title, height=0.34 * len(values) + 0.9)
 
 
-def training(results: dict[str, Any], histories: Histories) -> list[Markup]:
+def training(results: dict[str, Any], histories: Histories) -> list[Drawing]:
     """Validation mAP and training loss against epochs: the mean over seeds, and a band from least to most."""
     return [
         _against_epochs(results, histories, "valid_map", "mAP on the validation rows"),
@@ -82,7 +81,7 @@ def training(results: dict[str, Any], histories: Histories) -> list[Markup]:
     ]
 
 
-def diagnostics(results: dict[str, Any], histories: Histories) -> list[Markup]:
+def diagnostics(results: dict[str, Any], histories: Histories) -> list[Drawing]:
     """The columns of metrics.csv that tell what the loss does to the model, as far as the run has them."""
     columns = next(iter(next(iter(histories.values())).values()))
     return [
@@ -99,7 +98,7 @@ def _against_epochs(
     title: str,
     limits: tuple[float, float] | None = None,
     relative: bool = False,
-) -> Markup:
+) -> Drawing:
     """A column of metrics.csv: for each loss the mean over seeds and a band from the lowest to the highest."""
     colours = _colours(results)
 
@@ -114,7 +113,7 @@ def _against_epochs(
             axis.plot(epochs, mean, "o-", ms=3.5 if len(epochs) < 30 else 0, color=colours[loss])
             axis.fill_between(epochs, low, high, color=colours[loss], alpha=0.15, lw=0)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axis.set(xlabel="epoch", title=title)
+        axis.set(xlabel="epoch")
         if limits:
             axis.set_ylim(*limits)
         axis.grid()
@@ -122,26 +121,33 @@ def _against_epochs(
     return drawing(draw, title)
 
 
-def decisions(results: dict[str, Any], details: dict[str, Any]) -> list[Markup]:
+def decisions(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]:
     """Precision against recall, and F1 against the threshold, with the thresholds that the loss and validation give."""
     curves = details["curves"]
     marks = {
         loss: [(results["losses"][loss]["own_threshold"], "white"), (_tuned(results, curves, loss), "full")]
         for loss in curves
     }
-    panels = [
-        _lines(
-            results,
-            {loss: (curve["recall"], curve["precision"]) for loss, curve in curves.items()},
-            "precision against recall, all labels together",
-            xlabel="recall",
-            limits=(0, 1.02),
-        )
-    ]
-    for column, title in (("micro_f1", "micro-F1 against the threshold"), ("macro_f1", "macro-F1 against the threshold")):
+    precision = {loss: (curve["recall"], curve["precision"]) for loss, curve in curves.items()}
+    panels = [_lines(results, precision, "precision against recall, all labels together", "recall", limits=(0, 1.02))]
+    for column, name in (("micro_f1", "micro-F1"), ("macro_f1", "macro-F1")):
         lines = {loss: (curve["threshold"], curve[column]) for loss, curve in curves.items()}
-        panels.append(_lines(results, lines, title, xlabel="threshold (logit)", limits=(0, 1.02), marks=marks))
-    return panels
+        title = f"{name} against the threshold"
+        panels.append(_lines(results, lines, title, "threshold (logit)", limits=(0, 1.02), marks=marks))
+    return [*panels, _by_frequency(results, details["labels"]["by_frequency"])]
+
+
+def _by_frequency(results: dict[str, Any], groups: dict[str, Any]) -> Drawing:
+    colours = _colours(results)
+
+    def draw(axis: Axes) -> None:
+        for loss, values in groups["average_precision"].items():
+            axis.plot(range(len(values)), values, "o-", ms=3.5, color=colours[loss])
+        axis.set(xlabel="mean number of training rows with such a label", ylim=(0, 1.02))
+        axis.set_xticks(range(len(frequency := groups["train_positives"])), [f"{count:.0f}" for count in frequency])
+        axis.grid()
+
+    return drawing(draw, "average precision, from rare labels to frequent ones")
 
 
 def _tuned(results: dict[str, Any], curves: dict[str, Any], loss: str) -> float | None:
@@ -149,7 +155,7 @@ def _tuned(results: dict[str, Any], curves: dict[str, Any], loss: str) -> float 
     return tuned
 
 
-def gradients(results: dict[str, Any], details: dict[str, Any]) -> list[Markup]:
+def gradients(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]:
     """The size of the gradient on the logit of a positive and of a negative label, against its probability."""
     known = {loss: curve for loss, curve in details["gradients"].items() if curve}
     dashed = {loss for loss, curve in known.items() if curve["coupled"]}
@@ -158,7 +164,7 @@ def gradients(results: dict[str, Any], details: dict[str, Any]) -> list[Markup]:
             results,
             {loss: (curve["p"], curve[side]) for loss, curve in known.items()},
             f"gradient on a {side} label",
-            xlabel="p = sigmoid(logit)",
+            "p = sigmoid(logit)",
             dashed=dashed,
         )
         for side in ("positive", "negative")
@@ -173,20 +179,20 @@ def _lines(
     limits: tuple[float, float] | None = None,
     marks: dict[str, list[tuple[float | None, str]]] | None = None,
     dashed: set[str] = frozenset(),  # type: ignore[assignment]
-) -> Markup:
+) -> Drawing:
     """A line per loss; `marks` are abscissae at which a line gets an empty ("white") or a full point."""
     colours = _colours(results)
 
     def draw(axis: Axes) -> None:
         for loss, (x, y) in lines.items():
             known = np.array([np.nan if value is None else value for value in y])
-            axis.plot(x, known, "--" if loss in dashed else "-", color=colours[loss])
+            axis.plot(x, known, ls=(0, (4, 4)) if loss in dashed else "-", color=colours[loss])
             for at, kind in (marks or {}).get(loss, []):
                 if at is not None and len(x):
                     fill = "none" if kind == "white" else colours[loss]
                     height = np.interp(at, x, known)
                     axis.plot(at, height, "o", ms=6.5, color=colours[loss], mfc=fill, mew=1.6, clip_on=False)
-        axis.set(xlabel=xlabel, title=title)
+        axis.set(xlabel=xlabel)
         if limits:
             axis.set_ylim(*limits)
         axis.grid()
@@ -194,15 +200,23 @@ def _lines(
     return drawing(draw, title)
 
 
-def reliability(results: dict[str, Any], details: dict[str, Any]) -> list[Markup]:
+READINGS = {
+    "logit": "before: sigmoid(logit)",
+    "implied": "implied by the loss, in closed form",
+    "fitted": "after: fitted to validation rows",
+}
+
+
+def reliability(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]:
     """Observed share of positives against predicted probability, before and after calibration."""
-    return [
-        _reliability_panel(results, {loss: bins[kind] for loss, bins in details["reliability"].items()}, title)
-        for kind, title in (("before", "before: sigmoid(logit)"), ("after", "after: calibrated on the validation rows"))
-    ]
+    panels = []
+    for kind, title in READINGS.items():
+        bins = {loss: found[kind] for loss, found in details["reliability"].items() if kind in found}
+        panels += [_reliability_panel(results, bins, title)] if bins else []
+    return panels
 
 
-def _reliability_panel(results: dict[str, Any], bins: dict[str, Any], title: str) -> Markup:
+def _reliability_panel(results: dict[str, Any], bins: dict[str, Any], title: str) -> Drawing:
     colours = _colours(results)
 
     def draw(axis: Axes) -> None:
@@ -210,14 +224,14 @@ def _reliability_panel(results: dict[str, Any], bins: dict[str, Any], title: str
         for loss, found in bins.items():
             axis.plot(found["predicted"], found["observed"], "o-", ms=3.5, color=colours[loss])
             axis.fill_between(found["predicted"], found["low"], found["high"], color=colours[loss], alpha=0.15, lw=0)
-        axis.set(xlabel="predicted probability", title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axis.set(xlabel="predicted probability", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axis.grid()
 
     return drawing(draw, title)
 
 
-def critical_difference(ranks: Ranks) -> Markup:
-    """Mean ranks on a line, best at the left; a bar joins losses that are not shown to differ (Demsar 2006, figure 1)."""
+def critical_difference(ranks: Ranks) -> Drawing:
+    """Mean ranks on a line, best at the left; a bar joins losses not shown to differ (Demsar 2006, figure 1)."""
     title = "mean ranks, best at the left"
     count = len(ranks.losses)
     half = (count + 1) // 2
@@ -246,5 +260,3 @@ def critical_difference(ranks: Ranks) -> Markup:
 
 def short(name: str) -> str:
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
-
-

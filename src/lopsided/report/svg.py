@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from markupsafe import Markup, escape
 
 INK, MUTED, RULE = "#1d2125", "#5c646d", "#d9dde1"
 # grey for the baseline, then Okabe and Ito's colours, which colour-blind readers can tell apart
@@ -17,17 +19,13 @@ SERIES = ("#5f6770", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES)
 }
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in a name is a dollar
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 9,
+    "font.size": 9.3,
     "text.color": INK,
-    "axes.titlecolor": INK,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": RULE,
     "axes.axisbelow": True,
@@ -43,15 +41,23 @@ _STYLE = {
 }
 
 
-def drawing(draw: Callable[[Axes], None], title: str, *, width: float = 4.6, height: float = 3.0) -> Markup:
-    """One panel, width and height in inches; `title` is what a screen reader says. Equal input gives equal output."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": f"lopsided {title}"}):  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Drawing:
+    """One panel of a figure; the page sets its title."""
+
+    title: str
+    svg: Markup
+
+
+def drawing(draw: Callable[[Axes], None], title: str, *, width: float = 4.6, height: float = 2.8) -> Drawing:
+    """One panel, width and height in inches. Equal input gives equal output."""
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": f"lopsided {title}"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
         text = io.StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=metadata, transparent=True)
-    return Markup(_for_the_page(text.getvalue(), title))  # matplotlib has escaped what it was given
+    return Drawing(title, Markup(_for_the_page(text.getvalue(), title)))  # matplotlib escapes what it is given
 
 
 def _for_the_page(svg: str, title: str) -> str:
