@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ from matplotlib.ticker import MaxNLocator
 
 from lopsided.evaluation.ranks import Ranks
 from lopsided.evaluation.summary import METRICS
-from lopsided.report.svg import INK, MUTED, SERIES, Drawing, drawing
+from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 
 Histories = dict[str, dict[int, dict[str, list[float]]]]  # loss -> seed -> column of metrics.csv -> values
 Curves = dict[str, tuple[Sequence[float], Sequence[float]]]  # loss -> abscissae and ordinates
-_LONGEST = 26  # characters of a name beside a plot
+_LONGEST = 22  # characters of a name beside a plot
 
 _DIAGNOSTICS = {  # columns of metrics.csv -> title and limits of the ordinate
     "p_positive": ("p⁺: mean p on positive labels", (0, 1.02)),
@@ -70,7 +70,8 @@ def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero
         axis.spines["left"].set_visible(False)
         axis.grid(axis="x")
 
-    return drawing(draw, title, height=0.34 * len(values) + 0.9)
+    margins = Margins(left=_beside(values), bottom=0.25)
+    return drawing(draw, title, size=(4.6, 0.34 * len(values) + 0.45), margins=margins)
 
 
 def training(results: dict[str, Any], histories: Histories) -> list[Drawing]:
@@ -255,7 +256,14 @@ def critical_difference(ranks: Ranks) -> Drawing:
         axis.set(yticks=[], xticks=range(1, count + 1))
         axis.tick_params(axis="x", direction="out", pad=-18, color=INK)
 
-    return drawing(draw, title, width=6.2, height=0.28 * half + 1.5)
+    beside = _beside(f"{short(loss)}  0.00" for loss in ranks.losses)
+    margins = Margins(left=beside, right=beside, bottom=0.05)
+    return drawing(draw, title, size=(6.2, 0.28 * half + 1.3), margins=margins)
+
+
+def _beside(names: Iterable[str]) -> float:
+    """Inches that names need beside a plot."""
+    return 0.15 + 0.078 * max(len(short(name)) for name in names)
 
 
 def short(name: str) -> str:

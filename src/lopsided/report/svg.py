@@ -42,6 +42,21 @@ _STYLE: Any = {
 
 
 @dataclass(frozen=True)
+class Margins:
+    """Inches around the axes. They are given, because matplotlib takes as long to find them as to draw."""
+
+    left: float = 0.42
+    right: float = 0.12
+    bottom: float = 0.45
+    top: float = 0.08
+
+    def rectangle(self, width: float, height: float) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of the axes as shares of the figure."""
+        inner_width, inner_height = width - self.left - self.right, height - self.bottom - self.top
+        return self.left / width, self.bottom / height, inner_width / width, inner_height / height
+
+
+@dataclass(frozen=True)
 class Drawing:
     """One panel of a figure; the page sets its title."""
 
@@ -49,11 +64,14 @@ class Drawing:
     svg: Markup
 
 
-def drawing(draw: Callable[[Axes], None], title: str, *, width: float = 4.6, height: float = 2.8) -> Drawing:
-    """One panel, width and height in inches. Equal input gives equal output."""
+def drawing(
+    draw: Callable[[Axes], None], title: str, *, size: tuple[float, float] = (4.6, 2.8), margins: Margins | None = None
+) -> Drawing:
+    """One panel; size in inches. Equal input gives equal output."""
+    margins = margins or Margins()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": f"lopsided {title}"}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.subplots())
+        figure = Figure(figsize=size)
+        draw(figure.add_axes(margins.rectangle(*size)))
         text = io.StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=metadata, transparent=True)
