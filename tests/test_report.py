@@ -160,7 +160,7 @@ def random_runs(labels: int, losses: tuple[str, ...]) -> tuple[Splits, list[Run]
         texts = tuple(f"text {row} <b>& \ud800 " + "long " * 200 for row in range(rows))
         return MultiLabelData(texts, targets, tuple(f"label <{label}> & {'x' * 120}" for label in range(labels)))
 
-    splits = Splits(part(200), part(100), part(150))
+    splits = Splits(part(60), part(40), part(60))
     epoch = Epoch(1, 1.0, 0.5, 0.5, 0.5, 1.0)
     runs = [
         Run(loss, 0, [epoch], *(torch.randn(rows, labels, generator=generator) for rows in (100, 150)))

@@ -126,8 +126,8 @@ def test_the_search_filters_the_labels(browser: Chrome, finished: Path) -> None:
 
 def test_everything_is_reached_by_the_tab_key(browser: Chrome, finished: Path) -> None:
     show(browser, finished / "report.html")
-    reached = []
-    for _ in range(24):
+    reached: list[list[str]] = []
+    while not reached or reached[-1][0] != "BODY":  # after the last one focus leaves the page
         browser.switch_to.active_element.send_keys(Keys.TAB)
         reached.append(
             browser.execute_script(
@@ -135,6 +135,7 @@ def test_everything_is_reached_by_the_tab_key(browser: Chrome, finished: Path) -
                 "return [e.tagName, e.textContent.trim(), getComputedStyle(e).outlineStyle, e.getAttribute('role')]"
             )
         )
+    reached.pop()
     tags = [tag for tag, *_ in reached]
     assert {"Results", "Training", "Decisions", "Calibration", "Labels", "Rows", "Settings"} <= {
         text for tag, text, *_ in reached if tag == "A"
