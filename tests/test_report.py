@@ -21,11 +21,13 @@ from lopsided.data import MultiLabelData, Splits
 from lopsided.details import LABELS, POINTS, TEXT, details
 from lopsided.evaluation.ranks import rank_losses
 from lopsided.files import write_json
+from lopsided.losses import CATALOG
 from lopsided.report import write_report
+from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import headline, ranks_headline
-from lopsided.report.plots import critical_difference
 from lopsided.run_folder import Run
 from lopsided.training.fit import Epoch
+from lopsided.training.objective import parse_method
 from tests.tools import read_results
 
 LIMIT = 3_000_000  # bytes of a report
@@ -163,11 +165,10 @@ def random_runs(labels: int, losses: tuple[str, ...]) -> tuple[Splits, list[Run]
     splits = Splits(part(60), part(40), part(60))
     epoch = Epoch(1, 1.0, 0.5, 0.5, 0.5, 1.0)
     runs = [
-        Run(loss, 0, [epoch], *(torch.randn(rows, labels, generator=generator) for rows in (100, 150)))
-        for loss in losses
+        Run(loss, 0, [epoch], *(torch.randn(rows, labels, generator=generator) for rows in (40, 60))) for loss in losses
     ]
     entry = {"tuned_thresholds": [1.5], "metrics": {"map": {"mean": 0.1}}}
-    return splits, runs, {"metric": "map", "losses": dict.fromkeys(losses, entry)}
+    return splits, runs, {"metric": "map", "losses": {loss: entry | {"settings": loss} for loss in losses}}
 
 
 def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
@@ -199,10 +200,27 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
 def test_a_training_that_diverged_is_left_out() -> None:
     splits, runs, results = random_runs(20, ("bce", "asl"))
     lost = replace(runs[1], history=[Epoch.lost(1)], scores=runs[1].scores * torch.nan)
-    results["losses"]["asl"] = {"tuned_thresholds": [None], "metrics": {"map": {"mean": float("nan")}}}
+    results["losses"]["asl"] |= {"tuned_thresholds": [None], "metrics": {"map": {"mean": float("nan")}}}
     found = details(splits, [runs[0], lost], results)
     assert list(found["curves"]) == list(found["reliability"]) == list(found["labels"]["f1"]) == ["bce"]
     assert found["rows"]["loss"] == "bce"
+
+
+def test_a_tuned_loss_is_drawn_and_read_as_it_was_trained() -> None:
+    splits, runs, results = random_runs(20, ("bce", "asl"))
+    plain = details(splits, runs, results)
+    results["losses"]["asl"]["settings"] = "asl(gamma_neg=1, gamma_pos=0, clip=0.2)"
+    tuned = details(splits, runs, results)
+    assert plain["gradients"]["asl"] != tuned["gradients"]["asl"]
+    assert plain["gradients"]["bce"] == tuned["gradients"]["bce"]
+    assert plain["reliability"]["asl"]["implied"] != tuned["reliability"]["asl"]["implied"]
+    assert plain["reliability"]["asl"]["logit"] == tuned["reliability"]["asl"]["logit"]
+
+
+@pytest.mark.parametrize("loss", [*CATALOG, "powerset(max_sets=9)"])
+def test_every_loss_is_found_again_by_its_settings(loss: str) -> None:
+    method = parse_method(loss)
+    assert parse_method(str(method)) == method
 
 
 def test_a_report_is_written_where_everything_diverged(folder: Path) -> None:

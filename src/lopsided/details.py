@@ -48,14 +48,15 @@ def details(splits: Splits, runs: Sequence[Run], results: dict[str, Any]) -> Det
     known = {loss: group for loss, group in seeds.items() if group}
     tuned = {loss: results["losses"][loss]["tuned_thresholds"] for loss in known}
     decided = {loss: [run.scores > tuned[loss][run.seed] for run in group] for loss, group in known.items()}
+    trained = {loss: entry["settings"] for loss, entry in results["losses"].items()}  # tuned, perhaps
     first = {loss: group[0] for loss, group in decided.items()}
     winner = best_loss(results, results["metric"])
     return {
         "labels": _label_table(splits, known, decided, winner),
         "rows": _row_examples(splits.test, first, winner) if winner else {},
         "curves": {loss: _curves(group[0], splits.test.targets) for loss, group in known.items()},
-        "reliability": {loss: _reliability(loss, group[0], splits) for loss, group in known.items()},
-        "gradients": {loss: _gradients(loss) for loss in results["losses"]},
+        "reliability": {loss: _reliability(trained[loss], group[0], splits) for loss, group in known.items()},
+        "gradients": {loss: _gradients(spec) for loss, spec in trained.items()},
         "environment": _environment(),
     }
 

@@ -13,6 +13,7 @@ from lopsided.evaluation.ranks import Ranks, rank_losses
 from lopsided.evaluation.summary import METRICS
 from lopsided.files import write_text
 from lopsided.report import plots
+from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import headline, ranks_headline
 from lopsided.report.html import render
 from lopsided.run_folder import RunFolder
@@ -69,7 +70,7 @@ def write_merged_report(paths: Sequence[Path], out: Path) -> Path:
         mean_ranks=[ranks.mean_ranks[ranks.losses.index(loss)] for loss in losses],
         verdicts=[(run.name, headline(run.results)) for run in runs],
         series=plots.series(losses, first["baseline"]),
-        diagram=plots.critical_difference(ranks),
+        diagram=critical_difference(ranks),
         tests=_tests(ranks),
     )
     write_text(out, page)

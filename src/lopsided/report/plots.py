@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from lopsided.evaluation.ranks import Ranks
 from lopsided.evaluation.summary import METRICS
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 
@@ -70,7 +69,7 @@ def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero
         axis.spines["left"].set_visible(False)
         axis.grid(axis="x")
 
-    margins = Margins(left=_beside(values), bottom=0.25)
+    margins = Margins(left=beside([short(loss) for loss in values]), bottom=0.25)
     return drawing(draw, title, size=(4.6, 0.34 * len(values) + 0.45), margins=margins)
 
 
@@ -231,39 +230,9 @@ def _reliability_panel(results: dict[str, Any], bins: dict[str, Any], title: str
     return drawing(draw, title)
 
 
-def critical_difference(ranks: Ranks) -> Drawing:
-    """Mean ranks on a line, best at the left; a bar joins losses not shown to differ (Demsar 2006, figure 1)."""
-    title = "mean ranks, best at the left"
-    count = len(ranks.losses)
-    half = (count + 1) // 2
-
-    def draw(axis: Axes) -> None:
-        for place, (loss, rank) in enumerate(zip(ranks.losses, ranks.mean_ranks, strict=True)):
-            left = place < half
-            depth = 1 + len(ranks.groups) * 0.35 + (place if left else count - 1 - place)
-            end = 0.85 if left else count + 0.15
-            axis.plot((rank, rank, end), (0, depth, depth), color=MUTED, lw=1)
-            text = f"{short(loss)}  {rank:.2f}"
-            axis.text(end + (-0.05 if left else 0.05), depth, text, ha="right" if left else "left", va="center")
-        for number, group in enumerate(ranks.groups):
-            ends = [ranks.mean_ranks[ranks.losses.index(loss)] for loss in (group[0], group[-1])]
-            axis.plot((ends[0] - 0.03, ends[1] + 0.03), [0.4 + 0.35 * number] * 2, color=SERIES[1], lw=4)
-        axis.plot((1, 1 + ranks.critical_difference), (-1.6, -1.6), "|-", color=INK, lw=1.2)
-        axis.text(1 + ranks.critical_difference / 2, -1.85, f"CD = {ranks.critical_difference:.2f}", ha="center")
-        axis.set(xlim=(0.7, max(count, 1 + ranks.critical_difference) + 0.3), ylim=(half + 1.4, -2.6))
-        axis.spines["bottom"].set(position=("data", 0), color=INK)
-        axis.spines["left"].set_visible(False)
-        axis.set(yticks=[], xticks=range(1, count + 1))
-        axis.tick_params(axis="x", direction="out", pad=-18, color=INK)
-
-    beside = _beside(f"{short(loss)}  0.00" for loss in ranks.losses)
-    margins = Margins(left=beside, right=beside, bottom=0.05)
-    return drawing(draw, title, size=(6.2, 0.28 * half + 1.3), margins=margins)
-
-
-def _beside(names: Iterable[str]) -> float:
-    """Inches that names need beside a plot."""
-    return 0.15 + 0.078 * max(len(short(name)) for name in names)
+def beside(texts: Sequence[str]) -> float:
+    """Inches that texts need beside a plot."""
+    return 0.15 + 0.078 * max(map(len, texts))
 
 
 def short(name: str) -> str:
