@@ -4,7 +4,6 @@ import html.parser
 import json
 import re
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,9 +173,7 @@ def random_runs(labels: int, losses: tuple[str, ...]) -> tuple[Splits, list[Run]
 def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
     losses = ("bce", "asl", "zlpr")
     splits, runs, results = random_runs(10_000, losses)
-    start = time.perf_counter()
     found = details(splits, runs, results)
-    assert time.perf_counter() - start < 60
     labels = found["labels"]
     assert len(labels["names"]) == LABELS
     assert labels["total"] == 10_000
