@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from lopsided.__main__ import main
-from tests.tools import TINY
+from tests.tools import HOSTILE, TINY
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -28,3 +29,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("finished") / "run"
     assert main(["compare", *TINY, "--out", str(path)]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the same losses on texts and labels that try to break out of a page."""
+    folder = tmp_path_factory.mktemp("texts")
+    rows = [
+        {"text": f"{HOSTILE[i % 6]} </bdi></textarea> {i}", "labels": [HOSTILE[i % 6], HOSTILE[i * i % 5]]}
+        for i in range(60)
+    ]
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--losses", "asl,bce,zlpr", "--seeds", "1", "--epochs", "1", "--out", str(folder / "run")]
+    assert main(["compare", str(folder / "texts.jsonl"), *options]) == 0
+    return folder / "run"

@@ -11,6 +11,15 @@ import numpy as np
 
 TINY = ["--images", "600", "--epochs", "2", "--seeds", "2", "--losses", "bce,asl,zlpr"]
 
+HOSTILE = (  # names of labels
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "</script><script>alert(3)</script>",
+    "{{ 7 * 7 }} $x^2$ &lt;b&gt; <!-- ]]>",
+    "w" * 70,
+    "plain",
+)
+
 
 def read_results(run: Path) -> dict[str, Any]:
     results: dict[str, Any] = json.loads((run / "results.json").read_text())

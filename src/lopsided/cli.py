@@ -33,7 +33,7 @@ from lopsided.fit import fit as fit_model
 from lopsided.inspection import print_diagnostics, print_suspects
 from lopsided.losses import parse
 from lopsided.progress import Progress, bars
-from lopsided.report import write_report
+from lopsided.report import read_finished, write_merged_report, write_report
 from lopsided.report.loss_plot import FORMATS, save_loss_plot
 from lopsided.run_folder import ConfigFolder, RunFolder, command_of, is_run_folder
 from lopsided.suspects import inspect_missing
@@ -254,6 +254,22 @@ def predict(
     with bars(Console()) as live:
         write_predictions(FitFolder.open(run, check_data=False), data, out, live)
     typer.echo(f"predictions: {out}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished `lopsided compare`, each of other data.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write.", show_default="report.html, of one run in its folder")
+    ] = None,
+) -> None:
+    """Write the report of a run again, or one page over runs of several data sets: mean ranks of the losses."""
+    if len(runs) > 1:
+        page = write_merged_report(runs, out or Path("report.html"))
+    else:
+        (run,) = read_finished(runs)
+        page = write_report(run.folder.path, out)
+    typer.echo(f"report: {page}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from lopsided.config import BUILT_IN, CompareConfig
 from lopsided.data import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.text_files import Columns, read_splits
+from lopsided.details import details
 from lopsided.models import Task, make_task
 from lopsided.models.task import Budget
 from lopsided.progress import Progress
@@ -45,7 +46,7 @@ def budget_of(config: CompareConfig, task: Task) -> Budget:
 
 
 def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
-    """Train what is not trained yet, then write metrics.csv and results.json."""
+    """Train what is not trained yet, then write metrics.csv, details.json and results.json."""
     config = folder.config
     progress.preparing()
     task = make_task(splits)
@@ -62,7 +63,9 @@ def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
             progress.end(run, resumed=finished is not None)
             runs.append(run)
             folder.write_metrics(runs)
-    folder.write_results(summarize(config, splits, budget, runs, progress))
+    results = summarize(config, splits, budget, runs, progress)
+    folder.write_details(details(splits, runs, results))
+    folder.write_results(results)
 
 
 def _train(task: Task, budget: Budget, spec: str, seed: int, progress: Progress) -> Run:

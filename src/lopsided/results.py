@@ -20,6 +20,7 @@ from lopsided.evaluation.significance import (
     interval_over_seeds,
     paired_differences,
     resample_rows,
+    unknown,
 )
 from lopsided.evaluation.summary import METRICS, Scored, evaluate
 from lopsided.models.task import Budget
@@ -98,12 +99,12 @@ def _compare_to_baseline(
     full = {loss: [evaluate(config.metric, one) for one in group] for loss, group in scored.items()}
     others = [loss for loss in config.losses if loss != config.reference]
     testable = [loss for loss in others if all(map(math.isfinite, full[loss] + full[config.reference]))]
-    differences = dict.fromkeys(others, Difference(math.nan, math.nan, math.nan, math.nan))
+    differences = dict.fromkeys(others, unknown())
     if testable:
         order = [config.reference, *testable]
         resampled = _resample(config, [one for loss in order for one in scored[loss]], progress)
         values = torch.tensor([full[loss] for loss in order], dtype=torch.float64)
-        found = paired_differences(values, resampled.view(_RESAMPLES, len(order), config.seeds).mean(2))
+        found = paired_differences(values, resampled.view(_RESAMPLES, len(order), config.seeds))
         differences |= dict(zip(testable, found, strict=True))
     corrected = holm([difference.p_value for difference in differences.values()])
     return {
@@ -131,7 +132,12 @@ def _comparison(
     if word in ("ahead so far", "behind so far"):
         sign = "its validation mAP still rises" if budget.epochs > 1 else "one epoch shows no trend"
         sentence += f"; {behind} is unfinished: {sign}, so more epochs may change this"
-    return asdict(difference) | {"p_holm": p_value, "verdict": word, "sentence": sentence}
+    return asdict(difference) | {
+        "detectable": difference.detectable,
+        "p_holm": p_value,
+        "verdict": word,
+        "sentence": sentence,
+    }
 
 
 def epochs(number: int) -> str:

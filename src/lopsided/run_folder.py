@@ -3,7 +3,8 @@
 config.json     what was asked, and the SHA-256 of the data files
 runs/           a .json, a .npy (test scores) and a -valid.npy (validation scores) for each finished loss and seed
 metrics.csv     one line per loss, seed and epoch
-results.json    the tables
+details.json    curves, labels and rows, for the report
+results.json    the tables; a comparison that has them is finished
 report.html     the tables and plots, self-contained
 """
 
@@ -141,6 +142,9 @@ class RunFolder(ConfigFolder[CompareConfig]):
         names = [field.name for field in fields(Epoch)]
         lines = [[run.loss, run.seed, *astuple(epoch)] for run in runs for epoch in run.history]
         self.write_metrics_lines(["loss", "seed", *names], lines)
+
+    def write_details(self, details: dict[str, Any]) -> None:
+        write_json(self.path / "details.json", details)
 
     def write_results(self, results: dict[str, Any]) -> None:
         write_json(self.path / "results.json", results)

@@ -58,7 +58,7 @@ def p_value(p: float | None) -> str:
 def best_loss(results: dict[str, Any], name: str) -> str | None:
     """The loss with the best mean of a metric, if it has one."""
     means = {loss: entry["metrics"][name]["mean"] for loss, entry in results["losses"].items()}
-    known = {loss: mean for loss, mean in means.items() if mean is not None}
+    known = {loss: mean for loss, mean in means.items() if mean is not None and not math.isnan(mean)}
     choose = max if METRICS[name].higher_is_better else min
     return choose(known, key=lambda loss: known[loss]) if known else None
 

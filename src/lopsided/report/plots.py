@@ -1,147 +1,239 @@
-"""The plots of the report, as SVG text."""
+"""The plots of the report, drawn from results.json, metrics.csv and details.json; a few panels each."""
 
 from __future__ import annotations
 
-import io
-import math
-import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
-import torch
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lopsided.evaluation.summary import METRICS
-from lopsided.report.loss_plot import profile
-from lopsided.training.objective import Powerset, parse_method
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart; grey for the baseline
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7", "#8c564b")
-GREY = "#555555"
+from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 
 Histories = dict[str, dict[int, dict[str, list[float]]]]  # loss -> seed -> column of metrics.csv -> values
+Curves = dict[str, tuple[Sequence[float], Sequence[float]]]  # loss -> abscissae and ordinates
+_LONGEST = 22  # characters of a name beside a plot
+
+_DIAGNOSTICS = {  # columns of metrics.csv -> title and limits of the ordinate
+    "p_positive": ("p⁺: mean p on positive labels", (0, 1.02)),
+    "p_negative": ("p⁻: mean 1 - p on negative labels", (0, 1.02)),
+    "gradient_positive": ("share of the gradient from positives", (0, 1.02)),
+    "gradient_hard": ("share of the gradient from hard negatives (p > .5)", (0, 1.02)),
+    "effective_gamma": ("effective gamma on negatives", None),
+    "dead_labels": ("dead labels: never predicted on validation", None),
+    "logit_positive": ("mean logit of positive labels", None),
+    "logit_negative": ("mean logit of negative labels", None),
+}
 
 
-def colours(results: dict[str, Any]) -> dict[str, str]:
-    others = [loss for loss in results["losses"] if loss != results["baseline"]]
-    return {results["baseline"]: GREY} | {loss: COLOURS[i % len(COLOURS)] for i, loss in enumerate(others)}
+def series(losses: Sequence[str], baseline: str) -> dict[str, int]:
+    """The number of the colour of each loss: 0 for the baseline."""
+    others = [loss for loss in losses if loss != baseline]
+    return {loss: 0 if loss == baseline else 1 + others.index(loss) % (len(SERIES) - 1) for loss in losses}
 
 
-def metric_intervals(results: dict[str, Any]) -> str:
-    """The metric of the verdict, one point and interval per loss, over seeds."""
-    name = results["metric"]
-    intervals = {loss: entry["metrics"][name] for loss, entry in results["losses"].items()}
-    texts = {loss: f"{value['mean']:.3f}" for loss, value in intervals.items() if value["mean"] is not None}
-    return _intervals(results, intervals, texts, f"{METRICS[name].title} on the test rows")
+def _colours(results: dict[str, Any]) -> dict[str, str]:
+    return {loss: SERIES[n] for loss, n in series(list(results["losses"]), results["baseline"]).items()}
 
 
-def difference_intervals(results: dict[str, Any]) -> str:
-    """Paired differences to the baseline with their intervals."""
-    comparisons = {loss: c for loss, c in results["comparisons"].items() if c["low"] is not None}
-    texts = {loss: c["verdict"] for loss, c in comparisons.items()}
-    title = f"difference in {METRICS[results['metric']].title} to {results['baseline']}, 95 % interval"
-    return _intervals(results, comparisons, texts, title, zero=True)
+def differences(results: dict[str, Any]) -> list[Drawing]:
+    """The paired differences to the baseline, and the metric of the verdict itself, each with its interval."""
+    name, baseline = results["metric"], results["baseline"]
+    paired = {baseline: {"mean": 0.0, "low": None}} | results["comparisons"]
+    means = {loss: entry["metrics"][name] for loss, entry in results["losses"].items()}
+    title = METRICS[name].title
+    return [
+        _intervals(results, paired, f"difference in {title} to {short(baseline)}, with its 95 % interval", zero=True),
+        _intervals(results, means, f"{title}: mean and 95 % interval over seeds"),
+    ]
 
 
-def _intervals(
-    results: dict[str, Any], intervals: dict[str, Any], texts: dict[str, str], title: str, zero: bool = False
-) -> str:
-    """A point, its interval where it has one, and a text for each loss that has a text."""
-    colour = colours(results)
+def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero: bool = False) -> Drawing:
+    """A point and its interval for each loss that has a mean."""
+    colours = _colours(results)
 
     def draw(axis: Axes) -> None:
         if zero:
-            axis.axvline(0, color=GREY, lw=1)
-        for place, (loss, value) in enumerate(intervals.items()):
-            if loss in texts:
+            axis.axvline(0, color=MUTED, lw=1)
+        for place, (loss, value) in enumerate(values.items()):
+            if value["mean"] is not None:
                 half = 0 if value["low"] is None else value["mean"] - value["low"]
-                axis.errorbar(value["mean"], place, xerr=half, fmt="o", color=colour[loss], capsize=4, lw=2)
-                axis.annotate(texts[loss], (value["mean"], place), (0, 7), textcoords="offset points", ha="center")
-        axis.set(yticks=range(len(intervals)), yticklabels=list(intervals), xlabel=title)
-        axis.set_ylim(len(intervals) - 0.4, -0.7)
-        axis.grid(axis="x", alpha=0.3)
+                axis.errorbar(value["mean"], place, xerr=half, fmt="o", color=colours[loss], ms=6, lw=2.2)
+        axis.set(yticks=range(len(values)), ylim=(len(values) - 0.4, -0.6))
+        axis.set_yticklabels([short(loss) for loss in values], color=INK)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.tick_params(axis="y", length=0)
+        axis.spines["left"].set_visible(False)
+        axis.grid(axis="x")
 
-    return _svg([draw], height=0.55 * len(intervals) + 1, width=7)
+    margins = Margins(left=beside([short(loss) for loss in values]), bottom=0.25)
+    return drawing(draw, title, size=(4.6, 0.34 * len(values) + 0.45), margins=margins)
 
 
-def training_curves(results: dict[str, Any], histories: Histories) -> str:
+def training(results: dict[str, Any], histories: Histories) -> list[Drawing]:
     """Validation mAP and training loss against epochs: the mean over seeds, and a band from least to most."""
-
-    def draw_loss(axis: Axes) -> None:
-        _against_epochs(axis, results, histories, "train_loss", "training loss, first epoch = 1", relative=True)
-
-    def draw_map(axis: Axes) -> None:
-        _against_epochs(axis, results, histories, "valid_map", "mAP on the validation rows")
-        axis.legend(frameon=False)
-
-    return _svg([draw_map, draw_loss])
+    return [
+        _against_epochs(results, histories, "valid_map", "mAP on the validation rows"),
+        _against_epochs(results, histories, "train_loss", "training loss, first epoch = 1", relative=True),
+    ]
 
 
-def confidence_curves(results: dict[str, Any], histories: Histories) -> str:
-    """p+ and p- against epochs."""
-
-    def draw_positive(axis: Axes) -> None:
-        _against_epochs(axis, results, histories, "p_positive", "p⁺: mean of p on positive labels")
-        axis.set_ylim(0, 1.02)
-        axis.legend(frameon=False)
-
-    def draw_negative(axis: Axes) -> None:
-        _against_epochs(axis, results, histories, "p_negative", "p⁻: mean of 1 - p on negative labels")
-        axis.set_ylim(0, 1.02)
-
-    return _svg([draw_positive, draw_negative])
+def diagnostics(results: dict[str, Any], histories: Histories) -> list[Drawing]:
+    """The columns of metrics.csv that tell what the loss does to the model, as far as the run has them."""
+    columns = next(iter(next(iter(histories.values())).values()))
+    return [
+        _against_epochs(results, histories, column, title, limits)
+        for column, (title, limits) in _DIAGNOSTICS.items()
+        if column in columns
+    ]
 
 
 def _against_epochs(
-    axis: Axes, results: dict[str, Any], histories: Histories, column: str, title: str, relative: bool = False
-) -> None:
+    results: dict[str, Any],
+    histories: Histories,
+    column: str,
+    title: str,
+    limits: tuple[float, float] | None = None,
+    relative: bool = False,
+) -> Drawing:
     """A column of metrics.csv: for each loss the mean over seeds and a band from the lowest to the highest."""
-    for loss, seeds in histories.items():
-        epochs = next(iter(seeds.values()))["epoch"]
-        curves = torch.tensor([history[column] for history in seeds.values()])
-        curves = curves / curves[:, :1] if relative else curves
-        colour = colours(results)[loss]
-        axis.plot(epochs, curves.nanmean(0), "o-", ms=3, color=colour, label=loss)
-        low, high = curves.nan_to_num(nan=math.inf).amin(0), curves.nan_to_num(nan=-math.inf).amax(0)
-        axis.fill_between(epochs, low, high, where=low <= high, color=colour, alpha=0.15, lw=0)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(xlabel="epoch", title=title)
-    axis.grid(alpha=0.3)
+    colours = _colours(results)
+
+    def draw(axis: Axes) -> None:
+        for loss, seeds in histories.items():
+            epochs = next(iter(seeds.values()))["epoch"]
+            curves = np.array([history[column] for history in seeds.values()])
+            curves = curves / curves[:, :1] if relative else curves
+            with warnings.catch_warnings():  # an epoch that all seeds lost is NaN, and stays so
+                warnings.simplefilter("ignore", RuntimeWarning)
+                mean, low, high = np.nanmean(curves, 0), np.nanmin(curves, 0), np.nanmax(curves, 0)
+            axis.plot(epochs, mean, "o-", ms=3.5 if len(epochs) < 30 else 0, color=colours[loss])
+            axis.fill_between(epochs, low, high, color=colours[loss], alpha=0.15, lw=0)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.set(xlabel="epoch")
+        if limits:
+            axis.set_ylim(*limits)
+        axis.grid()
+
+    return drawing(draw, title)
 
 
-def gradient_curves(results: dict[str, Any]) -> str:
+def decisions(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]:
+    """Precision against recall, and F1 against the threshold, with the thresholds that the loss and validation give."""
+    curves = details["curves"]
+    marks = {
+        loss: [(results["losses"][loss]["own_threshold"], "white"), (_tuned(results, curves, loss), "full")]
+        for loss in curves
+    }
+    precision = {loss: (curve["recall"], curve["precision"]) for loss, curve in curves.items()}
+    panels = [_lines(results, precision, "precision against recall, all labels together", "recall", limits=(0, 1.02))]
+    for column, name in (("micro_f1", "micro-F1"), ("macro_f1", "macro-F1")):
+        lines = {loss: (curve["threshold"], curve[column]) for loss, curve in curves.items()}
+        title = f"{name} against the threshold"
+        panels.append(_lines(results, lines, title, "threshold (logit)", limits=(0, 1.02), marks=marks))
+    return [*panels, _by_frequency(results, details["labels"]["by_frequency"])]
+
+
+def _by_frequency(results: dict[str, Any], groups: dict[str, Any]) -> Drawing:
+    colours = _colours(results)
+
+    def draw(axis: Axes) -> None:
+        for loss, values in groups["average_precision"].items():
+            axis.plot(range(len(values)), values, "o-", ms=3.5, color=colours[loss])
+        axis.set(xlabel="mean number of training rows with such a label", ylim=(0, 1.02))
+        axis.set_xticks(range(len(frequency := groups["train_positives"])), [f"{count:.0f}" for count in frequency])
+        axis.grid()
+
+    return drawing(draw, "average precision, from rare labels to frequent ones")
+
+
+def _tuned(results: dict[str, Any], curves: dict[str, Any], loss: str) -> float | None:
+    tuned: float | None = results["losses"][loss]["tuned_thresholds"][curves[loss]["seed"]]
+    return tuned
+
+
+def gradients(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]:
     """The size of the gradient on the logit of a positive and of a negative label, against its probability."""
-    p = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
-
-    def draw(axis: Axes, positive: bool, title: str) -> None:
-        for spec in results["losses"]:
-            loss = parse_method(spec)
-            if isinstance(loss, Powerset):
-                continue  # has no gradient of one label
-            size = profile(loss, torch.logit(p), positive)[1].abs()
-            dashes = "-" if loss.pool.per_label else "--"
-            axis.plot(p, size, dashes, color=colours(results)[spec], label=spec, lw=1.8)
-        axis.set(xlabel="p = sigmoid(logit)", title=title)
-        axis.grid(alpha=0.3)
-
-    def draw_positive(axis: Axes) -> None:
-        draw(axis, True, "gradient on a positive label")
-        axis.legend(frameon=False)
-
-    return _svg([draw_positive, lambda axis: draw(axis, False, "gradient on a negative label")])
+    known = {loss: curve for loss, curve in details["gradients"].items() if curve}
+    dashed = {loss for loss, curve in known.items() if curve["coupled"]}
+    return [
+        _lines(
+            results,
+            {loss: (curve["p"], curve[side]) for loss, curve in known.items()},
+            f"gradient on a {side} label",
+            "p = sigmoid(logit)",
+            dashed=dashed,
+        )
+        for side in ("positive", "negative")
+    ]
 
 
-def _svg(panels: list[Callable[[Axes], None]], height: float = 3.4, width: float = 9) -> str:
-    """Draw the panels side by side; text stays text, and equal input gives equal output."""
-    style = {"svg.fonttype": "none", "svg.hashsalt": "lopsided", "font.size": 9, "axes.titlesize": 10}
-    style |= {"axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
-    with mpl.rc_context(style):  # type: ignore[arg-type]
-        figure = Figure(figsize=(width, height), layout="constrained")
-        for axis, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            draw(axis)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
-    return re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL)
+def _lines(
+    results: dict[str, Any],
+    lines: Curves,
+    title: str,
+    xlabel: str,
+    limits: tuple[float, float] | None = None,
+    marks: dict[str, list[tuple[float | None, str]]] | None = None,
+    dashed: set[str] = frozenset(),  # type: ignore[assignment]
+) -> Drawing:
+    """A line per loss; `marks` are abscissae at which a line gets an empty ("white") or a full point."""
+    colours = _colours(results)
+
+    def draw(axis: Axes) -> None:
+        for loss, (x, y) in lines.items():
+            known = np.array([np.nan if value is None else value for value in y])
+            axis.plot(x, known, ls=(0, (4, 4)) if loss in dashed else "-", color=colours[loss])
+            for at, kind in (marks or {}).get(loss, []):
+                if at is not None and len(x):
+                    fill = "none" if kind == "white" else colours[loss]
+                    height = np.interp(at, x, known)
+                    axis.plot(at, height, "o", ms=6.5, color=colours[loss], mfc=fill, mew=1.6, clip_on=False)
+        axis.set(xlabel=xlabel)
+        if limits:
+            axis.set_ylim(*limits)
+        axis.grid()
+
+    return drawing(draw, title)
+
+
+READINGS = {
+    "logit": "before: sigmoid(logit)",
+    "implied": "implied by the loss, in closed form",
+    "fitted": "after: fitted to validation rows",
+}
+
+
+def reliability(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]:
+    """Observed share of positives against predicted probability, before and after calibration."""
+    panels = []
+    for kind, title in READINGS.items():
+        bins = {loss: found[kind] for loss, found in details["reliability"].items() if kind in found}
+        panels += [_reliability_panel(results, bins, title)] if bins else []
+    return panels
+
+
+def _reliability_panel(results: dict[str, Any], bins: dict[str, Any], title: str) -> Drawing:
+    colours = _colours(results)
+
+    def draw(axis: Axes) -> None:
+        axis.plot((0, 1), (0, 1), color=MUTED, lw=1, ls=":")
+        for loss, found in bins.items():
+            axis.plot(found["predicted"], found["observed"], "o-", ms=3.5, color=colours[loss])
+            axis.fill_between(found["predicted"], found["low"], found["high"], color=colours[loss], alpha=0.15, lw=0)
+        axis.set(xlabel="predicted probability", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axis.grid()
+
+    return drawing(draw, title)
+
+
+def beside(texts: Sequence[str]) -> float:
+    """Inches that texts need beside a plot."""
+    return 0.15 + 0.078 * max(map(len, texts))
+
+
+def short(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"

@@ -1,0 +1,139 @@
+"""How often each way to compare losses finds a difference where there is none, and where there is one.
+
+    python benchmarks/significance.py && python benchmarks/significance.py --tables
+
+The second command writes the tables of docs/significance.md from the measured file. Simulated mAP of four losses, of
+which one is better, or none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from run import environment
+from scipy import stats
+from tables import environment as measured_by
+from tables import grid, put, read
+from torch import Tensor
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from tests.simulation import WORLDS, experiments  # noqa: E402
+
+from lopsided.evaluation.significance import LEVEL, paired_differences  # noqa: E402
+
+PAGE = ROOT / "docs/significance.md"
+EFFECT = 0.25  # more separation between positives and negatives, in standard deviations of a score
+SEEDS = (2, 3, 5)
+LOSSES = 4
+TWO = "lopsided, two losses"
+
+
+def pooled(values: Tensor, resampled: Tensor) -> list[float]:
+    return [difference.p_value for difference in paired_differences(values, resampled)]
+
+
+def counted_twice(values: Tensor, resampled: Tensor) -> list[float]:
+    """What a seed makes of the rows, counted with the seeds and with the rows."""
+    return pooled(values, resampled.mean(2, keepdim=True).expand_as(resampled))
+
+
+def not_pooled(values: Tensor, resampled: Tensor) -> list[float]:
+    return [pooled(values[[0, k]], resampled[:, [0, k]])[0] for k in range(1, len(values))]
+
+
+def seeds_alone(values: Tensor, resampled: Tensor) -> list[float]:
+    """Student's paired t test, which takes the test rows for the whole world."""
+    p_values: list[float] = stats.ttest_rel(values[1:].numpy(), values[:1].expand_as(values[1:]).numpy(), 1).pvalue
+    return list(p_values)
+
+
+def rows_alone(values: Tensor, resampled: Tensor) -> list[float]:
+    """The paired bootstrap, which takes the trained models for the losses."""
+    return pooled(values.mean(1, keepdim=True), resampled.mean(2, keepdim=True))
+
+
+def hierarchical(values: Tensor, resampled: Tensor) -> list[float]:
+    """The bootstrap of seeds and rows: a difference is real if 97.5 % of the samples say so."""
+    generator = torch.Generator().manual_seed(0)
+    differences = resampled[:, 1:] - resampled[:, :1]
+    samples, _, seeds = differences.shape
+    drawn = torch.randint(seeds, (samples, 1, seeds), generator=generator).expand_as(differences)
+    below = (differences.gather(2, drawn).mean(2) <= 0).double().mean(0)
+    return (2 * torch.minimum(below, 1 - below)).tolist()
+
+
+WAYS: dict[str, Callable[[Tensor, Tensor], list[float]]] = {
+    "lopsided": pooled,
+    "seeds not pooled": not_pooled,
+    "seeds x rows twice": counted_twice,
+    "hierarchical bootstrap": hierarchical,
+    "seeds alone": seeds_alone,
+    "rows alone": rows_alone,
+}
+
+
+def simulate(trials: int) -> list[dict[str, object]]:
+    measured: list[dict[str, object]] = []
+    for name, world in WORLDS.items():
+        for seeds in SEEDS:
+            found: dict[str, list[Tensor]] = {way: [] for way in WAYS}
+            for values, resampled in experiments(world, LOSSES, seeds, trials, EFFECT, resamples=200):
+                for way, test in WAYS.items():
+                    found[way].append(torch.tensor(test(values, resampled)) < LEVEL)
+            pairs = [pooled(*both)[0] < LEVEL for both in experiments(world, 2, seeds, trials, resamples=200)]
+            shares = {way: 100 * torch.stack(decisions).double().mean(0) for way, decisions in found.items()}
+            rates = {way: (share[:-1].mean().item(), share[-1].item()) for way, share in shares.items()}
+            rates[TWO] = (100 * sum(pairs) / trials, math.nan)
+            measured += [
+                {"world": name, "seeds": seeds, "way": way, "trials": trials}
+                | {"false alarms %": round(alarms, 2), "power %": round(power, 2)}
+                for way, (alarms, power) in rates.items()
+            ]
+            print(f"{name}, {seeds} seeds", file=sys.stderr)
+    return measured
+
+
+def table(rows: list[dict[str, str]], column: str, ways: Sequence[str]) -> str:
+    body = []
+    for world in WORLDS:
+        for seeds in map(str, SEEDS):
+            found = {row["way"]: row[column] for row in rows if (row["world"], row["seeds"]) == (world, seeds)}
+            body.append([world, seeds, *(f"{float(found[way]):.1f}" for way in ways)])
+    return grid(["what varies", "seeds", *ways], body)
+
+
+def page() -> str:
+    """docs/significance.md with the tables of the measured file."""
+    rows = read("significance.csv")
+    source = measured_by(rows, "significance.py") + f" {rows[0]['trials']} experiments a line."
+    tables = {"false alarms": f"{table(rows, 'false alarms %', [*WAYS, TWO])}\n\n{source}"}
+    tables["power"] = table(rows, "power %", list(WAYS))
+    return put(PAGE, tables)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/significance.csv")
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--tables", action="store_true", help="only write the tables of the page")
+    asked = parser.parse_args()
+    if asked.tables:
+        PAGE.write_text(page())
+        return
+    measured_on = environment()
+    rows = simulate(asked.trials)
+    with asked.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *measured_on])
+        writer.writeheader()
+        writer.writerows(row | measured_on for row in rows)
+
+
+if __name__ == "__main__":
+    main()

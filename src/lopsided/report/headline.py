@@ -1,0 +1,62 @@
+"""The verdict in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lopsided.evaluation.ranks import Ranks
+from lopsided.evaluation.significance import LEVEL
+from lopsided.evaluation.summary import METRICS
+
+_AHEAD, _BEHIND = ("better", "ahead so far"), ("worse", "behind so far")
+
+
+def headline(results: dict[str, Any]) -> str:
+    """Who wins, or that no difference was shown and which could have been seen; without the full stop."""
+    baseline, title = results["baseline"], METRICS[results["metric"]].title
+    by_kind: dict[str, list[str]] = {}
+    for loss, comparison in results["comparisons"].items():
+        by_kind.setdefault(comparison["verdict"], []).append(loss)
+    behind = [loss for kind in _BEHIND for loss in by_kind.get(kind, [])]
+    if any(kind in by_kind for kind in _AHEAD):
+        return "; ".join(_lead(results, by_kind[kind], kind) for kind in _AHEAD if kind in by_kind)
+    if behind:
+        return f"No loss is shown to beat {baseline} in {title}; {listed(behind)} {_do(behind, 'is', 'are')} behind"
+    if set(by_kind) == {"cannot be tested"}:
+        return f"Nothing can be said in {title}: no loss can be compared with {baseline}"
+    seen = [comparison.get("detectable") for comparison in results["comparisons"].values()]
+    known = [value for value in seen if value is not None]
+    reach = f"; differences above {max(known):.3f} could have been seen" if known else ""
+    return f"No difference to {baseline} was shown in {title}{reach}"
+
+
+def _lead(results: dict[str, Any], losses: list[str], kind: str) -> str:
+    """asl and zlpr beat bce in mAP, by 0.036 and 0.034."""
+    gains = {loss: abs(results["comparisons"][loss]["mean"]) for loss in losses}
+    order = sorted(losses, key=lambda loss: -gains[loss])
+    by = listed([f"{gains[loss]:.3f}" for loss in order])
+    does = _do(order, "beats", "beat") if kind == "better" else _do(order, "is", "are") + " so far ahead of"
+    return f"{listed(order)} {does} {results['baseline']} in {METRICS[results['metric']].title}, by {by}"
+
+
+def ranks_headline(ranks: Ranks, metric: str) -> str:
+    """The same for several data sets."""
+    title, best = METRICS[metric].title, ranks.losses[0]
+    over = f"over {ranks.data_sets} data sets"
+    if not ranks.iman_davenport_p < LEVEL:
+        apart = f"; mean ranks {ranks.critical_difference:.2f} apart would differ"
+        return f"No difference between the losses was shown in {title} {over}{apart}"
+    equals = next((group for group in ranks.groups if best in group), (best,))
+    beaten = [loss for loss in ranks.losses if loss not in equals]
+    if not beaten:
+        return f"The losses differ in {title} {over}, but none is shown to be behind {best}, which ranks best"
+    return f"{best} ranks best in {title} {over}, and is shown to be ahead of {listed(beaten)}"
+
+
+def listed(texts: list[str]) -> str:
+    """asl, apl and zlpr."""
+    return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
+def _do(losses: list[str], one: str, several: str) -> str:
+    return one if len(losses) == 1 else several

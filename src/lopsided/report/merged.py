@@ -1,0 +1,115 @@
+"""One page over finished runs of several data sets: which loss ranks best, and whether that is more than luck."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lopsided.errors import UserError
+from lopsided.evaluation.ranks import Ranks, rank_losses
+from lopsided.evaluation.summary import METRICS
+from lopsided.files import write_text
+from lopsided.report import plots
+from lopsided.report.critical_difference import critical_difference
+from lopsided.report.headline import headline, ranks_headline
+from lopsided.report.html import render
+from lopsided.run_folder import RunFolder
+from lopsided.tables import cell, p_value
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run with its results; `name` tells it from the others on the page."""
+
+    folder: RunFolder
+    results: dict[str, Any]
+    name: str
+
+
+def read_finished(paths: Sequence[Path]) -> list[Finished]:
+    """The runs in these folders. Raises UserError for one that is not finished, or is no comparison."""
+    folders = [RunFolder.open(path, check_data=False) for path in paths]
+    names = [folder.config.name for folder in folders]
+    return [
+        Finished(folder, _results(folder), name if names.count(name) == 1 else f"{name} ({folder.path.name})")
+        for folder, name in zip(folders, names, strict=True)
+    ]
+
+
+def _results(folder: RunFolder) -> dict[str, Any]:
+    try:
+        return folder.read_results()
+    except FileNotFoundError:
+        raise UserError(f"{folder.path}: not finished; go on with: lopsided compare {folder.path}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{folder.path / 'results.json'}: not readable ({error}); run lopsided compare again") from None
+
+
+def write_merged_report(paths: Sequence[Path], out: Path) -> Path:
+    """Write a page over two or more finished runs, of different data but of the same losses and metric, to `out`."""
+    runs = read_finished(paths)
+    _check_comparable(runs)
+    first = runs[0].results
+    losses, metric = list(first["losses"]), first["metric"]
+    means = {run.name: {loss: run.results["losses"][loss]["metrics"][metric] for loss in losses} for run in runs}
+    try:
+        values = [[_number(row[loss]["mean"]) for loss in losses] for row in means.values()]
+        ranks = rank_losses(values, losses, higher_is_better=METRICS[metric].higher_is_better)
+    except ValueError as error:
+        raise UserError(f"{METRICS[metric].title} cannot be ranked: {error}") from None
+    page = render(
+        "merged.html.j2",
+        headline=ranks_headline(ranks, metric),
+        metric=METRICS[metric],
+        runs=runs,
+        ranks=ranks,
+        rows=[(name, _cells(row, metric)) for name, row in means.items()],
+        mean_ranks=[ranks.mean_ranks[ranks.losses.index(loss)] for loss in losses],
+        verdicts=[(run.name, headline(run.results)) for run in runs],
+        series=plots.series(losses, first["baseline"]),
+        diagram=critical_difference(ranks),
+        tests=_tests(ranks),
+    )
+    write_text(out, page)
+    return out
+
+
+def _check_comparable(runs: Sequence[Finished]) -> None:
+    first, *others = runs
+    for run in others:
+        for what, one, other in (
+            ("losses", sorted(first.results["losses"]), sorted(run.results["losses"])),
+            ("metric", first.results["metric"], run.results["metric"]),
+        ):
+            if one != other:
+                told = [", ".join(value) if isinstance(value, list) else value for value in (one, other)]
+                raise UserError(f"{run.folder.path}: its {what}: {told[1]}, but {first.folder.path}: {told[0]}")
+    for number, run in enumerate(runs):
+        for earlier in runs[:number]:
+            if run.folder.config.data == earlier.folder.config.data:
+                raise UserError(
+                    f"{earlier.folder.path} and {run.folder.path} are of the same data, {run.folder.config.data}; "
+                    "ranks are taken over different data sets, so leave one out"
+                )
+
+
+def _number(mean: float | None) -> float:
+    return float("nan") if mean is None else mean
+
+
+def _cells(row: dict[str, dict[str, float | None]], metric: str) -> list[tuple[str, bool]]:
+    """(text, is best) per loss."""
+    choose = max if METRICS[metric].higher_is_better else min
+    best = choose(_number(value["mean"]) for value in row.values())
+    return [(cell(value), value["mean"] == best) for value in row.values()]
+
+
+def _tests(ranks: Ranks) -> list[tuple[str, str, str]]:
+    """(test, statistic, p-value)."""
+    return [
+        ("Friedman, chi-squared", f"{ranks.friedman:.2f}", p_value(ranks.friedman_p)),
+        ("Iman and Davenport, F", f"{ranks.iman_davenport:.2f}", p_value(ranks.iman_davenport_p)),
+    ]
