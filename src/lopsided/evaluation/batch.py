@@ -137,7 +137,7 @@ def _true(targets: Tensor | SparseTargets, shape: torch.Size) -> Array:
             raise ValueError(f"targets have shape {tuple(targets.shape)} but scores {tuple(shape)}")
         _check_binary(targets)
         return np.flatnonzero((targets != 0).cpu().numpy())
-    labels = Labels.of(targets.to("cpu"))
+    labels = Labels.of(targets.to("cpu") if isinstance(targets, Tensor | SparseTargets) else targets)
     stand_in = torch.zeros(()).expand(shape)  # only its shape is looked at
     check_inputs(stand_in, labels)
     check_values(stand_in, labels)

@@ -62,7 +62,9 @@ def expected_error(bins: Array) -> Array:
 def adaptive_error(falling: Array, positive: Array, bins: int) -> float:
     """falling: (N,) probabilities of all rows, sorted; positive: those of the positives, sorted the same way."""
     rising = falling[::-1]
-    edges = np.percentile(rising, np.linspace(0, 100, bins + 1))[1:-1]
+    share, below = np.modf(np.linspace(0, len(rising) - 1, bins + 1)[1:-1])
+    left = rising[below.astype(np.int64)]
+    edges = left + share * (rising[np.ceil(below + share).astype(np.int64)] - left)
     ends = np.concatenate([rising.searchsorted(edges, "right"), [len(rising)]])
     true = np.concatenate([positive[::-1].searchsorted(edges, "right"), [len(positive)]])
     mass = np.concatenate([[0.0], rising.cumsum()])[ends]

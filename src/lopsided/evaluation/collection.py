@@ -80,6 +80,8 @@ class MultiLabelMetrics:
             raise ValueError(f"scale must be one of {', '.join(SCALES)}; got {scale!r}")
         _check_whole(num_labels=num_labels, k=min(ks, default=0), calibration_bins=calibration_bins)
         _check_whole(binned=2 if binned is None else binned)
+        if decide is not None and not callable(decide) and not (isinstance(decide, float | int) and decide == decide):
+            raise ValueError(f"decide must be a number or a function, got {decide!r}")
         if propensity is not None and propensity.shape != (num_labels,):
             raise ValueError(f"propensity must have shape ({num_labels},), got {tuple(propensity.shape)}")
         self.num_labels, self.scale, self.binned, self.calibration_bins = num_labels, scale, binned, calibration_bins
