@@ -1,6 +1,7 @@
 """The collection against scikit-learn, or loops written from the definitions where it has none."""
 
 import math
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from lopsided import SparseTargets
-from lopsided.evaluation.collection import MetricValues, MultiLabelMetrics
+from lopsided.evaluation import MetricValues, MultiLabelMetrics
 from tests.test_ranked import by_hand
 
 LABELS, BINS = 7, 5
@@ -254,6 +255,26 @@ def test_values_do_not_depend_on_the_batches(stored: bool, options: dict[str, An
             torch.testing.assert_close(result.per_label[name], column, rtol=0, atol=1e-12, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_dtype_is_taken_as_it_is_wherever_it_lies(dtype: torch.dtype) -> None:
+    scores, targets = case("plain")
+    rounded = scores.to(dtype)
+    whole = collect(rounded.double(), targets).result()
+    turned = collect(rounded.T.contiguous().T, targets.T.contiguous().T).result()
+    assert turned.values == pytest.approx(whole.values, abs=1e-12)
+
+
+def test_a_result_does_not_change_when_collecting_goes_on() -> None:
+    scores, targets = case("plain")
+    metrics = collect(scores, targets)
+    result = metrics.result()
+    before = {name: column.clone() for name, column in result.per_label.items()}
+    metrics.update(-scores, targets)
+    for name, column in before.items():
+        assert torch.equal(result.per_label[name], column), name
+    assert metrics.result().rows == 2 * result.rows
+
+
 def test_many_rows_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, targets = case("plain")
     whole = collect(scores, targets).result()
@@ -446,3 +467,18 @@ def test_ranks_come_together(tmp_path: Path) -> None:
             given = sparse(scores, scores > -1) if stored else scores
             expected += collect(given, targets, binned=bins).result().values.values()
     assert np.load(tmp_path / "out.npy") == pytest.approx(np.array(expected), abs=1e-12, nan_ok=True)
+
+
+# ---- the page
+
+
+def test_the_page_is_true() -> None:
+    """Its examples run, and its table has every metric and no other."""
+    text = (Path(__file__).parents[1] / "docs/metrics.md").read_text()
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(compile(code, "example", "exec"), {})
+    names = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    documented = {name for cell in names for name in re.findall(r"`([^`]+)`", cell)}
+    values = collect(*case("plain")).result().values
+    coco_at_3 = {"CP@3", "CR@3", "CF1@3", "OP@3", "OR@3", "OF1@3"}
+    assert {re.sub(r"@\d$", "@k", name) for name in set(values) - coco_at_3} == documented - coco_at_3

@@ -100,7 +100,7 @@ def read_batch(scores: Tensor, targets: Tensor | SparseTargets, num_labels: int,
     scores = scores.detach().cpu()
     true = _true(targets, torch.Size(scores.shape))
     values = scores.values() if scores.layout == torch.sparse_csr else scores
-    values = values if values.dtype == torch.float64 else values.float()
+    values = (values if values.dtype == torch.float64 else values.float()).contiguous()
     _check_scale(values, scale)
     if scores.layout != torch.sparse_csr:
         return Batch(len(scores), num_labels, true, values.numpy())

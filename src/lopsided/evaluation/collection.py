@@ -104,11 +104,11 @@ class MultiLabelMetrics:
         """
         batch = read_batch(scores, targets, self.num_labels, self.scale)
         stored = batch.places is not None
-        added = self._empty()
-        for part in batch.parts():
-            added.add(State(self._sums(part, self._decided(part)), part.rows, stored))
-        added.kept = [Kept.of(batch)] if self.binned is None else []
-        self._state.add(added)
+        parts = [State(self._sums(part, self._decided(part)), part.rows, stored) for part in batch.parts()]
+        if parts and self.binned is None:
+            parts[0].kept = [Kept.of(batch)]
+        for part in parts:
+            self._state.add(part)
 
     def merge(self, other: MultiLabelMetrics) -> None:
         """Add the rows of another collection with the same settings; `decide` and `propensity` are not compared."""
@@ -136,7 +136,7 @@ class MultiLabelMetrics:
         state = self._state
         if not state.rows:
             raise ValueError("no rows were collected: call update(scores, targets) first")
-        positives = state.sums["labels"][2]
+        positives = state.sums["labels"][2].copy()  # the sums go on
         ranked, micro = self._ranked_labels(positives)
         table = {"positives": positives, **_decision_table(state.sums["labels"]), **ranked}
         table |= {"ece": expected_error(state.sums["bins"]), "brier": state.sums["brier"] / state.rows}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,22 +37,27 @@ def join(parts: Sequence[Kept], stored: bool) -> Kept:
     return Kept(np.concatenate(scores), _marks(parts, stored))
 
 
-def label_values(parts: Sequence[Kept], labels: int, scale: str, bins: int) -> dict[str, Array]:
-    """(L,) AP, AUROC and adaptive calibration error from dense scores, some labels at a time."""
+def label_lists(parts: Sequence[Kept], labels: int) -> Iterator[tuple[Array, Array]]:
+    """Of each label the dense scores of all rows and those of its positives, both sorted, with their sign turned."""
     rows = sum(len(part.scores) for part in parts)
     row, label = np.divmod(_marks(parts, stored=False), labels)
     rows_of = np.split(row[np.argsort(label, kind="stable")], np.bincount(label, minlength=labels).cumsum()[:-1])
-    values = np.empty((3, labels))
     step = max(1, _PART // rows)
     for low in range(0, labels, step):
-        keys = -np.concatenate([part.scores[:, low : low + step] for part in parts]).T
+        columns = np.concatenate([part.scores[:, low : low + step] for part in parts])
+        keys = np.negative(columns.T, order="C")
         true_keys = [np.sort(each[true]) for each, true in zip(keys, rows_of[low : low + step], strict=True)]
-        keys = np.sort(keys, axis=1)
-        p = probabilities(-keys, scale)
-        for index, (each, true) in enumerate(zip(keys, true_keys, strict=True)):
-            ranks = one_list(each, true, rows, len(true))
-            error = adaptive_error(p[index], probabilities(-true, scale), bins)
-            values[:, low + index] = ranks.average_precision()[0], ranks.auroc()[0], error
+        keys.sort(axis=1)
+        yield from zip(keys, true_keys, strict=True)
+
+
+def label_values(parts: Sequence[Kept], labels: int, scale: str, bins: int) -> dict[str, Array]:
+    """(L,) AP, AUROC and adaptive calibration error from dense scores."""
+    values = np.empty((3, labels))
+    for label, (keys, true_keys) in enumerate(label_lists(parts, labels)):
+        ranks = one_list(keys, true_keys, len(keys), len(true_keys))
+        error = adaptive_error(probabilities(-keys, scale), probabilities(-true_keys, scale), bins)
+        values[:, label] = ranks.average_precision()[0], ranks.auroc()[0], error
     return dict(zip(("average_precision", "auroc", "ece_adaptive"), values, strict=True))
 
 

@@ -28,7 +28,7 @@ class State:
         if self.stored not in (None, other.stored):
             raise ValueError("scores must be dense in all batches or sparse in all, got both")
         for name, value in other.sums.items():
-            self.sums[name] = self.sums[name] + value
+            self.sums[name] += value
         self.rows, self.stored, self.kept = self.rows + other.rows, other.stored, self.kept + other.kept
 
 
