@@ -34,6 +34,7 @@ from lopsided.evaluation.metrics import average_precision
 from lopsided.evaluation.ranked import propensities
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/metrics.md"
 BATCH, POSITIVE, BINS = 1000, 0.02, 1024
 ALL, BINNED, OURS, THEIRS, TORCHMETRICS = (
     "all metrics",
@@ -144,6 +145,11 @@ def table(rows: list[tables.Row]) -> str:
     return f"{tables.grid(head, body)}\n\n{versions}, {rows[0]['threads']} threads."
 
 
+def page() -> str:
+    """The text of the page as it should be."""
+    return tables.put(PAGE, {"metrics": table(tables.read("metrics.csv"))})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/metrics.csv")
@@ -163,10 +169,9 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(row | facts for row in rows)
     print(asked.out)
-    page = ROOT / "docs/metrics.md"
     if asked.out == parser.get_default("out"):
-        page.write_text(tables.put(page, {"metrics": table(tables.read("metrics.csv"))}))
-        print(page)
+        PAGE.write_text(page())
+        print(PAGE)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -60,7 +61,7 @@ def case(name: str) -> tuple[Tensor, Tensor]:
     if name == "nothing positive":
         targets[:] = False
     exact = torch.from_numpy(scores)
-    return (exact.float() if name == "single precision" else exact), torch.from_numpy(targets)
+    return (exact.float() if name in ("single precision", "both zeros") else exact), torch.from_numpy(targets)
 
 
 # ---- the oracle
@@ -299,12 +300,14 @@ def test_calibration_bins_are_those_of_scikit_learn() -> None:
 # ---- binned
 
 
-@pytest.mark.parametrize("scale", ["logits", "probabilities"])
-@pytest.mark.parametrize("bins", [1, 4, 32, 4096])
+@pytest.mark.parametrize("kind", ["logits", "probabilities", "sparse"])
+@pytest.mark.parametrize("bins", [1, 32, 4096])
 @pytest.mark.parametrize("name", CASES)
-def test_binned_values_are_as_near_as_they_say(name: str, bins: int, scale: str) -> None:
+def test_binned_values_are_as_near_as_they_say(name: str, bins: int, kind: str) -> None:
     scores, targets = case(name)
-    scores = scores if scale == "logits" else scores.double().sigmoid()
+    scale = "probabilities" if kind == "probabilities" else "logits"
+    scores = scores.double().sigmoid() if kind == "probabilities" else scores
+    scores = sparse(scores, scores > -0.5) if kind == "sparse" else scores
     exact, binned = (collect(scores, targets, scale, binned=number).result() for number in (None, bins))
     for column in ("average_precision", "auroc"):
         error = binned.per_label[f"{column}_error"]
@@ -482,3 +485,13 @@ def test_the_page_is_true() -> None:
     values = collect(*case("plain")).result().values
     coco_at_3 = {"CP@3", "CR@3", "CF1@3", "OP@3", "OR@3", "OF1@3"}
     assert {re.sub(r"@\d$", "@k", name) for name in set(values) - coco_at_3} == documented - coco_at_3
+
+
+def test_the_table_is_that_of_the_measurement() -> None:
+    root = Path(__file__).parents[1]
+    sys.path.insert(0, str(root / "benchmarks"))
+    try:
+        import metrics  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    assert metrics.page() == metrics.PAGE.read_text(), "docs/metrics.md is stale: run python benchmarks/metrics.py"
