@@ -51,6 +51,9 @@ def test_average_precision(name: str) -> None:
             y, s = targets.numpy()[kept, label], scores.numpy()[kept, label]
             w = None if weights is None else weights.numpy()[kept]
             close(float(ours[label]), sk.average_precision_score(y, s, sample_weight=w) if y.any() else math.nan)
+        if weights is None:
+            fast = metrics.average_precision(scores, targets)
+            torch.testing.assert_close(fast, ours, rtol=0, atol=1e-12, equal_nan=True)
         present = ours[~ours.isnan()]
         close(metrics.mean_average_precision(ranking, weights), float(present.mean()) if len(present) else math.nan)
 

@@ -26,7 +26,8 @@ def by_hand(top: list[list[int]], truth: list[list[int]], inverse: list[float]) 
             ndcg.append(gain / ideal if true else 0)
             gained += sum(inverse[label] for label, one in zip(ranked, hit, strict=False) if one)
             possible += sum(sorted((inverse[label] for label in true), reverse=True)[:k])
-        found |= {f"p@{k}": float(np.mean(precision)), f"ndcg@{k}": float(np.mean(ndcg)), f"psp@{k}": gained / possible}
+        found |= {f"p@{k}": float(np.mean(precision)), f"ndcg@{k}": float(np.mean(ndcg))}
+        found[f"psp@{k}"] = gained / possible if possible else math.nan
     return found
 
 
@@ -92,6 +93,15 @@ def test_fewer_labels_than_ranks() -> None:
     metrics = RankedMetrics(KS, propensity=torch.ones(2))
     metrics.update(torch.tensor([[1, 0]]), SparseTargets.from_indices([[0, 1]]))
     assert [metrics.result()[name] for name in ("p@1", "p@5", "ndcg@5", "psp@5")] == pytest.approx([1, 0.4, 1, 1])
+
+
+def test_a_ranking_may_end_early() -> None:
+    """The number of labels stands for no label: of three, row 0 ranks one and row 1 none."""
+    metrics = RankedMetrics((1, 2), propensity=torch.tensor([0.5, 1.0, 1.0]))
+    metrics.update(torch.tensor([[0, 3], [3, 3]]), SparseTargets.from_indices([[0, 1], [2]]))
+    assert metrics.result() == pytest.approx(
+        {"p@1": 0.5, "p@2": 0.25, "ndcg@1": 0.5, "ndcg@2": 0.5 / (1 + 1 / math.log2(3)), "psp@1": 2 / 3, "psp@2": 0.5}
+    )
 
 
 def test_nothing_collected_is_not_a_number() -> None:

@@ -50,14 +50,16 @@ class RankedMetrics:
     def __init__(self, ks: Sequence[int] = (1, 3, 5), propensity: Tensor | None = None) -> None:
         self.ks = tuple(ks)
         self.rows = 0
-        self._inverse = None if propensity is None else 1 / propensity.double()
+        # the last is that of no label
+        self._inverse = None if propensity is None else torch.nn.functional.pad(1 / propensity.double(), (0, 1))
         self._discount = 1 / torch.arange(2, max(ks) + 2, dtype=torch.float64).log2()
-        self._sums = torch.zeros(
-            4, len(self.ks), dtype=torch.float64
-        )  # P, nDCG, gained and possible inverse propensity
+        self.sums = torch.zeros(4, len(self.ks), dtype=torch.float64)  # P, nDCG, gained and possible propensity
 
     def update(self, top: Tensor, truth: SparseTargets) -> None:
-        """top: (n, max(ks) or more) label numbers, the best first; truth: the true labels of the n rows, each once."""
+        """top: (n, max(ks) or more) label numbers, the best first; truth: the true labels of the n rows, each once.
+
+        Where a ranking ends before k, the number of labels stands for none.
+        """
         top = top[:, : max(self.ks)]
         counts = truth.crow.diff()
         row = torch.repeat_interleave(counts)
@@ -72,7 +74,7 @@ class RankedMetrics:
             ideal = (best[:, :k] @ discount).clamp_min(1)  # without true labels, 0 / 1
             ndcg = (hits[:, :k] @ discount) / ideal
             sums = (hits[:, :k].sum() / k, ndcg.sum(), gained[:, :k].sum(), possible[:, :k].sum())
-            self._sums[:, place] += torch.stack(sums)
+            self.sums[:, place] += torch.stack(sums)
         self.rows += len(top)
 
     def _heaviest(self, truth: SparseTargets, row: Tensor, best: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ class RankedMetrics:
 
     def result(self) -> dict[str, float]:
         """Every metric by name, such as "p@1", between 0 and 1; NaN where nothing was collected."""
-        precision, ndcg, gained, possible = self._sums
+        precision, ndcg, gained, possible = self.sums
         rows = torch.tensor(self.rows, dtype=torch.float64)
         found = {"p": precision / rows, "ndcg": ndcg / rows}
         if self._inverse is not None:

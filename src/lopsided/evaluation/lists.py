@@ -1,0 +1,139 @@
+"""Where the positives of sorted lists stand: all that average precision, AUROC and the metrics of rankings need.
+
+A list is a label, of all rows; or a row, of all labels; or all labels of all rows at once. Items of equal score have
+no order: a positive is known by how many items score more than it, and how many at least as much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The P positives of S lists of `length` items each, list by list and by falling score."""
+
+    length: int
+    positives: Array  # (S,) int64, how many each list has
+    list: Array  # (P,) int64, the list of each
+    above: Array  # (P,) int64, items of its list that score more
+    upto: Array  # (P,) int64, items that score at least as much, itself included
+    better: Array  # (P,) int64, positives that score more
+    hits: Array  # (P,) int64, positives that score at least as much
+
+    def sum(self, values: Array) -> Array:
+        """(P,) -> (S,) float64, added up over the positives of each list."""
+        return np.bincount(self.list, weights=values, minlength=len(self.positives))
+
+    def average_precision(self) -> Array:
+        """(S,) float64, NaN without positives: the mean over the positives of the precision at their score."""
+        return ratio(self.sum(self.hits / self.upto), self.positives)
+
+    def auroc(self) -> Array:
+        """(S,) float64, NaN without positives or negatives: the share of pairs in order, ties by half."""
+        disordered = self.sum((self.above - self.better + self.upto - self.hits) / 2)
+        return 1 - ratio(disordered, self.positives * (self.length - self.positives))
+
+    def ranking_loss(self) -> Array:
+        """(S,) float64, the share of pairs that are not in order, ties included; 0 without pairs."""
+        disordered = self.sum((self.upto - self.hits).astype(np.float64))
+        return np.nan_to_num(ratio(disordered, self.positives * (self.length - self.positives)))
+
+    def coverage(self) -> Array:
+        """(S,) int64, how far down all positives are found; 0 without any."""
+        depth = np.zeros(len(self.positives), np.int64)
+        np.maximum.at(depth, self.list, self.upto)
+        return depth
+
+    def gain(self, discounts: Array) -> Array:
+        """(S,) float64, the sum over the positives of the discount of their place, in the mean over orders of ties.
+
+        discounts: (k,) of the first places; those further down count nothing.
+        """
+        total = np.concatenate([[0.0], discounts.cumsum()])
+        within = total[self.upto.clip(max=len(discounts))] - total[self.above.clip(max=len(discounts))]
+        return self.sum(within / (self.upto - self.above))
+
+
+def ratio(numerator: Array, denominator: Array) -> Array:
+    """float64, NaN where the denominator is 0."""
+    found: Array = np.where(denominator == 0, np.nan, numerator / np.where(denominator == 0, 1, denominator))
+    return found
+
+
+def one_list(keys: Array, true_keys: Array, length: int, positives: int) -> Ranks:
+    """A single list. keys: sorted scores with their sign turned; true_keys: those of the positives, sorted."""
+    zero = np.zeros(len(true_keys), np.int64)
+    return _with_unstored(_found(keys, true_keys, zero, zero, zero, length, 1), np.array([positives]), len(keys))
+
+
+def dense_lists(scores: Array, lists: Array, items: Array) -> Ranks:
+    """scores: (S, N), a list each; its positives are at (lists, items)."""
+    keys = list_keys(scores, np.arange(len(scores))[:, None])
+    true_keys = np.sort(keys[lists, items])
+    keys.sort(axis=1)
+    return sorted_lists(keys.reshape(-1), true_keys, *scores.shape)
+
+
+def stored_lists(lists: Array, scores: Array, true: Array, length: int, positives: Array) -> Ranks:
+    """Lists of which only (E,) items are stored, the others being equal and below. positives: (S,), all of them."""
+    keys = list_keys(scores, lists)
+    true_keys = np.sort(keys[true])
+    keys.sort()
+    found = sorted_lists(keys, true_keys, len(positives), length)
+    return _with_unstored(found, positives, np.bincount(lists, minlength=len(positives)))
+
+
+def sorted_lists(keys: Array, true_keys: Array, lists: int, length: int) -> Ranks:
+    """From the keys of `list_keys`, sorted."""
+    numbers = np.arange(lists) << 32
+    of = true_keys >> 32
+    start, first = keys.searchsorted(numbers)[of], true_keys.searchsorted(numbers)[of]
+    return _found(keys, true_keys, of, start, first, length, lists)
+
+
+def list_keys(scores: Array, lists: Array) -> Array:
+    """int64 that order items by list and falling score, equal where both are equal. Scores float32 or float64."""
+    if scores.dtype == np.float64:
+        rising = np.unique(scores, return_inverse=True)[1].reshape(scores.shape)
+        return (lists << 32) + (scores.size - rising)
+    bits = (scores + np.float32(0)).view(np.int32)  # + 0 makes -0 and 0 one
+    falling = ~(bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))  # the bits of negative floats rise as they fall
+    return (lists << 32) + (falling.astype(np.int64) + (1 << 31))
+
+
+def _found(keys: Array, true_keys: Array, of: Array, start: Array, first: Array, length: int, lists: int) -> Ranks:
+    """of: the list of each positive; start, first: where it starts in keys and in true_keys."""
+    return Ranks(
+        length,
+        np.bincount(of, minlength=lists),
+        of,
+        above=keys.searchsorted(true_keys, "left") - start,
+        upto=keys.searchsorted(true_keys, "right") - start,
+        better=true_keys.searchsorted(true_keys, "left") - first,
+        hits=true_keys.searchsorted(true_keys, "right") - first,
+    )
+
+
+def _with_unstored(found: Ranks, positives: Array, stored: Array | int) -> Ranks:
+    """The same with the positives that are not stored, all equal and at the end of their list."""
+    absent = positives - found.positives
+    if not absent.any():
+        return found
+    of = np.repeat(np.arange(len(positives)), absent)
+    above, better = np.broadcast_to(stored, positives.shape)[of], found.positives[of]
+    return Ranks(
+        found.length,
+        positives,
+        np.concatenate([found.list, of]),
+        np.concatenate([found.above, above]),
+        np.concatenate([found.upto, np.full(len(of), found.length)]),
+        np.concatenate([found.better, better]),
+        np.concatenate([found.hits, positives[of]]),
+    )
