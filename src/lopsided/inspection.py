@@ -105,16 +105,14 @@ def _number(value: float) -> str:
 
 
 def _of_model(folder: FitFolder, console: Console) -> tuple[str, dict[str, list[Values]]]:
-    found = folder.load()
-    if found is None:
-        raise UserError(f"{folder.path}: no epoch is finished yet; go on with: lopsided fit {folder.path}")
-    model, _, history = found
+    state, _ = folder.trained()
+    model = state.model
     sizes = model.num_features, len(model.label_counts)
     with bars(console) as live:
         rows = read(folder.config.files()["data"], live, folder.config.normalize, sizes)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     some = order[: max(1, min(_SAMPLED, _LOGITS // rows.num_labels))]
-    title = f"after epoch {len(history)}, on {len(some)} training rows"
+    title = f"after epoch {len(state.history)}, on {len(some)} training rows"
     return title, {folder.config.loss: [_measured(model, rows.take(some))]}
 
 
