@@ -1,7 +1,7 @@
 """What decision rules and calibrators are worth on real data: docs/decisions.md has the tables.
 
 python benchmarks/decisions.py --data FOLDER    trains, decides, calibrates: benchmarks/results/decisions.csv
-python benchmarks/decisions.py --speed          100,000 rows x 1,000 labels: benchmarks/results/decisions_speed.csv
+python benchmarks/decisions.py --speed 3        100,000 rows x 1,000 labels: benchmarks/results/decisions_speed.csv
 python benchmarks/decisions.py --tables         writes the tables of docs/decisions.md from these files
 
 A run of a data set, a loss and a seed: all rows are split at random into 60 % training, 20 % validation and 20 % test;
@@ -154,17 +154,19 @@ def write(path: Path, names: list[str], lines: list[dict[str, object]]) -> None:
         writer.writerows(line | environment() for line in rounded)
 
 
-def speed(rows: int = 100_000, labels: int = 1000) -> None:
-    """Every step in a process of its own, three times, the fastest."""
+def speed(rounds: int, rows: int = 100_000, labels: int = 1000) -> None:
+    """Every step in a process of its own, some times, the fastest."""
     steps = {"per label and shared, one sweep": "sweep", "one for all": "one", "decide per label": "decide"}
     lines = []
     for name, step in steps.items():
         command = [sys.executable, __file__, "--step", step, "--size", str(rows), str(labels)]
-        outputs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)]
-        seconds, peak = min(tuple(map(float, output.split())) for output in outputs)
-        lines.append({"step": name, "rows": rows, "labels": labels, "seconds": seconds, "peak MB": peak})
-        print(lines[-1])
-    write(SPEED, ["step", "rows", "labels", "seconds", "peak MB"], lines)
+        outputs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(rounds)]
+        seconds, busy, peak = min(tuple(map(float, output.split())) for output in outputs)
+        lines.append(
+            {"step": name, "rows": rows, "labels": labels, "seconds": seconds, "CPU seconds": busy, "peak MB": peak}
+        )
+        print(lines[-1], flush=True)
+    write(SPEED, ["step", "rows", "labels", "seconds", "CPU seconds", "peak MB"], lines)
 
 
 def one_step(step: str, rows: int, labels: int) -> None:
@@ -178,9 +180,13 @@ def one_step(step: str, rows: int, labels: int) -> None:
         "one": lambda: tune_threshold(scored),
         "decide": lambda: rule.decide(scores),
     }
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     calls[step]()
-    print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    print(
+        time.perf_counter() - start,
+        time.process_time() - busy,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    )
 
 
 Table = dict[str, dict[tuple[str, str], Tensor]]  # name -> (data, loss) -> a number for each seed
@@ -219,9 +225,10 @@ def level(digits: int) -> Callable[[Table, str, tuple[str, str]], str]:
 def speed_table() -> str:
     with SPEED.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    head = ["100,000 rows x 1,000 labels", "seconds", "peak of the process, MB"]
-    body = [[row["step"], f"{float(row['seconds']):.1f}", f"{float(row['peak MB']):,.0f}"] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * 3, *body))
+    head = ["100,000 rows x 1,000 labels", "seconds", "CPU seconds", "peak of the process, MB"]
+    names = ("seconds", "CPU seconds", "peak MB")
+    body = [[row["step"], *(f"{float(row[name]):,.1f}" for name in names)] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * 4, *body))
 
 
 def page() -> str:
@@ -247,7 +254,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("/tmp/lopsided-decisions"), help="keeps the scores")
     parser.add_argument("--sets", nargs="+", default=list(LOADERS))
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--speed", type=int, metavar="ROUNDS")
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, nargs=2, help=argparse.SUPPRESS)
@@ -257,7 +264,7 @@ def main() -> None:
     if asked.data:
         run(asked.data, asked.cache, asked.sets, asked.seeds)
     if asked.speed:
-        speed()
+        speed(asked.speed)
     if asked.tables:
         PAGE.write_text(page())
 

@@ -28,11 +28,11 @@ def test_runs_and_times_only_what_is_right(tmp_path: Path) -> None:
     assert contenders["torch bce"]["ratio to torch bce"] == "1.0"
 
 
-def test_tables_are_those_of_the_measurement() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import tables  # type: ignore[import-not-found]
-    finally:
-        sys.path.pop(0)
+def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import decisions  # type: ignore[import-not-found]
+    import tables  # type: ignore[import-not-found]
+
+    assert decisions.PAGE.read_text() == decisions.page(), "stale: run python benchmarks/decisions.py --tables"
     for path, text in tables.pages().items():
         assert path.read_text() == text, f"{path.name} is stale: run python benchmarks/tables.py"

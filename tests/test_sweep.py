@@ -119,7 +119,6 @@ def test_positives_that_are_no_candidates_count_as_missed() -> None:
     assert best_thresholds(scored, FBeta()).labels.tolist() == pytest.approx([lowest, torch.nan], nan_ok=True, abs=0)
     floor = RecallAtPrecision(1.0)
     assert float(best_thresholds(scored, floor).labels[0]) == 2.5
-    assert scored.take(torch.tensor([0, 1, 2, 4])).found.tolist() == [2, 0]
 
 
 def test_thresholds_lie_midway_and_never_cut_ties() -> None:

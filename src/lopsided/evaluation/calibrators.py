@@ -1,8 +1,8 @@
 """From scores to probabilities: the map that the loss implies, and maps fitted to validation rows.
 
 A calibrator is called with scores (n, L), or with (n, k) scores and the (n, k) labels that they are of, and gives
-float64 probabilities in that shape, in [0, 1]. Of one label, the higher score never gets the lower probability. What is
-fitted to candidates holds for candidates: it says how often a label with that score is true if it is among them.
+float64 probabilities in that shape, in [0, 1]. Of one label, the higher score never gets the lower probability, but for
+rounding. What is fitted to candidates says how often a label with that score is true if it is a candidate.
 
 Rare labels have too few positives for a map of their own: `fit_platt` and `fit_isotonic` shrink each label's map
 towards the one of all labels together, by `pseudo` positives.

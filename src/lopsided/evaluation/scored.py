@@ -69,16 +69,6 @@ class ScoredLabels:
         """(L,) int64, the positives of each label among the scores: all, unless there are only candidates."""
         return self.positives if self.labels is None else self.sum(self.hits.long())
 
-    def take(self, rows: Tensor) -> ScoredLabels:
-        """Some rows, by number. Positives that are no candidates stay with the labels in proportion to the found."""
-        hits, labels = self.hits[rows], None if self.labels is None else self.labels[rows]
-        part = ScoredLabels(self.scores[rows], hits, labels, self.positives)
-        if labels is None:
-            return ScoredLabels(part.scores, hits, None, hits.sum(0))
-        found = part.sum(hits.long())
-        missed = (self.positives - self.found) * len(rows) // max(len(self), 1)
-        return ScoredLabels(part.scores, hits, labels, found + missed)
-
     def together(self) -> ScoredLabels:
         """All as if of one label."""
         one = self.positives.sum()[None]

@@ -26,7 +26,7 @@ def _described(value: Any, prefix: str, tensors: dict[str, Tensor]) -> dict[str,
     for field in fields(value):
         part = getattr(value, field.name)
         if isinstance(part, Tensor):
-            tensors[prefix + field.name] = part.contiguous()
+            tensors[prefix + field.name] = part.clone()  # safetensors refuses shared memory
         elif isinstance(part, str | int | float | None):
             header[field.name] = part
         else:

@@ -91,12 +91,12 @@ class Best:
 
 
 def best_thresholds(scored: ScoredLabels, objective: Objective, cuts: int = 4096) -> Best:
-    """The best thresholds by an exact sweep, n log n of the scores, in memory that grows with the true labels alone.
+    """The best thresholds by an exact sweep, n log n of the scores, some labels at a time.
 
     A threshold lies midway between a true label's score and the next lower one, or where float32 has no number between
     them, on the lower: ties are never cut. Of equally good ones the highest. Where nothing should be predicted it is
     the highest score. The shared one is looked for below `cuts` true scores, evenly spaced: all, if they are no more;
-    above 32,768 labels fewer, 2^27 in all).
+    with more than 32,768 labels fewer, 2^27 / L.
 
     >>> scored = ScoredLabels.of(torch.tensor([[4.0], [3.0], [1.0], [0.0]]), torch.tensor([[1], [0], [1], [0]]))
     >>> best_thresholds(scored, FBeta()).labels, best_thresholds(scored, RecallAtPrecision(0.9)).labels
