@@ -333,6 +333,10 @@ def comparisons(**verdicts: tuple[str, float, float | None]) -> dict[str, Any]:
             "apl and asl beat bce in mAP, by 0.030 and 0.020; zlpr is so far ahead of bce in mAP, by 0.010",
         ),
         (
+            comparisons(**{f"l{number}": ("better", number / 100, 0.01) for number in range(1, 7)}),
+            "l6, l5, l4 and 3 others beat bce in mAP, by 0.010 to 0.060",
+        ),
+        (
             comparisons(asl=("worse", -0.02, 0.01), apl=("no difference shown", 0.0, 0.01)),
             "No loss is shown to beat bce in mAP; asl is behind",
         ),
