@@ -195,10 +195,10 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
 
 
 def test_a_training_that_diverged_is_left_out() -> None:
-    splits, runs, results = random_runs(20, ("bce", "asl"))
-    lost = replace(runs[1], history=[Epoch.lost(1)], scores=runs[1].scores * torch.nan)
+    splits, runs, results = random_runs(20, ("asl", "bce"))
+    lost = replace(runs[0], history=[Epoch.lost(1)], scores=runs[0].scores * torch.nan)
     results["losses"]["asl"] |= {"tuned_thresholds": [None], "metrics": {"map": {"mean": float("nan")}}}
-    found = details(splits, [runs[0], lost], results)
+    found = details(splits, [lost, runs[1]], results)
     assert list(found["curves"]) == list(found["reliability"]) == list(found["labels"]["f1"]) == ["bce"]
     assert found["rows"]["loss"] == "bce"
 
@@ -311,6 +311,15 @@ def test_an_unfinished_run_is_told(finished: Path, folder: Path, capsys: pytest.
     assert "run: not finished; go on with: lopsided compare run" in capsys.readouterr().err
     assert main(["report", str(folder)]) != 0
     assert "not a run folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["results.json", "details.json", "metrics.csv"])
+def test_a_damaged_file_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
+    whole = (folder / "run" / name).read_text()
+    (folder / "run" / name).write_text(whole[: len(whole) // 2] + ",x")
+    assert main(["report", "run"]) != 0
+    assert f"run/{name}: damaged (" in capsys.readouterr().err
 
 
 def comparisons(**verdicts: tuple[str, float, float | None]) -> dict[str, Any]:
