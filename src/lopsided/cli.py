@@ -83,6 +83,7 @@ def compare(
     epochs: Annotated[int | None, _option("Epochs of each training.", "by data")] = None,
     batch_size: Annotated[int | None, _option("Rows per step.", "by data")] = None,
     learning_rate: Annotated[float | None, _option("Step size.", "by data")] = None,
+    tune: Annotated[int | None, _option("Trials of each loss's own settings, on validation rows.", "none")] = None,
     valid: Annotated[str | None, _option("File of validation rows.", "split off")] = None,
     test: Annotated[str | None, _option("File of test rows.", "split off")] = None,
     text_column: Annotated[str | None, _option("Name of the text field.", "text")] = None,

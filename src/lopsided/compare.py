@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
@@ -18,6 +18,7 @@ from lopsided.results import summarize
 from lopsided.run_folder import Run, RunFolder
 from lopsided.training.fit import fit, predict
 from lopsided.training.objective import make_objective, parse_method
+from lopsided.tuning import Candidate, tune, untuned
 
 _IMAGES = 6000  # of the built-in training set
 
@@ -47,27 +48,37 @@ def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
     progress.preparing()
     task = make_task(splits)
     budget = budget_of(config, task)
-    progress.plan(len(config.losses) * config.seeds, budget.epochs)
+    progress.plan(len(config.losses) * (config.seeds + (config.tune or 0)), budget.epochs)
+    trials = folder.path / "trials.csv"
+    chosen = tune(config, task, budget, trials, progress) if config.tune else untuned(config, budget)
     runs: list[Run] = []
     for seed in range(config.seeds):
         for loss in config.losses:
-            progress.begin(loss, seed)
+            progress.begin(f"{loss}, seed {seed}")
             finished = folder.load(loss, seed, budget.epochs, task.valid, task.test)
-            run = finished or _train(task, budget, loss, seed, progress)
-            if not finished:
+            run = finished or _train(task, budget, chosen[loss], loss, seed, progress)
+            if finished:
+                progress.skip(_outcome(run))
+            else:
                 folder.save(run)
-            progress.end(run, resumed=finished is not None)
+                progress.end(f"{_outcome(run)}, {sum(epoch.seconds for epoch in run.history):.1f} s")
             runs.append(run)
             folder.write_metrics(runs)
-    results = summarize(config, splits, budget, runs, progress)
+    results = summarize(config, chosen, splits, budget, runs, progress)
     folder.write_details(details(splits, runs, results))
     folder.write_results(results)
 
 
-def _train(task: Task, budget: Budget, spec: str, seed: int, progress: Progress) -> Run:
-    objective = make_objective(parse_method(spec), task.train.targets)
+def _train(task: Task, budget: Budget, candidate: Candidate, loss: str, seed: int, progress: Progress) -> Run:
+    objective = make_objective(parse_method(candidate.spec), task.train.targets)
+    budget = replace(budget, learning_rate=candidate.learning_rate)
     model, history = fit(task, objective, budget, seed, progress.epoch)
     if history[-1].is_lost:
         lost = [torch.full(part.targets.shape, torch.nan) for part in (task.valid, task.test)]
-        return Run(spec, seed, history, *lost)
-    return Run(spec, seed, history, *(predict(model, objective, part) for part in (task.valid, task.test)))
+        return Run(loss, seed, history, *lost)
+    return Run(loss, seed, history, *(predict(model, objective, part) for part in (task.valid, task.test)))
+
+
+def _outcome(run: Run) -> str:
+    last = run.history[-1]
+    return "diverged" if last.is_lost else f"validation mAP {last.valid_map:.3f}"

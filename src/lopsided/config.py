@@ -58,6 +58,7 @@ class CompareConfig(Config):
     epochs: int | None = Field(None, ge=1, le=1_000_000)
     batch_size: int | None = Field(None, ge=1, le=1_000_000)
     learning_rate: float | None = Field(None, gt=0, le=1e6)
+    tune: int | None = Field(None, ge=1, le=10_000)  # trials of each loss
 
     @field_validator("losses", mode="before")
     @classmethod

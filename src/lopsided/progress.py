@@ -14,7 +14,6 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from lopsided.run_folder import Run
 from lopsided.training.fit import Epoch
 
 
@@ -61,20 +60,19 @@ class Progress:
         self._bars.remove_task(self._task)
         self._task = self._bars.add_task("training", total=runs * epochs)
 
-    def begin(self, loss: str, seed: int) -> None:
-        self._run = f"{loss}, seed {seed}"
+    def begin(self, run: str) -> None:
+        self._run = run
         self._bars.update(self._task, description=self._run)
 
     def epoch(self, epoch: Epoch) -> None:
         self._bars.update(self._task, advance=1, description=f"{self._run}: mAP {epoch.valid_map:.3f}")
 
-    def end(self, run: Run, resumed: bool) -> None:
-        if resumed:
-            self._bars.update(self._task, advance=self._epochs)
-        last = run.history[-1]
-        seconds = sum(epoch.seconds for epoch in run.history)
-        outcome = "diverged" if last.is_lost else f"validation mAP {last.valid_map:.3f}"
-        self._say(f"{self._run}: {outcome}, {'trained before' if resumed else f'{seconds:.1f} s'}")
+    def end(self, outcome: str) -> None:
+        self._say(f"{self._run}: {outcome}")
+
+    def skip(self, outcome: str) -> None:
+        self._bars.update(self._task, advance=self._epochs)
+        self.end(f"{outcome}, trained before")
 
     def resampling(self, total: int) -> None:
         self._task = self._bars.add_task("bootstrap of the test rows", total=total)

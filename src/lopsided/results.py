@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +28,7 @@ from lopsided.progress import Progress
 from lopsided.run_folder import Run
 from lopsided.training.fit import Epoch
 from lopsided.training.objective import own_threshold, parse_method
+from lopsided.tuning import Candidate
 
 _RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation is known to about 5 %
 _RISING = 0.005  # gain of validation mAP over the last quarter of the epochs
@@ -46,11 +47,17 @@ Scores = dict[str, list[Scored]]  # loss -> one per seed
 
 
 def summarize(
-    config: CompareConfig, splits: Splits, budget: Budget, runs: Sequence[Run], progress: Progress
+    config: CompareConfig,
+    chosen: Mapping[str, Candidate],
+    splits: Splits,
+    budget: Budget,
+    runs: Sequence[Run],
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Per loss the metrics over seeds, and every loss against the baseline."""
+    """Per loss the metrics over seeds, and every loss against the baseline; `chosen` is what was trained for each."""
+    methods = {loss: parse_method(chosen[loss].spec) for loss in config.losses}
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
-    own = {spec: own_threshold(parse_method(spec)) for spec in config.losses}
+    own = {loss: own_threshold(method) for loss, method in methods.items()}
     scored: Scores = {
         loss: [
             Scored(run.scores, splits.test.targets, run.valid_scores, splits.valid.targets, own[loss]) for run in group
@@ -69,7 +76,8 @@ def summarize(
         "baseline": config.reference,
         "losses": {
             loss: {
-                "settings": str(parse_method(loss)),
+                "settings": str(methods[loss]),
+                **_tuned(config, chosen[loss]),
                 "own_threshold": own[loss],
                 "tuned_thresholds": [one.tuned for one in scored[loss]],
                 "seconds": sum(epoch.seconds for run in group for epoch in run.history) / len(group),
@@ -81,8 +89,14 @@ def summarize(
             for loss, group in of_loss.items()
         },
         "comparisons": _compare_to_baseline(config, scored, rising, budget, progress),
-        "notes": _notes(config, splits, scored, rising, budget),
+        "notes": _notes(config, chosen, splits, scored, rising, budget),
     }
+
+
+def _tuned(config: CompareConfig, candidate: Candidate) -> dict[str, dict[str, float]]:
+    if config.tune is None:
+        return {}
+    return {"tuned_settings": candidate.tuned()}
 
 
 def is_rising(histories: Sequence[list[Epoch]]) -> bool:
@@ -129,6 +143,8 @@ def _comparison(
     sentence = f"{_RELATIONS[word].format(loss, config.reference)} in {metric.title} after {epochs(budget.epochs)}"
     if config.seeds == 1 and word != _UNTESTED:
         sentence += ", for these trained models"
+    if word == _NOTHING:
+        sentence += f"; this experiment could have seen differences above {difference.detectable:.2g}"
     if word in ("ahead so far", "behind so far"):
         sign = "its validation mAP still rises" if budget.epochs > 1 else "one epoch shows no trend"
         sentence += f"; {behind} is unfinished: {sign}, so more epochs may change this"
@@ -166,30 +182,54 @@ def _describe(config: CompareConfig, splits: Splits) -> dict[str, Any]:
     }
 
 
-def _notes(config: CompareConfig, splits: Splits, scored: Scores, rising: dict[str, bool], budget: Budget) -> list[str]:
+def _notes(
+    config: CompareConfig,
+    chosen: Mapping[str, Candidate],
+    splits: Splits,
+    scored: Scores,
+    rising: dict[str, bool],
+    budget: Budget,
+) -> list[str]:
     """What a reader must know to read the tables rightly."""
-    notes = []
-    if config.seeds == 1:
-        notes.append("One seed: differences hold for these trained models; how they vary over seeds is unknown.")
-    else:
-        notes.append(
-            f"{config.seeds} seeds: differences combine their spread, pooled over the losses, with a paired bootstrap "
-            f"of the {len(splits.test)} test rows."
-        )
-    lost = {loss: sum(one.diverged for one in group) for loss, group in scored.items()}
-    for loss, number in lost.items():
-        if number:
-            notes.append(f"{loss} diverged in {number} of {config.seeds} trainings; lower the learning rate.")
-    names = ", ".join(loss for loss, still in rising.items() if still and not lost[loss])
-    if names and budget.epochs == 1:
-        notes.append("One epoch shows no trend. Train longer (--epochs) to decide.")
-    elif names:
-        notes.append(f"Validation mAP still rises at the end: {names}. Train longer (--epochs) to decide.")
-    if not isinstance(splits.train.inputs, Tensor):
-        notes.append("Texts are trained by SGD, whose steps grow with the loss: try several rates (--learning-rate).")
+    notes = [_on_seeds(config, len(splits.test)), *_on_training(config, scored, rising, budget)]
+    if config.tune is not None:
+        notes.append(_on_tuning(config, chosen))
+    elif not isinstance(splits.train.inputs, Tensor):
+        notes.append("Texts are trained by SGD, whose steps grow with the loss: try several rates (--tune 20).")
     for name, part in vars(splits).items():
         empty = int((~part.targets.any(0)).sum())
         if empty:
             consequence = "" if name == "train" else "; left out of its mAP and macro-F1"
             notes.append(f"{empty} of {len(part.labels)} labels have no positive in the {name} rows{consequence}.")
     return notes
+
+
+def _on_seeds(config: CompareConfig, test_rows: int) -> str:
+    if config.seeds == 1:
+        return "One seed: differences hold for these trained models; how they vary over seeds is unknown."
+    few = " Two seeds say little about their spread: take three or more." if config.seeds == 2 else ""
+    return (
+        f"{config.seeds} seeds: differences combine their spread, pooled over the losses, with a paired bootstrap "
+        f"of the {test_rows} test rows.{few}"
+    )
+
+
+def _on_training(config: CompareConfig, scored: Scores, rising: dict[str, bool], budget: Budget) -> list[str]:
+    lost = {loss: sum(one.diverged for one in group) for loss, group in scored.items()}
+    notes = [
+        f"{loss} diverged in {number} of {config.seeds} trainings; lower the learning rate."
+        for loss, number in lost.items()
+        if number
+    ]
+    names = ", ".join(loss for loss, still in rising.items() if still and not lost[loss])
+    if names and budget.epochs == 1:
+        notes.append("One epoch shows no trend. Train longer (--epochs) to decide.")
+    elif names:
+        notes.append(f"Validation mAP still rises at the end: {names}. Train longer (--epochs) to decide.")
+    return notes
+
+
+def _on_tuning(config: CompareConfig, chosen: Mapping[str, Candidate]) -> str:
+    found = "; ".join(f"{loss}: {candidate.shown()}" for loss, candidate in chosen.items())
+    metric = METRICS[config.metric].title
+    return f"Tuned by the validation {metric} of {config.tune} trials of each loss, one training each. Chosen: {found}."

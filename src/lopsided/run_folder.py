@@ -2,6 +2,7 @@
 
 config.json     what was asked, and the SHA-256 of the data files
 runs/           a .json, a .npy (test scores) and a -valid.npy (validation scores) for each finished loss and seed
+trials.csv      one line per trial, if the losses were tuned
 metrics.csv     one line per loss, seed and epoch
 details.json    curves, labels and rows, for the report
 results.json    the tables; a comparison that has them is finished

@@ -33,7 +33,7 @@ def parse(spec: str) -> Loss:
     >>> print(parse("zlpr(scale=2)"))
     zlpr(threshold=0, scale=2, margin=0)
     """
-    name, arguments = _read(spec)
+    name, arguments = read(spec)
     if name in PRESETS:
         if arguments:
             raise ValueError(f"{name} takes no settings: it is {PRESETS[name]}")
@@ -58,7 +58,12 @@ def to_loss(loss: Loss | str) -> Loss:
     return loss
 
 
-def _read(spec: str) -> tuple[str, dict[str, object]]:
+def read(spec: str) -> tuple[str, dict[str, object]]:
+    """The name in a spec, and its settings, which need not be those of any loss.
+
+    >>> read("asl(gamma_neg=2, clip=0)")
+    ('asl', {'gamma_neg': 2, 'clip': 0})
+    """
     try:
         if len(spec) > _LONGEST or not _SPEC.fullmatch(spec):
             raise SyntaxError
