@@ -214,6 +214,18 @@ def test_a_tuned_loss_is_drawn_and_read_as_it_was_trained() -> None:
     assert plain["reliability"]["asl"]["logit"] == tuned["reliability"]["asl"]["logit"]
 
 
+def test_what_was_tuned_is_told(finished: Path, folder: Path) -> None:
+    shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
+    results = read_results(finished)
+    results["losses"]["asl"]["tuned_settings"] = {"gamma_neg": 3.25, "learning_rate": 0.0125}
+    write_json(folder / "run/results.json", results)
+    page = write_report(folder / "run").read_text()
+    assert "tuned: gamma neg 3.25, learning rate 0.0125" in page
+    assert "a learning rate of its own" in page
+    assert "at\nlearning rate 0.003" not in page
+    assert "at\nlearning rate 0.003" in (finished / "report.html").read_text()
+
+
 @pytest.mark.parametrize("loss", [*CATALOG, "powerset(max_sets=9)"])
 def test_every_loss_is_found_again_by_its_settings(loss: str) -> None:
     method = parse_method(loss)
