@@ -116,7 +116,8 @@ def _against_epochs(
             axis.plot(epochs, mean, "o-", ms=3.5 if len(epochs) < 30 else 0, color=colours[loss])
             axis.fill_between(epochs, low, high, color=colours[loss], alpha=0.15, lw=0)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axis.set(xlabel="epoch")
+        room = 0.05 * (len(epochs) - 1) or 0.5
+        axis.set(xlabel="epoch", xlim=(epochs[0] - room, epochs[-1] + room))
         if limits:
             axis.set_ylim(*limits)
         axis.grid()

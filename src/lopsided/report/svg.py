@@ -49,7 +49,7 @@ _STYLE: Any = {
 class Margins:
     """Inches around the axes. They are given, because matplotlib takes as long to find them as to draw."""
 
-    left: float = 0.42
+    left: float = 0.54
     right: float = 0.12
     bottom: float = 0.45
     top: float = 0.08
