@@ -195,10 +195,10 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
 
 
 def test_a_training_that_diverged_is_left_out() -> None:
-    splits, runs, results = random_runs(20, ("bce", "asl"))
-    lost = replace(runs[1], history=[Epoch.lost(1)], scores=runs[1].scores * torch.nan)
+    splits, runs, results = random_runs(20, ("asl", "bce"))
+    lost = replace(runs[0], history=[Epoch.lost(1)], scores=runs[0].scores * torch.nan)
     results["losses"]["asl"] |= {"tuned_thresholds": [None], "metrics": {"map": {"mean": float("nan")}}}
-    found = details(splits, [runs[0], lost], results)
+    found = details(splits, [lost, runs[1]], results)
     assert list(found["curves"]) == list(found["reliability"]) == list(found["labels"]["f1"]) == ["bce"]
     assert found["rows"]["loss"] == "bce"
 
@@ -212,6 +212,18 @@ def test_a_tuned_loss_is_drawn_and_read_as_it_was_trained() -> None:
     assert plain["gradients"]["bce"] == tuned["gradients"]["bce"]
     assert plain["reliability"]["asl"]["implied"] != tuned["reliability"]["asl"]["implied"]
     assert plain["reliability"]["asl"]["logit"] == tuned["reliability"]["asl"]["logit"]
+
+
+def test_what_was_tuned_is_told(finished: Path, folder: Path) -> None:
+    shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
+    results = read_results(finished)
+    results["losses"]["asl"]["tuned_settings"] = {"gamma_neg": 3.25, "learning_rate": 0.0125}
+    write_json(folder / "run/results.json", results)
+    page = write_report(folder / "run").read_text()
+    assert "tuned: gamma neg 3.25, learning rate 0.0125" in page
+    assert "a learning rate of its own" in page
+    assert "at\nlearning rate 0.003" not in page
+    assert "at\nlearning rate 0.003" in (finished / "report.html").read_text()
 
 
 @pytest.mark.parametrize("loss", [*CATALOG, "powerset(max_sets=9)"])
@@ -313,6 +325,15 @@ def test_an_unfinished_run_is_told(finished: Path, folder: Path, capsys: pytest.
     assert "not a run folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["results.json", "details.json", "metrics.csv"])
+def test_a_damaged_file_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
+    whole = (folder / "run" / name).read_text()
+    (folder / "run" / name).write_text(whole[: len(whole) // 2] + ",x")
+    assert main(["report", "run"]) != 0
+    assert f"run/{name}: damaged (" in capsys.readouterr().err
+
+
 def comparisons(**verdicts: tuple[str, float, float | None]) -> dict[str, Any]:
     return {
         "baseline": "bce",
@@ -331,6 +352,10 @@ def comparisons(**verdicts: tuple[str, float, float | None]) -> dict[str, Any]:
         (
             comparisons(asl=("better", 0.02, 0.01), apl=("better", 0.03, 0.01), zlpr=("ahead so far", 0.01, 0.01)),
             "apl and asl beat bce in mAP, by 0.030 and 0.020; zlpr is so far ahead of bce in mAP, by 0.010",
+        ),
+        (
+            comparisons(**{f"l{number}": ("better", number / 100, 0.01) for number in range(1, 7)}),
+            "l6, l5, l4 and 3 others beat bce in mAP, by 0.010 to 0.060",
         ),
         (
             comparisons(asl=("worse", -0.02, 0.01), apl=("no difference shown", 0.0, 0.01)),

@@ -15,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 from lopsided.__main__ import main
 from lopsided.report import write_report
+from lopsided.report.svg import SERIES
 from tests.browser import chromium, show, spoken
 from tests.tools import HOSTILE
 
@@ -183,13 +184,19 @@ def test_colours_are_readable(browser: Chrome, finished: Path, dark: bool) -> No
         return {
           page: style("body", "backgroundColor"),
           text: [style("h1", "color"), style(".note", "color"), style("nav a", "color"), style("svg text", "fill")],
-          chips: [...document.querySelectorAll(".legend .chip")].map((chip) => getComputedStyle(chip).backgroundColor),
+          series: [...Array(arguments[0]).keys()].map((number) => {
+            const chip = document.querySelector(".legend .chip");
+            chip.style.background = `var(--series-${number})`;
+            return getComputedStyle(chip).backgroundColor;
+          }),
         };
-        """
+        """,
+        len(SERIES),
     )
     assert (luminance(colours["page"]) < 0.05) == dark
     assert min(contrast(colour, colours["page"]) for colour in colours["text"]) >= 4.5
-    assert min(contrast(colour, colours["page"]) for colour in colours["chips"]) >= 3
+    assert len(set(colours["series"])) == len(SERIES)
+    assert min(contrast(colour, colours["page"]) for colour in colours["series"]) >= 3
 
 
 def test_paper_is_white_and_shows_the_whole_table(browser: Chrome, finished: Path) -> None:

@@ -8,6 +8,7 @@ from lopsided.evaluation.ranks import Ranks
 from lopsided.evaluation.significance import LEVEL
 from lopsided.evaluation.summary import METRICS
 
+_NAMED = 4  # of more losses only the first are named
 _AHEAD, _BEHIND = ("better", "ahead so far"), ("worse", "behind so far")
 
 
@@ -21,7 +22,7 @@ def headline(results: dict[str, Any]) -> str:
     if any(kind in by_kind for kind in _AHEAD):
         return "; ".join(_lead(results, by_kind[kind], kind) for kind in _AHEAD if kind in by_kind)
     if behind:
-        return f"No loss is shown to beat {baseline} in {title}; {listed(behind)} {_do(behind, 'is', 'are')} behind"
+        return f"No loss is shown to beat {baseline} in {title}; {_some(behind)} {_do(behind, 'is', 'are')} behind"
     if set(by_kind) == {"cannot be tested"}:
         return f"Nothing can be said in {title}: no loss can be compared with {baseline}"
     seen = [comparison.get("detectable") for comparison in results["comparisons"].values()]
@@ -34,9 +35,10 @@ def _lead(results: dict[str, Any], losses: list[str], kind: str) -> str:
     """asl and zlpr beat bce in mAP, by 0.036 and 0.034."""
     gains = {loss: abs(results["comparisons"][loss]["mean"]) for loss in losses}
     order = sorted(losses, key=lambda loss: -gains[loss])
-    by = listed([f"{gains[loss]:.3f}" for loss in order])
+    sizes = [f"{gains[loss]:.3f}" for loss in order]
+    by = listed(sizes) if len(sizes) < 3 else f"{sizes[-1]} to {sizes[0]}"
     does = _do(order, "beats", "beat") if kind == "better" else _do(order, "is", "are") + " so far ahead of"
-    return f"{listed(order)} {does} {results['baseline']} in {METRICS[results['metric']].title}, by {by}"
+    return f"{_some(order)} {does} {results['baseline']} in {METRICS[results['metric']].title}, by {by}"
 
 
 def ranks_headline(ranks: Ranks, metric: str) -> str:
@@ -50,12 +52,17 @@ def ranks_headline(ranks: Ranks, metric: str) -> str:
     beaten = [loss for loss in ranks.losses if loss not in equals]
     if not beaten:
         return f"The losses differ in {title} {over}, but none is shown to be behind {best}, which ranks best"
-    return f"{best} ranks best in {title} {over}, and is shown to be ahead of {listed(beaten)}"
+    return f"{best} ranks best in {title} {over}, and is shown to be ahead of {_some(beaten)}"
 
 
 def listed(texts: list[str]) -> str:
     """asl, apl and zlpr."""
     return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
+def _some(losses: list[str]) -> str:
+    """The first of many, which keep their order."""
+    return listed(losses if len(losses) <= _NAMED else [*losses[: _NAMED - 1], f"{len(losses) - _NAMED + 1} others"])
 
 
 def _do(losses: list[str], one: str, several: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lopsided.errors import UserError
 from lopsided.evaluation.summary import METRICS
 from lopsided.files import write_text
 from lopsided.report import plots
@@ -30,7 +31,7 @@ _KINDS = {"better": "ahead", "ahead so far": "ahead", "worse": "behind", "behind
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
-    results = json.loads((folder / "results.json").read_text())
+    results = read_json(folder / "results.json")
     details = _read_if_there(folder / "details.json")
     histories = read_histories(folder / "metrics.csv")
     page = render(
@@ -86,18 +87,29 @@ def _plots(results: dict[str, Any], histories: plots.Histories, details: dict[st
 
 
 def _read_if_there(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a file of a run holds. Raises UserError for a damaged one."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); write it again with: lopsided compare {path.parent}") from None
     return content
 
 
 def read_histories(path: Path) -> plots.Histories:
     """metrics.csv by loss, seed and column."""
     histories: plots.Histories = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            history = histories.setdefault(row.pop("loss"), {}).setdefault(int(row.pop("seed")), {})
-            for column, value in row.items():
-                history.setdefault(column, []).append(float(value) if value else math.nan)
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                history = histories.setdefault(row.pop("loss"), {}).setdefault(int(row.pop("seed")), {})
+                for column, value in row.items():
+                    history.setdefault(column, []).append(float(value) if value else math.nan)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); write it again with: lopsided compare {path.parent}") from None
     return histories
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from lopsided.files import write_text
 from lopsided.report import plots
 from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import headline, ranks_headline
-from lopsided.report.html import render
+from lopsided.report.html import read_json, render
 from lopsided.run_folder import RunFolder
 from lopsided.tables import cell, p_value
 
@@ -40,12 +39,10 @@ def read_finished(paths: Sequence[Path]) -> list[Finished]:
 
 
 def _results(folder: RunFolder) -> dict[str, Any]:
-    try:
-        return folder.read_results()
-    except FileNotFoundError:
-        raise UserError(f"{folder.path}: not finished; go on with: lopsided compare {folder.path}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{folder.path / 'results.json'}: not readable ({error}); run lopsided compare again") from None
+    path = folder.path / "results.json"
+    if not path.exists():
+        raise UserError(f"{folder.path}: not finished; go on with: lopsided compare {folder.path}")
+    return read_json(path)
 
 
 def write_merged_report(paths: Sequence[Path], out: Path) -> Path:

@@ -17,11 +17,14 @@ Histories = dict[str, dict[int, dict[str, list[float]]]]  # loss -> seed -> colu
 Curves = dict[str, tuple[Sequence[float], Sequence[float]]]  # loss -> abscissae and ordinates
 _LONGEST = 22  # characters of a name beside a plot
 
+_SHARE = (-0.02, 1.02)  # what a share or a probability is drawn between
+_FAR = 30  # logits beyond mean nothing more; label powerset has some of 1e29
+
 _DIAGNOSTICS = {  # columns of metrics.csv -> title and limits of the ordinate
-    "p_positive": ("p⁺: mean p on positive labels", (0, 1.02)),
-    "p_negative": ("p⁻: mean 1 - p on negative labels", (0, 1.02)),
-    "gradient_positive": ("share of the gradient from positives", (0, 1.02)),
-    "gradient_hard": ("share of the gradient from hard negatives (p > .5)", (0, 1.02)),
+    "p_positive": ("p⁺: mean p on positive labels", _SHARE),
+    "p_negative": ("p⁻: mean 1 - p on negative labels", _SHARE),
+    "gradient_positive": ("share of the gradient from positives", _SHARE),
+    "gradient_hard": ("share of the gradient from hard negatives (p > .5)", _SHARE),
     "effective_gamma": ("effective gamma on negatives", None),
     "dead_labels": ("dead labels: never predicted on validation", None),
     "logit_positive": ("mean logit of positive labels", None),
@@ -113,7 +116,8 @@ def _against_epochs(
             axis.plot(epochs, mean, "o-", ms=3.5 if len(epochs) < 30 else 0, color=colours[loss])
             axis.fill_between(epochs, low, high, color=colours[loss], alpha=0.15, lw=0)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axis.set(xlabel="epoch")
+        room = 0.05 * (len(epochs) - 1) or 0.5
+        axis.set(xlabel="epoch", xlim=(epochs[0] - room, epochs[-1] + room))
         if limits:
             axis.set_ylim(*limits)
         axis.grid()
@@ -129,11 +133,11 @@ def decisions(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]
         for loss in curves
     }
     precision = {loss: (curve["recall"], curve["precision"]) for loss, curve in curves.items()}
-    panels = [_lines(results, precision, "precision against recall, all labels together", "recall", limits=(0, 1.02))]
+    panels = [_lines(results, precision, "precision against recall, all labels together", "recall", limits=_SHARE)]
     for column, name in (("micro_f1", "micro-F1"), ("macro_f1", "macro-F1")):
         lines = {loss: (curve["threshold"], curve[column]) for loss, curve in curves.items()}
         title = f"{name} against the threshold"
-        panels.append(_lines(results, lines, title, "threshold (logit)", limits=(0, 1.02), marks=marks))
+        panels.append(_lines(results, lines, title, "threshold (logit)", limits=_SHARE, marks=marks))
     return [*panels, _by_frequency(results, details["labels"]["by_frequency"])]
 
 
@@ -143,7 +147,7 @@ def _by_frequency(results: dict[str, Any], groups: dict[str, Any]) -> Drawing:
     def draw(axis: Axes) -> None:
         for loss, values in groups["average_precision"].items():
             axis.plot(range(len(values)), values, "o-", ms=3.5, color=colours[loss])
-        axis.set(xlabel="mean number of training rows with such a label", ylim=(0, 1.02))
+        axis.set(xlabel="mean number of training rows with such a label", ylim=_SHARE)
         axis.set_xticks(range(len(frequency := groups["train_positives"])), [f"{count:.0f}" for count in frequency])
         axis.grid()
 
@@ -191,8 +195,10 @@ def _lines(
                 if at is not None and len(x):
                     fill = "none" if kind == "white" else colours[loss]
                     height = np.interp(at, x, known)
-                    axis.plot(at, height, "o", ms=6.5, color=colours[loss], mfc=fill, mew=1.6, clip_on=False)
+                    axis.plot(at, height, "o", ms=6.5, color=colours[loss], mfc=fill, mew=1.6)
         axis.set(xlabel=xlabel)
+        low, high = axis.get_xlim()
+        axis.set_xlim(max(low, -_FAR), min(high, _FAR))
         if limits:
             axis.set_ylim(*limits)
         axis.grid()
@@ -224,7 +230,7 @@ def _reliability_panel(results: dict[str, Any], bins: dict[str, Any], title: str
         for loss, found in bins.items():
             axis.plot(found["predicted"], found["observed"], "o-", ms=3.5, color=colours[loss])
             axis.fill_between(found["predicted"], found["low"], found["high"], color=colours[loss], alpha=0.15, lw=0)
-        axis.set(xlabel="predicted probability", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axis.set(xlabel="predicted probability", xlim=_SHARE, ylim=(-0.02, 1.02))
         axis.grid()
 
     return drawing(draw, title)

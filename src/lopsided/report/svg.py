@@ -14,8 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, MUTED, RULE = "#1d2125", "#5c646d", "#d9dde1"
-# grey for the baseline, then Okabe and Ito's colours, which colour-blind readers can tell apart
-SERIES = ("#5f6770", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7", "#8c564b")
+# keys of the colours in page.css: grey for the baseline, then six of Okabe and Ito, which colour-blind readers can tell
+# apart, and more for who compares everything
+SERIES = (
+    *("#5f6770", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#7b5ea7", "#8c564b", "#9e1b32", "#1b3a6b", "#7a9a01", "#c2189b"),
+)
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES)
 }
@@ -45,7 +49,7 @@ _STYLE: Any = {
 class Margins:
     """Inches around the axes. They are given, because matplotlib takes as long to find them as to draw."""
 
-    left: float = 0.42
+    left: float = 0.54
     right: float = 0.12
     bottom: float = 0.45
     top: float = 0.08
