@@ -65,15 +65,15 @@ def test_a_run_learns_what_is_planted(fitted: Path) -> None:
 def test_results_are_those_of_all_logits(fitted: Path, made: Path) -> None:
     found = FitFolder.open(fitted).load()
     assert found is not None
-    model, train_rows, _ = found
-    assert train_rows == 1350
+    model = found.model
+    assert found.rows == 1350
     test = read_sparse(made / "test.txt").unit_length()
     batch, targets = test.batch(torch.arange(len(test)))
     model.eval()
     logits = model.head.logits(model(batch)).detach().numpy()
     truth = [targets.col[start:stop].tolist() for start, stop in zip(targets.crow, targets.crow[1:], strict=False)]
     counts = model.label_counts.double().numpy()
-    c = (math.log(train_rows) - 1) * 2.5**0.55
+    c = (math.log(found.rows) - 1) * 2.5**0.55
     inverse = (1 + c * (counts + 1.5) ** -0.55).tolist()
     results = results_of(fitted)
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
@@ -141,8 +141,10 @@ def test_the_bias_starts_at_the_frequencies() -> None:
     for loss in ("bce", "asl", "hill"):
         model = SparseClassifier(5, counts, rows=1000, hidden=4, loss=loss)
         posterior = lopsided.loss(loss).posterior(model.head.get_parameter("bias"))
-        assert posterior.tolist() == pytest.approx(((counts + 0.5) / 1001).tolist(), rel=0.06)
-    assert not SparseClassifier(5, counts, rows=1000, loss="zlpr").head.get_parameter("bias").any()
+        assert posterior.tolist() == pytest.approx(((counts + 0.5) / 1001).tolist(), rel=1e-5)
+    bias = SparseClassifier(5, counts, rows=1000, hidden=4, loss="zlpr").head.get_parameter("bias")
+    assert torch.sigmoid(2 * bias).tolist() == pytest.approx(((counts + 0.5) / 1001).tolist(), rel=1e-5)
+    assert not SparseClassifier(5, counts, rows=1000, loss="lsep").head.get_parameter("bias").any()
 
 
 BAD_LINES = {

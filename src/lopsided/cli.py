@@ -26,6 +26,7 @@ from lopsided.data.preview import save_preview
 from lopsided.doctor import findings
 from lopsided.errors import UserError
 from lopsided.evaluate import evaluate as evaluate_model
+from lopsided.evaluate import predict as write_predictions
 from lopsided.evaluate import print_evaluation
 from lopsided.fit import FitFolder, Parts, read_parts
 from lopsided.fit import fit as fit_model
@@ -169,6 +170,11 @@ def fit(
     test: Annotated[str | None, _option("File of rows to evaluate on.", "none")] = None,
     seed: Annotated[int | None, _option("Of initial weights, order and dropout.", "0")] = None,
     normalize: Annotated[bool | None, _option("Scale rows to unit length.", "yes")] = None,
+    decide: Annotated[
+        str | None,
+        _option("Rule: per-label, global, macro-f1, expected-f1, own, or top-K.", "per-label with --valid, else own"),
+    ] = None,
+    at_least_one: Annotated[bool | None, _option("Predict a label for every row.", "no")] = None,
 ) -> None:
     """Train a classifier for any number of labels on sparse rows."""
     asked = {name: value for name, value in locals().items() if value is not None}
@@ -200,7 +206,7 @@ def evaluate(
     propensity_a: Annotated[float, typer.Option(help="A of the propensities.", min=0)] = 0.55,
     propensity_b: Annotated[float, typer.Option(help="B of the propensities.", min=0)] = 1.5,
 ) -> None:
-    """Tell P@k, nDCG@k and propensity-scored P@k of a trained model, beside always predicting the same labels."""
+    """Tell how well a trained model ranks and decides: P@k, nDCG@k, propensity-scored P@k, F1 and more."""
     console = Console()
     with bars(console) as live:
         folder = FitFolder.open(run, check_data=False)
@@ -236,6 +242,18 @@ def inspect_run(
         typer.echo("stopped; the same command goes on", err=True)
         raise typer.Exit(130) from None
     print_suspects(inspection, console)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished `lopsided fit`.")],
+    data: Annotated[Path, typer.Argument(help="Rows to predict the labels of; their own, if any, do not matter.")],
+    out: Annotated[Path, typer.Option(help="The file to write, a line of JSON for each row.")],
+) -> None:
+    """Write the labels that a trained model predicts, with their probabilities."""
+    with bars(Console()) as live:
+        write_predictions(FitFolder.open(run, check_data=False), data, out, live)
+    typer.echo(f"predictions: {out}")
 
 
 @app.command()

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lopsided.errors import UserError
 from lopsided.evaluation.summary import METRICS
+from lopsided.evaluation.tuning import TUNED, untuned
+from lopsided.evaluation.tuning import check_name as check_rule
 from lopsided.losses import parse
 from lopsided.losses.spec import split_specs
 from lopsided.training.objective import parse_method
@@ -128,6 +130,8 @@ class FitConfig(Config):
     learning_rate: float = Field(0.03, gt=0, le=1e6)
     normalize: bool = True  # rows to unit length
     seed: int = Field(0, ge=0, lt=2**32)
+    decide: str | None = None  # None: per-label with validation rows, else what needs none
+    at_least_one: bool = False
 
     @field_validator("loss")
     @classmethod
@@ -148,6 +152,16 @@ class FitConfig(Config):
         if share is not None and not 0 < share < 1:
             raise ValueError(f"a share of the training rows must lie between 0 and 1, got {valid}")
         return valid
+
+    @model_validator(mode="after")
+    def _rule_can_be_made(self) -> FitConfig:
+        if self.decide is not None:
+            check_rule(self.decide)
+            if self.decide in TUNED and self.valid is None:
+                raise ValueError(f"--decide {self.decide} is tuned on validation rows: add --valid FILE, or a share")
+            if self.decide == "own":
+                untuned("own", self.loss, 0)
+        return self
 
     @property
     def valid_share(self) -> float | None:

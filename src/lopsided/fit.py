@@ -1,9 +1,13 @@
 """`lopsided fit`: train one model on sparse rows, with a checkpoint after every epoch.
 
 config.json              what was asked, and the SHA-256 of the data files
-checkpoint.safetensors   weights and optimisers' state after the last finished epoch, and the history
+checkpoint.safetensors   weights and optimisers' state after the last finished epoch, the history, and after the last of
+                         all the decision rule and the map from scores to probabilities
 metrics.csv              a line per epoch
 results*.json            what `lopsided evaluate` found
+
+Rules are tuned on the CANDIDATES best labels of each validation row, as the scores of all never exist: what is no
+candidate is not predicted.
 """
 
 from __future__ import annotations
@@ -11,27 +15,50 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.progress import Progress as Bars
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from lopsided.config import FitConfig
 from lopsided.data.readers import read_rows
 from lopsided.data.xmc import SparseRows
 from lopsided.errors import UserError
+from lopsided.evaluation import tuning
 from lopsided.evaluation.ranked import RankedMetrics
+from lopsided.evaluation.scored import ScoredLabels
+from lopsided.evaluation.tuning import Decision
 from lopsided.files import replace_atomically
 from lopsided.models.sparse_features import SparseClassifier
 from lopsided.run_folder import ConfigFolder
+from lopsided.targets import SparseTargets
 
 KS = (1, 3, 5)
+CANDIDATES = 100
 _RANK_ROWS = 256  # rows per batch when no gradient is kept
 
+_DECISION = "decision."
+
 History = list[dict[str, float]]  # of every epoch, by name
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The model after the last finished epoch."""
+
+    model: SparseClassifier
+    rows: int  # it was trained on
+    history: History
+    decision: Decision | None = None  # None before the end of training
+
+    @property
+    def labels_per_row(self) -> float:
+        return float(self.model.label_counts.sum()) / self.rows
 
 
 class FitFolder(ConfigFolder[FitConfig]):
@@ -44,28 +71,42 @@ class FitFolder(ConfigFolder[FitConfig]):
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
-    def save(self, model: SparseClassifier, rows: int, history: History) -> None:
+    def save(self, state: Checkpoint) -> None:
         """One file has all that the next epoch starts from, so that a kill at any time leaves a whole state."""
-        metadata = {"rows": str(rows), "history": json.dumps(history)}
-        replace_atomically(self.checkpoint, lambda path: save_file(model.state(), path, metadata))
+        tensors, history = state.model.state(), state.history
+        metadata = {"rows": str(state.rows), "history": json.dumps(history)}
+        if state.decision is not None:
+            stored, metadata["decision"] = tuning.to_tensors(state.decision)
+            tensors |= {_DECISION + name: tensor for name, tensor in stored.items()}
+        replace_atomically(self.checkpoint, lambda path: save_file(tensors, path, metadata))
         lines = [[epoch.get(name, "") for name in history[-1]] for epoch in history]
         self.write_metrics_lines(list(history[-1]), lines)
 
-    def load(self) -> tuple[SparseClassifier, int, History] | None:
-        """The model after the last finished epoch, the number of training rows, and the history; None without any."""
+    def load(self) -> Checkpoint | None:
+        """What the last finished epoch, or the tuning after the last of all, left; None without any."""
         if not self.checkpoint.exists():
             return None
         try:
             with safe_open(self.checkpoint, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                rows, history = int(file.metadata()["rows"]), json.loads(file.metadata()["history"])
+                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+            rows, history = int(metadata["rows"]), json.loads(metadata["history"])
             counts, features = tensors["model.label_counts"], len(tensors["model.embedding.weight"])
             model = self.make_model(features, counts, rows)
             model.load_state(tensors)
+            stored = {n.removeprefix(_DECISION): t for n, t in tensors.items() if n.startswith(_DECISION)}
+            header = metadata.get("decision")
+            decision = None if header is None else tuning.from_tensors(stored, header)
         except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             problem = " ".join(str(error).split())[:200]
             raise UserError(f"{self.checkpoint}: damaged ({problem}); delete it to train again") from None
-        return model, rows, history
+        return Checkpoint(model, rows, history, decision)
+
+    def trained(self) -> tuple[Checkpoint, Decision]:
+        """The checkpoint and its rule, one that needs no tuning where training did not come to its end."""
+        found = self.load()
+        if found is None:
+            raise UserError(f"{self.path}: no epoch is finished yet; go on with: lopsided fit {self.path}")
+        return found, found.decision or tuning.untuned(None, self.config.loss, found.labels_per_row)
 
     def make_model(self, features: int, label_counts: torch.Tensor, rows: int) -> SparseClassifier:
         c = self.config
@@ -113,11 +154,13 @@ def read_parts(config: FitConfig, bars: Bars) -> Parts:
     return Parts(train, valid, test)
 
 
-def fit(folder: FitFolder, train: SparseRows, valid: SparseRows | None, bars: Bars) -> SparseClassifier:
-    """Train the epochs that are left, each of which depends on the checkpoint before and the seed alone."""
+def fit(folder: FitFolder, train: SparseRows, valid: SparseRows | None, bars: Bars) -> None:
+    """Train the epochs that are left, each of which depends on the checkpoint before and the seed alone; then tune."""
     config = folder.config
-    found = folder.load()
-    model, history = (found[0], found[2]) if found else (_new_model(folder, train), [])
+    state = folder.load() or Checkpoint(_new_model(folder, train), len(train), [])
+    if state.decision is not None:
+        return
+    model, history = state.model, state.history
     epochs, batch_size = _budget(config, len(train))
     total = epochs * -(-len(train) // batch_size)
     task = bars.add_task("training", total=total, completed=total * len(history) // epochs)
@@ -135,10 +178,30 @@ def fit(folder: FitFolder, train: SparseRows, valid: SparseRows | None, bars: Ba
         if valid is not None:
             epoch |= {f"valid_{name}": value for name, value in rank(model, valid, RankedMetrics(KS), bars).items()}
         history.append(epoch)
-        folder.save(model, len(train), history)
+        folder.save(state)
         _say(epoch, epochs, bars)
     bars.remove_task(task)
-    return model
+    folder.save(replace(state, decision=decide(config, state, valid, bars)))
+
+
+def decide(config: FitConfig, state: Checkpoint, valid: SparseRows | None, bars: Bars) -> Decision:
+    """The rule that was asked for, tuned on the validation rows if there are any."""
+    name, per_row = config.decide, state.labels_per_row
+    if valid is None:
+        decision = tuning.untuned(name, config.loss, per_row)
+    else:
+        parts = candidates(state.model, valid, CANDIDATES, "tuning", bars)
+        scores, labels, _ = zip(*parts, strict=True)
+        number = len(state.model.label_counts)
+        scored = ScoredLabels.of_candidates(torch.cat(scores), torch.cat(labels), valid.labels, number)
+        try:
+            decision = tuning.tuned(name or "per-label", scored, config.loss, per_row)
+        except ValueError as error:  # trained all the same
+            bars.console.print(
+                f"the decision rule is not tuned: {error}", highlight=False, markup=False, soft_wrap=True
+            )
+            decision = tuning.untuned(None, config.loss, per_row)
+    return decision.at_least_one() if config.at_least_one else decision
 
 
 def _new_model(folder: FitFolder, train: SparseRows) -> SparseClassifier:
@@ -159,11 +222,19 @@ def _say(epoch: dict[str, float], epochs: int, bars: Bars) -> None:
 
 def rank(model: SparseClassifier, rows: SparseRows, metrics: RankedMetrics, bars: Bars) -> dict[str, float]:
     """The metrics of the model's best-ranked labels."""
+    for _, labels, truth in candidates(model, rows, max(metrics.ks), "ranking", bars):
+        metrics.update(labels, truth)
+    return metrics.result()
+
+
+def candidates(
+    model: SparseClassifier, rows: SparseRows, k: int, task: str, bars: Bars
+) -> Iterator[tuple[Tensor, Tensor, SparseTargets]]:
+    """Batches of rows: the k highest scores of each, falling, the labels that have them, and the true labels."""
     model.eval()
-    task = bars.add_task("ranking", total=len(rows))
+    bar = bars.add_task(task, total=len(rows))
     for part in torch.arange(len(rows)).split(_RANK_ROWS):
         batch, truth = rows.batch(part)
-        metrics.update(model.top(batch, max(metrics.ks)), truth)
-        bars.advance(task, len(part))
-    bars.remove_task(task)
-    return metrics.result()
+        yield *model.top(batch, k), truth
+        bars.advance(bar, len(part))
+    bars.remove_task(bar)

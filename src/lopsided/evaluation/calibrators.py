@@ -123,8 +123,8 @@ def _minimum(scored: ScoredLabels, x: Tensor, prior: Tensor, precision: float) -
         error, weight = p - y, p * (1 - p)
         gradient = torch.stack([scored.sum(error), scored.sum(error * x)], 1) + precision * (fit - prior)
         a, b, c = scored.sum(weight) + precision, scored.sum(weight * x), scored.sum(weight * x * x) + precision
-        hessian = torch.stack([torch.stack([a, b], 1), torch.stack([b, c], 1)], 1)
-        step = torch.linalg.solve(hessian, gradient)
+        step = torch.stack([c * gradient[:, 0] - b * gradient[:, 1], a * gradient[:, 1] - b * gradient[:, 0]], 1)
+        step /= (a * c - b * b)[:, None]
         if not step.abs().max() > 1e-9:
             break
         for _ in range(30):  # the full step may overshoot

@@ -26,8 +26,8 @@ def _described(value: Any, prefix: str, tensors: dict[str, Tensor]) -> dict[str,
     for field in fields(value):
         part = getattr(value, field.name)
         if isinstance(part, Tensor):
-            tensors[prefix + field.name] = part.contiguous()
-        elif isinstance(part, str | int | float):
+            tensors[prefix + field.name] = part.clone()  # safetensors refuses shared memory
+        elif isinstance(part, str | int | float | None):
             header[field.name] = part
         else:
             header[field.name] = _described(part, f"{prefix}{field.name}.", tensors)
@@ -45,9 +45,10 @@ def _made(header: dict[str, Any], prefix: str, tensors: dict[str, Tensor], kinds
     kind = kinds[header["kind"]]
     parts = {}
     for field in fields(kind):
-        part = header.get(field.name)
-        if isinstance(part, dict):
-            parts[field.name] = _made(part, f"{prefix}{field.name}.", tensors, kinds)
+        if field.name not in header:
+            parts[field.name] = tensors[prefix + field.name]
+        elif isinstance(header[field.name], dict):
+            parts[field.name] = _made(header[field.name], f"{prefix}{field.name}.", tensors, kinds)
         else:
-            parts[field.name] = tensors[prefix + field.name] if part is None else part
+            parts[field.name] = header[field.name]
     return kind(**parts)

@@ -18,12 +18,13 @@ class SparseClassifier(nn.Module):
 
     Both layers are trained by Adagrad, which moves the rarest feature or label as far as the most frequent. The bias
     starts where the loss says that a label is as probable as it is frequent: with many labels, most of training would
-    otherwise go into learning that nearly all are rare. A loss without probabilities, such as ZLPR, starts at 0.
+    otherwise go into learning that nearly all are rare. A loss that only ranks labels starts at 0.
 
     >>> model = SparseClassifier(num_features=9, label_counts=torch.tensor([3, 1]), rows=10, hidden=4)
     >>> batch, targets = torch.tensor([0, 8, 1]), SparseTargets.from_indices([[0], [1]])
     >>> value = model.step((batch, torch.tensor([0, 2]), torch.ones(3)), targets)  # scalar, after one step of training
-    >>> model.top((batch, torch.tensor([0, 2]), torch.ones(3)), k=1).shape
+    >>> scores, labels = model.top((batch, torch.tensor([0, 2]), torch.ones(3)), k=1)
+    >>> labels.shape
     torch.Size([2, 1])
     """
 
@@ -70,9 +71,9 @@ class SparseClassifier(nn.Module):
         return value
 
     @torch.no_grad()
-    def top(self, batch: Batch, k: int) -> Tensor:
-        """(n, min(k, L)) int64, the labels with the highest scores, the best first."""
-        return self.head.predict_topk(self(batch), min(k, len(self.label_counts)))[1]
+    def top(self, batch: Batch, k: int) -> tuple[Tensor, Tensor]:
+        """The highest scores of each row, falling, and the labels that have them: both (n, min(k, L))."""
+        return self.head.predict_topk(self(batch), min(k, len(self.label_counts)))
 
     def state(self) -> dict[str, Tensor]:
         """Weights and state of both optimisers, which training goes on from."""
@@ -90,10 +91,9 @@ class SparseClassifier(nn.Module):
 
 
 def _starting_bias(loss: str, share: Tensor) -> Tensor:
-    """The logits, like share (L,), at which the loss implies these probabilities."""
-    logits = torch.linspace(-20, 20, 4001, dtype=torch.float64)
+    """The logits, like share (L,), at which the loss implies these probabilities; within +-20: it may reach no 1."""
+    odds, place = (share.double() / (1 - share.double())).unique(return_inverse=True)
     try:
-        rising = parse(loss).posterior(logits).cummax(0).values
+        return parse(loss).decision_thresholds(odds)[place].clamp(-20, 20)
     except ValueError:
         return torch.zeros_like(share)
-    return logits[torch.searchsorted(rising, share.double()).clamp_max(len(logits) - 1)]

@@ -1,0 +1,266 @@
+"""What decision rules and calibrators are worth on real data: docs/decisions.md has the tables.
+
+python benchmarks/decisions.py --data FOLDER    trains, decides, calibrates: benchmarks/results/decisions.csv
+python benchmarks/decisions.py --speed          100,000 rows x 1,000 labels: benchmarks/results/decisions_speed.csv
+python benchmarks/decisions.py --tables         writes the tables of docs/decisions.md from these files
+
+A run of a data set, a loss and a seed: all rows are split at random into 60 % training, 20 % validation and 20 % test;
+the model of `lopsided fit` is trained with its default settings; rules and calibrators see validation rows alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import resource
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from decision_data import LOADERS, load
+from run import environment
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import lopsided
+from lopsided.data.xmc import SparseRows
+from lopsided.evaluation.calibrators import Calibrator, ClosedForm, fit_isotonic, fit_platt, fit_temperature
+from lopsided.evaluation.decided import DecisionMetrics
+from lopsided.evaluation.decisions import (
+    AtLeastOne,
+    ExpectedF1,
+    OnProbabilities,
+    Rule,
+    Threshold,
+    TopK,
+    tune_label_thresholds,
+    tune_macro_f1,
+    tune_threshold,
+)
+from lopsided.evaluation.reliability import reliability
+from lopsided.evaluation.scored import ScoredLabels
+from lopsided.evaluation.sweep import FBeta, best_thresholds
+from lopsided.models.sparse_features import SparseClassifier
+from lopsided.targets import SparseTargets
+
+ROOT = Path(__file__).parents[1]
+RESULTS, SPEED, PAGE = (ROOT / name for name in (
+    "benchmarks/results/decisions.csv", "benchmarks/results/decisions_speed.csv", "docs/decisions.md"))  # fmt: skip
+LOSSES = ("bce", "asl")
+SHARED, GLOBAL, DEFAULT = "one, macro-F1", "one, micro-F1", "per label, shrunk by 10"
+ROWS = ["data", "labels", "loss", "seed", "kind", "name", "micro_f1", "macro_f1", "sample_f1", "error", "brier"]
+
+
+def dense(labels: SparseTargets) -> Tensor:
+    assert labels.num_labels is not None
+    targets = torch.zeros(len(labels.crow) - 1, labels.num_labels, dtype=torch.bool)
+    targets[torch.repeat_interleave(labels.crow.diff()), labels.col] = True
+    return targets
+
+
+def train_and_score(rows: SparseRows, loss: str, seed: int) -> dict[str, Tensor]:
+    """Scores and truth of validation and test; batch size and epochs as `lopsided fit` chooses them."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    first, second = len(rows) * 6 // 10, len(rows) * 8 // 10
+    train, valid, test = (rows.take(part) for part in (order[:first], order[first:second], order[second:]))
+    torch.manual_seed(seed)
+    model = SparseClassifier(rows.num_features, train.label_counts(), len(train), 256, loss, dropout=0.3)
+    size = max(16, min(256, len(train) // 64))
+    for _ in range(max(5, min(15, 1000 * size // len(train)))):
+        for batch in torch.randperm(len(train)).split(size):
+            model.step(*train.batch(batch))
+    model.eval()
+    found = {}
+    with torch.no_grad():
+        for name, part in (("valid", valid), ("test", test)):
+            batches = torch.arange(len(part)).split(512)
+            found[f"{name}.scores"] = torch.cat([model.head.logits(model(part.batch(batch)[0])) for batch in batches])
+            found[f"{name}.targets"] = dense(part.labels)
+    return found
+
+
+def rules(scored: ScoredLabels, loss: str) -> dict[str, Rule]:
+    platt = fit_platt(scored)
+    k = max(1, round(float(scored.hits.sum() / len(scored))))
+    made: dict[str, Rule] = {
+        "own, closed form": Threshold(lopsided.loss(loss).decision_threshold()),
+        GLOBAL: tune_threshold(scored),
+        SHARED: Threshold(best_thresholds(scored, FBeta()).shared),
+        "per label": tune_label_thresholds(scored, pseudo=0.0),
+    }
+    for pseudo in (2, 5, 10, 20, 50):
+        made[f"per label, shrunk by {pseudo}"] = tune_label_thresholds(scored, pseudo=pseudo)
+    return made | {
+        f"{DEFAULT}, at least one": AtLeastOne(made[DEFAULT]),
+        "macro-F1 plug-in, closed form": tune_macro_f1(scored, ClosedForm(loss)),
+        "macro-F1 plug-in, Platt": tune_macro_f1(scored, platt),
+        "expected F1, Platt": OnProbabilities(platt, ExpectedF1()),
+        "top-k, k the mean": TopK(k),
+    }
+
+
+def calibrators(scored: ScoredLabels, loss: str) -> dict[str, Calibrator]:
+    return {
+        "sigmoid": lambda scores, labels=None: torch.sigmoid(scores.double()),
+        "closed form": ClosedForm(loss),
+        "temperature": fit_temperature(scored),
+        "Platt": fit_platt(scored),
+        "Platt, one for all labels": fit_platt(scored, pseudo=1e9),
+        "Platt, no shrinkage": fit_platt(scored, pseudo=1e-3),
+        "isotonic": fit_isotonic(scored),
+    }
+
+
+def measured(found: dict[str, Tensor], loss: str) -> Iterable[dict[str, object]]:
+    scores, truth = found["test.scores"], found["test.targets"]
+    scored = ScoredLabels.of(found["valid.scores"], found["valid.targets"])
+    labels = torch.arange(truth.shape[1]).expand_as(truth)
+    listed = SparseTargets(torch.nn.functional.pad(truth.sum(1).cumsum(0), (1, 0)), truth.nonzero()[:, 1])
+    for name, rule in rules(scored, loss).items():
+        metrics = DecisionMetrics(truth.shape[1])
+        metrics.update(rule.decide(scores), labels, listed)
+        result = metrics.result()
+        yield {"kind": "rule", "name": name} | {key: result[key] for key in ("micro_f1", "macro_f1", "sample_f1")}
+    for name, calibrate in calibrators(scored, loss).items():
+        p = calibrate(scores)
+        brier = float((p - truth.double()).square().sum(1).mean())  # of a row
+        yield {"kind": "calibrator", "name": name, "error": reliability(p, truth).calibration_error, "brier": brier}
+
+
+def run(folder: Path, cache: Path, names: list[str], seeds: int) -> None:
+    lines, loaded = [], {name: load(folder, name) for name in names}
+    for seed in range(seeds):
+        for name, rows in loaded.items():
+            for loss in LOSSES:
+                path = cache / f"{name}-{loss}-{seed}.safetensors"
+                if not path.exists():
+                    cache.mkdir(parents=True, exist_ok=True)
+                    save_file(train_and_score(rows, loss, seed), path)
+                shared = {"data": name, "labels": rows.num_labels, "loss": loss, "seed": seed}
+                lines += [shared | line for line in measured(load_file(path), loss)]
+                print(name, seed, loss, flush=True)
+    write(RESULTS, ROWS, lines)
+
+
+def write(path: Path, names: list[str], lines: list[dict[str, object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*names, *environment()], restval="")
+        writer.writeheader()
+        rounded = ({key: round(v, 5) if isinstance(v, float) else v for key, v in line.items()} for line in lines)
+        writer.writerows(line | environment() for line in rounded)
+
+
+def speed(rows: int = 100_000, labels: int = 1000) -> None:
+    """Every step in a process of its own, three times, the fastest."""
+    steps = {"per label and shared, one sweep": "sweep", "one for all": "one", "decide per label": "decide"}
+    lines = []
+    for name, step in steps.items():
+        command = [sys.executable, __file__, "--step", step, "--size", str(rows), str(labels)]
+        outputs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)]
+        seconds, peak = min(tuple(map(float, output.split())) for output in outputs)
+        lines.append({"step": name, "rows": rows, "labels": labels, "seconds": seconds, "peak MB": peak})
+        print(lines[-1])
+    write(SPEED, ["step", "rows", "labels", "seconds", "peak MB"], lines)
+
+
+def one_step(step: str, rows: int, labels: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    scores = torch.randn(rows, labels, generator=random)
+    targets = torch.rand(rows, labels, generator=random) < 0.01
+    scored = ScoredLabels.of(scores, targets)
+    rule = tune_label_thresholds(ScoredLabels.of(scores[:100], targets[:100]))
+    calls: dict[str, Callable[[], object]] = {
+        "sweep": lambda: tune_label_thresholds(scored),
+        "one": lambda: tune_threshold(scored),
+        "decide": lambda: rule.decide(scores),
+    }
+    start = time.perf_counter()
+    calls[step]()
+    print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+
+
+Table = dict[str, dict[tuple[str, str], Tensor]]  # name -> (data, loss) -> a number for each seed
+
+
+def collect(kind: str, column: str) -> Table:
+    found: Table = defaultdict(lambda: defaultdict(lambda: torch.empty(0)))
+    with RESULTS.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["kind"] == kind:
+                cell = found[row["name"]]
+                key = row["data"], row["loss"]
+                cell[key] = torch.cat([cell[key], torch.tensor([float(row[column])])])
+    return found
+
+
+def grid(table: Table, cell: Callable[[Table, str, tuple[str, str]], str]) -> str:
+    keys = list(next(iter(table.values())))
+    head = ["", *(f"{data} {loss}" for data, loss in keys)]
+    body = [[name, *(cell(table, name, key) for key in keys)] for name in table]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body))
+
+
+def gain(table: Table, name: str, key: tuple[str, str]) -> str:
+    """Mean difference to one threshold with its standard error, in hundredths; the level of that threshold itself."""
+    if name == SHARED:
+        return f"{100 * table[name][key].mean():.1f}"
+    difference = 100 * (table[name][key] - table[SHARED][key])
+    return f"{difference.mean():+.1f} ±{difference.std() / len(difference) ** 0.5:.1f}"
+
+
+def level(digits: int) -> Callable[[Table, str, tuple[str, str]], str]:
+    return lambda table, name, key: f"{table[name][key].mean():.{digits}f}"
+
+
+def speed_table() -> str:
+    with SPEED.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    head = ["100,000 rows x 1,000 labels", "seconds", "peak of the process, MB"]
+    body = [[row["step"], f"{float(row['seconds']):.1f}", f"{float(row['peak MB']):,.0f}"] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * 3, *body))
+
+
+def page() -> str:
+    text = PAGE.read_text()
+    tables = {
+        "macro-F1": grid(collect("rule", "macro_f1"), gain),
+        "micro-F1": grid(collect("rule", "micro_f1"), level(3)),
+        "F1 of a row": grid(collect("rule", "sample_f1"), level(3)),
+        "calibration error": grid(collect("calibrator", "error"), level(4)),
+        "Brier": grid(collect("calibrator", "brier"), level(4)),
+        "speed": speed_table(),
+    }
+    for name, table in tables.items():
+        start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        before, _, rest = text.partition(start)
+        text = before + start + table + end + rest.partition(end)[2]
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="the folder of the data sets")
+    parser.add_argument("--cache", type=Path, default=Path("/tmp/lopsided-decisions"), help="keeps the scores")
+    parser.add_argument("--sets", nargs="+", default=list(LOADERS))
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--tables", action="store_true")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.step:
+        one_step(asked.step, *asked.size)
+    if asked.data:
+        run(asked.data, asked.cache, asked.sets, asked.seeds)
+    if asked.speed:
+        speed()
+    if asked.tables:
+        PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
