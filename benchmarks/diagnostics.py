@@ -1,9 +1,10 @@
-"""Times what the diagnostics of every fourth batch cost, beside a step of training; writes a CSV.
+"""Times what the diagnostics of every fourth batch cost, beside a step of training; writes a CSV and docs/diagnostics.md.
 
     python benchmarks/diagnostics.py
 
 Both are timed in every step, one after the other; figures are medians of processor time, on one thread, which other
-work on the machine hardly changes. The tasks are those of `lopsided compare`: digits-grid, and made texts with as many labels as GoEmotions.
+work on the machine hardly changes. The tasks are those of `lopsided compare`: digits-grid, and made texts with as many
+labels as GoEmotions.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 from run import environment
+from tables import grid, put
 
 from lopsided import DiagnosticsTracker
 from lopsided.data import MultiLabelData, Splits
@@ -72,7 +74,11 @@ def main() -> None:
         writer = csv.DictWriter(file, [*rows[0], *measured_on])
         writer.writeheader()
         writer.writerows(row | measured_on for row in rows)
-    print(path.read_text())
+    shown = grid(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+    page = Path(__file__).parents[1] / "docs/diagnostics.md"
+    machine = f"{measured_on['processor']}, torch {measured_on['torch']}, commit {measured_on['commit']}"
+    sentence = f"Medians of processor time on one thread, measured by `python benchmarks/diagnostics.py` on {machine}."
+    page.write_text(put(page, {"cost": f"{shown}\n\n{sentence}"}))
 
 
 if __name__ == "__main__":

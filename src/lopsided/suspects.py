@@ -32,17 +32,14 @@ from lopsided.errors import UserError
 from lopsided.evaluation.missing import Suspects, discarding_point, rank_suspects
 from lopsided.evaluation.scored import ScoredLabels
 from lopsided.files import replace_atomically, write_text
-from lopsided.fit import FitFolder, read
+from lopsided.fit import CANDIDATES, FitFolder, candidates, read
 from lopsided.fit import fit as fit_sparse
 from lopsided.losses import Loss
 from lopsided.models import make_task
-from lopsided.models.sparse_features import SparseClassifier
 from lopsided.run_folder import RunFolder
 from lopsided.training.fit import fit, predict
 from lopsided.training.objective import make_objective, parse_method
 
-_CANDIDATES = 100  # labels of a sparse row that are looked at
-_SCORED_ROWS = 256  # sparse rows per batch when no gradient is kept
 _LONGEST = 200  # characters of a text or a label that are shown
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would run
 
@@ -98,10 +95,12 @@ def _default_loss(folder: RunFolder | FitFolder) -> str:
 
 
 def _on(config: C, data: Path | None) -> C:
-    """The same settings for the rows of another file; its other files play no part."""
+    """The same settings for the rows of another file; other files, and rules tuned on them, play no part."""
     if data is not None and config.data == BUILT_IN:
         raise UserError(f"a run on {BUILT_IN} has no other rows to look at; leave out {data}")
     changed = {"valid": None, "test": None} | ({} if data is None else {"data": str(data)})
+    if isinstance(config, FitConfig):
+        changed |= {"decide": None}
     return checked(type(config), config.model_dump() | changed)
 
 
@@ -146,16 +145,12 @@ def _among_sparse(
     _check_folds(folds, len(rows))
     cache = _cache(folder.path, config, loss, folds)
 
-    @torch.no_grad()
-    def best(model: SparseClassifier, part: Tensor) -> dict[str, Tensor]:
-        model.eval()
-        k = min(_CANDIDATES, rows.num_labels)
-        found = [model.head.predict_topk(model(rows.batch(few)[0]), k) for few in part.split(_SCORED_ROWS)]
-        return {"scores": torch.cat([each[0] for each in found]), "labels": torch.cat([each[1] for each in found])}
-
     def score(number: int, rest: Tensor, part: Tensor) -> dict[str, Tensor]:
         training = FitFolder(cache / f"training-{number}", config)  # its checkpoints let it go on
-        return best(fit_sparse(training, rows.take(rest), None, bars), part)
+        fit_sparse(training, rows.take(rest), None, bars)
+        model = training.trained()[0].model
+        scores, labels, _ = zip(*candidates(model, rows.take(part), CANDIDATES, "scoring", bars), strict=True)
+        return {"scores": torch.cat(scores), "labels": torch.cat(labels)}
 
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))
     found = _out_of_fold(cache, [part.sort().values for part in order.tensor_split(folds)], score, bars)
