@@ -101,18 +101,21 @@ def _mean(lines: list[dict[str, str]]) -> Values:
 def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:.0f}" if value == round(value) else f"{value:.2f}".replace("0.", ".", abs(value) < 1)
+    if value == round(value):
+        return f"{value:.0f}"
+    shown = f"{round(value, 2) + 0.0:.2f}"  # + 0.0 turns -0.0 into 0.0
+    return shown.replace("0.", ".", 1) if shown.lstrip("-").startswith("0") else shown
 
 
 def _of_model(folder: FitFolder, console: Console) -> tuple[str, dict[str, list[Values]]]:
-    state, _ = folder.trained()
-    model = state.model
+    checkpoint, _ = folder.trained()
+    model = checkpoint.model
     sizes = model.num_features, len(model.label_counts)
     with bars(console) as live:
         rows = read(folder.config.files()["data"], live, folder.config.normalize, sizes)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     some = order[: max(1, min(_SAMPLED, _LOGITS // rows.num_labels))]
-    title = f"after epoch {len(state.history)}, on {len(some)} training rows"
+    title = f"after epoch {len(checkpoint.history)}, on {len(some)} training rows"
     return title, {folder.config.loss: [_measured(model, rows.take(some))]}
 
 

@@ -95,10 +95,12 @@ def _default_loss(folder: RunFolder | FitFolder) -> str:
 
 
 def _on(config: C, data: Path | None) -> C:
-    """The same settings for the rows of another file; its other files play no part."""
+    """The same settings for the rows of another file; other files, and rules tuned on them, play no part."""
     if data is not None and config.data == BUILT_IN:
         raise UserError(f"a run on {BUILT_IN} has no other rows to look at; leave out {data}")
     changed = {"valid": None, "test": None} | ({} if data is None else {"data": str(data)})
+    if isinstance(config, FitConfig):
+        changed |= {"decide": None}
     return checked(type(config), config.model_dump() | changed)
 
 
