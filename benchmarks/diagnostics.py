@@ -1,4 +1,4 @@
-"""Times what the diagnostics of every fourth batch cost, beside a step of training; writes a CSV and docs/diagnostics.md.
+"""Times the diagnostics of every fourth batch beside a step of training; writes a CSV and docs/diagnostics.md.
 
     python benchmarks/diagnostics.py
 

@@ -29,11 +29,15 @@ def load(config: CompareConfig) -> Splits:
         images = config.images or _IMAGES
         splits = digits_grid(images, images // 6, images // 3, config.data_seed)
     else:
-        given = {"text": config.text_column, "labels": config.label_column, "separator": config.separator}
-        columns = Columns(**{name: value for name, value in given.items() if value is not None})
         paths = {name: config.files().get(name) for name in ("valid", "test")}
-        splits = read_splits(config.files()["data"], **paths, columns=columns, seed=config.data_seed)
+        splits = read_splits(config.files()["data"], **paths, columns=columns_of(config), seed=config.data_seed)
     return splits.hide_positives(config.missing, config.data_seed) if config.missing else splits
+
+
+def columns_of(config: CompareConfig) -> Columns:
+    """Where the rows of its files keep text and labels."""
+    given = {"text": config.text_column, "labels": config.label_column, "separator": config.separator}
+    return Columns(**{name: value for name, value in given.items() if value is not None})
 
 
 def budget_of(config: CompareConfig, task: Task) -> Budget:
