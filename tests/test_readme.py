@@ -43,11 +43,20 @@ def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "train.csv").write_text("body,tags\n" + "".join(f"text {i},a;b{i % 2}\n" for i in range(40)))
     if "runs/made" in line:  # a line of its own makes them
         make_xmc(tmp_path / "made", XmcMaker(20, 30), rows=100, test_rows=20)
-    if "evaluate" in line:
+    if "evaluate" in line or "predict" in line:
         assert main(["fit", "made/train.txt", "--out", "runs/made", "--epochs", "1"]) == 0
+    if line.startswith(("lopsided inspect", "lopsided report")):
+        assert main(["compare", "train.jsonl", "--losses", "bce,asl", "--seeds", "1", "--out", "runs/texts"]) == 0
+        (tmp_path / "runs/texts/report.html").unlink()
     assert main(shlex.split(line)[1:]) == 0
     written = {path.suffix for path in tmp_path.rglob("*")}
-    for job, suffix in (("make-xmc", ".txt"), ("fit", ".safetensors"), ("evaluate", ".json")):
+    for job, suffix in (
+        ("make-xmc", ".txt"),
+        ("fit", ".safetensors"),
+        ("evaluate", ".json"),
+        ("predict", ".jsonl"),
+        ("inspect", ".csv"),
+    ):
         if f" {job} " in line:
             assert suffix in written
             return
