@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.browser import chromium, show
 
-WIDTH, HEIGHT, SCALE = 1100, 1000, 1.5
+WIDTH, HEIGHT, SCALE = 1100, 945, 1.5
 
 
 def main(page: Path, picture: Path) -> None:
