@@ -1,4 +1,4 @@
-"""Take docs/report.png: the top of a report, light, as headless Chromium shows it.
+"""Take docs/report.png: a report down to its first figure, light, as headless Chromium shows it.
 
 python scripts/picture.py RUN/report.html docs/report.png
 """
@@ -10,13 +10,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.browser import chromium, show
 
-WIDTH, HEIGHT, SCALE = 1100, 1000, 1.5
+WIDTH, SCALE = 1100, 1.5
 
 
 def main(page: Path, picture: Path) -> None:
     with chromium() as browser:
         show(browser, page.resolve(), width=WIDTH)
-        clip = {"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT, "scale": SCALE}
+        height = browser.execute_script("return document.querySelector('figcaption').getBoundingClientRect().top")
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": height, "scale": SCALE}
         shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
     picture.write_bytes(base64.b64decode(shot["data"]))
 

@@ -18,17 +18,18 @@ def headline(results: dict[str, Any]) -> str:
     by_kind: dict[str, list[str]] = {}
     for loss, comparison in results["comparisons"].items():
         by_kind.setdefault(comparison["verdict"], []).append(loss)
-    behind = [loss for kind in _BEHIND for loss in by_kind.get(kind, [])]
     if any(kind in by_kind for kind in _AHEAD):
         return "; ".join(_lead(results, by_kind[kind], kind) for kind in _AHEAD if kind in by_kind)
+    undecided = [results["comparisons"][loss] for loss in by_kind.get("no difference shown", [])]
+    seen = [comparison["detectable"] for comparison in undecided if comparison.get("detectable") is not None]
+    reach = f"above {max(seen):.3f} could have been seen" if seen else ""
+    behind = [f"{_some(by_kind[kind])} {_do(by_kind[kind], 'is', 'are')} {kind}" for kind in _BEHIND if kind in by_kind]
     if behind:
-        return f"No loss is shown to beat {baseline} in {title}; {_some(behind)} {_do(behind, 'is', 'are')} behind"
-    if set(by_kind) == {"cannot be tested"}:
-        return f"Nothing can be said in {title}: no loss can be compared with {baseline}"
-    seen = [comparison.get("detectable") for comparison in results["comparisons"].values()]
-    known = [value for value in seen if value is not None]
-    reach = f"; differences above {max(known):.3f} could have been seen" if known else ""
-    return f"No difference to {baseline} was shown in {title}{reach}"
+        gains = f", where gains {reach}" if reach else ""
+        return f"No loss is shown to beat {baseline} in {title}{gains}; {'; '.join(behind)}"
+    if undecided:
+        return f"No difference to {baseline} was shown in {title}" + (f"; differences {reach}" if reach else "")
+    return f"Nothing can be said in {title}: no loss can be compared with {baseline}"
 
 
 def _lead(results: dict[str, Any], losses: list[str], kind: str) -> str:
