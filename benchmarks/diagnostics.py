@@ -1,4 +1,4 @@
-"""Times the diagnostics of every fourth batch beside a step of training; writes a CSV and docs/diagnostics.md.
+"""Times what the diagnostics of every fourth batch cost, beside a training step; writes a CSV and docs/diagnostics.md.
 
     python benchmarks/diagnostics.py
 
@@ -65,12 +65,12 @@ def measure(name: str, splits: Splits) -> dict[str, object]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    measured_on = environment()
     made = texts()
     part = made[range(100)]
     rows = [measure("digits-grid", digits_grid(2000, 100, 100)), measure("texts", Splits(made, part, part))]
     path = Path(__file__).parent / "results/diagnostics.csv"
     with path.open("w", newline="") as file:
-        measured_on = environment()
         writer = csv.DictWriter(file, [*rows[0], *measured_on])
         writer.writeheader()
         writer.writerows(row | measured_on for row in rows)

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 from run import environment
 from sklearn.metrics import roc_auc_score
 from tables import grid, put
@@ -39,6 +38,7 @@ from lopsided.suspects import score_part
 LOSSES = ("bce", "asl", "hill")
 SHARES = (0.2, 0.4)
 FOLDS, IMAGES = 3, 5000
+PAGE = Path(__file__).parents[1] / "docs/missing.md"
 MEASURED = ("precision@100", "precision@500", "auroc")
 Row = dict[str, object]
 
@@ -71,6 +71,10 @@ def out_of_fold(shown: MultiLabelData, loss: str, seed: int) -> Tensor:
 
 def rankings(scores: Tensor, given: Tensor, loss: str) -> Iterator[tuple[str, Tensor]]:
     """(N, L) suspicion by each method."""
+    from cleanlab.multilabel_classification.filter import (
+        find_multilabel_issues_per_class,
+    )  # writing tables needs it not
+
     yield f"{loss}, sorted by score", scores
     ours = rank_suspects(ScoredLabels.of(scores, given))
     suspicion = torch.full(scores.shape, -math.inf, dtype=torch.float64)
@@ -108,8 +112,7 @@ def measure(job: tuple[str, Path | None, float, int]) -> list[Row]:
     return [*rows, case | {"method": "by chance"} | by_chance]
 
 
-def write(path: Path, rows: list[Row]) -> None:
-    measured_on = environment() | {"cleanlab": version("cleanlab")}
+def write(path: Path, rows: list[Row], measured_on: Row) -> None:
     with path.open("w", newline="") as file:
         names = ["data", "hidden", "seed", "method", *MEASURED, "negatives inside", "precision inside", *measured_on]
         writer = csv.DictWriter(file, names, restval="")
@@ -122,14 +125,16 @@ def cell(rows: list[Row], name: str, digits: int = 3) -> str:
     values = [float(str(row[name])) for row in rows if row.get(name) not in (None, "")]
     if not values:
         return ""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.{digits}f} ± {error:.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values) / math.sqrt(len(values)):.{digits}f}"
 
 
 def table(rows: list[Row], names: tuple[str, ...], methods: list[str]) -> str:
     """A line per method, columns per data set and share."""
     cases = list(dict.fromkeys((str(row["data"]), str(row["hidden"])) for row in rows))
-    head = ["", *(f"{data}, {float(share):.0%}: {name}" for data, share in cases for name in names)]
+    head = ["hidden:", *(f"{float(share):.0%}, {name}" for _, share in cases for name in names)]
     body = []
     for method in methods:
         line = [method]
@@ -140,24 +145,25 @@ def table(rows: list[Row], names: tuple[str, ...], methods: list[str]) -> str:
     return grid(head, body)
 
 
-def page(rows: list[Row]) -> None:
+def page(rows: list[Row]) -> str:
+    """The text of docs/missing.md, as it should be."""
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
     regions = [method for method in methods if method.endswith("region")]
     first = rows[0]
     seeds = len({str(row["seed"]) for row in rows})
     packages = f"torch {first['torch']}, cleanlab {first['cleanlab']}, Python {first['python']}"
-    measured = (
-        f"Mean and standard error over {seeds} seeds, measured by `python benchmarks/missing.py` on "
-        f"{first['processor']}, {first['cores']} cores, {packages}, commit {first['commit']}."
-    )
+    over = f"Mean and standard error over {seeds} seeds" if seeds > 1 else "One seed"
+    machine = f"{first['processor']}, {first['cores']} cores, {packages}, commit {first['commit']}"
+    measured = f"{over}, measured by `python benchmarks/missing.py` on {machine}."
     ranked = [method for method in methods if method not in regions]
     tables = {
         f"missing {name}": f"{table([row for row in rows if row['data'] == name], MEASURED, ranked)}\n\n{measured}"
         for name in dict.fromkeys(str(row["data"]) for row in rows)
     }
-    tables["discarded"] = table(rows, ("negatives inside", "precision inside"), regions)
-    path = Path(__file__).parents[1] / "docs/missing.md"
-    path.write_text(put(path, tables))
+    for name in dict.fromkeys(str(row["data"]) for row in rows):
+        inside = [row for row in rows if row["data"] == name]
+        tables[f"discarded {name}"] = table(inside, ("negatives inside", "precision inside"), regions)
+    return put(PAGE, tables)
 
 
 def main() -> None:
@@ -170,13 +176,14 @@ def main() -> None:
     if not asked.page:
         sets = {"digits-grid": None} | ({"nlupp": asked.data} if asked.data else {})
         jobs = [(*one, share, seed) for seed in range(asked.seeds) for one in sets.items() for share in SHARES]
+        measured_on: Row = {**environment(), "cleanlab": version("cleanlab")}
         rows: list[Row] = []
         with ProcessPoolExecutor(os.cpu_count()) as pool:
             for found in pool.map(measure, jobs):
                 rows += found
-                write(asked.out, rows)
+                write(asked.out, rows, measured_on)
     with asked.out.open(newline="") as file:
-        page(list(csv.DictReader(file)))
+        PAGE.write_text(page(list(csv.DictReader(file))))
 
 
 if __name__ == "__main__":

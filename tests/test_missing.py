@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from lopsided.suspects import plain
 from lopsided.targets import SparseTargets
 from lopsided.training.fit import fit
 from tests.tools import write_texts
+
+ROOT = Path(__file__).parents[1]
 
 
 def planted(rows: int = 4000, labels: int = 12) -> tuple[Tensor, Tensor, Tensor]:
@@ -278,3 +281,15 @@ def test_folders_without_anything_to_tell(finished: Path, folder: Path, capsys: 
     (folder / "run/metrics.csv").write_text("loss,epoch\nbce,1\n")
     assert main(["inspect", "run"]) == 2
     assert "not as lopsided compare writes it" in capsys.readouterr().err
+
+
+def test_the_tables_are_those_of_the_measurement() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import missing  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    text = (ROOT / "docs/missing.md").read_text()
+    assert missing.page(lines_of(ROOT / "benchmarks/results/missing.csv")) == text, (
+        "run: python benchmarks/missing.py --page"
+    )

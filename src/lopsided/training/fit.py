@@ -58,10 +58,8 @@ def fit(
 ) -> tuple[nn.Module, list[Epoch]]:
     """Train a fresh model at a constant rate; returns the exponential average of its weights, and the history.
 
-    A training that diverges stops, and the epochs that are lost are NaN.
-
-    Initial weights and batch order depend on the seed alone, never on the loss. Averaging, as in the published
-    training of ASL, takes out the noise of the last steps without a schedule that would flatten the curves.
+    A training that diverges stops; lost epochs are NaN. Weights and order begin from the seed alone, whatever the loss.
+    Averaging, as in ASL's published training, takes out the noise of the last steps and keeps the curves unflattened.
     """
     torch.manual_seed(seed)
     model = task.make_model(objective.outputs)
@@ -72,10 +70,8 @@ def fit(
     for number in range(1, budget.epochs + 1):
         start = time.perf_counter()
         model.train()
-        probabilities, gradients = ProbabilityTracker(), DiagnosticsTracker()
-        total = 0.0
-        batches = torch.randperm(len(task.train), generator=order).split(budget.batch_size)
-        for step, rows in enumerate(batches):
+        probabilities, gradients, total = ProbabilityTracker(), DiagnosticsTracker(), 0.0
+        for step, rows in enumerate(torch.randperm(len(task.train), generator=order).split(budget.batch_size)):
             targets = task.train.targets[rows]
             value = objective.criterion(outputs := model(*task.train.batch(rows)), targets)
             outputs.retain_grad()
@@ -91,9 +87,9 @@ def fit(
         scores = predict(averaged, objective, task.valid)
         if not (math.isfinite(total) and scores.isfinite().all()):
             return averaged, history + [Epoch.lost(rest) for rest in range(number, budget.epochs + 1)]
-        seen = {"train_loss": total / len(task.train), "seconds": seconds, **asdict(gradients.result())}
-        seen |= {"p_positive": probabilities.positive, "p_negative": probabilities.negative}
-        history.append(Epoch(number, **seen, **_on_validation(scores, task.valid.targets)))
+        sides = {"p_positive": probabilities.positive, "p_negative": probabilities.negative}
+        seen = asdict(gradients.result()) | sides | _on_validation(scores, task.valid.targets)
+        history.append(Epoch(number, total / len(task.train), seconds=seconds, **seen))
         on_epoch(history[-1])
     return averaged, history
 
