@@ -1,12 +1,14 @@
 """`lopsided compare` and `lopsided data`, end to end and small."""
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, hamming_loss
 
 import lopsided
@@ -16,6 +18,7 @@ from lopsided.config import make_config
 from lopsided.evaluation.metrics import best_threshold
 from lopsided.models import make_task
 from lopsided.models.task import Budget
+from lopsided.tables import print_results
 from lopsided.training.fit import fit, predict
 from lopsided.training.objective import make_objective, parse_method
 from tests.tools import TINY, read_results, write_texts
@@ -72,6 +75,9 @@ def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss
         assert comparison["mean"] == pytest.approx(entry["metrics"]["map"]["mean"] - bce)
         assert comparison["low"] < comparison["mean"] < comparison["high"]
         assert comparison["p_value"] <= comparison["p_holm"] <= 1
+        half = (comparison["high"] - comparison["low"]) / 2
+        assert 0 < comparison["standard_error"] < half < comparison["detectable"]
+        assert comparison["effect_size"] * comparison["mean"] > 0
 
 
 def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
@@ -100,6 +106,17 @@ def test_losses_that_only_rank_and_label_powerset_take_part(folder: Path, capsys
 def test_missing_positives_are_hidden() -> None:
     whole, hidden = (load(make_config({"images": 600} | more)).train.targets for more in ({}, {"missing": 0.5}))
     assert 0.45 < hidden.sum() / whole.sum() < 0.55
+
+
+def test_the_terminal_says_what_could_have_been_seen(finished: Path) -> None:
+    results = read_results(finished)
+    comparison = results["comparisons"]["asl"]
+    text = io.StringIO()
+    print_results(results, Console(file=text, width=80))
+    (line,) = (line for line in text.getvalue().splitlines() if line.startswith(" asl "))
+    assert f"{comparison['effect_size']:+.1f}" in line
+    assert f"{comparison['detectable']:.3f}" in line
+    assert "could see" in text.getvalue()
 
 
 def test_equal_losses_train_equally(folder: Path) -> None:

@@ -229,6 +229,18 @@ MUTANTS = {
         "    pass",
         "test_fit_command.py::test_results_are_those_of_all_logits",
     ),
+    "significance: what a seed makes of the rows counts twice": Mutant(
+        "evaluation/significance.py",
+        "return ((seeds * of_mean - differences.var(0).mean(1)) / (seeds - 1)).clamp_min(0)",
+        "return of_mean",
+        "test_significance.py::test_the_rows_count_for_what_they_do_to_all_seeds",
+    ),
+    "tuning: the last trial wins": Mutant(
+        "tuning.py",
+        "if sign * value > best_value:",
+        "if True:",
+        "test_tuning.py::test_the_search_nears_the_best_settings",
+    ),
 }
 
 

@@ -145,8 +145,8 @@ def test_the_search_nears_the_best_settings(metric: str, sign: int) -> None:
         seen.append((trial, math.nan if trial.trial % 5 == 0 else miss))
         return sign * seen[-1][1]
 
-    best = search(config_of(40, metric), "asl(gamma_pos=1)", 0.003, run)
-    assert [trial.trial for trial, _ in seen] == list(range(1, 41))
+    best = search(config_of(32, metric), "asl(gamma_pos=1)", 0.003, run)
+    assert [trial.trial for trial, _ in seen] == list(range(1, 33))
     assert all("gamma_pos=1," in trial.spec for trial, _ in seen), "what was asked for stays"
     winner, least = min(((trial, miss) for trial, miss in seen if not math.isnan(miss)), key=lambda pair: pair[1])
     assert (best.spec, best.learning_rate) == (winner.spec, winner.learning_rate)
