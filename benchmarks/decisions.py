@@ -51,7 +51,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS, SPEED, PAGE = (ROOT / name for name in (
     "benchmarks/results/decisions.csv", "benchmarks/results/decisions_speed.csv", "docs/decisions.md"))  # fmt: skip
 LOSSES = ("bce", "asl")
-SHARED, GLOBAL, DEFAULT = "one, macro-F1", "one, micro-F1", "per label, shrunk by 10"
+SHARED, GLOBAL, DEFAULT = "one, macro-F1", "one, micro-F1", "per label, shrunk by 50"
 ROWS = ["data", "labels", "loss", "seed", "kind", "name", "micro_f1", "macro_f1", "sample_f1", "error", "brier"]
 
 
@@ -242,9 +242,9 @@ def page() -> str:
         "speed": speed_table(),
     }
     for name, table in tables.items():
-        start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         before, _, rest = text.partition(start)
-        text = before + start + table + end + rest.partition(end)[2]
+        text = before + start + table + "\n" + end + rest.partition(end)[2]
     return text
 
 

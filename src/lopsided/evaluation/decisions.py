@@ -19,7 +19,7 @@ from lopsided.evaluation.calibrators import Calibrator
 from lopsided.evaluation.scored import ScoredLabels, at
 from lopsided.evaluation.sweep import FBeta, Objective, best_thresholds
 
-PSEUDO = 10.0
+PSEUDO = 50.0
 
 
 class Rule(Protocol):
@@ -146,7 +146,7 @@ def tune_label_thresholds(
 
     >>> scored = ScoredLabels.of(torch.tensor([[4.0, 1.0], [0.0, 0.0]]), torch.tensor([[1, 0], [0, 0]]))
     >>> tune_label_thresholds(scored).thresholds
-    tensor([2.4545, 2.5000])
+    tensor([2.4902, 2.5000])
     """
     best, found = best_thresholds(_some(scored), objective or FBeta()), scored.found.double()
     step = found / (found + pseudo) * (best.labels.double() - best.shared)
