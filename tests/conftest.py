@@ -1,12 +1,21 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from lopsided.__main__ import main
 from tests.tools import HOSTILE, TINY
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers of `pytest -n` share the cores: one thread for each, and for the processes that they start."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
