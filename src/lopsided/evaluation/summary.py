@@ -9,6 +9,8 @@ from functools import cached_property
 from torch import Tensor
 
 from lopsided.evaluation import metrics
+from lopsided.evaluation.decisions import tune_label_thresholds
+from lopsided.evaluation.scored import ScoredLabels
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ class Scored:
     def at_tuned(self) -> Tensor:
         return self.scores > self.tuned
 
+    @cached_property
+    def by_label(self) -> Tensor:
+        """Decided by a threshold of each label, tuned on the validation rows and shrunk where it is rare."""
+        valid = ScoredLabels.of(self.valid_scores, self.valid_targets)
+        return tune_label_thresholds(valid).decide(self.scores) if valid.hits.any() else self.at_tuned
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -61,6 +69,7 @@ METRICS: dict[str, Metric] = {
     "macro_f1_own": Metric("macro-F1 own", lambda s, w: metrics.macro_f1(s.at_own, s.targets, w), at_own=True),
     "micro_f1": Metric("micro-F1 tuned", lambda s, w: metrics.micro_f1(s.at_tuned, s.targets, w)),
     "macro_f1": Metric("macro-F1 tuned", lambda s, w: metrics.macro_f1(s.at_tuned, s.targets, w)),
+    "macro_f1_labels": Metric("macro-F1 by label", lambda s, w: metrics.macro_f1(s.by_label, s.targets, w)),
     "subset_accuracy": Metric("subset acc.", lambda s, w: metrics.subset_accuracy(s.at_tuned, s.targets, w)),
     "hamming_loss": Metric(
         "Hamming loss", lambda s, w: metrics.hamming_loss(s.at_tuned, s.targets, w), higher_is_better=False
