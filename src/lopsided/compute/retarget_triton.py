@@ -1,0 +1,101 @@
+"""From the traced curves to Triton: the same graphs as for C, printed without cuts, since a GPU hides their latency.
+
+`python -m lopsided.compute.retarget_triton` writes `triton_curves.py`; a test fails when the checked-in file is stale.
+
+Settings are constants of the compiler, in the order of `SETTINGS` and then the Taylor terms. What positives and negatives
+share, the compiler finds again: both are inlined in one kernel.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lopsided.compute.retarget import SETTINGS, Node, in_order, is_uniform, kernels, trace
+
+_LONGEST = 60  # characters of an expression that is written where it is used
+
+_HEAD = '''\
+"""Printed from `lopsided/losses/curves.py` by `python -m lopsided.compute.retarget_triton`. Do not edit.
+
+Each maps a tile of float32 logits to values and slopes; s are the settings, constants of the compiler.
+"""
+
+import triton
+import triton.language as tl
+
+from lopsided.compute.triton_math import exp, log1p, log1p_unit, power, reciprocal'''
+
+_TRITON = {
+    "z": "z",
+    "negate": "-{}",
+    "negative abs": "-tl.abs({})",
+    "reciprocal": "reciprocal({})",
+    "reciprocal1p": "reciprocal(1.0 + {})",
+    "exp": "exp({})",
+    "log1p": "log1p({})",
+    "log1p_unit": "log1p_unit({})",
+    "power": "power({}, {})",
+    "select": "tl.where({}, {}, {})",
+    **{op: f"{{}} {op} {{}}" for op in ("+", "-", "*", ">=")},
+}
+_BARE = ("z", "exp", "log1p", "log1p_unit", "power", "select", "negative abs", "reciprocal", "reciprocal1p")  # need no parentheses where they are used
+
+
+class _Printer:
+    """Names what is used more than once, or long, in the order in which it is needed."""
+
+    def __init__(self, outputs: Sequence[Any]) -> None:
+        nodes = in_order(outputs)
+        self._uses = Counter(a for n in nodes for a in n.args if isinstance(a, Node))
+        self._text: dict[Node, str] = {}
+        self.lines: list[str] = []
+        for n in nodes:
+            self._text[n] = self._express(n)
+
+    def name(self, n: Any) -> str:
+        return self._text[n] if isinstance(n, Node) else repr(float(n))
+
+    def _express(self, n: Node) -> str:
+        if n.op == "setting":
+            name, index = n.args
+            return f"s[{len(SETTINGS) + index if name == 'terms' else SETTINGS.index(name)}]"
+        text = _TRITON[n.op].format(*map(self.name, n.args))
+        if n.op == "z" or (self._uses[n] == 1 and len(text) <= _LONGEST):
+            return text if n.op in _BARE else f"({text})"
+        self.lines.append(f"v{len(self.lines)} = {text}")
+        return f"v{len(self.lines) - 1}"
+
+
+def print_curve(name: str, outputs: Sequence[Any]) -> str:
+    """One device function: a tile of logits to values and slopes."""
+    printer = _Printer(outputs)
+    results = [f"tl.full(z.shape, {printer.name(n)}, tl.float32)" if is_uniform(n) else printer.name(n) for n in outputs]
+    return "\n    ".join(["@triton.jit", f"def {name}(z, s: tl.constexpr):", *printer.lines, f"return {', '.join(results)}"]).replace(
+        "@triton.jit\n    def", "@triton.jit\ndef"
+    )
+
+
+def print_all() -> str:
+    """The whole file: every curve, and the function that finds them by name."""
+    listed = list(kernels())
+    curves = [print_curve(name, trace(curve, settings)) for name, curve, settings in listed]
+    choice = [
+        f"{'el' if index else ''}if CURVE == {name!r}:\n        value, slope = {name}(z, s)".replace("'", '"')
+        for index, (name, _, _) in enumerate(listed)
+    ]
+    head = "@triton.jit\ndef evaluate(z, CURVE: tl.constexpr, s: tl.constexpr):"
+    return "\n\n\n".join([_HEAD, *curves, "\n    ".join([head, *choice, "return value, slope"])]) + "\n"
+
+
+def main() -> None:
+    """Write the file named on the command line, `triton_curves.py` beside this one if none is."""
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("triton_curves.py")
+    path.write_text(print_all())
+
+
+if __name__ == "__main__":
+    main()
