@@ -2,8 +2,8 @@
 
 `python -m lopsided.compute.retarget_triton` writes `triton_curves.py`; a test fails when the checked-in file is stale.
 
-Settings are constants of the compiler, in the order of `SETTINGS` and then the Taylor terms. What positives and negatives
-share, the compiler finds again: both are inlined in one kernel.
+Settings are constants of the compiler, in the order of `SETTINGS` and then the Taylor terms. What positives and
+negatives share, the compiler finds again: both are inlined in one kernel.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TRITON = {
     "select": "tl.where({}, {}, {})",
     **{op: f"{{}} {op} {{}}" for op in ("+", "-", "*", ">=")},
 }
-_BARE = ("z", "exp", "log1p", "log1p_unit", "power", "select", "negative abs", "reciprocal", "reciprocal1p")  # need no parentheses where they are used
+_INFIX = ("+", "-", "*", ">=", "negate", "negative abs")  # need parentheses where they are used
 
 
 class _Printer:
@@ -65,7 +65,7 @@ class _Printer:
             return f"s[{len(SETTINGS) + index if name == 'terms' else SETTINGS.index(name)}]"
         text = _TRITON[n.op].format(*map(self.name, n.args))
         if n.op == "z" or (self._uses[n] == 1 and len(text) <= _LONGEST):
-            return text if n.op in _BARE else f"({text})"
+            return f"({text})" if n.op in _INFIX else text
         self.lines.append(f"v{len(self.lines)} = {text}")
         return f"v{len(self.lines) - 1}"
 
@@ -73,10 +73,10 @@ class _Printer:
 def print_curve(name: str, outputs: Sequence[Any]) -> str:
     """One device function: a tile of logits to values and slopes."""
     printer = _Printer(outputs)
-    results = [f"tl.full(z.shape, {printer.name(n)}, tl.float32)" if is_uniform(n) else printer.name(n) for n in outputs]
-    return "\n    ".join(["@triton.jit", f"def {name}(z, s: tl.constexpr):", *printer.lines, f"return {', '.join(results)}"]).replace(
-        "@triton.jit\n    def", "@triton.jit\ndef"
-    )
+    full = "tl.full(z.shape, {}, tl.float32)"
+    results = [full.format(printer.name(n)) if is_uniform(n) else printer.name(n) for n in outputs]
+    body = [f"def {name}(z, s: tl.constexpr):", *printer.lines, f"return {', '.join(results)}"]
+    return "@triton.jit\n" + "\n    ".join(body)
 
 
 def print_all() -> str:

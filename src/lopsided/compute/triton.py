@@ -20,8 +20,8 @@ from lopsided.losses.loss import Loss
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, TwoWayPairs
 from lopsided.targets import Labels
 
-_DEVICES = ("cuda", "xpu")  # of torch; AMD's are called cuda too
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DEVICES = ("cuda", "xpu")  # of torch; AMD's are called cuda too
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _POOLS = {Sum: "Sum", LogSumExp: "LogSumExp", Pairs: "Pairs", TwoWayPairs: "Pairs", MeanPairs: "MeanPairs"}
 _POOLS[Softmax] = "Softmax"
 _SPAN = 1 << 14  # labels of a program
@@ -70,9 +70,13 @@ def _how(loss: Loss) -> tuple[Any, ...] | None:
     return pool, positive.name, positive.settings, negative.name, negative.settings, *factors
 
 
-def serves(loss: Loss) -> bool:
-    """Has it kernels for the loss?"""
-    return not isinstance(library(), str) and _how(loss) is not None
+def serves(name: str, device: str) -> bool:
+    """Has it kernels for the loss of that name, on devices of that type? While a graph is traced this is a constant."""
+    here = device in DEVICES or (device == "cpu" and is_interpreted())
+    return bool(name) and here and not isinstance(library(), str) and _how(native.named(name)) is not None
+
+
+serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def refusal(logits: Tensor, loss: Loss) -> str | None:
@@ -80,9 +84,9 @@ def refusal(logits: Tensor, loss: Loss) -> str | None:
     loaded, device = library(), logits.device.type
     if isinstance(loaded, str):
         return loaded
-    if device not in _DEVICES and not (device == "cpu" and is_interpreted()):
+    if device not in DEVICES and not (device == "cpu" and is_interpreted()):
         return f"it serves GPUs, and the logits are on {logits.device}"
-    if logits.dtype not in _DTYPES:
+    if logits.dtype not in DTYPES:
         return f"it has no kernel for {logits.dtype} logits"
     if logits.shape[-1:].numel() >= 1 << 31:
         return f"it counts labels in 32 bits, and there are {logits.shape[-1]}"
@@ -94,16 +98,16 @@ def run(
     labels: Labels,
     loss: Loss,
     scale: float = 1.0,
+    upstream: Tensor | None = None,
     with_gradient: bool = True,
     *,
     found: Tensor | None = None,
     whole: Tensor | None = None,
     out: Tensor | None = None,
-    upstream: Tensor | None = None,
 ) -> Run:
     """As `native.run`, but that `scale` enters the gradient alone, and `upstream` too, of each row or of all.
 
-    `out` may be the logits themselves. Nothing waits for the device.
+    The gradient goes to `out`, which may be the logits themselves. Nothing waits for the device.
     """
     shape = logits.shape
     z = logits.detach().reshape(shape[:-1].numel(), shape[-1])
@@ -175,7 +179,9 @@ class _Job:
         def launch(tile: Tile) -> None:
             width = min(_power_of_2(labels), tile.elements)
             height = 1 if self.batch.sparse else tile.elements // width
-            how = self.kernels.How(*self.loss, self.labels.label_smoothing, height, width, _SPAN, self._is_wide(), *self._certain())
+            how = self.kernels.How(
+                *self.loss, self.labels.label_smoothing, height, width, _SPAN, self._is_wide(), *self._certain()
+            )
             grid = (-(-rows // height), parts or self.parts)
             kernel[grid](self.batch, *arguments, HOW=how, num_warps=tile.warps)
 
@@ -205,7 +211,7 @@ class _Job:
         """Do offsets within a row need 64 bits?"""
         tensors = [self.batch.logits, self.batch.targets, self.batch.mask, self.batch.weight, self.batch.pos_weight]
         strides = [each[2] for each in (*tensors, self.gradient) if each is not None]
-        return (self.shape[1] + _SPAN) * max(strides) >= 1 << 31
+        return bool((self.shape[1] + _SPAN) * max(strides) >= 1 << 31)
 
 
 def _choose(kind: tuple[Any, ...], launch: Callable[[Tile], None], once: bool) -> Tile:
@@ -218,7 +224,7 @@ def _choose(kind: tuple[Any, ...], launch: Callable[[Tile], None], once: bool) -
         return _chosen[kind]
     if once or is_interpreted() or torch.are_deterministic_algorithms_enabled():
         return TILES[0]
-    if torch.cuda.is_current_stream_capturing():
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return TILES[0]
     from triton.testing import do_bench
 
@@ -280,7 +286,7 @@ def _say(kernels: ModuleType, z: Tensor, labels: Labels, shape: torch.Size) -> A
 def rescale_(tensor: Tensor, factor: Tensor) -> Tensor:
     """tensor *= factor, one number on its device; nothing but a launch where that is 1. Contiguous memory."""
     loaded = library()
-    if isinstance(loaded, str) or tensor.device.type not in _DEVICES or tensor.dtype not in _DTYPES:
+    if isinstance(loaded, str) or tensor.device.type not in DEVICES or tensor.dtype not in DTYPES:
         return tensor.mul_(factor)
     with _on(tensor.device):
         grid = (-(-tensor.numel() // _RESCALED),)

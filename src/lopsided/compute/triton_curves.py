@@ -12,7 +12,7 @@ from lopsided.compute.triton_math import exp, log1p, log1p_unit, power, reciproc
 @triton.jit
 def polynomial_positive(z, s: tl.constexpr):
     v0 = z - s[2]
-    v1 = exp(-tl.abs(v0))
+    v1 = exp((-tl.abs(v0)))
     v2 = v0 >= 0.0
     v3 = log1p_unit(v1) - tl.where(v2, 0.0, v0)
     v4 = reciprocal(1.0 + v1)
@@ -22,7 +22,7 @@ def polynomial_positive(z, s: tl.constexpr):
 
 @triton.jit
 def polynomial_negative(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = log1p_unit(v0) + tl.where(v1, z, 0.0)
     v3 = reciprocal(1.0 + v0)
@@ -33,7 +33,7 @@ def polynomial_negative(z, s: tl.constexpr):
 @triton.jit
 def polynomial_negative_margin(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3) - s[1]
@@ -47,7 +47,7 @@ def polynomial_negative_margin(z, s: tl.constexpr):
 @triton.jit
 def polynomial_positive_2terms(z, s: tl.constexpr):
     v0 = z - s[2]
-    v1 = exp(-tl.abs(v0))
+    v1 = exp((-tl.abs(v0)))
     v2 = v0 >= 0.0
     v3 = reciprocal(1.0 + v1)
     v4 = v1 * v3
@@ -60,7 +60,7 @@ def polynomial_positive_2terms(z, s: tl.constexpr):
 
 @triton.jit
 def polynomial_negative_2terms(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = reciprocal(1.0 + v0)
     v3 = v0 * v2
@@ -74,7 +74,7 @@ def polynomial_negative_2terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_negative_margin_2terms(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3) - s[1]
@@ -89,7 +89,7 @@ def polynomial_negative_margin_2terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_positive_8terms(z, s: tl.constexpr):
     v0 = z - s[2]
-    v1 = exp(-tl.abs(v0))
+    v1 = exp((-tl.abs(v0)))
     v2 = v0 >= 0.0
     v3 = reciprocal(1.0 + v1)
     v4 = v1 * v3
@@ -106,7 +106,7 @@ def polynomial_positive_8terms(z, s: tl.constexpr):
 
 @triton.jit
 def polynomial_negative_8terms(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = reciprocal(1.0 + v0)
     v3 = v0 * v2
@@ -124,7 +124,7 @@ def polynomial_negative_8terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_negative_margin_8terms(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3) - s[1]
@@ -143,7 +143,7 @@ def polynomial_negative_margin_8terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_positive_gamma(z, s: tl.constexpr):
     v0 = z - s[2]
-    v1 = exp(-tl.abs(v0))
+    v1 = exp((-tl.abs(v0)))
     v2 = v0 >= 0.0
     v3 = log1p_unit(v1) - tl.where(v2, 0.0, v0)
     v4 = reciprocal(1.0 + v1)
@@ -157,7 +157,7 @@ def polynomial_positive_gamma(z, s: tl.constexpr):
 
 @triton.jit
 def polynomial_negative_gamma(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = log1p_unit(v0) + tl.where(v1, z, 0.0)
     v3 = reciprocal(1.0 + v0)
@@ -172,7 +172,7 @@ def polynomial_negative_gamma(z, s: tl.constexpr):
 @triton.jit
 def polynomial_negative_margin_gamma(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3) - s[1]
@@ -190,7 +190,7 @@ def polynomial_negative_margin_gamma(z, s: tl.constexpr):
 @triton.jit
 def polynomial_positive_gamma_2terms(z, s: tl.constexpr):
     v0 = z - s[2]
-    v1 = exp(-tl.abs(v0))
+    v1 = exp((-tl.abs(v0)))
     v2 = v0 >= 0.0
     v3 = reciprocal(1.0 + v1)
     v4 = v1 * v3
@@ -206,7 +206,7 @@ def polynomial_positive_gamma_2terms(z, s: tl.constexpr):
 
 @triton.jit
 def polynomial_negative_gamma_2terms(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = reciprocal(1.0 + v0)
     v3 = v0 * v2
@@ -224,7 +224,7 @@ def polynomial_negative_gamma_2terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_negative_margin_gamma_2terms(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3) - s[1]
@@ -242,7 +242,7 @@ def polynomial_negative_margin_gamma_2terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_positive_gamma_8terms(z, s: tl.constexpr):
     v0 = z - s[2]
-    v1 = exp(-tl.abs(v0))
+    v1 = exp((-tl.abs(v0)))
     v2 = v0 >= 0.0
     v3 = reciprocal(1.0 + v1)
     v4 = v1 * v3
@@ -262,7 +262,7 @@ def polynomial_positive_gamma_8terms(z, s: tl.constexpr):
 
 @triton.jit
 def polynomial_negative_gamma_8terms(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = reciprocal(1.0 + v0)
     v3 = v0 * v2
@@ -283,7 +283,7 @@ def polynomial_negative_gamma_8terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_negative_margin_gamma_8terms(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3) - s[1]
@@ -305,7 +305,7 @@ def polynomial_negative_margin_gamma_8terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_positive_gamma_detach(z, s: tl.constexpr):
     v0 = z - s[2]
-    v1 = exp(-tl.abs(v0))
+    v1 = exp((-tl.abs(v0)))
     v2 = v0 >= 0.0
     v3 = reciprocal(1.0 + v1)
     v4 = tl.where(v2, (v1 * v3), v3)
@@ -317,7 +317,7 @@ def polynomial_positive_gamma_detach(z, s: tl.constexpr):
 
 @triton.jit
 def polynomial_negative_gamma_detach(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = reciprocal(1.0 + v0)
     v3 = tl.where(v1, v2, (v0 * v2))
@@ -330,7 +330,7 @@ def polynomial_negative_gamma_detach(z, s: tl.constexpr):
 @triton.jit
 def polynomial_negative_margin_gamma_detach(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3) - s[1]
@@ -345,7 +345,7 @@ def polynomial_negative_margin_gamma_detach(z, s: tl.constexpr):
 @triton.jit
 def polynomial_positive_gamma_detach_2terms(z, s: tl.constexpr):
     v0 = z - s[2]
-    v1 = exp(-tl.abs(v0))
+    v1 = exp((-tl.abs(v0)))
     v2 = v0 >= 0.0
     v3 = reciprocal(1.0 + v1)
     v4 = v1 * v3
@@ -360,7 +360,7 @@ def polynomial_positive_gamma_detach_2terms(z, s: tl.constexpr):
 
 @triton.jit
 def polynomial_negative_gamma_detach_2terms(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = reciprocal(1.0 + v0)
     v3 = v0 * v2
@@ -376,7 +376,7 @@ def polynomial_negative_gamma_detach_2terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_negative_margin_gamma_detach_2terms(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3) - s[1]
@@ -392,7 +392,7 @@ def polynomial_negative_margin_gamma_detach_2terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_positive_gamma_detach_8terms(z, s: tl.constexpr):
     v0 = z - s[2]
-    v1 = exp(-tl.abs(v0))
+    v1 = exp((-tl.abs(v0)))
     v2 = v0 >= 0.0
     v3 = reciprocal(1.0 + v1)
     v4 = v1 * v3
@@ -410,7 +410,7 @@ def polynomial_positive_gamma_detach_8terms(z, s: tl.constexpr):
 
 @triton.jit
 def polynomial_negative_gamma_detach_8terms(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = reciprocal(1.0 + v0)
     v3 = v0 * v2
@@ -429,7 +429,7 @@ def polynomial_negative_gamma_detach_8terms(z, s: tl.constexpr):
 @triton.jit
 def polynomial_negative_margin_gamma_detach_8terms(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3) - s[1]
@@ -448,7 +448,7 @@ def polynomial_negative_margin_gamma_detach_8terms(z, s: tl.constexpr):
 
 @triton.jit
 def robust_negative(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = log1p_unit(v0) + tl.where(v1, z, 0.0)
     v3 = reciprocal(1.0 + v0)
@@ -466,7 +466,7 @@ def robust_negative(z, s: tl.constexpr):
 @triton.jit
 def robust_negative_margin(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3)
@@ -488,7 +488,7 @@ def robust_negative_margin(z, s: tl.constexpr):
 
 @triton.jit
 def robust_negative_gamma(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = log1p_unit(v0) + tl.where(v1, z, 0.0)
     v3 = reciprocal(1.0 + v0)
@@ -509,7 +509,7 @@ def robust_negative_gamma(z, s: tl.constexpr):
 @triton.jit
 def robust_negative_margin_gamma(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3)
@@ -534,7 +534,7 @@ def robust_negative_margin_gamma(z, s: tl.constexpr):
 
 @triton.jit
 def robust_negative_gamma_detach(z, s: tl.constexpr):
-    v0 = exp(-tl.abs(z))
+    v0 = exp((-tl.abs(z)))
     v1 = z >= 0.0
     v2 = reciprocal(1.0 + v0)
     v3 = v0 * v2
@@ -553,7 +553,7 @@ def robust_negative_gamma_detach(z, s: tl.constexpr):
 @triton.jit
 def robust_negative_margin_gamma_detach(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3)
@@ -577,7 +577,7 @@ def robust_negative_margin_gamma_detach(z, s: tl.constexpr):
 @triton.jit
 def hill_negative(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = tl.where(v0, v2, v3)
@@ -591,7 +591,7 @@ def hill_negative(z, s: tl.constexpr):
 @triton.jit
 def confidence_negative_gamma(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = power(tl.where(v0, v2, v3), s[0])
@@ -604,7 +604,7 @@ def confidence_negative_gamma(z, s: tl.constexpr):
 @triton.jit
 def confidence_negative(z, s: tl.constexpr):
     v0 = z >= 0.0
-    v1 = exp(-tl.abs(z))
+    v1 = exp((-tl.abs(z)))
     v2 = reciprocal(1.0 + v1)
     v3 = v1 * v2
     v4 = power(tl.where(v0, v2, v3), s[0])
@@ -624,7 +624,7 @@ def exponent(z, s: tl.constexpr):
 def bounded_exponent(z, s: tl.constexpr):
     v0 = z * 2.0
     v1 = v0 >= 0.0
-    v2 = exp(-tl.abs(v0))
+    v2 = exp((-tl.abs(v0)))
     v3 = reciprocal(1.0 + v2)
     v4 = v2 * v3
     v5 = s[3] * (tl.where(v1, v3, v4) - tl.where(v1, v4, v3))

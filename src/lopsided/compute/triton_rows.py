@@ -1,7 +1,7 @@
 """Row loops over tiles for Triton. They know pools, and no curve.
 
-A program has some rows and a span of their labels, a tile at a time. Offsets of rows are 64-bit, those within a row where
-`wide` says so. All arithmetic is float32.
+A program has some rows and a span of their labels, a tile at a time. Offsets of rows are 64-bit, those within a row
+where `wide` says so. All arithmetic is float32.
 """
 
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ def _at(tensor, row, col):
 
 @triton.jit
 def _listed(sparse, row, start, label, HOW: tl.constexpr):
-    """(1, C) targets of one row from its stored entries: 0 elsewhere. Of a label that is listed twice the last counts."""
+    """(1, C) targets of one row from its stored entries, 0 elsewhere. Of a label listed twice the last counts."""
     y = tl.full(label.shape, 0.0, tl.float32)
     end = tl.load(sparse[0] + row + 1)
     for first in range(tl.load(sparse[0] + row), end, _ENTRIES):
@@ -256,8 +256,8 @@ def _fold(state, batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
 
 @triton.jit
 def fold_rows(batch, found, HOW: tl.constexpr):
-    """The state of each span, (spans, rows, 8): of the positives the largest value v, the sum of weight exp(v - peak), of
-    weights, and of weight v; the same of the negatives. What a pool does not ask for is 0."""
+    """The state of each span, (spans, rows, 8): of the positives the largest value v, the sum of weight exp(v - peak),
+    of weights, and of weight v; the same of the negatives. What a pool does not ask for is 0."""
     row = _rows(HOW)
     first, even, last = _span(batch, HOW)
     peak = tl.full([HOW.rows, 1], _EMPTY, tl.float32)
@@ -300,11 +300,11 @@ def _finish(up_peak, up_sum, up_mass, dot, down_peak, down_sum, down_mass, HOW: 
 def _descend(batch, gradient, scale, row, start, up_peak, up_factor, down_peak, down_factor, HOW, EVEN: tl.constexpr):
     """Store the gradient of a tile."""
     up, above, rise, down, below, fall, col, inside = _sides(batch, row, start, HOW, EVEN)
+    rise, fall = rise * up_factor, fall * down_factor * exp(below - down_peak)
     if HOW.pool != "Softmax":
-        up = up * exp(above - up_peak)
-    down = down * exp(below - down_peak)
-    slope = tl.where((up > 0) & (up_factor != 0), up * rise * up_factor, 0.0)
-    slope += tl.where((down > 0) & (down_factor != 0), down * fall * down_factor, 0.0)
+        rise = rise * exp(above - up_peak)
+    slope = tl.where((up > 0) & (up_factor != 0), up * rise, 0.0)
+    slope += tl.where((down > 0) & (down_factor != 0), down * fall, 0.0)
     _store(gradient, row, col, slope * scale, inside, EVEN)
 
 
@@ -330,7 +330,7 @@ def finish_rows(batch, whole, gradient, values, upstream, scale, HOW: tl.constex
 
 @triton.jit
 def rescale(tensor, factor, size, BLOCK: tl.constexpr):
-    """tensor *= factor, one number on the device; where that is 1 nothing is read, and nobody has to wait to know it."""
+    """tensor *= factor, one number on the device. Where that is 1 nothing is read, and nobody has to wait to know it."""
     number = tl.load(factor).to(tl.float32)
     if number != 1:
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
