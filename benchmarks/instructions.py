@@ -2,11 +2,11 @@
 
     python benchmarks/instructions.py --out benchmarks/results/gpu_instructions.csv
 
-For sm_90 the loops are disassembled. Where a loop takes more instructions for an element than the GPU can issue while it
-copies as many bytes, the copy is no limit any more: "issue bound" is the share of the copy's speed that is left, for an
-H200 (132 multiprocessors, 128 instructions of a thread each clock at 1.755 GHz, copies at 4.3 TB/s). It is arithmetic, no
-measurement: latencies, cache misses and launches come on top. "positives" says whether the tile has one. For AMD's
-gfx942 only registers are looked at.
+For sm_90 the loops are disassembled. Where a loop takes more instructions for an element than the GPU can issue while
+it copies as many bytes, the copy is no limit any more: "issue bound" is the share of the copy's speed that is left, for
+an H200 (132 multiprocessors, 128 instructions of a thread each clock at 1.755 GHz, copies at 4.3 TB/s). It is
+arithmetic, no measurement: latencies, cache misses and launches come on top. "positives" says whether the tile has one.
+For AMD's gfx942 only registers are looked at.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def longest_even_loop(cubin: bytes) -> tuple[int, int]:
     start, end = min(loops, key=lambda loop: (loop[0], -loop[1]))
     skips = [to - at for at, to in known if start <= at < to <= end]
     inner = sum(at - back + 1 for at, back in known if start < back <= at < end)
-    return end - start + 1 - inner, max(skips, default=0)
+    count, left_out = end - start + 1 - inner, max(skips, default=0)
+    assert 0 <= left_out < count, "this disassembly is laid out in another way than those of Triton 3.7"
+    return count, left_out
 
 
 def describe(name: str, logits: str, targets: str, target: str) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ Each maps a tile of float32 logits to values and slopes; s are the settings, con
 import triton
 import triton.language as tl
 
-from lopsided.compute.triton_math import exp, log1p, log1p_unit, power, reciprocal'''
+from lopsided.compute.triton_math import exp, log1p, log1p_unit, maximum, minimum, power, reciprocal'''
 
 _TRITON = {
     "z": "z",
@@ -63,11 +63,21 @@ class _Printer:
         if n.op == "setting":
             name, index = n.args
             return f"s[{len(SETTINGS) + index if name == 'terms' else SETTINGS.index(name)}]"
-        text = _TRITON[n.op].format(*map(self.name, n.args))
+        text = _bound(n, self.name) or _TRITON[n.op].format(*map(self.name, n.args))
         if n.op == "z" or (self._uses[n] == 1 and len(text) <= _LONGEST):
             return f"({text})" if n.op in _INFIX else text
         self.lines.append(f"v{len(self.lines)} = {text}")
         return f"v{len(self.lines) - 1}"
+
+
+def _bound(n: Node, name: Callable[[Any], str]) -> str | None:
+    """A select that is a maximum or a minimum, one instruction on a GPU."""
+    if n.op != "select" or n.args[0].op != ">=":
+        return None
+    (low, high), chosen, other = n.args[0].args, n.args[1], n.args[2]
+    if (low, high) == (chosen, other):
+        return f"maximum({name(high)}, {name(low)})"
+    return f"minimum({name(low)}, {name(high)})" if (high, low) == (chosen, other) else None
 
 
 def print_curve(name: str, outputs: Sequence[Any]) -> str:

@@ -21,6 +21,7 @@ from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, Two
 from lopsided.targets import Labels
 
 DEVICES = ("cuda", "xpu")  # of torch; AMD's are called cuda too
+OLDEST = (3, 7)  # older ones do not take None within tuples
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _POOLS = {Sum: "Sum", LogSumExp: "LogSumExp", Pairs: "Pairs", TwoWayPairs: "Pairs", MeanPairs: "MeanPairs"}
 _POOLS[Softmax] = "Softmax"
@@ -43,8 +44,12 @@ def library() -> ModuleType | str:
     if find_spec("triton") is None:
         return "Triton is not installed (pip install triton)"
     try:
+        import triton
+
+        if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST:
+            return f"Triton {triton.__version__} is older than {OLDEST[0]}.{OLDEST[1]}"
         from lopsided.compute import triton_rows
-    except Exception as error:  # whatever a version of Triton that does not suit may raise
+    except Exception as error:  # whatever a Triton that does not suit may raise
         return f"Triton does not load: {error}"
     return triton_rows
 

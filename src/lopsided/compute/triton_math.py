@@ -22,6 +22,17 @@ def reciprocal(x):
 
 
 @triton.jit
+def maximum(x, floor):
+    """The larger one; NaN stays NaN."""
+    return tl.maximum(x, floor, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def minimum(x, ceiling):
+    return tl.minimum(x, ceiling, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def _split(x):
     """x = m 2^k with m in [1/sqrt 2, sqrt 2): the bits of 2^-k, and k."""
     k = (x.to(tl.int32, bitcast=True) - 0x3F3504F3) >> 23
@@ -31,14 +42,14 @@ def _split(x):
 @triton.jit
 def _log_tail(f, k):
     """log(1 + f) + k log 2."""
-    f2 = f * f
-    f4 = f2 * f2
-    a = -0.49999991 + 0.33333951 * f
-    b = -0.25001758 + 0.19962065 * f
-    c = -0.16570427 + 0.14917964 * f
-    d = -0.14308189 + 0.087357648 * f
-    tail = (f2 * ((a + b * f2) + (c + d * f2) * f4) - k * 2.12194440e-4) + f
-    return tail + k * 0.693359375
+    tail = 0.087357648 * f - 0.14308189
+    tail = tail * f + 0.14917964
+    tail = tail * f - 0.16570427
+    tail = tail * f + 0.19962065
+    tail = tail * f - 0.25001758
+    tail = tail * f + 0.33333951
+    tail = tail * f - 0.49999991
+    return k * 0.6931471805599453 + (f * f * tail + f)
 
 
 @triton.jit
@@ -58,13 +69,14 @@ def log1p(x):
 @triton.jit
 def log1p_unit(e):
     """log(1 + e) for 0 <= e <= 1; at most 2 ulp."""
-    e2 = e * e
-    e4 = e2 * e2
-    a = -0.49999648 + 0.33321324 * e
-    b = -0.24857163 + 0.19153656 * e
-    c = -0.13753803 + 0.07920455 * e
-    d = -0.030065803 + 5.3648268e-3 * e
-    return e + e2 * ((a + b * e2) + (c + d * e2) * e4)
+    tail = 5.3648268e-3 * e - 0.030065803
+    tail = tail * e + 0.07920455
+    tail = tail * e - 0.13753803
+    tail = tail * e + 0.19153656
+    tail = tail * e - 0.24857163
+    tail = tail * e + 0.33321324
+    tail = tail * e - 0.49999648
+    return e * e * tail + e
 
 
 @triton.jit

@@ -57,21 +57,25 @@ def _at(tensor, row, col):
 
 @triton.jit
 def _listed(sparse, row, start, label, HOW: tl.constexpr):
-    """(1, C) targets of one row from its stored entries, 0 elsewhere. Of a label listed twice the last counts."""
+    """(1, C) targets of one row from its stored entries, 0 elsewhere, and whether there are any. Of a label that is
+    listed twice the last counts."""
+    listed = 0
     y = tl.full(label.shape, 0.0, tl.float32)
     end = tl.load(sparse[0] + row + 1)
     for first in range(tl.load(sparse[0] + row), end, _ENTRIES):
         entry = first + tl.arange(0, _ENTRIES)
         col = tl.load(sparse[1] + entry, mask=entry < end, other=-1)
         here = (col >= start) & (col < start + HOW.labels)
-        for _ in range(0, tl.sum(here.to(tl.int32), 0)):
+        count = tl.sum(here.to(tl.int32), 0)
+        listed += count
+        for _ in range(0, count):
             place = tl.min(tl.where(here, entry, end), 0)
             here = here & (entry > place)
             value = 1.0
             if sparse[2] is not None:
                 value = tl.load(sparse[2] + place).to(tl.float32)
             y = tl.where(label == tl.load(sparse[1] + place), value, y)
-    return y
+    return y, listed > 0
 
 
 @triton.jit
@@ -85,42 +89,44 @@ def _load(tensor, row, col, inside, EVEN: tl.constexpr):
 
 @triton.jit
 def _heard(batch, row, start, label, col, inside, HOW: tl.constexpr, EVEN: tl.constexpr):
-    """The targets of a tile, and which of them are known."""
+    """The targets of a tile, which of them are known, and whether any is positive, or may be."""
     known = inside
     if batch.sparse is not None:
-        y = _listed(batch.sparse, tl.program_id(0), start, label, HOW)
+        y, some = _listed(batch.sparse, tl.program_id(0), start, label, HOW)
         if batch.sparse[2] is not None:
             known = known & (y == y)
     else:
         raw = _load(batch.targets, row, col, inside, EVEN)
         if batch.ignored is not None:
             known = known & (raw != batch.ignored)
-        y = raw.to(tl.float32)
         if batch.targets[0].dtype.element_ty.is_floating():
+            y = raw.to(tl.float32)
             known = known & (y == y)
+        else:
+            y = tl.where(raw != 0, 1.0, 0.0)
+        some = tl.max(tl.max(y, 1), 0) > 0
     if batch.mask is not None:
         known = known & (_load(batch.mask, row, col, inside, EVEN) != 0)
-    return y, known
+    return y, known, some
 
 
 @triton.jit
 def _tile(batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
-    """Logits and both weights of a tile, 0 where the label is unknown; what is known, its columns, what there is of it.
-
-    EVEN: it is all there.
-    """
+    """Logits and both weights of a tile, 0 where the label is unknown; what is known, whether any label is positive,
+    the columns, and what of the tile there is: all of it if EVEN."""
     label = start + tl.arange(0, HOW.labels)[None, :]
     inside = (row < batch.rows) & (label < batch.labels)
     col = label
     if HOW.wide:
         col = label.to(tl.int64)
-    y, known = _heard(batch, row, start, label, col, inside, HOW, EVEN)
+    y, known, some = _heard(batch, row, start, label, col, inside, HOW, EVEN)
     z = _load(batch.logits, row, col, inside, EVEN).to(tl.float32)
     if not (EVEN and HOW.known):
         z = tl.where(known, z, 0.0)
     up = y
     if HOW.smoothing > 0:
         up = y * (1 - HOW.smoothing) + HOW.smoothing / 2
+        some = True
     down = 1.0 - up
     if batch.pos_weight is not None:
         up = up * _load(batch.pos_weight, row, col, inside, EVEN)
@@ -131,7 +137,7 @@ def _tile(batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
     if not (EVEN and HOW.known):
         up = tl.where(known, up, 0.0)
         down = tl.where(known, down, 0.0)
-    return z, up, down, known, col, inside
+    return z, up, down, known, some, col, inside
 
 
 @triton.jit
@@ -175,12 +181,11 @@ def _store(gradient, row, col, slope, inside, EVEN: tl.constexpr):
 @triton.jit
 def _sum(batch, gradient, factor, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
     """(R, C) what the labels of a tile cost; stores their gradient."""
-    z, up, down, known, col, inside = _tile(batch, row, start, HOW, EVEN)
+    z, up, down, known, some, col, inside = _tile(batch, row, start, HOW, EVEN)
     cost, slope = evaluate(z, HOW.negative, HOW.down)
-    any_positive = tl.max(tl.max(up, 1), 0) > 0  # of many labels few are positive: most tiles have none
     if HOW.hard:
         cost, slope = cost * HOW.down_factor, slope * HOW.down_factor
-        if any_positive:
+        if some:  # of many labels few are positive: most tiles have none
             above, rise = evaluate(z, HOW.positive, HOW.up)
             cost = tl.where(up > 0, above * HOW.up_factor, cost)
             slope = tl.where(up > 0, rise * HOW.up_factor, slope)
@@ -191,7 +196,7 @@ def _sum(batch, gradient, factor, row, start, HOW: tl.constexpr, EVEN: tl.conste
         down = down * HOW.down_factor
         cost = tl.where(down > 0, down * cost, 0.0)
         slope = tl.where(down > 0, down * slope, 0.0)
-        if any_positive:
+        if some:
             above, rise = evaluate(z, HOW.positive, HOW.up)
             up = up * HOW.up_factor
             cost += tl.where(up > 0, up * above, 0.0)
@@ -223,7 +228,7 @@ def sum_rows(batch, gradient, values, upstream, scale, HOW: tl.constexpr):
 @triton.jit
 def _sides(batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
     """Weight, value and slope of both sides of a tile; its columns, and what of it there is."""
-    z, up, down, known, col, inside = _tile(batch, row, start, HOW, EVEN)
+    z, up, down, known, some, col, inside = _tile(batch, row, start, HOW, EVEN)
     if HOW.pool == "Softmax":
         down = tl.where(up + down > 0, 1.0, 0.0)  # one distribution over all that is known
     below, fall = evaluate(z, HOW.negative, HOW.down)
@@ -330,7 +335,7 @@ def finish_rows(batch, whole, gradient, values, upstream, scale, HOW: tl.constex
 
 @triton.jit
 def rescale(tensor, factor, size, BLOCK: tl.constexpr):
-    """tensor *= factor, one number on the device. Where that is 1 nothing is read, and nobody has to wait to know it."""
+    """tensor *= factor, one number on the device. Where that is 1 nothing is read, and nobody must wait for it."""
     number = tl.load(factor).to(tl.float32)
     if number != 1:
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
