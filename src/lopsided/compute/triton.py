@@ -293,6 +293,8 @@ def rescale_(tensor: Tensor, factor: Tensor) -> Tensor:
     loaded = library()
     if isinstance(loaded, str) or tensor.device.type not in DEVICES or tensor.dtype not in DTYPES:
         return tensor.mul_(factor)
+    if not tensor.numel():
+        return tensor
     with _on(tensor.device):
         grid = (-(-tensor.numel() // _RESCALED),)
         loaded.rescale[grid](tensor, factor, tensor.numel(), BLOCK=_RESCALED, num_warps=8)
