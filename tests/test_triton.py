@@ -314,6 +314,36 @@ def test_a_tile_is_chosen_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None
     assert timed == list(triton.TILES)
 
 
+def spread(low: float, high: float) -> Tensor:
+    return torch.linspace(low, high, 20_000, dtype=torch.float64).float()
+
+
+# the function in float64, where it is asked, and the units in the last place that it may be off
+FUNCTIONS = {
+    "exp": (torch.exp, spread(-87, 0), 63),
+    "log": (torch.log, torch.cat([spread(0.01, 3), torch.logspace(-37, 37, 5000)]), 4),
+    "log1p": (torch.log1p, torch.cat([spread(-0.999, 2), -torch.logspace(-30, -1, 5000)]), 4),
+    "log1p_unit": (torch.log1p, torch.cat([spread(0, 1), torch.logspace(-30, 0, 5000)]), 2),
+    "reciprocal": (torch.reciprocal, torch.cat([spread(0.001, 2), torch.logspace(-30, 30, 5000)]), 5),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_elementary_functions_in_units_in_the_last_place(name: str) -> None:
+    from tests.triton_functions import apply
+
+    exact, x, most = FUNCTIONS[name]
+    found = torch.full_like(x, torch.nan, device=DEVICE)
+    apply[(-(-len(x) // 1024),)](x.to(DEVICE), found, len(x), NAME=name)
+    expected = exact(x.double())
+    unit = torch.nextafter(expected.float().abs(), torch.tensor(torch.inf)).double() - expected.float().abs().double()
+    units = (found.double().cpu() - expected).abs() / unit
+    assert units.max() <= most
+    nan = torch.full((1,), torch.nan, device=DEVICE)
+    apply[(1,)](nan, found, 1, NAME=name)
+    assert found[0].isnan()
+
+
 def test_offsets_are_64_bit() -> None:
     """Rows and labels more than 2^31 numbers apart. The memory between them is reserved, and never touched."""
     loss, (z, y) = lopsided.loss("bce"), batch(2, 5)
