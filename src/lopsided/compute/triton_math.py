@@ -1,7 +1,7 @@
 """The vocabulary of the printed curves, for Triton: no vendor's library, so that every GPU runs the same arithmetic.
 
 Logarithms are polynomials in float32, those of `csrc/real.h`. Reciprocals and exponentials are made of `tl.rsqrt` and
-`tl.exp2`, one instruction each on NVIDIA's GPUs, where a division takes 8 and `tl.exp` 5.
+`tl.exp2`, one instruction each on NVIDIA's GPUs, where a division and `tl.exp` take several.
 """
 
 import triton
