@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import published
 import torch
@@ -38,20 +39,26 @@ class Case:
     """Weights N(0, 1/16^2), hidden states N(0, 1), five positives a row."""
 
     labels: int
+    rows: int = ROWS
+    features: int = FEATURES
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
     hidden: Tensor = field(init=False)
     weight: Tensor = field(init=False)
     targets: SparseTargets = field(init=False)
 
     def __post_init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.hidden = torch.randn(ROWS, FEATURES, generator=generator).requires_grad_()
-        self.weight = (torch.randn(self.labels, FEATURES, generator=generator) / 16).requires_grad_()
-        self.targets = SparseTargets.from_indices(torch.randint(self.labels, (ROWS, POSITIVES), generator=generator))
+        like: dict[str, Any] = {"generator": torch.Generator(self.device).manual_seed(0), "device": self.device}
+        self.hidden = torch.randn(self.rows, self.features, dtype=self.dtype, **like).requires_grad_()
+        weight = torch.randn(self.labels, self.features, dtype=self.dtype, **like)
+        self.weight = weight.div_(16).requires_grad_()
+        self.targets = SparseTargets.from_indices(torch.randint(self.labels, (self.rows, POSITIVES), **like))
 
 
-def dense(targets: SparseTargets, labels: int) -> Tensor:
-    rows = torch.arange(ROWS).repeat_interleave(targets.crow.diff())
-    return torch.zeros(ROWS, labels).index_put_((rows, targets.col), torch.ones(()))
+def dense(case: Case) -> Tensor:
+    like: dict[str, Any] = {"dtype": case.dtype, "device": case.device}
+    rows = torch.arange(case.rows, device=case.device).repeat_interleave(case.targets.crow.diff())
+    return torch.zeros(case.rows, case.labels, **like).index_put_((rows, case.targets.col), torch.ones((), **like))
 
 
 def autograd(case: Case, loss: str) -> Step:
@@ -65,7 +72,7 @@ def autograd(case: Case, loss: str) -> Step:
 
 
 def fused(case: Case, loss: str) -> Step:
-    head = LinearLoss(FEATURES, 1, loss, bias=False, reduction="sum", fused_step=FusedSGD(lr=RATE))
+    head = LinearLoss(case.features, 1, loss, bias=False, reduction="sum", fused_step=FusedSGD(lr=RATE))
     head.num_labels, head.weight = case.labels, torch.nn.Parameter(case.weight.detach())  # without a copy
 
     def run() -> Tensor:
@@ -77,7 +84,7 @@ def fused(case: Case, loss: str) -> Step:
 
 def held(case: Case, function: Callable[[Tensor, Tensor], Tensor]) -> Step:
     """With logits and dense targets, as it is commonly done."""
-    y = dense(case.targets, case.labels)
+    y = dense(case)
 
     def run() -> Tensor:
         case.hidden.grad = case.weight.grad = None
@@ -91,7 +98,8 @@ def held(case: Case, function: Callable[[Tensor, Tensor], Tensor]) -> Step:
 def limit(case: Case) -> Step:
     """The products of forward and backward, into memory that is there already."""
     hidden, weight = case.hidden.detach(), case.weight.detach()
-    logits, gradient, slopes = torch.empty(ROWS, case.labels), torch.empty_like(weight), torch.ones(ROWS, case.labels)
+    logits, gradient = hidden.new_empty(case.rows, case.labels), torch.empty_like(weight)
+    slopes = torch.ones_like(logits)
 
     def run() -> None:
         torch.mm(hidden, weight.T, out=logits)

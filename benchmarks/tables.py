@@ -80,6 +80,43 @@ def head(rows: list[Row]) -> str:
     return grid(["", *titles], body)
 
 
+def gpu(rows: list[Row]) -> str:
+    """Shares of the limit of what the GPU can copy, by case; and how many times faster than the published code."""
+    found = {(row["case"], row["contender"]): row for row in rows}
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    body = []
+    for contender in dict.fromkeys(row["contender"] for row in rows):
+        line = [contender]
+        for case in cases:
+            row = found.get((case, contender))
+            line.append("" if row is None else row["share of limit"] or row["milliseconds"])
+        body.append(line)
+    return grid(["", *cases], body)
+
+
+def gpu_head(rows: list[Row]) -> str:
+    names = ["labels", "contender", "ratio", "milliseconds", "extra peak GiB"]
+    return grid(names, [[row[name] for name in names] for row in rows])
+
+
+def instructions(rows: list[Row]) -> str:
+    names = ["loss", "logits", "targets", "kernel", "positives", "instructions", "bytes", "issue bound", "registers"]
+    return grid(names, [[row[name] for name in names] for row in rows])
+
+
+def on_gpus() -> dict[str, str]:
+    """The tables of docs/gpu.md. What was not measured is said to be not."""
+    counted = read("gpu_instructions.csv")
+    first = counted[0]
+    by = f"Counted by `python benchmarks/instructions.py` with Triton {first['triton']}, commit {first['commit']}."
+    tables = {"instructions": f"{instructions(counted)}\n\n{by}"}
+    for marker, name, table in (("gpu", "gpu.csv", gpu), ("gpu head", "gpu_linear.csv", gpu_head)):
+        rows = read(name) if (RESULTS / name).exists() else []
+        what = f"{rows[0]['device']}, Triton {rows[0]['triton']}, {environment(rows, 'gpu.py')}" if rows else ""
+        tables[marker] = f"{table(rows)}\n\n{what}" if rows else "**Not measured yet.**"
+    return tables
+
+
 def environment(rows: list[Row], script: str) -> str:
     first = rows[0]
     machine = f"{first['processor']}, {first['cores']} cores, torch {first['torch']}, Python {first['python']}"
@@ -108,6 +145,7 @@ def pages() -> dict[Path, str]:
         readme: put(readme, short),
         speed: put(speed, short | {"all cases": detailed(rows)}),
         extreme: put(extreme, linear),
+        ROOT / "docs/gpu.md": put(ROOT / "docs/gpu.md", on_gpus()),
     }
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lopsided.compute import native
 
@@ -26,6 +27,22 @@ def test_runs_and_times_only_what_is_right(tmp_path: Path) -> None:
         assert row["torch"]
         assert row["commit"]
     assert contenders["torch bce"]["ratio to torch bce"] == "1.0"
+
+
+def test_the_gpu_benchmark_runs_and_says_where_it_did_not(tmp_path: Path) -> None:
+    """On the CPU only to see that it runs."""
+    script = ROOT / "benchmarks/gpu.py"
+    options = ["--device", "cpu", "--quick", "--shapes", "4x20", "--heads", "50", "--seconds", "0.1"]
+    subprocess.run([sys.executable, script, *options, "--out", tmp_path], check=True, capture_output=True)
+    for name, limit in (("gpu.csv", "share of limit"), ("gpu_linear.csv", "ratio")):
+        with (tmp_path / name).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {"asl", "zlpr"} <= {row["contender"].split()[0] for row in rows}
+        assert all(float(row["milliseconds"]) > 0 and row[limit] and row["commit"] for row in rows)
+    if not torch.cuda.is_available():
+        result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        assert "needs a GPU, and torch sees none: nothing was measured" in result.stderr
 
 
 def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:

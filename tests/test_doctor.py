@@ -58,7 +58,7 @@ def test_a_backend_that_is_asked_for_runs_or_says_why() -> None:
         one, other = (multilabel_loss(z, y, name, backend=backend) for backend in ("native", "auto"))
         assert one == other
         torch.testing.assert_close(one, multilabel_loss(z, y, name, backend="eager"))
-    with pytest.raises(ValueError, match="backend must be one of auto, eager, streamed, native; got 'cuda'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, eager, streamed, native, triton; got 'cuda'"):
         multilabel_loss(z, y, "asl", backend="cuda")
     with pytest.raises(RuntimeError, match="it serves the CPU, and the logits are on meta"):
         multilabel_loss(z.to("meta"), y.to("meta"), "asl", backend="native")

@@ -7,7 +7,7 @@ import platform
 import torch
 
 from lopsided._version import __version__
-from lopsided.compute import native
+from lopsided.compute import native, triton
 from lopsided.losses import CATALOG
 
 _REPAIR = (
@@ -25,14 +25,22 @@ def findings() -> dict[str, str]:
         "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": f"{torch.get_num_threads()} (torch.set_num_threads or OMP_NUM_THREADS changes that)",
         "devices": ", ".join(["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]),
+        "executor on GPUs": _on_gpus(),
     }
     if isinstance(loaded, str):
         return found | {"executor": f"streamed, plain torch: {loaded}", "repair": _REPAIR}
     return found | {
         "executor": f"native on the CPU: {loaded._name}",
         "native losses": ", ".join(_served()),
-        "otherwise": "streamed, plain torch: other devices, losses of your own; eager for backend='eager'",
+        "otherwise": "streamed, plain torch: losses of your own, other devices; eager for backend='eager'",
     }
+
+
+def _on_gpus() -> str:
+    loaded = triton.library()
+    if isinstance(loaded, str):
+        return f"streamed, plain torch: {loaded}"
+    return f"triton {loaded.triton.__version__}{', interpreted on the CPU' if triton.is_interpreted() else ''}"
 
 
 def _served() -> list[str]:

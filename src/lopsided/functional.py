@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lopsided.checks import check_inputs, check_options, check_values, has_values, warn_of_probabilities
-from lopsided.compute import choose, native, op, row_loss, streamed
+from lopsided.compute import choose, native, op, row_loss, streamed, triton_node
 from lopsided.compute.attached import attach
 from lopsided.losses import Loss, catalog, to_loss
 from lopsided.losses.product import product_rows
@@ -45,6 +45,7 @@ class ModuleOptions(TypedDict, total=False):
     label_dim: int
     reduction: str
     backend: str
+    inplace: bool
 
 
 class Options(ModuleOptions, total=False):
@@ -69,6 +70,7 @@ def multilabel_loss(
     label_dim: int = -1,
     reduction: str = "mean",
     backend: str = "auto",
+    inplace: bool = False,
 ) -> Tensor:
     """Any `Loss` of logits and targets.
 
@@ -93,8 +95,11 @@ def multilabel_loss(
             divides by the rows; losses that compare positives with negatives, by the rows that have a positive.
             Rows without a known label are not counted, and with nothing known at all the result is 0, with zero
             gradient.
-        backend: "auto"; "native", the C library, which serves the CPU; "streamed", plain torch on any device, a block
-            of rows at a time; "eager", plain torch, all at once, the only one that is differentiable twice.
+        backend: "auto"; "native", the C library, which serves the CPU; "triton", which serves GPUs; "streamed", plain
+            torch on any device, a block of rows at a time; "eager", plain torch, all at once, the only one that is
+            differentiable twice.
+        inplace: the logits are not needed after the loss: Triton may write the gradient over them, and other executors
+            make a new one. Only one backward pass is possible then, and logits must not be a leaf.
 
     Returns:
         float32 for 16-bit logits, else the dtype of the logits. The gradient has the dtype of the logits.
@@ -117,6 +122,7 @@ def multilabel_loss(
         and pos_weight is None
         and row_weight is None
         and ignore_index is None
+        and not inplace
         and (label_smoothing, label_dim, soft_targets) == _DEFAULTS
         and backend in ("auto", "native")
         and reduction in ("mean", "batchmean", "sum")
@@ -141,8 +147,23 @@ def multilabel_loss(
         label_smoothing=label_smoothing,
     )
     check_inputs(logits, labels, row_weight)
+    if inplace and logits.is_leaf and logits.requires_grad:
+        raise ValueError("inplace=True would overwrite logits that are a leaf of the graph: pass inplace=False")
     executor = choose(backend, logits, loss) if soft_targets == "mixture" else "product"
+    if executor == "triton" and not loss.pool.transposed:
+        return _by_triton(logits, labels, loss, row_weight, reduction, inplace)
     return _evaluate(executor, logits, labels, loss, row_weight, reduction, unusual)
+
+
+def _by_triton(
+    logits: Tensor, labels: Labels, loss: Loss, row_weight: Tensor | None, reduction: str, inplace: bool = False
+) -> Tensor:
+    if has_values(logits):  # in its interpreter
+        labels = check_values(logits, labels, row_weight)
+    if reduction == "none" or row_weight is not None:
+        rows = triton_node.evaluate(logits, labels, loss, None, inplace)
+        return _reduce_rows(rows, logits, labels, loss, row_weight, reduction)
+    return triton_node.evaluate(logits, labels, loss, _divisor(labels, logits.shape, loss, reduction), inplace)
 
 
 def _evaluate(
@@ -179,7 +200,11 @@ def _reduced(
 ) -> Tensor:
     if executor in ("native", "streamed"):
         return _along_the_way(executor, logits, labels, loss, row_weight, reduction, trusting)
-    rows = {"product": _product, "operator": op.row_loss, "eager": row_loss}[executor](logits, labels, loss)
+    if executor == "triton":
+        return _by_triton(logits, labels, loss, row_weight, reduction)
+    by_rows = {"product": _product, "eager": row_loss}
+    by_rows |= {"native operator": op.row_loss, "triton operator": op.triton_row_loss}
+    rows = by_rows[executor](logits, labels, loss)
     return _reduce_rows(rows, logits, labels, loss, row_weight, reduction)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lopsided.checks import check_inputs, check_options, check_values
-from lopsided.compute import check_backend, linear, native
-from lopsided.compute.parts import Native, Parts, Streamed
+from lopsided.compute import compiled, linear
+from lopsided.compute.parts import Parts, evaluator
 from lopsided.functional import multilabel_loss
 from lopsided.losses import Loss, to_loss
 from lopsided.sharding import LabelShard
@@ -59,7 +59,7 @@ def linear_loss(
         label_weight: the `weight` of `multilabel_loss`.
         pos_weight, row_weight, mask, ignore_index, label_smoothing, reduction: as there.
         chunk: labels that are computed at a time, by default what a cache holds. It does not change the result.
-        backend: "auto", "native" and "streamed" as there; "eager" holds the logits and is differentiable twice.
+        backend: "auto", "native", "triton", "streamed" as there; "eager" holds the logits, differentiable twice.
         shard: this rank's part of the labels: `lopsided.LabelShard`.
 
     Returns:
@@ -160,9 +160,9 @@ def make_problem(
     known = parts.known() if reduction in ("mean", "batchmean") and loss.pool.counts != "positive rows" else None
     if known is not None and shard is not None:
         known = shard.sum(known)
-    evaluator = Native(loss) if _is_native(backend, logits, loss) else Streamed(loss)
+    executor = "streamed" if backend in ("streamed", "eager") else compiled(backend, logits, loss)
     row_weight = None if row_weight is None else row_weight.reshape(-1)
-    return linear.Problem(loss, evaluator, parts, reduction, row_weight, known, dtype, shard, updater)
+    return linear.Problem(loss, evaluator(executor, loss), parts, reduction, row_weight, known, dtype, shard, updater)
 
 
 def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: LabelShard | None) -> None:
@@ -202,13 +202,3 @@ def chunk_width(chunk: int | None, rows: int, weight: Tensor) -> int:
         return chunk
     fits = (_CPU_BYTES if weight.device.type == "cpu" else _DEVICE_BYTES) // weight.element_size()
     return max(1 << int(math.log2(max(fits // max(rows, weight.shape[1]), 1))), 256)
-
-
-def _is_native(backend: str, logits: Tensor, loss: Loss) -> bool:
-    check_backend(backend)
-    if backend in ("streamed", "eager"):
-        return False
-    reason = native.refusal(logits, loss)
-    if reason is not None and backend == "native":
-        raise RuntimeError(f"backend='native' cannot run: {reason}; backend='auto' takes another")
-    return reason is None

@@ -25,7 +25,7 @@ class MultiLabelLoss(nn.Module):
     Args:
         loss: a `Loss`, or its name with settings such as "asl(gamma_neg=2)".
         weight, pos_weight: (L,), kept as buffers.
-        ignore_index, label_smoothing, soft_targets, label_dim, reduction, backend: as in
+        ignore_index, label_smoothing, soft_targets, label_dim, reduction, backend, inplace: as in
             `lopsided.functional.multilabel_loss`, which `forward` calls.
 
     >>> import torch
@@ -49,6 +49,7 @@ class MultiLabelLoss(nn.Module):
         label_dim: int = -1,
         reduction: str = "mean",
         backend: str = "auto",
+        inplace: bool = False,
     ) -> None:
         super().__init__()
         check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
@@ -61,6 +62,7 @@ class MultiLabelLoss(nn.Module):
         self.label_dim = label_dim
         self.reduction = reduction
         self.backend = backend
+        self.inplace = inplace
 
     def forward(
         self,
@@ -84,6 +86,7 @@ class MultiLabelLoss(nn.Module):
             label_dim=self.label_dim,
             reduction=self.reduction,
             backend=self.backend,
+            inplace=self.inplace,
         )
 
     def posterior(self, logits: Tensor) -> Tensor:

@@ -103,6 +103,11 @@ class Labels(NamedTuple):
     def tensors(self) -> tuple[Tensor | None, ...]:
         return self.values, self.crow, self.col, self.mask, self.weight, self.pos_weight
 
+    def with_tensors(self, said: Sequence[Tensor | None]) -> Labels:
+        """The same with other tensors, in the order of `tensors`."""
+        values, crow, col, mask, weight, pos_weight = said
+        return self._replace(values=values, crow=crow, col=col, mask=mask, weight=weight, pos_weight=pos_weight)
+
     def dense(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """(..., L) targets. Unknown ones may be anything, NaN included."""
         if self.crow is None:

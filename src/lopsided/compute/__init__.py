@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lopsided.compute import native, op, streamed
+from lopsided.compute import native, op, streamed, triton
 from lopsided.compute.eager import row_loss
 from lopsided.losses.loss import Loss
 
-__all__ = ["BACKENDS", "check_backend", "choose", "native", "op", "row_loss", "streamed"]
+__all__ = ["BACKENDS", "check_backend", "choose", "compiled", "native", "op", "row_loss", "streamed", "triton"]
 
-BACKENDS = ("auto", "eager", "streamed", "native")
+BACKENDS = ("auto", "eager", "streamed", "native", "triton")
 
 
 def check_backend(backend: str) -> None:
@@ -22,25 +22,40 @@ def check_backend(backend: str) -> None:
 def choose(backend: str, logits: Tensor, loss: Loss) -> str:
     """The executor that serves these inputs. One that is asked for by name runs, or says why it cannot.
 
-    Inside `torch.compile` the native one is an operator, and the compiler makes the blocks of a streamed one.
+    Inside `torch.compile` the compiled ones are operators, and the compiler makes the blocks of a streamed one.
     """
     check_backend(backend)
     if backend == "eager":
         return "eager"
     if torch.compiler.is_compiling():
-        served = backend != "streamed" and logits.device.type == "cpu" and native.serves(loss.name)
-        if backend == "native" and not served:
-            raise RuntimeError(
-                f"backend='native' has no operator for {loss} on {logits.device}; backend='auto' has a way"
-            )
-        return "operator" if served else "eager"
+        return _inside(backend, logits, loss)
     if backend == "streamed":
         return "streamed"
     if backend == "auto" and native.is_traced(logits):
         return "eager"
-    reason = native.refusal(logits, loss)
+    return compiled(backend, logits, loss)
+
+
+def compiled(backend: str, logits: Tensor, loss: Loss) -> str:
+    """The C library or Triton, whichever serves these inputs; "streamed" if neither does and neither is asked for."""
+    check_backend(backend)
+    by_triton = backend == "triton" or (backend == "auto" and logits.device.type in triton.DEVICES)
+    reason = (triton if by_triton else native).refusal(logits, loss)
     if reason is None:
-        return "native"
-    if backend == "native":
-        raise RuntimeError(f"backend='native' cannot run: {reason}; backend='auto' takes another")
-    return "streamed"
+        return "triton" if by_triton else "native"
+    if backend == "auto":
+        return "streamed"
+    raise RuntimeError(f"backend={backend!r} cannot run: {reason}; backend='auto' takes another")
+
+
+def _inside(backend: str, logits: Tensor, loss: Loss) -> str:
+    if backend in ("auto", "native") and logits.device.type == "cpu" and native.serves(loss.name):
+        return "native operator"
+    by_triton = backend == "triton" or (backend == "auto" and logits.device.type != "cpu")
+    if by_triton and logits.dtype in triton.DTYPES and triton.serves(loss.name, logits.device.type):
+        return "triton operator"
+    if backend in ("native", "triton"):
+        raise RuntimeError(
+            f"backend={backend!r} has no operator for {loss} on {logits.device}; backend='auto' has a way"
+        )
+    return "eager"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lopsided.compute import native
+from lopsided.compute import native, triton
 from lopsided.compute.parts import Evaluator, Parts
 from lopsided.losses.loss import Loss
 from lopsided.sharding import LabelShard
@@ -52,8 +52,7 @@ class Problem:
         return (self.row_weight, *self.parts.labels.tensors)
 
     def with_tensors(self, row_weight: Tensor | None, *said: Tensor | None) -> Problem:
-        p, (values, crow, col, mask, weight, pos_weight) = self.parts, said
-        labels = p.labels._replace(values=values, crow=crow, col=col, mask=mask, weight=weight, pos_weight=pos_weight)
+        p, labels = self.parts, self.parts.labels.with_tensors(said)
         return replace(self, row_weight=row_weight, parts=Parts(labels, p.shape, p.start, p.stop, p.width))
 
 
@@ -299,7 +298,7 @@ class LinearRows(torch.autograd.Function):
         elif not (grad.is_cpu and grad.item() == 1):
             for each in (made.hidden, made.weight, made.bias):
                 if each is not None:
-                    each.mul_(grad)
+                    triton.rescale_(each, grad)
         hidden_grad = None if made.hidden is None else made.hidden.to(hidden.dtype)
         return hidden_grad, made.weight, made.bias, None, None
 

@@ -13,8 +13,7 @@ from torch.autograd import forward_ad
 
 from lopsided.checks import check_values, warn_of_probabilities
 from lopsided.compute.attached import Run, attach
-from lopsided.compute.retarget import FACTORED, MOST_TERMS
-from lopsided.losses import curves
+from lopsided.compute.retarget import MOST_TERMS, SETTINGS, printed
 from lopsided.losses.loss import Curve, Loss
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, TwoWayPairs
 from lopsided.losses.spec import to_loss
@@ -24,11 +23,10 @@ _LOGITS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16:
 _TARGETS = {torch.float32: 0, torch.float64: 1, torch.uint8: 4, torch.bool: 4}
 _SPARSE = 5
 _POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
-_SETTINGS = ("gamma", "margin", "shift", "scale", "constant", "peak")
 _transforms, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
 _modes = torch._C._len_torch_dispatch_stack
 _PARALLEL = 1 << 14  # logits below which threads cost more than they save
-_Settings = ctypes.c_double * (len(_SETTINGS) + MOST_TERMS[-1])
+_Settings = ctypes.c_double * (len(SETTINGS) + MOST_TERMS[-1])
 
 
 def _of(kind: type, names: str) -> list[tuple[str, Any]]:
@@ -71,22 +69,11 @@ def library() -> ctypes.CDLL | str:
 
 def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double], float] | None:
     """The number of the C curve, its settings and its factor; None if there is none, as for curves of one's own."""
-    loaded = library()
-    function = getattr(curve.function, "__name__", "")
-    if isinstance(loaded, str) or getattr(curves, function, None) is not curve.function:
+    loaded, called = library(), printed(curve)
+    if isinstance(loaded, str) or called is None:
         return None
-    given: dict[str, Any] = dict(curve.settings)
-    terms = given.pop("terms", ())
-    length = next((most for most in MOST_TERMS if len(terms) <= most), None)
-    if length is None or (given.get("constant") and not length):
-        return None
-    present = [name for name in ("margin", "gamma") if given.get(name)]
-    present += ["detach"] if given.get("gamma") and given.get("detach") else []
-    name = "_".join([function, *present, *([f"{length}terms"] if length else [])])
-    number = loaded.lopsided_curve(name.encode())
-    factor = float(given.pop("scale", 1.0)) if function in FACTORED else 1.0
-    numbers = [float(given.get(key, 0.0)) for key in _SETTINGS]
-    return (number, _Settings(*numbers, *map(float, terms)), factor) if number >= 0 else None
+    number = loaded.lopsided_curve(called.name.encode())
+    return (number, _Settings(*called.settings), called.factor) if number >= 0 else None
 
 
 @lru_cache(maxsize=1024)

@@ -1,6 +1,8 @@
-"""The native executor as one node of a compiled graph: a custom operator with a fake and a gradient.
+"""The compiled executors as nodes of a compiled graph: custom operators with a fake and a gradient.
 
-Outside of `torch.compile` it is not used: a call of an operator costs more than a small loss.
+Outside of `torch.compile` they are not used: a call of an operator costs more than a small loss. The one of the C
+library makes the gradient along with the values. With Triton the gradient is an operator of its own, which what comes
+from above enters: that would otherwise be one more pass over memory.
 """
 
 from __future__ import annotations
@@ -11,31 +13,19 @@ import torch
 from torch import Tensor
 
 from lopsided.checks import check_values
-from lopsided.compute import native
+from lopsided.compute import native, triton
 from lopsided.compute.attached import chain
 from lopsided.losses import Loss
 from lopsided.targets import Labels
 
-_SCHEMA = (
-    "(Tensor logits, Tensor? values, Tensor? crow, Tensor? col, Tensor? mask, Tensor? weight, Tensor? pos_weight, "
-    "float label_smoothing, int? ignore_index, str loss, bool with_gradient) -> (Tensor, Tensor)"
+_SAID = (
+    "Tensor logits, Tensor? values, Tensor? crow, Tensor? col, Tensor? mask, Tensor? weight, Tensor? pos_weight, "
+    "float label_smoothing, int? ignore_index, str loss"
 )
 
 
-def _rows(
-    logits: Tensor,
-    values: Tensor | None,
-    crow: Tensor | None,
-    col: Tensor | None,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    pos_weight: Tensor | None,
-    label_smoothing: float,
-    ignore_index: int | None,
-    loss: str,
-    with_gradient: bool,
-) -> tuple[Tensor, Tensor]:
-    labels = Labels(values, crow, col, mask, weight, pos_weight, label_smoothing, ignore_index)
+def _rows(logits: Tensor, *said: Any) -> tuple[Tensor, Tensor]:
+    labels, (loss, with_gradient) = Labels(*said[:8]), said[8:]
     found = native.run(logits, labels, native.named(loss), with_gradient=with_gradient)
     if found.odd:
         check_values(logits, labels)
@@ -43,8 +33,7 @@ def _rows(
 
 
 def _fake(logits: Tensor, *said: Any) -> tuple[Tensor, Tensor]:
-    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format) if said[-1] else logits.new_empty(0)
-    return logits.new_empty(logits.shape[:-1], dtype=torch.promote_types(logits.dtype, torch.float32)), gradient
+    return _fake_rows(logits), _fake_slopes(None, logits) if said[-1] else logits.new_empty(0)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -57,15 +46,65 @@ def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     return chain(gradient, grad), *[None] * 10
 
 
-_operator = torch.library.custom_op("lopsided::rows", _rows, mutates_args=(), device_types="cpu", schema=_SCHEMA)
+_operator = torch.library.custom_op(
+    "lopsided::rows",
+    _rows,
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"({_SAID}, bool with_gradient) -> (Tensor, Tensor)",
+)
 _operator.register_fake(_fake)
 _operator.register_autograd(_backward, setup_context=_keep)
+
+
+def _triton_rows(logits: Tensor, *said: Any) -> Tensor:
+    return triton.run(logits, Labels(*said[:8]), native.named(said[8]), with_gradient=False).value
+
+
+def _triton_slopes(grad: Tensor, logits: Tensor, *said: Any) -> Tensor:
+    gradient = triton.run(logits, Labels(*said[:8]), native.named(said[8]), upstream=grad).gradient
+    assert gradient is not None
+    return gradient
+
+
+def _fake_rows(logits: Tensor, *said: Any) -> Tensor:
+    return logits.new_empty(logits.shape[:-1], dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def _fake_slopes(grad: Any, logits: Tensor, *said: Any) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:7])
+    ctx.rest = inputs[7:]
+
+
+def _backward_rows(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():
+        raise RuntimeError("only the eager executor has second derivatives: pass backend='eager'")
+    return torch.ops.lopsided.triton_slopes(grad, *ctx.saved_tensors, *ctx.rest), *[None] * 9
+
+
+_triton = torch.library.custom_op("lopsided::triton_rows", _triton_rows, mutates_args=(), schema=f"({_SAID}) -> Tensor")
+_triton.register_fake(_fake_rows)
+_triton.register_autograd(_backward_rows, setup_context=_keep_inputs)
+_slopes = torch.library.custom_op(
+    "lopsided::triton_slopes", _triton_slopes, mutates_args=(), schema=f"(Tensor grad, {_SAID}) -> Tensor"
+)
+_slopes.register_fake(_fake_slopes)
 
 
 def row_loss(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
     """(..., L) logits -> (...) loss of each row, for a loss that was made by name; differentiable once."""
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
-    rows: Tensor = torch.ops.lopsided.rows(
-        logits, *labels.tensors, labels.label_smoothing, labels.ignore_index, loss.name, with_gradient
-    )[0]
+    said = *labels.tensors, labels.label_smoothing, labels.ignore_index, loss.name
+    rows: Tensor = torch.ops.lopsided.rows(logits, *said, with_gradient)[0]
+    return rows
+
+
+def triton_row_loss(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
+    """The same by Triton."""
+    said = *labels.tensors, labels.label_smoothing, labels.ignore_index, loss.name
+    rows: Tensor = torch.ops.lopsided.triton_rows(logits, *said)
     return rows

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lopsided.compute import native, streamed
+from lopsided.compute import native, streamed, triton
+from lopsided.compute.attached import Run
 from lopsided.losses.loss import Loss
 from lopsided.losses.pools import Sum
 from lopsided.targets import Labels
@@ -137,25 +138,25 @@ def _precise(state: Tensor) -> Tensor:
     return state if state.device.type == "mps" else state.double()
 
 
-class Native:
-    """The C library."""
+class Compiled:
+    """An executor that keeps of each side of a row the peak, the sum of exponentials, and two plain sums."""
 
-    def __init__(self, loss: Loss) -> None:
-        self.loss = loss
+    def __init__(self, loss: Loss, run: Callable[..., Run]) -> None:
+        self.loss, self.run = loss, run
         self._sums = isinstance(loss.pool, Sum)
 
     def summarize(self, z: Tensor, labels: Labels) -> Tensor:
         if self._sums:
-            return native.run(z, labels, self.loss, with_gradient=False).value.double()
-        state = torch.empty(len(z), 2, 4, dtype=torch.float64)
-        native.run(z, labels, self.loss, with_gradient=False, found=state)
+            return self.run(z, labels, self.loss, with_gradient=False).value.double()
+        state = torch.empty(len(z), 2, 4, dtype=torch.float64, device=z.device)
+        self.run(z, labels, self.loss, with_gradient=False, found=state)
         return state
 
     def both(self, z: Tensor, labels: Labels, out: Tensor) -> tuple[Tensor, Tensor]:
-        return native.run(z, labels, self.loss, out=out).value.double(), out
+        return self.run(z, labels, self.loss, out=out).value.double(), out
 
     def slopes(self, z: Tensor, labels: Labels, state: Tensor, out: Tensor) -> Tensor:
-        native.run(z, labels, self.loss, out=out, whole=state)
+        self.run(z, labels, self.loss, out=out, whole=state)
         return out
 
     def merge(self, states: Tensor) -> Tensor:
@@ -164,8 +165,15 @@ class Native:
     def value(self, state: Tensor) -> Tensor:
         if self._sums:
             return state
-        nothing = torch.empty(len(state), 0, dtype=torch.float64)
-        return native.run(nothing, Labels(nothing), self.loss, with_gradient=False, whole=state).value
+        nothing = torch.empty(len(state), 0, dtype=torch.float64, device=state.device)
+        return self.run(nothing, Labels(nothing), self.loss, with_gradient=False, whole=state).value
 
     def has_positive(self, state: Tensor) -> Tensor:
         return state[:, 0, 2] > 0
+
+
+def evaluator(executor: str, loss: Loss) -> Evaluator:
+    """Of the executor of that name."""
+    if executor == "native":
+        return Compiled(loss, native.run)
+    return Compiled(loss, triton.run) if executor == "triton" else Streamed(loss)

@@ -16,11 +16,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from lopsided.losses import curves
+from lopsided.losses.loss import Curve
 
 HEAVY = ("exp", "log1p", "log1p_unit", "power")
+SETTINGS = ("gamma", "margin", "shift", "scale", "constant", "peak")
 FACTORED = ("polynomial_positive", "polynomial_negative")  # their scale is a factor, which weights take over
 _RECIPROCALS = ("reciprocal", "reciprocal1p")
 MOST_TERMS = (0, 2, 8)  # Taylor terms of the kernels; fewer are filled up with zeros
@@ -176,6 +178,39 @@ def kernels() -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield _kernel("bounded_exponent", (), ("scale",), 0, ())
 
 
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(name for name, _, _ in kernels())
+
+
+class Printed(NamedTuple):
+    """How a printed curve is called."""
+
+    name: str
+    settings: tuple[float, ...]  # in the order of SETTINGS, then the Taylor terms
+    factor: float
+
+
+def printed(curve: Curve) -> Printed | None:
+    """None if it is not printed, as curves of one's own are not."""
+    function = getattr(curve.function, "__name__", "")
+    if getattr(curves, function, None) is not curve.function:
+        return None
+    given: dict[str, Any] = dict(curve.settings)
+    terms = given.pop("terms", ())
+    length = next((most for most in MOST_TERMS if len(terms) <= most), None)
+    if length is None or (given.get("constant") and not length):
+        return None
+    present = [name for name in ("margin", "gamma") if given.get(name)]
+    present += ["detach"] if given.get("gamma") and given.get("detach") else []
+    name = "_".join([function, *present, *([f"{length}terms"] if length else [])])
+    if name not in _names():
+        return None
+    factor = float(given.pop("scale", 1.0)) if function in FACTORED else 1.0
+    settings = (*(float(given.get(key, 0.0)) for key in SETTINGS), *map(float, terms))
+    return Printed(name, settings + (0.0,) * (len(SETTINGS) + MOST_TERMS[-1] - len(settings)), factor)
+
+
 def _kernel(
     curve: str, given: Iterable[str], always: Iterable[str], terms: int, more: Iterable[str]
 ) -> tuple[str, str, dict[str, Any]]:
@@ -192,7 +227,7 @@ def _kernel(
 # ---- printing
 
 
-def _order(roots: Iterable[Any]) -> list[Node]:
+def in_order(roots: Iterable[Any]) -> list[Node]:
     """Every node below the roots, arguments first."""
     seen: dict[Node, None] = {}
 
@@ -213,14 +248,14 @@ def _loops(outputs: Sequence[Any]) -> Iterator[tuple[list[Node], list[Node], lis
     Powers are made by a call on the whole tile before the loop. What crosses loops lies in L1: heavy results, their
     arguments, and reciprocals without another below them. All else is cheap, and computed again where it is needed.
     """
-    nodes = [n for n in _order(outputs) if not _uniform(n)]
+    nodes = [n for n in in_order(outputs) if not is_uniform(n)]
     level: dict[Node, int] = {}
     for n in nodes:
         level[n] = (n.op in HEAVY) + max((level.get(a, 0) for a in n.args if isinstance(a, Node)), default=0)
-    handed = {n for n in nodes if n.op in _RECIPROCALS and not any(a.op in _RECIPROCALS for a in _order(n.args))}
+    handed = {n for n in nodes if n.op in _RECIPROCALS and not any(a.op in _RECIPROCALS for a in in_order(n.args))}
     for n in nodes:
         if n.op in HEAVY:
-            handed |= {n, *(_bare(a) for a in n.args if not _uniform(a))}
+            handed |= {n, *(_bare(a) for a in n.args if not is_uniform(a))}
     home = {n: max(level[n] - 1, 0) for n in nodes if n in handed}
     last = max(level.values(), default=0)
     for number in range(last + 1):
@@ -243,7 +278,7 @@ def _collect(
 ) -> None:
     """What loop `number` computes, and what it reads from earlier ones."""
     for n in roots:
-        if _uniform(n) or n in computed or n in read:
+        if is_uniform(n) or n in computed or n in read:
             continue
         if home.get(n, number) < number or n.op == "power":
             read[n] = None
@@ -252,9 +287,9 @@ def _collect(
             computed[n] = None
 
 
-def _uniform(n: Any) -> bool:
+def is_uniform(n: Any) -> bool:
     """Is it the same for all logits?"""
-    return not isinstance(n, Node) or n.op == "setting" or (n.op != "z" and all(map(_uniform, n.args)))
+    return not isinstance(n, Node) or n.op == "setting" or (n.op != "z" and all(map(is_uniform, n.args)))
 
 
 _C = {
@@ -297,7 +332,7 @@ def print_kernel(name: str, outputs: Sequence[Any]) -> str:
     crossing = {n: f"tile{index}" for index, n in enumerate(tiles)}
     text = [f"KERNEL({name}) {{", "  REAL sum = 0;"]
     text += [f"  ALIGNED REAL {', '.join(f'{tile}[TILE + 16]' for tile in crossing.values())};"] if crossing else []
-    text += [f"  {printer.line(n)}" for n in _order(outputs) if _uniform(n) and n.op != "setting"]
+    text += [f"  {printer.line(n)}" for n in in_order(outputs) if is_uniform(n) and n.op != "setting"]
     for powers, computed, from_tiles, stored in stages:
         for n in powers:
             text.append(f"  POWER({crossing[n.args[0]]}, {printer.name(n.args[1])}, {crossing[n]}, m);")
