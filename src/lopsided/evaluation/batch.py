@@ -104,10 +104,13 @@ def read_batch(scores: Tensor, targets: Tensor | SparseTargets, num_labels: int,
     _check_scale(values, scale)
     if scores.layout != torch.sparse_csr:
         return Batch(len(scores), num_labels, true, values.numpy())
-    rows = torch.repeat_interleave(scores.crow_indices().diff())
-    places = (rows.long() * num_labels + scores.col_indices()).numpy()
-    order = np.argsort(places)
-    return Batch(len(scores), num_labels, true, values.numpy()[order], places[order])
+    rows, labels = torch.repeat_interleave(scores.crow_indices().diff()), scores.col_indices()
+    places = (rows.long() * num_labels + labels).numpy()
+    order = places.argsort()
+    places = places[order]
+    if ((labels < 0) | (labels >= num_labels)).any() or not (np.diff(places) > 0).all():  # torch does not look
+        raise ValueError(f"sparse scores must name each of the labels [0, {num_labels}) once in a row at most")
+    return Batch(len(scores), num_labels, true, values.numpy()[order], places)
 
 
 def _check_scores(scores: Tensor, num_labels: int) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lopsided.checks import check_number
 from lopsided.evaluation import calibrators, stored
 from lopsided.evaluation.calibrators import Calibrator
 from lopsided.evaluation.scored import ScoredLabels, at
@@ -148,6 +149,7 @@ def tune_label_thresholds(
     >>> tune_label_thresholds(scored).thresholds
     tensor([2.4902, 2.5000])
     """
+    check_number("pseudo", pseudo, low=0)
     best, found = best_thresholds(_some(scored), objective or FBeta()), scored.found.double()
     step = found / (found + pseudo) * (best.labels.double() - best.shared)
     return LabelThresholds((best.shared + torch.where(found > 0, step, 0.0)).float())

@@ -55,6 +55,8 @@ class Cost:
     true_negative: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, cost in vars(self).items():
+            check_number(name, cost)
         if self.false_positive < self.true_negative:
             raise ValueError("a false positive must not cost less than a true negative: everything would be predicted")
 
@@ -75,7 +77,8 @@ class RecallAtPrecision:
             raise ValueError(f"the floor of a precision must lie between 0 and 1, got {self.floor!r}")
 
     def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: int) -> Tensor:
-        return torch.where(hits >= self.floor * predicted, hits / positives.clamp_min(1), -1.0)
+        enough = (predicted == 0) | (hits / predicted >= self.floor)  # floor * predicted would round
+        return torch.where(enough, hits / positives.clamp_min(1), -1.0)
 
 
 @dataclass(frozen=True)
