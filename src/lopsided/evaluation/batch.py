@@ -12,6 +12,7 @@ from torch import Tensor
 from lopsided.checks import check_inputs, check_values
 from lopsided.evaluation.lists import Array, Ranks, dense_lists, list_keys, stored_lists
 from lopsided.targets import Labels, SparseTargets
+from lopsided.topk import ranked_labels
 
 SCALES = ("logits", "probabilities")
 _PART = 1 << 20  # scores that are worked on at a time
@@ -58,7 +59,7 @@ class Batch:
         """(rows, k) labels by falling score, of equal ones the lower first; where none is left, number `labels`."""
         top = np.full((self.rows, k), self.labels)
         if self.places is None:
-            best = _top(torch.from_numpy(self.scores), min(k, self.labels)).numpy()
+            best = ranked_labels(torch.from_numpy(self.scores), min(k, self.labels)).numpy()
             top[:, : best.shape[1]] = best
             return top
         rows, labels = np.divmod(self.places, self.labels)
@@ -75,15 +76,6 @@ class Batch:
         scores = np.full(self.rows * self.labels, rest, self.scores.dtype)
         scores[self.places] = self.scores
         return torch.from_numpy(scores.reshape(self.rows, self.labels))
-
-
-def _top(scores: Tensor, k: int) -> Tensor:
-    """(rows, k) labels; sorted in full only where a label that is left out equals one that is in."""
-    best = scores.topk(min(k + 1, scores.shape[1]), 1)
-    tied = (best.values[:, 1:] == best.values[:, :-1]).any(1)
-    labels = best.indices
-    labels[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, : labels.shape[1]]
-    return labels[:, :k]
 
 
 def member(places: Array, among: Array) -> Array:

@@ -19,6 +19,7 @@ from lopsided.evaluation import calibrators, stored
 from lopsided.evaluation.calibrators import Calibrator
 from lopsided.evaluation.scored import ScoredLabels, at
 from lopsided.evaluation.sweep import FBeta, Objective, best_thresholds
+from lopsided.topk import ranked_labels
 
 PSEUDO = 50.0
 
@@ -64,7 +65,7 @@ class TopK:
             raise ValueError(f"k must be at least 1, got {self.k}")
 
     def decide(self, scores: Tensor, labels: Tensor | None = None) -> Tensor:
-        top = scores.sort(dim=1, descending=True, stable=True).indices[:, : self.k]
+        top = ranked_labels(scores, min(self.k, scores.shape[1]))
         return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, True)
 
 

@@ -17,6 +17,7 @@ from lopsided.evaluation.decisions import tune_threshold
 from lopsided.evaluation.kept import Kept, label_lists
 from lopsided.evaluation.lists import list_keys, one_list, sorted_lists
 from lopsided.evaluation.scored import ScoredLabels
+from lopsided.topk import ranked_labels
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ def precision_at(k: int, scores: Tensor, targets: Tensor, weights: Tensor | None
     """P@k: share of true labels among the k with the highest scores of each row; ties go to the earlier label."""
     if k > scores.shape[1]:
         return float("nan")
-    top = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return _row_mean(targets.gather(1, top).double().mean(1), weights)
+    return _row_mean(targets.gather(1, ranked_labels(scores, k)).double().mean(1), weights)
 
 
 def best_threshold(scores: Tensor, targets: Tensor) -> float:

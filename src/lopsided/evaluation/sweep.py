@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lopsided.checks import check_number
+from lopsided.evaluation.lists import ordered
 from lopsided.evaluation.scored import ScoredLabels
 
 
@@ -186,8 +187,7 @@ def _between(above: Any, beneath: Any) -> Any:
 
 def _order(scores: Any) -> Any:
     """float32 -> whole numbers in [0, 2^32) in the same order, equal ones (0 and -0 too) the same."""
-    bits = np.ascontiguousarray(scores + np.float32(0)).view(np.int32)
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) + 2**31
+    return ordered(np.ascontiguousarray(scores)).astype(np.int64) + 2**31
 
 
 def _score(key: Any) -> Any:
