@@ -38,6 +38,13 @@ def test_a_rule_may_look_at_whole_rows() -> None:
     assert half["micro_f1"] == pytest.approx(sk.f1_score(targets, scores > 0, average="micro"), abs=1e-12)
 
 
+def test_a_threshold_of_numpy_is_the_same_number() -> None:
+    """0.3 in float32 is more than 0.3 in float64."""
+    scores, targets = torch.full((2, LABELS), 0.3), torch.ones(2, LABELS)
+    found = [collect(scores, targets, "probabilities", decide=t).result().values for t in (0.3, np.float64(0.3))]
+    assert found[0]["OR"] == found[1]["OR"] == 0
+
+
 def test_labels_that_are_never_decided_have_precision_0() -> None:
     values = collect(torch.full((4, LABELS), -9.0), torch.ones(4, LABELS)).result().values
     assert (values["CP"], values["OP"], values["CF1"], values["macro_f1"], values["OF1"]) == (0, 0, 0, 0, 0)

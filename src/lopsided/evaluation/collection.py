@@ -88,7 +88,8 @@ class MultiLabelMetrics:
         if propensity is not None and not ((propensity > 0) & (propensity <= 1)).all():
             raise ValueError(f"propensity must lie in (0, 1], got {propensity.min():g} to {propensity.max():g}")
         self.num_labels, self.scale, self.binned, self.calibration_bins = num_labels, scale, binned, calibration_bins
-        self.decide = decide if decide is not None else (0.0 if scale == "logits" else 0.5)
+        threshold = (0.0 if scale == "logits" else 0.5) if decide is None else decide
+        self.decide = threshold if callable(threshold) else float(threshold)  # of Python: compared in the scores' dtype
         self.ks, self.propensity = tuple(sorted({1, *ks})), propensity
         self._state = self._empty()
 
