@@ -11,7 +11,6 @@ the model of `lopsided fit` is trained with its default settings; rules and cali
 from __future__ import annotations
 
 import argparse
-import csv
 import resource
 import subprocess
 import sys
@@ -20,9 +19,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import tables
 import torch
 from decision_data import LOADERS, load
-from run import environment
+from run import environment, write
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -52,7 +52,6 @@ RESULTS, SPEED, PAGE = (ROOT / name for name in (
     "benchmarks/results/decisions.csv", "benchmarks/results/decisions_speed.csv", "docs/decisions.md"))  # fmt: skip
 LOSSES = ("bce", "asl")
 SHARED, GLOBAL, DEFAULT = "one, macro-F1", "one, micro-F1", "per label, shrunk by 50"
-ROWS = ["data", "labels", "loss", "seed", "kind", "name", "micro_f1", "macro_f1", "sample_f1", "error", "brier"]
 
 
 def dense(labels: SparseTargets) -> Tensor:
@@ -132,6 +131,7 @@ def measured(found: dict[str, Tensor], loss: str) -> Iterable[dict[str, object]]
 
 
 def run(folder: Path, cache: Path, names: list[str], seeds: int) -> None:
+    environment()  # as it is before
     lines, loaded = [], {name: load(folder, name) for name in names}
     for seed in range(seeds):
         for name, rows in loaded.items():
@@ -143,15 +143,7 @@ def run(folder: Path, cache: Path, names: list[str], seeds: int) -> None:
                 shared = {"data": name, "labels": rows.num_labels, "loss": loss, "seed": seed}
                 lines += [shared | line for line in measured(load_file(path), loss)]
                 print(name, seed, loss, flush=True)
-    write(RESULTS, ROWS, lines)
-
-
-def write(path: Path, names: list[str], lines: list[dict[str, object]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*names, *environment()], restval="")
-        writer.writeheader()
-        rounded = ({key: round(v, 5) if isinstance(v, float) else v for key, v in line.items()} for line in lines)
-        writer.writerows(line | environment() for line in rounded)
+    write(RESULTS, [{key: round(v, 5) if isinstance(v, float) else v for key, v in line.items()} for line in lines])
 
 
 def speed(rounds: int, rows: int = 100_000, labels: int = 1000) -> None:
@@ -166,7 +158,7 @@ def speed(rounds: int, rows: int = 100_000, labels: int = 1000) -> None:
             {"step": name, "rows": rows, "labels": labels, "seconds": seconds, "CPU seconds": busy, "peak MB": peak}
         )
         print(lines[-1], flush=True)
-    write(SPEED, ["step", "rows", "labels", "seconds", "CPU seconds", "peak MB"], lines)
+    write(SPEED, lines)
 
 
 def one_step(step: str, rows: int, labels: int) -> None:
@@ -194,20 +186,18 @@ Table = dict[str, dict[tuple[str, str], Tensor]]  # name -> (data, loss) -> a nu
 
 def collect(kind: str, column: str) -> Table:
     found: Table = defaultdict(lambda: defaultdict(lambda: torch.empty(0)))
-    with RESULTS.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["kind"] == kind:
-                cell = found[row["name"]]
-                key = row["data"], row["loss"]
-                cell[key] = torch.cat([cell[key], torch.tensor([float(row[column])])])
+    for row in tables.read(RESULTS.name):
+        if row["kind"] == kind:
+            cell = found[row["name"]]
+            key = row["data"], row["loss"]
+            cell[key] = torch.cat([cell[key], torch.tensor([float(row[column])])])
     return found
 
 
 def grid(table: Table, cell: Callable[[Table, str, tuple[str, str]], str]) -> str:
     keys = list(next(iter(table.values())))
     head = ["", *(f"{data} {loss}" for data, loss in keys)]
-    body = [[name, *(cell(table, name, key) for key in keys)] for name in table]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body))
+    return tables.grid(head, [[name, *(cell(table, name, key) for key in keys)] for name in table])
 
 
 def gain(table: Table, name: str, key: tuple[str, str]) -> str:
@@ -223,17 +213,15 @@ def level(digits: int) -> Callable[[Table, str, tuple[str, str]], str]:
 
 
 def speed_table() -> str:
-    with SPEED.open(newline="") as file:
-        rows = list(csv.DictReader(file))
     head = ["100,000 rows x 1,000 labels", "seconds", "CPU seconds", "peak of the process, MB"]
     names = ("seconds", "CPU seconds", "peak MB")
-    body = [[row["step"], *(f"{float(row[name]):,.1f}" for name in names)] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * 4, *body))
+    return tables.grid(
+        head, [[row["step"], *(f"{float(row[name]):,.1f}" for name in names)] for row in tables.read(SPEED.name)]
+    )
 
 
 def page() -> str:
-    text = PAGE.read_text()
-    tables = {
+    shown = {
         "macro-F1": grid(collect("rule", "macro_f1"), gain),
         "micro-F1": grid(collect("rule", "micro_f1"), level(3)),
         "F1 of a row": grid(collect("rule", "sample_f1"), level(3)),
@@ -241,11 +229,7 @@ def page() -> str:
         "Brier": grid(collect("calibrator", "brier"), level(4)),
         "speed": speed_table(),
     }
-    for name, table in tables.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        before, _, rest = text.partition(start)
-        text = before + start + table + "\n" + end + rest.partition(end)[2]
-    return text
+    return tables.put(PAGE, shown)
 
 
 def main() -> None:
@@ -253,7 +237,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/lopsided-decisions"), help="keeps the scores")
     parser.add_argument("--sets", nargs="+", default=list(LOADERS))
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--speed", type=int, metavar="ROUNDS")
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--step", help=argparse.SUPPRESS)

@@ -10,7 +10,6 @@ states and targets. Who does not give the value and gradients of a float64 refer
 from __future__ import annotations
 
 import argparse
-import csv
 import ctypes
 import re
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 
 import published
 import torch
-from run import Step, environment, measure
+from run import Step, measure, write
 from torch import Tensor
 
 import lopsided
@@ -200,13 +199,7 @@ def main() -> None:
         print(peak(asked.peak, asked.labels[0]))
         return
     rows = [row for labels in asked.labels for row in run_case(labels, asked.seconds)]
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    with asked.out.open("w", newline="") as file:
-        names = ["labels", "threads", "contender", "milliseconds", "ratio", "extra peak MB", *environment()]
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(row | environment() for row in rows)
-    print(asked.out)
+    write(asked.out, rows)
 
 
 if __name__ == "__main__":

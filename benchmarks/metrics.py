@@ -11,7 +11,6 @@ scikit-learn's stands beside it.
 from __future__ import annotations
 
 import argparse
-import csv
 import ctypes
 import importlib.util
 import json
@@ -26,7 +25,7 @@ import sklearn
 import tables
 import torch
 from linear import kilobytes
-from run import environment
+from run import environment, write
 from torch import Tensor
 
 from lopsided.evaluation import MultiLabelMetrics
@@ -161,14 +160,9 @@ def main() -> None:
     if asked.once:
         once(asked.once, asked.rows, asked.labels)
         return
+    environment()  # as it is before
     rows = measure(asked.rows, asked.labels, asked.rounds)
-    facts = environment() | {"scikit-learn": sklearn.__version__}
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    with asked.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *facts])
-        writer.writeheader()
-        writer.writerows(row | facts for row in rows)
-    print(asked.out)
+    write(asked.out, rows, **{"scikit-learn": sklearn.__version__})
     if asked.out == parser.get_default("out"):
         PAGE.write_text(page())
         print(PAGE)

@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -113,6 +113,18 @@ def environment() -> dict[str, object]:
     return versions | {"processor": _processor(), "python": platform.python_version(), "cores": os.cpu_count()}
 
 
+def write(path: Path, rows: Sequence[Mapping[str, object]], **facts: object) -> None:
+    """A line for each row, with facts and environment behind it; "" where a row has no such column."""
+    facts |= environment()
+    names = dict.fromkeys(name for row in rows for name in row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*names, *facts], restval="")
+        writer.writeheader()
+        writer.writerows({**row, **facts} for row in rows)
+    print(path)
+
+
 def run_case(case: Case, backward: bool, threads: int, seconds: float, compiled: bool) -> list[dict[str, object]]:
     torch.set_num_threads(threads)
     z = case.make()[0]
@@ -143,7 +155,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="no forward alone, no torch.compile of published code")
     parser.add_argument("--cases", nargs="*", help="only cases whose name contains one of these")
     asked = parser.parse_args()
-    measured_on = environment()
+    environment()  # as it is before
     rows = []
     for case in CASES:
         if asked.cases and not any(text in str(case) for text in asked.cases):
@@ -153,13 +165,7 @@ def main() -> None:
             for backward in (True,) if asked.quick else (True, False):
                 rows += run_case(case, backward, threads, asked.seconds, compiled)
                 print(f"{case}, {threads} threads, {'forward+backward' if backward else 'forward'}", file=sys.stderr)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    with asked.out.open("w", newline="") as file:
-        names = [*rows[0], *measured_on]
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(row | measured_on for row in rows)
-    print(asked.out)
+    write(asked.out, rows)
 
 
 def _processor() -> str:

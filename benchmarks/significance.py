@@ -9,14 +9,13 @@ which one is better, or none.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from run import environment
+from run import environment, write
 from scipy import stats
 from tables import environment as measured_by
 from tables import grid, put, read
@@ -127,12 +126,8 @@ def main() -> None:
     if asked.tables:
         PAGE.write_text(page())
         return
-    measured_on = environment()
-    rows = simulate(asked.trials)
-    with asked.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *measured_on])
-        writer.writeheader()
-        writer.writerows(row | measured_on for row in rows)
+    environment()  # as it is before
+    write(asked.out, simulate(asked.trials))
 
 
 if __name__ == "__main__":

@@ -150,6 +150,7 @@ def test_reliability_counts_and_wilson_intervals() -> None:
     random = np.random.default_rng(0)
     p = random.random((300, 4)) ** 3
     p[0] = [0.0, 1.0, 0.1, 0.2]
+    p[1] = np.linspace(0, 1, 11)[[1, 3, 6, 7]]  # some edges are like 0.30000000000000004
     targets = random.random(p.shape) < p
     points = reliability(torch.from_numpy(p), torch.from_numpy(targets), bins=10)
     edges = np.linspace(0, 1, 11)

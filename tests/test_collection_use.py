@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,27 @@ def test_a_rule_may_look_at_whole_rows() -> None:
     assert half["micro_f1"] == pytest.approx(sk.f1_score(targets, scores > 0, average="micro"), abs=1e-12)
 
 
+def test_a_threshold_of_numpy_is_the_same_number() -> None:
+    """0.3 in float32 is more than 0.3 in float64."""
+    scores, targets = torch.full((2, LABELS), 0.3), torch.ones(2, LABELS)
+    found = [collect(scores, targets, "probabilities", decide=t).result().values for t in (0.3, np.float64(0.3))]
+    assert found[0]["OR"] == found[1]["OR"] == 0
+
+
 def test_labels_that_are_never_decided_have_precision_0() -> None:
     values = collect(torch.full((4, LABELS), -9.0), torch.ones(4, LABELS)).result().values
     assert (values["CP"], values["OP"], values["CF1"], values["macro_f1"], values["OF1"]) == (0, 0, 0, 0, 0)
 
 
 # ---- bad input
+
+
+def stored(columns: list[int]) -> Tensor:
+    """Two scores of the first row and one of the second, as torch takes them without a look at the columns."""
+    crow, values = torch.tensor([0, 2, 3]), torch.tensor([0.1, 0.2, 0.3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it does not look
+        return torch.sparse_csr_tensor(crow, torch.tensor(columns), values, (2, 7), check_invariants=False)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +79,9 @@ def test_labels_that_are_never_decided_have_precision_0() -> None:
         (torch.full((2, 7), math.nan), torch.zeros(2, 7), "14 of 14 scores are NaN"),
         (torch.full((2, 7), 1.5), torch.zeros(2, 7), r"probabilities must lie in \[0, 1\], got 1.5 to 1.5"),
         (torch.full((2, 7), -0.1).to_sparse_csr(), torch.zeros(2, 7), r"probabilities must lie in \[0, 1\]"),
+        (stored([2, 2, 1]), torch.zeros(2, 7), r"sparse scores must name each of the labels \[0, 7\) once in a row"),
+        (stored([2, 7, 1]), torch.zeros(2, 7), r"sparse scores must name each of the labels \[0, 7\) once in a row"),
+        (stored([-1, 6, 1]), torch.zeros(2, 7), r"sparse scores must name each of the labels \[0, 7\) once in a row"),
     ],
 )
 def test_bad_input(scores: Tensor, targets: Any, message: str) -> None:
@@ -95,8 +114,14 @@ def test_bad_settings() -> None:
         (lambda: MultiLabelMetrics(3, "scores"), "scale must be one of logits, probabilities; got 'scores'"),
         (lambda: MultiLabelMetrics(0, "logits"), "num_labels must be a whole number of at least 1, got 0"),
         (lambda: MultiLabelMetrics(3, "logits", ks=(0, 1)), "k must be a whole number of at least 1, got 0"),
+        (lambda: MultiLabelMetrics(3, "logits", ks=(1, 2.5)), "k must be a whole number of at least 1, got 2.5"),  # type: ignore[arg-type]
+        (lambda: MultiLabelMetrics(3, "logits", ks=()), r"k must be a whole number of at least 1, got \(\)"),
         (lambda: MultiLabelMetrics(3, "logits", binned=0), "binned must be a whole number"),
         (lambda: MultiLabelMetrics(3, "logits", propensity=torch.ones(2)), r"propensity must have shape \(3,\)"),
+        (
+            lambda: MultiLabelMetrics(2, "logits", propensity=torch.tensor([0.0, 1])),
+            r"must lie in \(0, 1\], got 0 to 1",
+        ),
         (lambda: MultiLabelMetrics(3, "logits", decide=math.nan), "decide must be a number or a function, got nan"),
         (lambda: MultiLabelMetrics(3, "logits").result(), "no rows were collected"),
         (lambda: collection().merge(collection("probabilities")), "scale is logits and probabilities"),

@@ -157,12 +157,20 @@ def test_a_checkpoint_without_a_rule_decides_untuned_until_training_ends(run: Pa
         assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())
 
 
-def test_validation_rows_without_labels_are_named(data: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [([], "own"), (["--decide", "global"], "own"), (["--decide", "top-2", "--at-least-one"], "top-2, at least one")],
+)
+def test_validation_rows_without_labels_are_named(
+    options: list[str], rule: str, data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "bare.txt").write_text(f"2 60 {LABELS}\n 0:1\n 8:1\n")
-    assert main(fit(data, folder / "run", "--valid", "bare.txt")) == 0
+    assert main(fit(data, folder / "run", "--valid", "bare.txt", *options)) == 0
     assert "the decision rule is not tuned: no label is true in any of the 2" in capsys.readouterr().out
     assert main(["evaluate", "run", str(data / "test.txt")]) == 0
-    assert "decided: own" in capsys.readouterr().out
+    assert f"decided: {rule}" in capsys.readouterr().out
+    assert main(["predict", "run", str(data / "test.txt"), "--out", "out.jsonl"]) == 0
+    assert f"predictions: out.jsonl (rule: {rule})" in capsys.readouterr().out
 
 
 BAD_LINES = {

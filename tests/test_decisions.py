@@ -167,6 +167,20 @@ def test_without_a_positive_there_is_nothing_to_tune_on() -> None:
             tune(scored)
 
 
+def test_shrinkage_is_by_a_number_of_positives() -> None:
+    for fit in (tune_label_thresholds, fit_platt, fit_isotonic):
+        for bad in (-1.0, float("nan")):
+            with pytest.raises(ValueError, match=r"pseudo must be in \[0, inf\), got"):
+                fit(validation(), pseudo=bad)
+
+
+def test_scores_that_still_have_a_gradient_are_taken() -> None:
+    scores = SCORES.clone().requires_grad_()
+    found = tune_label_thresholds(ScoredLabels.of(scores, SCORES > 0.15))
+    assert not found.thresholds.requires_grad
+    assert torch.equal(found.decide(scores), found.decide(SCORES))
+
+
 def rules() -> list[Rule]:
     scored = validation()
     own = tune_label_thresholds(scored)

@@ -93,6 +93,17 @@ def test_groups_are_the_largest_sets_without_a_difference() -> None:
     assert len(sizes) > 1
 
 
+@pytest.mark.parametrize(("losses", "data_sets"), [(2, 2), (2, 4), (2, 7), (3, 2), (3, 4)])
+def test_few_data_sets_are_judged_by_all_orders_that_chance_could_make(losses: int, data_sets: int) -> None:
+    """Two losses and two data sets agree every other time; F is infinite then, and its p-value 0."""
+    orders = list(itertools.permutations(range(losses)))
+    every = [np.array(table, float) for table in itertools.product(orders, repeat=data_sets)]
+    spread = [np.square(table.mean(0) - table.mean()).sum() for table in every]
+    for table in (every[0], every[1], every[-2]):
+        exact = np.mean([value >= np.square(table.mean(0) - table.mean()).sum() - 1e-9 for value in spread])
+        assert rank_losses(table.tolist(), "abc"[:losses]).permutation_p == pytest.approx(exact, abs=0.015)
+
+
 def test_no_difference_at_all_and_full_agreement() -> None:
     same = rank_losses([[0.5, 0.5], [0.1, 0.1]], ["bce", "asl"])
     assert (same.mean_ranks, same.friedman, same.friedman_p, same.iman_davenport_p) == ((1.5, 1.5), 0, 1, 1)
@@ -100,6 +111,8 @@ def test_no_difference_at_all_and_full_agreement() -> None:
     agreed = rank_losses([[0.1, 0.2, 0.3]] * 7, ["bce", "asl", "zlpr"])
     assert (agreed.mean_ranks, agreed.friedman, agreed.iman_davenport) == ((1, 2, 3), 14, math.inf)
     assert agreed.iman_davenport_p == 0
+    assert agreed.permutation_p == pytest.approx(6**-6, abs=1e-3)
+    assert same.permutation_p == 1
     assert agreed.groups == (("zlpr", "asl"), ("asl", "bce"))
     down = rank_losses([[0.1, 0.2, 0.3]] * 7, ["bce", "asl", "zlpr"], higher_is_better=False)
     assert down == replace(agreed, losses=("bce", "asl", "zlpr"), groups=(("bce", "asl"), ("asl", "zlpr")))

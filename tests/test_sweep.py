@@ -6,7 +6,6 @@ import torch
 from sklearn.metrics import fbeta_score
 from torch import Tensor
 
-from lopsided.evaluation.metrics import best_threshold
 from lopsided.evaluation.scored import ScoredLabels
 from lopsided.evaluation.sweep import Cost, FBeta, Objective, RecallAtPrecision, best_thresholds
 from lopsided.targets import SparseTargets
@@ -59,18 +58,21 @@ def test_no_threshold_is_better(objective: Objective, ties: bool) -> None:
         assert float(shared) == pytest.approx(float(tried.sum(1).max()), abs=1e-9)
 
 
-def test_together_it_is_the_best_micro_f1() -> None:
-    for seed in range(5):
-        scores, targets = example(seed)
-        found = best_thresholds(ScoredLabels.of(scores, targets).together(), FBeta()).labels
-        assert float(found) == best_threshold(scores, targets)
-
-
 def test_f_beta_is_scikit_learns() -> None:
     scores, targets = example(0)
     for beta in (0.5, 1.0, 3.0):
         expected = fbeta_score(targets.numpy(), (scores > 0).numpy(), beta=beta, average=None, zero_division=0)
         assert worth(FBeta(beta), scores > 0, targets).numpy() == pytest.approx(expected)
+
+
+def test_a_precision_exactly_at_the_floor_is_enough() -> None:
+    """55 of 100 is .55, though 0.55 * 100 is more than 55 in floating point."""
+    targets = ((torch.arange(100) < 54) | (torch.arange(100) == 99))[:, None]
+    scored = ScoredLabels.of(torch.arange(100.0).flip(0)[:, None], targets)
+    assert float(best_thresholds(scored, RecallAtPrecision(0.55)).labels) < 0
+    for hits, predicted in ((0, 0), (0, 5), (4, 4)):
+        h, p, positives = (torch.tensor(float(number)) for number in (hits, predicted, 4))
+        assert float(RecallAtPrecision(0.5)(h, p, positives, rows=9)) == {0: 0.0, 5: -1.0, 4: 1.0}[predicted]
 
 
 def test_many_labels_come_in_parts() -> None:
@@ -151,6 +153,11 @@ def test_where_nothing_should_be_predicted_nothing_is() -> None:
         (lambda: ScoredLabels.of(torch.zeros(2, 3), torch.zeros(2, 2)), r"scores \(2, 3\) and targets \(2, 2\)"),
         (lambda: ScoredLabels.of(torch.zeros(2, 2), torch.full((2, 2), 0.5)), "targets must be 0 or 1"),
         (lambda: ScoredLabels.of(torch.tensor([[torch.nan]]), torch.zeros(1, 1)), "1 of 1 scores are NaN or infinite"),
+        (
+            lambda: ScoredLabels.of(torch.tensor([[1e300]], dtype=torch.float64), torch.zeros(1, 1)),
+            "1 of 1 scores are NaN or infinite in float32",
+        ),
+        (lambda: Cost(false_negative=float("nan")), "false_negative must be finite, got nan"),
         (lambda: ScoredLabels.of(torch.zeros(2, 0), torch.zeros(2, 0)), "scores must be floats"),
         (
             lambda: ScoredLabels.of_candidates(

@@ -153,6 +153,19 @@ def test_the_search_nears_the_best_settings(metric: str, sign: int) -> None:
     assert least < 0.5 * seen[0][1]
 
 
+def test_the_first_trial_is_what_would_be_trained_untuned() -> None:
+    seen: list[Trial] = []
+
+    def run(trial: Trial) -> float:
+        seen.append(trial)
+        return float(len(seen))
+
+    search(config_of(2), "asl(clip=0.123456)", 0.00123456, run)
+    assert parse(seen[0].spec) == parse("asl(clip=0.123456)")
+    assert seen[0].learning_rate == 0.00123456
+    assert seen[1].learning_rate == float(f"{seen[1].learning_rate:.4g}") != seen[0].learning_rate, "four digits"
+
+
 def test_where_every_trial_fails_the_default_is_trained() -> None:
     assert search(config_of(3), "asl", 0.003, lambda trial: math.nan).spec == "asl"
 

@@ -253,8 +253,8 @@ def predict(
 ) -> None:
     """Write the labels that a trained model predicts, with their probabilities."""
     with bars(Console()) as live:
-        write_predictions(FitFolder.open(run, check_data=False), data, out, live)
-    typer.echo(f"predictions: {out}")
+        rule = write_predictions(FitFolder.open(run, check_data=False), data, out, live)
+    typer.echo(f"predictions: {out} (rule: {rule})")
 
 
 @app.command()

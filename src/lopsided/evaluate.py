@@ -76,12 +76,14 @@ def _judge(
     return ranked.result(), decided.result()
 
 
-def predict(folder: FitFolder, data: Path, out: Path, bars: Bars) -> None:
+def predict(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
     """Write a line of JSON for each row of a file: the labels that the rule predicts, the most probable first.
 
     {"labels": [17, 3], "probabilities": [0.93, 0.41]}
 
     Where neither validation rows nor the loss tell probabilities, "scores" stand in their place.
+
+    Returns the name of the rule.
     """
     state, decision = folder.trained()
     rows = read(data, bars, folder.config.normalize, like=(state.model.num_features, len(state.model.label_counts)))
@@ -97,6 +99,7 @@ def predict(folder: FitFolder, data: Path, out: Path, bars: Bars) -> None:
                 file.write(json.dumps({"labels": label[chosen][order].tolist(), name: numbers}).encode() + b"\n")
 
     write_atomically(out, write)
+    return decision.name
 
 
 def _popularity(counts: torch.Tensor, rows: SparseRows, metrics: RankedMetrics) -> dict[str, float]:

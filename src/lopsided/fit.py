@@ -106,7 +106,7 @@ class FitFolder(ConfigFolder[FitConfig]):
         found = self.load()
         if found is None:
             raise UserError(f"{self.path}: no epoch is finished yet; go on with: lopsided fit {self.path}")
-        return found, found.decision or tuning.untuned(None, self.config.loss, found.labels_per_row)
+        return found, found.decision or _untuned(self.config, found)
 
     def make_model(self, features: int, label_counts: torch.Tensor, rows: int) -> SparseClassifier:
         c = self.config
@@ -186,21 +186,24 @@ def fit(folder: FitFolder, train: SparseRows, valid: SparseRows | None, bars: Ba
 
 def decide(config: FitConfig, state: Checkpoint, valid: SparseRows | None, bars: Bars) -> Decision:
     """The rule that was asked for, tuned on the validation rows if there are any."""
-    name, per_row = config.decide, state.labels_per_row
     if valid is None:
-        decision = tuning.untuned(name, config.loss, per_row)
-    else:
-        parts = candidates(state.model, valid, CANDIDATES, "tuning", bars)
-        scores, labels, _ = zip(*parts, strict=True)
-        number = len(state.model.label_counts)
-        scored = ScoredLabels.of_candidates(torch.cat(scores), torch.cat(labels), valid.labels, number)
-        try:
-            decision = tuning.tuned(name or "per-label", scored, config.loss, per_row)
-        except ValueError as error:  # trained all the same
-            bars.console.print(
-                f"the decision rule is not tuned: {error}", highlight=False, markup=False, soft_wrap=True
-            )
-            decision = tuning.untuned(None, config.loss, per_row)
+        return _untuned(config, state)
+    parts = candidates(state.model, valid, CANDIDATES, "tuning", bars)
+    scores, labels, _ = zip(*parts, strict=True)
+    number = len(state.model.label_counts)
+    scored = ScoredLabels.of_candidates(torch.cat(scores), torch.cat(labels), valid.labels, number)
+    try:
+        decision = tuning.tuned(config.decide or "per-label", scored, config.loss, state.labels_per_row)
+    except ValueError as error:  # trained all the same
+        bars.console.print(f"the decision rule is not tuned: {error}", highlight=False, markup=False, soft_wrap=True)
+        return _untuned(config, state)
+    return decision.at_least_one() if config.at_least_one else decision
+
+
+def _untuned(config: FitConfig, state: Checkpoint) -> Decision:
+    """The rule that was asked for or, if it is a tuned one, the default of those that are not."""
+    name = None if config.decide in tuning.TUNED else config.decide
+    decision = tuning.untuned(name, config.loss, state.labels_per_row)
     return decision.at_least_one() if config.at_least_one else decision
 
 

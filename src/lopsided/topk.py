@@ -33,6 +33,12 @@ def top_labels(
     return scores, found
 
 
+def ranked_labels(scores: Tensor, k: int) -> Tensor:
+    """(B, L) scores -> (B, k) labels, k at most L, by falling score; of equal ones the lower label first."""
+    index = _top(scores, k)
+    return _best(scores.gather(1, index), index, k)[1]
+
+
 def _top(z: Tensor, k: int) -> Tensor:
     """(B, k) places of the highest; where one that is left out equals one that is in, the lowest places."""
     values, index = z.topk(min(k + 1, z.shape[1]), 1)

@@ -103,7 +103,8 @@ def search(config: CompareConfig, loss: str, learning_rate: float, run: Callable
     best, best_value = Candidate(loss, {}, learning_rate), -math.inf
     for number in range(1, (config.tune or 0) + 1):
         asked = study.ask(where)
-        candidate = _candidate(loss, asked.params)
+        rounded = {name: float(f"{value:.4g}") for name, value in asked.params.items()}  # what a person would copy
+        candidate = _candidate(loss, asked.params if number == 1 else rounded)
         value = run(Trial(loss, number, candidate.spec, candidate.learning_rate, config.metric, math.nan))
         if math.isnan(value):
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
@@ -115,10 +116,8 @@ def search(config: CompareConfig, loss: str, learning_rate: float, run: Callable
 
 
 def _candidate(loss: str, params: dict[str, float]) -> Candidate:
-    """With four digits of each number, which are what a person would copy."""
-    settings = {name: float(f"{value:.4g}") for name, value in params.items()}
-    learning_rate = settings.pop("learning_rate")
-    return Candidate(with_settings(loss, settings), settings, learning_rate)
+    settings = {name: value for name, value in params.items() if name != "learning_rate"}
+    return Candidate(with_settings(loss, settings), settings, params["learning_rate"])
 
 
 def _validate(trial: Trial, task: Task, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None]) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lopsided.checks import check_inputs, check_values
 from lopsided.evaluation.lists import Array, Ranks, dense_lists, list_keys, stored_lists
 from lopsided.targets import Labels, SparseTargets
+from lopsided.topk import ranked_labels
 
 SCALES = ("logits", "probabilities")
 _PART = 1 << 20  # scores that are worked on at a time
@@ -58,7 +59,7 @@ class Batch:
         """(rows, k) labels by falling score, of equal ones the lower first; where none is left, number `labels`."""
         top = np.full((self.rows, k), self.labels)
         if self.places is None:
-            best = _top(torch.from_numpy(self.scores), min(k, self.labels)).numpy()
+            best = ranked_labels(torch.from_numpy(self.scores), min(k, self.labels)).numpy()
             top[:, : best.shape[1]] = best
             return top
         rows, labels = np.divmod(self.places, self.labels)
@@ -75,15 +76,6 @@ class Batch:
         scores = np.full(self.rows * self.labels, rest, self.scores.dtype)
         scores[self.places] = self.scores
         return torch.from_numpy(scores.reshape(self.rows, self.labels))
-
-
-def _top(scores: Tensor, k: int) -> Tensor:
-    """(rows, k) labels; sorted in full only where a label that is left out equals one that is in."""
-    best = scores.topk(min(k + 1, scores.shape[1]), 1)
-    tied = (best.values[:, 1:] == best.values[:, :-1]).any(1)
-    labels = best.indices
-    labels[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, : labels.shape[1]]
-    return labels[:, :k]
 
 
 def member(places: Array, among: Array) -> Array:
@@ -104,10 +96,13 @@ def read_batch(scores: Tensor, targets: Tensor | SparseTargets, num_labels: int,
     _check_scale(values, scale)
     if scores.layout != torch.sparse_csr:
         return Batch(len(scores), num_labels, true, values.numpy())
-    rows = torch.repeat_interleave(scores.crow_indices().diff())
-    places = (rows.long() * num_labels + scores.col_indices()).numpy()
-    order = np.argsort(places)
-    return Batch(len(scores), num_labels, true, values.numpy()[order], places[order])
+    rows, labels = torch.repeat_interleave(scores.crow_indices().diff()), scores.col_indices()
+    places = (rows.long() * num_labels + labels).numpy()
+    order = places.argsort()
+    places = places[order]
+    if ((labels < 0) | (labels >= num_labels)).any() or not (np.diff(places) > 0).all():  # torch does not look
+        raise ValueError(f"sparse scores must name each of the labels [0, {num_labels}) once in a row at most")
+    return Batch(len(scores), num_labels, true, values.numpy()[order], places)
 
 
 def _check_scores(scores: Tensor, num_labels: int) -> None:

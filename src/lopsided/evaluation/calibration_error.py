@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lopsided.evaluation.batch import Batch
 from lopsided.evaluation.lists import Array
@@ -27,11 +28,15 @@ def probabilities(scores: Array, scale: str) -> Array:
     return (exact.sigmoid() if scale == "logits" else exact).numpy()
 
 
+def equal_width(p: Tensor, bins: int) -> Tensor:
+    """int64, the number of the bin of each probability."""
+    return torch.bucketize(p, torch.from_numpy(np.linspace(0, 1, bins + 1)[1:-1]))
+
+
 def calibration_sums(batch: Batch, scale: str, bins: int) -> dict[str, Array]:
     """ "bins": (3, L, bins) rows, sum of p, positives. "brier": (L,) sum of (y - p)^2. What is not stored has p = 0."""
     p = probabilities(batch.scores, scale)
-    edges = torch.from_numpy(np.linspace(0, 1, bins + 1)[1:-1])
-    place = torch.bucketize(torch.from_numpy(p), edges).numpy()
+    place = equal_width(torch.from_numpy(p), bins).numpy()
     if batch.places is None:
         place += np.arange(batch.labels) * bins
         squares, true, true_label = np.square(p).sum(0), batch.true, batch.true % batch.labels

@@ -20,6 +20,7 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from lopsided.checks import check_number
 from lopsided.evaluation import stored
 from lopsided.evaluation.scored import ScoredLabels, at
 from lopsided.losses import parse
@@ -86,7 +87,7 @@ def fit_platt(scored: ScoredLabels, pseudo: float = PSEUDO) -> Platt:
     targets the prior replaces; the pooled fit has one of precision 1 around 0, which keeps it finite. Raises
     ValueError without any positive.
     """
-    true = _true_scores(scored).double()
+    true = _true_scores(scored, pseudo).double()
     centre, scale = true.mean(), true.std(correction=0).clamp_min(1e-3)
     pooled = _newton(scored.together(), centre, scale, torch.zeros(2, dtype=torch.float64), 1.0)[0]
     fits = [_newton(part, centre, scale, pooled, pseudo) for part in scored.parts()]
@@ -173,7 +174,7 @@ def fit_isotonic(scored: ScoredLabels, pseudo: float = PSEUDO) -> Isotonic:
     `IsotonicRegression`; the mixture is ours. Labels are fitted one after the other: for up to some ten thousand.
     Raises ValueError without any positive.
     """
-    _true_scores(scored)
+    _true_scores(scored, pseudo)
     fits = []
     for label, scores, hits in scored.by_label():
         fits += [_rising(scores, hits) if scored.found[label] else (np.empty(0), np.empty(0))]
@@ -189,7 +190,8 @@ def _rising(scores: Tensor, hits: Tensor) -> tuple[Any, Any]:
     return fitted.X_thresholds_, fitted.y_thresholds_
 
 
-def _true_scores(scored: ScoredLabels) -> Tensor:
+def _true_scores(scored: ScoredLabels, pseudo: float) -> Tensor:
+    check_number("pseudo", pseudo, low=0)
     true = scored.scores[scored.hits]
     if not len(true):
         raise ValueError(f"no label is true in any of the {len(scored)} rows (among the scores given): nothing to fit")

@@ -78,14 +78,18 @@ class MultiLabelMetrics:
     ) -> None:
         if scale not in SCALES:
             raise ValueError(f"scale must be one of {', '.join(SCALES)}; got {scale!r}")
-        _check_whole(num_labels=num_labels, k=min(ks, default=0), calibration_bins=calibration_bins)
-        _check_whole(binned=2 if binned is None else binned)
+        _check_whole(num_labels=num_labels, calibration_bins=calibration_bins, binned=2 if binned is None else binned)
+        for k in ks or (ks,):
+            _check_whole(k=k)
         if decide is not None and not callable(decide) and not (isinstance(decide, float | int) and decide == decide):
             raise ValueError(f"decide must be a number or a function, got {decide!r}")
         if propensity is not None and propensity.shape != (num_labels,):
             raise ValueError(f"propensity must have shape ({num_labels},), got {tuple(propensity.shape)}")
+        if propensity is not None and not ((propensity > 0) & (propensity <= 1)).all():
+            raise ValueError(f"propensity must lie in (0, 1], got {propensity.min():g} to {propensity.max():g}")
         self.num_labels, self.scale, self.binned, self.calibration_bins = num_labels, scale, binned, calibration_bins
-        self.decide = decide if decide is not None else (0.0 if scale == "logits" else 0.5)
+        threshold = (0.0 if scale == "logits" else 0.5) if decide is None else decide
+        self.decide = threshold if callable(threshold) else float(threshold)  # of Python: compared in the scores' dtype
         self.ks, self.propensity = tuple(sorted({1, *ks})), propensity
         self._state = self._empty()
 
@@ -261,7 +265,7 @@ def _decision_table(counts: Array) -> dict[str, Array]:
     return dict(zip(("precision", "recall", "f1"), columns, strict=True))
 
 
-def _check_whole(**given: int) -> None:
+def _check_whole(**given: object) -> None:
     for name, number in given.items():
         if type(number) is not int or number < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")

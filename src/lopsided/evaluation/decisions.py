@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lopsided.checks import check_number
 from lopsided.evaluation import calibrators, stored
 from lopsided.evaluation.calibrators import Calibrator
 from lopsided.evaluation.scored import ScoredLabels, at
 from lopsided.evaluation.sweep import FBeta, Objective, best_thresholds
+from lopsided.topk import ranked_labels
 
 PSEUDO = 50.0
 
@@ -63,7 +65,7 @@ class TopK:
             raise ValueError(f"k must be at least 1, got {self.k}")
 
     def decide(self, scores: Tensor, labels: Tensor | None = None) -> Tensor:
-        top = scores.sort(dim=1, descending=True, stable=True).indices[:, : self.k]
+        top = ranked_labels(scores, min(self.k, scores.shape[1]))
         return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, True)
 
 
@@ -148,6 +150,7 @@ def tune_label_thresholds(
     >>> tune_label_thresholds(scored).thresholds
     tensor([2.4902, 2.5000])
     """
+    check_number("pseudo", pseudo, low=0)
     best, found = best_thresholds(_some(scored), objective or FBeta()), scored.found.double()
     step = found / (found + pseudo) * (best.labels.double() - best.shared)
     return LabelThresholds((best.shared + torch.where(found > 0, step, 0.0)).float())

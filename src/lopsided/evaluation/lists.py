@@ -103,9 +103,14 @@ def list_keys(scores: Array, lists: Array) -> Array:
     if scores.dtype == np.float64:
         rising = np.unique(scores, return_inverse=True)[1].reshape(scores.shape)
         return (lists << 32) + (scores.size - rising)
+    return (lists << 32) + ((~ordered(scores)).astype(np.int64) + (1 << 31))
+
+
+def ordered(scores: Array) -> Array:
+    """float32 -> int32 in the same order, equal where the scores are."""
     bits = (scores + np.float32(0)).view(np.int32)  # + 0 makes -0 and 0 one
-    falling = ~(bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF)))  # the bits of negative floats rise as they fall
-    return (lists << 32) + (falling.astype(np.int64) + (1 << 31))
+    rising: Array = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))  # the bits of negative floats rise as they fall
+    return rising
 
 
 def _found(keys: Array, true_keys: Array, of: Array, start: Array, first: Array, length: int, lists: int) -> Ranks:

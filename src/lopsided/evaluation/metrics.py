@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lopsided.evaluation.decisions import tune_threshold
 from lopsided.evaluation.kept import Kept, label_lists
 from lopsided.evaluation.lists import list_keys, one_list, sorted_lists
+from lopsided.evaluation.scored import ScoredLabels
+from lopsided.topk import ranked_labels
 
 
 @dataclass(frozen=True)
@@ -97,30 +100,12 @@ def precision_at(k: int, scores: Tensor, targets: Tensor, weights: Tensor | None
     """P@k: share of true labels among the k with the highest scores of each row; ties go to the earlier label."""
     if k > scores.shape[1]:
         return float("nan")
-    top = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return _row_mean(targets.gather(1, top).double().mean(1), weights)
+    return _row_mean(targets.gather(1, ranked_labels(scores, k)).double().mean(1), weights)
 
 
 def best_threshold(scores: Tensor, targets: Tensor) -> float:
-    """The threshold t that gives `scores > t` the highest micro-F1: an exact sweep over all N L cuts.
-
-    It lies midway between the two scores around the best cut, or where their dtype has no number between them, on
-    the lower. Without a single positive it is infinite.
-    """
-    if not targets.any():
-        return float("inf")
-    ranked, order = scores.flatten().sort(descending=True)
-    hits = targets.flatten()[order].double().cumsum(0)
-    predicted = torch.arange(1, len(ranked) + 1, dtype=torch.float64)
-    f1 = 2 * hits / (predicted + hits[-1])
-    f1[:-1][ranked[:-1] == ranked[1:]] = -1  # no threshold cuts a tie
-    best = int(f1.argmax())
-    above = ranked[best]
-    if best + 1 == len(ranked):
-        return float(torch.nextafter(above, torch.full_like(above, -torch.inf)))
-    below = ranked[best + 1]
-    middle = below + (above - below) / 2
-    return float(middle if middle < above else below)
+    """The threshold of float32 scores with the highest micro-F1, infinite without a positive: see `tune_threshold`."""
+    return tune_threshold(ScoredLabels.of(scores, targets)).threshold if targets.any() else float("inf")
 
 
 def _counts(decisions: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,8 @@ from scipy import stats
 
 from lopsided.evaluation.significance import LEVEL
 
+_SHUFFLES = 9999
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -23,6 +25,7 @@ class Ranks:
     friedman_p: float
     iman_davenport: float  # F; infinite where all data sets agree
     iman_davenport_p: float
+    permutation_p: float  # of both statistics, valid for few data sets too, where the two above are far too small
     critical_difference: float  # of two mean ranks, by Nemenyi's test at level 5 %
     groups: tuple[tuple[str, ...], ...]  # two or more losses not shown to differ, each group as large as it can be
 
@@ -33,7 +36,7 @@ def rank_losses(values: Sequence[Sequence[float]], losses: Sequence[str], *, hig
     values: (data sets, losses), one number of a metric for each; at least 2 x 2. Raises ValueError if one is missing
     (NaN) or infinite, or the shape is wrong. The tests look at ranks alone: they do not know by how much, or how
     surely, a loss leads on one data set. Differs from the paper: Friedman's statistic is corrected for ties, as in
-    scipy.
+    scipy, and a permutation test stands beside both, which hold for many data sets only.
 
     >>> values = [[0.5, 0.6, 0.7], [0.1, 0.4, 0.3], [0.2, 0.5, 0.9], [0.6, 0.7, 0.8]]
     >>> found = rank_losses(values, ["bce", "asl", "zlpr"])
@@ -63,6 +66,7 @@ def rank_losses(values: Sequence[Sequence[float]], losses: Sequence[str], *, hig
         float(stats.chi2.sf(friedman, count - 1)),
         iman_davenport,
         float(stats.f.sf(iman_davenport, count - 1, (count - 1) * (data_sets - 1))),
+        _permutation_p(ranks),
         critical,
         _groups(names, sorted_means, critical),
     )
@@ -75,6 +79,13 @@ def _friedman(ranks: np.ndarray) -> float:
     spread = float(np.square(ranks - middle).sum())
     between = data_sets**2 * float(np.square(ranks.mean(0) - middle).sum())
     return (count - 1) * between / spread if spread else 0.0
+
+
+def _permutation_p(ranks: np.ndarray) -> float:
+    """How often mean ranks are as far apart where the ranks on each data set are shuffled."""
+    shuffled = np.random.default_rng(0).permuted(np.broadcast_to(ranks, (_SHUFFLES, *ranks.shape)), axis=2)
+    apart, found = (np.square(each.mean(-2) - ranks.mean()).sum(-1) for each in (shuffled, ranks))
+    return float((1 + (apart >= found - 1e-9).sum()) / (1 + _SHUFFLES))
 
 
 def _checked(values: Sequence[Sequence[float]], losses: Sequence[str]) -> np.ndarray:

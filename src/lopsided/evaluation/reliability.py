@@ -8,6 +8,8 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from lopsided.evaluation.calibration_error import equal_width
+
 
 @dataclass(frozen=True)
 class Reliability:
@@ -33,8 +35,9 @@ def reliability(probabilities: Tensor, targets: Tensor, bins: int = 15) -> Relia
         probabilities: any shape, float in [0, 1].
         targets: the same shape, bool or 0 and 1.
 
-    Bins are closed above, the first on both sides. Intervals: Wilson, JASA 1927, as if entries were independent; the
-    labels of a row are not, so they are somewhat too narrow. Raises ValueError for probabilities outside [0, 1].
+    Bins are closed above, the first on both sides, as `equal_width` has it. Intervals: Wilson, JASA 1927, as if entries
+    were independent; the labels of a row are not, so they are somewhat too narrow. Raises ValueError for probabilities
+    outside [0, 1].
 
     >>> points = reliability(torch.tensor([0.2, 0.2, 0.9]), torch.tensor([0, 1, 1]), bins=2)
     >>> points.count, points.observed
@@ -45,7 +48,7 @@ def reliability(probabilities: Tensor, targets: Tensor, bins: int = 15) -> Relia
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("probabilities must lie in [0, 1]: calibrate the scores first")
     p = probabilities.flatten().double()
-    place = (p * bins).ceil().long().clamp(1, bins) - 1
+    place = equal_width(p, bins)
     empty = torch.zeros(bins, dtype=torch.float64)
     count = empty.index_add(0, place, torch.ones_like(p))
     observed = empty.index_add(0, place, targets.flatten().double()) / count

@@ -38,9 +38,8 @@ class ScoredLabels:
             raise ValueError(f"scores {tuple(scores.shape)} and targets {tuple(targets.shape)} must have one shape")
         if not ((targets == 0) | (targets == 1)).all():
             raise ValueError("targets must be 0 or 1: rows with soft or unknown labels cannot judge a decision")
-        _check_scores(scores)
         hits = targets.bool()
-        return cls(scores.float(), hits, None, hits.sum(0))
+        return cls(_as_float32(scores), hits, None, hits.sum(0))
 
     @classmethod
     def of_candidates(cls, scores: Tensor, labels: Tensor, truth: SparseTargets, num_labels: int) -> ScoredLabels:
@@ -50,12 +49,11 @@ class ScoredLabels:
                 f"scores {tuple(scores.shape)}, labels {tuple(labels.shape)} and the truth of {len(truth.crow) - 1} "
                 "rows do not fit"
             )
-        _check_scores(scores)
         row = torch.repeat_interleave(truth.crow.diff())
         width = 1 + int(max(labels.max(), truth.col.max() if len(truth.col) else 0))
         hits = torch.isin(torch.arange(len(labels))[:, None] * width + labels, row * width + truth.col)
         known = truth.col[truth.col < num_labels]
-        return cls(scores.float(), hits, labels, torch.bincount(known, minlength=num_labels))
+        return cls(_as_float32(scores), hits, labels, torch.bincount(known, minlength=num_labels))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -106,8 +104,11 @@ def at(per_label: Tensor, labels: Tensor | None) -> Tensor:
     return per_label if labels is None else per_label[labels]
 
 
-def _check_scores(scores: Tensor) -> None:
+def _as_float32(scores: Tensor) -> Tensor:
     if scores.ndim != 2 or not scores.is_floating_point() or not scores.numel():
         raise ValueError(f"scores must be floats, (rows, labels), got {scores.dtype} {tuple(scores.shape)}")
-    if not scores.isfinite().all():
-        raise ValueError(f"{int((~scores.isfinite()).sum())} of {scores.numel()} scores are NaN or infinite")
+    exact = scores.detach().float()
+    finite = exact.isfinite()
+    if not finite.all():
+        raise ValueError(f"{int((~finite).sum())} of {scores.numel()} scores are NaN or infinite in float32")
+    return exact

@@ -29,7 +29,8 @@ class State:
             raise ValueError("scores must be dense in all batches or sparse in all, got both")
         for name, value in other.sums.items():
             self.sums[name] += value
-        self.rows, self.stored, self.kept = self.rows + other.rows, other.stored, self.kept + other.kept
+        self.rows, self.stored = self.rows + other.rows, other.stored
+        self.kept += other.kept
 
 
 def gather(state: State, labels: int, group: dist.ProcessGroup | None) -> list[State]:

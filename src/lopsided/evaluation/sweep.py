@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lopsided.checks import check_number
+from lopsided.evaluation.lists import ordered
 from lopsided.evaluation.scored import ScoredLabels
 
 
@@ -55,6 +56,8 @@ class Cost:
     true_negative: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, cost in vars(self).items():
+            check_number(name, cost)
         if self.false_positive < self.true_negative:
             raise ValueError("a false positive must not cost less than a true negative: everything would be predicted")
 
@@ -75,7 +78,8 @@ class RecallAtPrecision:
             raise ValueError(f"the floor of a precision must lie between 0 and 1, got {self.floor!r}")
 
     def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: int) -> Tensor:
-        return torch.where(hits >= self.floor * predicted, hits / positives.clamp_min(1), -1.0)
+        enough = (predicted == 0) | (hits / predicted >= self.floor)  # floor * predicted would round
+        return torch.where(enough, hits / positives.clamp_min(1), -1.0)
 
 
 @dataclass(frozen=True)
@@ -183,8 +187,7 @@ def _between(above: Any, beneath: Any) -> Any:
 
 def _order(scores: Any) -> Any:
     """float32 -> whole numbers in [0, 2^32) in the same order, equal ones (0 and -0 too) the same."""
-    bits = np.ascontiguousarray(scores + np.float32(0)).view(np.int32)
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) + 2**31
+    return ordered(np.ascontiguousarray(scores)).astype(np.int64) + 2**31
 
 
 def _score(key: Any) -> Any:

@@ -46,7 +46,7 @@ def ranks_headline(ranks: Ranks, metric: str) -> str:
     """The same for several data sets."""
     title, best = METRICS[metric].title, ranks.losses[0]
     over = f"over {ranks.data_sets} data sets"
-    if not ranks.iman_davenport_p < LEVEL:
+    if not ranks.permutation_p < LEVEL:
         apart = f"; mean ranks {ranks.critical_difference:.2f} apart would differ"
         return f"No difference between the losses was shown in {title} {over}{apart}"
     equals = next((group for group in ranks.groups if best in group), (best,))

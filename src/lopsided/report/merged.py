@@ -109,4 +109,5 @@ def _tests(ranks: Ranks) -> list[tuple[str, str, str]]:
     return [
         ("Friedman, chi-squared", f"{ranks.friedman:.2f}", p_value(ranks.friedman_p)),
         ("Iman and Davenport, F", f"{ranks.iman_davenport:.2f}", p_value(ranks.iman_davenport_p)),
+        ("Either, ranks shuffled within data sets", "", p_value(ranks.permutation_p)),
     ]
