@@ -88,12 +88,12 @@ def _label_table(
 def _by_frequency(trained: Tensor, positives: Tensor, precision: Mapping[str, Tensor]) -> Details:
     """Mean average precision of up to ten groups of labels, equally large, from rare to frequent in training."""
     known = positives.nonzero().flatten()
-    groups = known[trained[known].argsort(stable=True)].tensor_split(max(1, min(10, len(known) // 2)))
+    split = known[trained[known].argsort(stable=True)].tensor_split(max(1, min(10, len(known) // 2)))
+    groups = [group for group in split if len(group)]  # none without any positive
     return {
         "train_positives": [round(float(trained[group].double().mean()), 1) for group in groups],
         "average_precision": {
-            loss: _rounded(torch.stack([values[group].mean() for group in groups]))
-            for loss, values in precision.items()
+            loss: [round(float(values[group].mean()), 5) for group in groups] for loss, values in precision.items()
         },
     }
 
