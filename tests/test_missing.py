@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ from lopsided.suspects import plain, score_part
 from lopsided.targets import SparseTargets
 from lopsided.training.fit import fit
 from tests.tools import read_results, write_texts
-
-ROOT = Path(__file__).parents[1]
 
 
 def planted(rows: int = 4000, labels: int = 12) -> tuple[Tensor, Tensor, Tensor]:
@@ -319,15 +316,3 @@ def test_a_tuned_loss_is_inspected_as_it_was_trained(folder: Path, monkeypatch: 
     assert [(config.learning_rate, loss) for config, *_, loss in trained] == [
         (0.125, "asl(gamma_neg=1, gamma_pos=0, clip=0.5)")
     ] * 2
-
-
-def test_the_tables_are_those_of_the_measurement() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import missing  # type: ignore[import-not-found]
-    finally:
-        sys.path.pop(0)
-    text = (ROOT / "docs/missing.md").read_text()
-    assert missing.page(lines_of(ROOT / "benchmarks/results/missing.csv")) == text, (
-        "run: python benchmarks/missing.py --page"
-    )
