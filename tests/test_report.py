@@ -255,6 +255,14 @@ def test_a_report_is_written_where_no_test_row_has_a_label(folder: Path) -> None
     assert "Nothing can be said in mAP" in (folder / "run/report.html").read_text()
 
 
+def test_a_file_whose_name_is_no_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_texts(folder / "name\udcff.jsonl", 60)
+    options = ["--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--out", "run"]
+    assert main(["compare", "name\udcff.jsonl", *options]) == 0
+    assert "name?.jsonl: 3 labels" in capsys.readouterr().out
+    assert "<bdi>name?.jsonl</bdi>" in (folder / "run/report.html").read_text()
+
+
 def test_files_of_one_name_are_two_data_sets(texts: Path, folder: Path) -> None:
     for place in ("here", "there"):
         shutil.copytree(texts, folder / place / "run", ignore=shutil.ignore_patterns("runs"))

@@ -222,9 +222,7 @@ def _environment() -> dict[str, str]:
 
 
 def _cut(text: str, length: int) -> str:
-    """At most `length` characters, and none that UTF-8 cannot hold."""
-    whole = text.encode("utf-8", "replace").decode()
-    return whole if len(whole) <= length else whole[: length - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -59,9 +59,9 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["short"] = _number
-    script, style = ((files("lopsided.report") / name).read_text() for name in ("page.js", "page.css"))
+    script, style = ((files("lopsided.report") / name).read_text("utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         script=Markup(script),
         style=Markup(style),
         script_hash=digest,
@@ -70,6 +70,7 @@ def render(template: str, **values: Any) -> str:
         readings=plots.READINGS,
         **values,
     )
+    return page.encode("utf-8", "replace").decode()  # a file's name, or a text, may hold what UTF-8 cannot
 
 
 def _plots(results: dict[str, Any], histories: Histories, details: dict[str, Any]) -> dict[str, list[Drawing]]:
