@@ -12,11 +12,10 @@ from __future__ import annotations
 import csv
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from run import environment
-from tables import grid, put
+from tables import RESULTS, ROOT, grid, put, read
 
 from lopsided import DiagnosticsTracker
 from lopsided.data import MultiLabelData, Splits
@@ -25,6 +24,7 @@ from lopsided.models import make_task
 from lopsided.training.fit import EVERY
 from lopsided.training.objective import make_objective, parse_method
 
+PAGE = ROOT / "docs/diagnostics.md"
 LABELS, ROWS = 28, 8000
 STEPS = 100
 
@@ -63,22 +63,27 @@ def measure(name: str, splits: Splits) -> dict[str, object]:
     return shown | {"share of training": f"{update / EVERY / step:.4f}"}
 
 
+def page() -> str:
+    """The text of docs/diagnostics.md, as it should be."""
+    rows = read("diagnostics.csv")
+    names = ["task", "batch", "step ms", "update ms", "share of training"]
+    shown = grid(names, [[row[name] for name in names] for row in rows])
+    machine = f"{rows[0]['processor']}, torch {rows[0]['torch']}, commit {rows[0]['commit']}"
+    sentence = f"Medians of processor time on one thread, measured by `python benchmarks/diagnostics.py` on {machine}."
+    return put(PAGE, {"cost": f"{shown}\n\n{sentence}"})
+
+
 def main() -> None:
     torch.set_num_threads(1)
     measured_on = environment()
     made = texts()
     part = made[range(100)]
     rows = [measure("digits-grid", digits_grid(2000, 100, 100)), measure("texts", Splits(made, part, part))]
-    path = Path(__file__).parent / "results/diagnostics.csv"
-    with path.open("w", newline="") as file:
+    with (RESULTS / "diagnostics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *measured_on])
         writer.writeheader()
         writer.writerows(row | measured_on for row in rows)
-    shown = grid(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
-    page = Path(__file__).parents[1] / "docs/diagnostics.md"
-    machine = f"{measured_on['processor']}, torch {measured_on['torch']}, commit {measured_on['commit']}"
-    sentence = f"Medians of processor time on one thread, measured by `python benchmarks/diagnostics.py` on {machine}."
-    page.write_text(put(page, {"cost": f"{shown}\n\n{sentence}"}))
+    PAGE.write_text(page())
 
 
 if __name__ == "__main__":

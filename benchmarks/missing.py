@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from run import environment
 from sklearn.metrics import roc_auc_score
-from tables import grid, put
+from tables import RESULTS, ROOT, grid, put, read
 from torch import Tensor
 
 import lopsided
@@ -38,7 +38,7 @@ from lopsided.suspects import score_part
 LOSSES = ("bce", "asl", "hill")
 SHARES = (0.2, 0.4)
 FOLDS, IMAGES = 3, 5000
-PAGE = Path(__file__).parents[1] / "docs/missing.md"
+PAGE = ROOT / "docs/missing.md"
 MEASURED = ("precision@100", "precision@500", "auroc")
 Row = dict[str, object]
 
@@ -120,9 +120,9 @@ def write(path: Path, rows: list[Row], measured_on: Row) -> None:
         writer.writerows(row | measured_on for row in rows)
 
 
-def cell(rows: list[Row], name: str, digits: int = 3) -> str:
+def cell(rows: list[dict[str, str]], name: str, digits: int = 3) -> str:
     """Mean and standard error over the seeds."""
-    values = [float(str(row[name])) for row in rows if row.get(name) not in (None, "")]
+    values = [float(row[name]) for row in rows if row[name]]
     if not values:
         return ""
     mean = f"{statistics.mean(values):.{digits}f}"
@@ -131,38 +131,37 @@ def cell(rows: list[Row], name: str, digits: int = 3) -> str:
     return f"{mean} ± {statistics.stdev(values) / math.sqrt(len(values)):.{digits}f}"
 
 
-def table(rows: list[Row], names: tuple[str, ...], methods: list[str]) -> str:
-    """A line per method, columns per data set and share."""
-    cases = list(dict.fromkeys((str(row["data"]), str(row["hidden"])) for row in rows))
-    head = ["hidden:", *(f"{float(share):.0%}, {name}" for _, share in cases for name in names)]
+def table(rows: list[dict[str, str]], names: tuple[str, ...], methods: list[str]) -> str:
+    """A line per method, columns per share."""
+    shares = list(dict.fromkeys(row["hidden"] for row in rows))
+    head = ["hidden:", *(f"{float(share):.0%}, {name}" for share in shares for name in names)]
     body = []
     for method in methods:
         line = [method]
-        for case in cases:
-            chosen = [row for row in rows if (str(row["data"]), str(row["hidden"])) == case and row["method"] == method]
+        for share in shares:
+            chosen = [row for row in rows if (row["hidden"], row["method"]) == (share, method)]
             line += [cell(chosen, name, 0 if name.startswith("negatives") else 3) for name in names]
         body.append(line)
     return grid(head, body)
 
 
-def page(rows: list[Row]) -> str:
+def page() -> str:
     """The text of docs/missing.md, as it should be."""
-    methods = list(dict.fromkeys(str(row["method"]) for row in rows))
+    rows = read("missing.csv")
+    methods = list(dict.fromkeys(row["method"] for row in rows))
     regions = [method for method in methods if method.endswith("region")]
     first = rows[0]
-    seeds = len({str(row["seed"]) for row in rows})
+    seeds = len({row["seed"] for row in rows})
     packages = f"torch {first['torch']}, cleanlab {first['cleanlab']}, Python {first['python']}"
     over = f"Mean and standard error over {seeds} seeds" if seeds > 1 else "One seed"
     machine = f"{first['processor']}, {first['cores']} cores, {packages}, commit {first['commit']}"
     measured = f"{over}, measured by `python benchmarks/missing.py` on {machine}."
     ranked = [method for method in methods if method not in regions]
-    tables = {
-        f"missing {name}": f"{table([row for row in rows if row['data'] == name], MEASURED, ranked)}\n\n{measured}"
-        for name in dict.fromkeys(str(row["data"]) for row in rows)
-    }
-    for name in dict.fromkeys(str(row["data"]) for row in rows):
-        inside = [row for row in rows if row["data"] == name]
-        tables[f"discarded {name}"] = table(inside, ("negatives inside", "precision inside"), regions)
+    tables = {}
+    for name in dict.fromkeys(row["data"] for row in rows):
+        of_data = [row for row in rows if row["data"] == name]
+        tables[f"missing {name}"] = f"{table(of_data, MEASURED, ranked)}\n\n{measured}"
+        tables[f"discarded {name}"] = table(of_data, ("negatives inside", "precision inside"), regions)
     return put(PAGE, tables)
 
 
@@ -170,7 +169,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder with nlupp/")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/missing.csv")
     parser.add_argument("--page", action="store_true", help="only write the tables from the CSV")
     asked = parser.parse_args()
     if not asked.page:
@@ -181,9 +179,8 @@ def main() -> None:
         with ProcessPoolExecutor(os.cpu_count()) as pool:
             for found in pool.map(measure, jobs):
                 rows += found
-                write(asked.out, rows, measured_on)
-    with asked.out.open(newline="") as file:
-        PAGE.write_text(page(list(csv.DictReader(file))))
+                write(RESULTS / "missing.csv", rows, measured_on)
+    PAGE.write_text(page())
 
 
 if __name__ == "__main__":

@@ -124,8 +124,10 @@ def test_the_terminal_says_what_could_have_been_seen(finished: Path) -> None:
     print_results(results, Console(file=text, width=80))
     (line,) = (line for line in text.getvalue().splitlines() if line.startswith(" asl "))
     assert f"{comparison['effect_size']:+.1f}" in line
-    assert f"{comparison['detectable']:.3f}" in line
-    assert "could see" in text.getvalue()
+    assert line.rstrip().endswith(comparison["verdict"]), "on one line of 80 columns"
+    for comparison in results["comparisons"].values():
+        seen = f"could have seen differences above {comparison['detectable']:.2g}." in " ".join(text.getvalue().split())
+        assert seen == (comparison["verdict"] == "no difference shown")
 
 
 def test_equal_losses_train_equally(folder: Path) -> None:

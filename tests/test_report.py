@@ -22,12 +22,11 @@ from lopsided.evaluation.ranks import rank_losses
 from lopsided.files import write_json
 from lopsided.losses import CATALOG
 from lopsided.report import write_report
-from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import headline, ranks_headline
 from lopsided.run_folder import Run
 from lopsided.training.fit import Epoch
 from lopsided.training.objective import parse_method
-from tests.tools import read_results
+from tests.tools import read_results, write_texts
 
 LIMIT = 3_000_000  # bytes of a report
 
@@ -248,16 +247,32 @@ def test_a_report_is_rewritten_from_the_files_alone(finished: Path, folder: Path
     assert (folder / "elsewhere/page.html").exists()
 
 
-def test_a_run_without_details_or_diagnostics_has_a_report(finished: Path, folder: Path) -> None:
-    shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs", "report.html"))
-    (folder / "run/details.json").unlink()
-    lines = (folder / "run/metrics.csv").read_text().splitlines()
-    (folder / "run/metrics.csv").write_text("".join(",".join(line.split(",")[:8]) + "\n" for line in lines))
-    page = write_report(folder / "run").read_text()
-    assert 'id="training"' in page
-    assert 'id="labels"' not in page
-    assert "effective gamma" not in page
-    assert "effective gamma" in (finished / "report.html").read_text()
+def test_a_report_is_written_where_no_test_row_has_a_label(folder: Path) -> None:
+    write_texts(folder / "texts.jsonl", 60)
+    (folder / "test.jsonl").write_text('{"text": "nothing", "labels": []}\n' * 5)
+    options = ["--test", "test.jsonl", "--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--out", "run"]
+    assert main(["compare", "texts.jsonl", *options]) == 0
+    assert "Nothing can be said in mAP" in (folder / "run/report.html").read_text()
+
+
+def test_a_file_whose_name_is_no_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_texts(folder / "name\udcff.jsonl", 60)
+    options = ["--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--out", "run"]
+    assert main(["compare", "name\udcff.jsonl", *options]) == 0
+    assert "name?.jsonl: 3 labels" in capsys.readouterr().out
+    assert "<bdi>name?.jsonl</bdi>" in (folder / "run/report.html").read_text()
+
+
+def test_files_of_one_name_are_two_data_sets(texts: Path, folder: Path) -> None:
+    for place in ("here", "there"):
+        shutil.copytree(texts, folder / place / "run", ignore=shutil.ignore_patterns("runs"))
+        config = read(texts / "config.json")
+        config["config"]["data"] = f"/{place}/texts.jsonl"
+        write_json(folder / place / "run/config.json", config)
+    assert main(["report", "here/run", "there/run"]) == 0
+    page = (folder / "report.html").read_text()
+    for place in ("here", "there"):
+        assert page.count(f"<bdi>texts.jsonl ({place}/run)</bdi>") == 3
 
 
 def test_runs_of_several_data_sets_are_merged(finished: Path, texts: Path, folder: Path) -> None:
@@ -329,75 +344,7 @@ def test_an_unfinished_run_is_told(finished: Path, folder: Path, capsys: pytest.
 def test_a_damaged_file_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
     whole = (folder / "run" / name).read_text()
-    (folder / "run" / name).write_text(whole[: len(whole) // 2] + ",x")
-    assert main(["report", "run"]) != 0
-    assert f"run/{name}: damaged (" in capsys.readouterr().err
-
-
-def comparisons(**verdicts: tuple[str, float, float | None]) -> dict[str, Any]:
-    return {
-        "baseline": "bce",
-        "metric": "map",
-        "comparisons": {
-            loss: {"verdict": verdict, "mean": mean, "detectable": detectable}
-            for loss, (verdict, mean, detectable) in verdicts.items()
-        },
-    }
-
-
-@pytest.mark.parametrize(
-    ("results", "sentence"),
-    [
-        (comparisons(asl=("better", 0.02, 0.01)), "asl beats bce in mAP, by 0.020"),
-        (
-            comparisons(asl=("better", 0.02, 0.01), apl=("better", 0.03, 0.01), zlpr=("ahead so far", 0.01, 0.01)),
-            "apl and asl beat bce in mAP, by 0.030 and 0.020; zlpr is so far ahead of bce in mAP, by 0.010",
-        ),
-        (
-            comparisons(**{f"l{number}": ("better", number / 100, 0.01) for number in range(1, 7)}),
-            "l6, l5, l4 and 3 others beat bce in mAP, by 0.010 to 0.060",
-        ),
-        (
-            comparisons(asl=("worse", -0.02, 0.01), apl=("no difference shown", 0.0, 0.01)),
-            "No loss is shown to beat bce in mAP, where gains above 0.010 could have been seen; asl is worse",
-        ),
-        (
-            comparisons(asl=("behind so far", -0.02, 0.01), apl=("worse", -0.02, 0.01)),
-            "No loss is shown to beat bce in mAP; apl is worse; asl is behind so far",
-        ),
-        (
-            comparisons(asl=("no difference shown", 0.01, 0.013), apl=("no difference shown", 0.0, 0.02)),
-            "No difference to bce was shown in mAP; differences above 0.020 could have been seen",
-        ),
-        (comparisons(asl=("no difference shown", 0.01, None)), "No difference to bce was shown in mAP"),
-        (
-            comparisons(asl=("cannot be tested", float("nan"), None)),
-            "Nothing can be said in mAP: no loss can be compared with bce",
-        ),
-    ],
-)
-def test_the_verdict_in_one_sentence(results: dict[str, Any], sentence: str) -> None:
-    assert headline(results) == sentence
-
-
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        ([[0.1, 0.2, 0.3]] * 8, "zlpr ranks best in mAP over 8 data sets, and is shown to be ahead of bce"),
-        (
-            [[0.1, 0.2, 0.3], [0.3, 0.1, 0.2]],
-            "No difference between the losses was shown in mAP over 2 data sets; mean ranks 2.34 apart would differ",
-        ),
-    ],
-)
-def test_the_verdict_over_data_sets(rows: list[list[float]], sentence: str) -> None:
-    assert ranks_headline(rank_losses(rows, ("bce", "asl", "zlpr")), "map") == sentence
-
-
-def test_the_critical_difference_diagram_names_every_loss() -> None:
-    losses = [f"loss {number} $x$ <b>" for number in range(9)]
-    ranks = rank_losses(np.random.default_rng(0).random((6, 9)).tolist(), losses)
-    svg = critical_difference(ranks).svg
-    for loss, rank in zip(ranks.losses, ranks.mean_ranks, strict=True):
-        assert f"{loss.replace('<', '&lt;').replace('>', '&gt;')} {rank:.2f}" in re.sub(r"\s+", " ", svg)
-    assert svg.count("var(--series-1)") == len(ranks.groups)
+    for content in (whole[: len(whole) // 2] + ",x", "[]" if name.endswith("json") else "a,b\n1,2\n"):
+        (folder / "run" / name).write_text(content)
+        assert main(["report", "run"]) != 0
+        assert f"run/{name}: damaged (" in capsys.readouterr().err

@@ -31,7 +31,8 @@ class Config(BaseModel):
 
     @property
     def name(self) -> str:
-        return Path(self.data).name
+        """That of the data file, with ? for bytes that are no text."""
+        return Path(self.data).name.encode("utf-8", "replace").decode()
 
     def files(self) -> dict[str, Path]:
         """The data files that were named, by option."""

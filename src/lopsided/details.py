@@ -88,12 +88,12 @@ def _label_table(
 def _by_frequency(trained: Tensor, positives: Tensor, precision: Mapping[str, Tensor]) -> Details:
     """Mean average precision of up to ten groups of labels, equally large, from rare to frequent in training."""
     known = positives.nonzero().flatten()
-    groups = known[trained[known].argsort(stable=True)].tensor_split(max(1, min(10, len(known) // 2)))
+    split = known[trained[known].argsort(stable=True)].tensor_split(max(1, min(10, len(known) // 2)))
+    groups = [group for group in split if len(group)]  # none without any positive
     return {
         "train_positives": [round(float(trained[group].double().mean()), 1) for group in groups],
         "average_precision": {
-            loss: _rounded(torch.stack([values[group].mean() for group in groups]))
-            for loss, values in precision.items()
+            loss: [round(float(values[group].mean()), 5) for group in groups] for loss, values in precision.items()
         },
     }
 
@@ -222,9 +222,7 @@ def _environment() -> dict[str, str]:
 
 
 def _cut(text: str, length: int) -> str:
-    """At most `length` characters, and none that UTF-8 cannot hold."""
-    whole = text.encode("utf-8", "replace").decode()
-    return whole if len(whole) <= length else whole[: length - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _rounded(values: Tensor) -> list[float]:

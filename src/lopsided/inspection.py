@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from lopsided.fit import FitFolder, read
 from lopsided.functional import multilabel_loss
 from lopsided.models.sparse_features import SparseClassifier
 from lopsided.progress import bars
-from lopsided.run_folder import RunFolder
+from lopsided.run_folder import RunFolder, read_histories
 from lopsided.suspects import Inspection
 
 _SHOWN = 20  # suspects
@@ -39,16 +38,6 @@ QUANTITIES: dict[str, Callable[[Values], float]] = {
     "logit of neg.": lambda v: v["logit_negative"],
     "dead labels": lambda v: v["dead_labels"],
 }
-_COLUMNS = (
-    "p_positive",
-    "p_negative",
-    "gradient_positive",
-    "gradient_hard",
-    "effective_gamma",
-    "logit_positive",
-    "logit_negative",
-    "dead_labels",
-)
 _CAPTION = (
     "p+, p-: mean probability given to the right answer. Gradient: shares of its absolute sum on the logits; hard is "
     "p > .5. Effective gamma: a negative's gradient ~ p^(1 + gamma). Dead labels: never decided on validation."
@@ -68,7 +57,7 @@ def print_diagnostics(folder: RunFolder | FitFolder, console: Console) -> None:
     for loss in columns:
         table.add_column(escape(loss), justify="right")
     for name, quantity in QUANTITIES.items():
-        table.add_row(name, *(" → ".join(map(_number, map(quantity, values))) for values in columns.values()))
+        table.add_row(name, *("→".join(map(_number, map(quantity, values))) for values in columns.values()))
     console.print(f"\n[bold]{escape(folder.config.name)}[/bold]: {title}", highlight=False)
     console.print(table)
     console.print(f"[dim]{_CAPTION}[/dim]", highlight=False)
@@ -79,23 +68,14 @@ def _of_losses(folder: RunFolder) -> dict[str, list[Values]]:
     path = folder.path / "metrics.csv"
     if not path.exists():
         raise UserError(f"{folder.path}: no training is finished yet; go on with: lopsided compare {folder.path}")
-    with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    if not lines or not {"loss", "epoch", *_COLUMNS} <= lines[0].keys():
-        raise UserError(f"{path}: not as lopsided compare writes it")
-    of_loss = {loss: [line for line in lines if line["loss"] == loss] for loss in folder.config.losses}
-    columns = {}
-    for loss, found in of_loss.items():
-        epochs = [int(line["epoch"]) for line in found]
-        ends = (min(epochs), max(epochs)) if epochs else ()
-        columns[loss] = [_mean([line for line in found if int(line["epoch"]) == end]) for end in ends]
-    return {loss: values for loss, values in columns.items() if values}
+    return {loss: [_mean(seeds, 0), _mean(seeds, -1)] for loss, seeds in read_histories(path).items()}
 
 
-def _mean(lines: list[dict[str, str]]) -> Values:
-    """Over the seeds that did not diverge."""
-    table = torch.tensor([[float(line[name]) for name in _COLUMNS] for line in lines], dtype=torch.float64)
-    return dict(zip(_COLUMNS, table.nanmean(0).tolist(), strict=True))
+def _mean(seeds: dict[int, dict[str, list[float]]], epoch: int) -> Values:
+    """Of each column over the seeds that did not diverge."""
+    histories = list(seeds.values())
+    columns = {name: torch.tensor([history[name][epoch] for history in histories]) for name in histories[0]}
+    return {name: float(values.double().nanmean()) for name, values in columns.items()}
 
 
 def _number(value: float) -> str:

@@ -32,6 +32,8 @@ from lopsided.files import write_atomically, write_json, write_text
 from lopsided.models.task import Rows
 from lopsided.training.fit import Epoch
 
+Histories = dict[str, dict[int, dict[str, list[float]]]]  # loss -> seed -> column of metrics.csv -> values
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -151,9 +153,37 @@ class RunFolder(ConfigFolder[CompareConfig]):
         write_json(self.path / "results.json", results)
 
     def read_results(self) -> dict[str, Any]:
-        """As written, so that printing and reporting see the same numbers."""
-        results: dict[str, Any] = json.loads((self.path / "results.json").read_text())
-        return results
+        """As written, so that printing and reporting see the same numbers. Raises UserError if there are none yet."""
+        path = self.path / "results.json"
+        if not path.exists():
+            raise UserError(f"{self.path}: not finished; go on with: lopsided compare {self.path}")
+        return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a file of a run holds. Raises UserError for a damaged one."""
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}")
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); write it again with: lopsided compare {path.parent}") from None
+    return content
+
+
+def read_histories(path: Path) -> Histories:
+    """metrics.csv by loss, seed and column. Raises UserError if a column of `Epoch` is not there, or no number."""
+    histories: Histories = {}
+    names = [field.name for field in fields(Epoch)]
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                history = histories.setdefault(row["loss"], {}).setdefault(int(row["seed"]), {})
+                for name in names:
+                    history.setdefault(name, []).append(float(row[name]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); write it again with: lopsided compare {path.parent}") from None
+    return histories
 
 
 def _score_files(stem: Path) -> tuple[Path, Path]:

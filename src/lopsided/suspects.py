@@ -67,11 +67,13 @@ def inspect_missing(
     kept for validation or test; of built-in images, those of training.
     """
     loss = loss or _default_loss(folder)
-    above = _discarded_above(loss)
     path = folder.path / (f"missing-{data.stem}.csv" if data else "missing.csv")
     if isinstance(folder, RunFolder):
-        found = _among_labelled(folder, _on(folder.config, data), loss, folds, top, bars)
+        loss, config = _as_tuned(folder, loss)
+        above = _discarded_above(loss)
+        found = _among_labelled(folder, _on(config, data), loss, folds, top, bars)
     else:
+        above = _discarded_above(loss)
         found = _among_sparse(folder, _on(folder.config, data), loss, folds, top, bars)
     inspection = Inspection(*found, loss, above, path)
     write_text(path, as_csv(inspection))
@@ -92,6 +94,16 @@ def _default_loss(folder: RunFolder | FitFolder) -> str:
         return folder.config.loss
     discarding = (loss for loss in folder.config.losses if math.isfinite(_discarded_above(loss)))
     return next(discarding, folder.config.reference)
+
+
+def _as_tuned(folder: RunFolder, loss: str) -> tuple[str, CompareConfig]:
+    """A loss and its learning rate as the run trained it, which `--tune` may have changed."""
+    config = folder.config
+    if config.tune is None or loss not in config.losses:
+        return loss, config
+    found = folder.read_results()["losses"][loss]
+    rate = found["tuned_settings"]["learning_rate"]
+    return found["settings"], checked(CompareConfig, config.model_dump() | {"learning_rate": rate})
 
 
 def _on(config: C, data: Path | None) -> C:

@@ -16,10 +16,7 @@ from lopsided.losses import CATALOG, PRESETS, SOURCES, Loss
 from lopsided.results import epochs
 from lopsided.training.objective import own_threshold
 
-_PAIRED_CAPTION = (
-    "Effect: the difference in units of its spread over seeds. Could see: the smallest true difference that these "
-    "seeds and test rows show in 8 of 10 experiments, before Holm's correction."
-)
+_PAIRED_CAPTION = "Effect: the difference in units of its spread over seeds."
 _CAPTION = (
     "Mean over seeds ± half its 95 % interval, best mean in bold. Own: the threshold "
     "that the loss implies; tuned: the best on validation, also used for subset accuracy "
@@ -86,17 +83,16 @@ def metric_table(results: dict[str, Any]) -> Table:
 
 def difference_table(results: dict[str, Any]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("loss", "difference", "95 % interval", "effect", "could see", "p (Holm)", "verdict"):
+    for name in ("loss", "difference", "95 % interval", "effect", "p (Holm)", "verdict"):
         text = name in ("loss", "verdict")
         table.add_column(name, justify="left" if text else "right", no_wrap=not text)
     for loss, c in results["comparisons"].items():
         if c["low"] is None:
-            table.add_row(escape(loss), *"-----", c["verdict"])
+            table.add_row(escape(loss), *"----", c["verdict"])
             continue
         interval = f"{c['low']:+.3f} to {c['high']:+.3f}"
         effect = "-" if c["effect_size"] is None else f"{c['effect_size']:+.1f}"
-        seen = f"{c['detectable']:.3f}"
-        row = (f"{c['mean']:+.3f}", interval, effect, seen, p_value(c["p_holm"]), c["verdict"])
+        row = (f"{c['mean']:+.3f}", interval, effect, p_value(c["p_holm"]), c["verdict"])
         table.add_row(escape(loss), *row)
     return table
 

@@ -38,8 +38,10 @@ def _lead(results: dict[str, Any], losses: list[str], kind: str) -> str:
     order = sorted(losses, key=lambda loss: -gains[loss])
     sizes = [f"{gains[loss]:.3f}" for loss in order]
     by = listed(sizes) if len(sizes) < 3 else f"{sizes[-1]} to {sizes[0]}"
-    does = _do(order, "beats", "beat") if kind == "better" else _do(order, "is", "are") + " so far ahead of"
-    return f"{_some(order)} {does} {results['baseline']} in {METRICS[results['metric']].title}, by {by}"
+    title = METRICS[results["metric"]].title
+    if kind == "better":
+        return f"{_some(order)} {_do(order, 'beats', 'beat')} {results['baseline']} in {title}, by {by}"
+    return f"{_some(order)} {_do(order, 'is', 'are')} ahead of {results['baseline']} in {title} so far, by {by}"
 
 
 def ranks_headline(ranks: Ranks, metric: str) -> str:

@@ -7,10 +7,8 @@ every script but the one whose hash it names, and everything from elsewhere. No 
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import json
-import math
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lopsided.errors import UserError
 from lopsided.evaluation.summary import METRICS
 from lopsided.files import write_text
 from lopsided.report import plots
 from lopsided.report.headline import headline
 from lopsided.report.svg import Drawing
+from lopsided.run_folder import Histories, read_histories, read_json
 from lopsided.tables import best_loss, cell, p_value
 
 _KINDS = {"better": "ahead", "ahead so far": "ahead", "worse": "behind", "behind so far": "behind"}
@@ -32,17 +30,18 @@ _KINDS = {"better": "ahead", "ahead so far": "ahead", "worse": "behind", "behind
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
     results = read_json(folder / "results.json")
-    details = _read_if_there(folder / "details.json")
+    details = read_json(folder / "details.json")
     histories = read_histories(folder / "metrics.csv")
+    losses = list(results["losses"])
     page = render(
         "report.html.j2",
         results=results,
         details=details,
-        config=_read_if_there(folder / "config.json"),
+        config=read_json(folder / "config.json"),
         headline=headline(results),
         metric=METRICS[results["metric"]],
-        rows=_metric_rows(results),
-        series=plots.series(list(results["losses"]), results["baseline"]),
+        rows=[(shown.title, metric_cells(results, name, losses)) for name, shown in METRICS.items()],
+        series=plots.series(losses, results["baseline"]),
         plots=_plots(results, histories, details),
     )
     path = out or folder / "report.html"
@@ -60,9 +59,9 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["short"] = _number
-    script, style = ((files("lopsided.report") / name).read_text() for name in ("page.js", "page.css"))
+    script, style = ((files("lopsided.report") / name).read_text("utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         script=Markup(script),
         style=Markup(style),
         script_hash=digest,
@@ -71,56 +70,24 @@ def render(template: str, **values: Any) -> str:
         readings=plots.READINGS,
         **values,
     )
+    return page.encode("utf-8", "replace").decode()  # a file's name, or a text, may hold what UTF-8 cannot
 
 
-def _plots(results: dict[str, Any], histories: plots.Histories, details: dict[str, Any]) -> dict[str, list[Drawing]]:
-    drawn = {
+def _plots(results: dict[str, Any], histories: Histories, details: dict[str, Any]) -> dict[str, list[Drawing]]:
+    return {
         "differences": plots.differences(results),
         "training": plots.training(results, histories),
         "diagnostics": plots.diagnostics(results, histories),
+        "gradients": plots.gradients(results, details),
+        "decisions": plots.decisions(results, details),
+        "reliability": plots.reliability(results, details),
     }
-    if details:
-        drawn["decisions"] = plots.decisions(results, details)
-        drawn["gradients"] = plots.gradients(results, details)
-        drawn["reliability"] = plots.reliability(results, details)
-    return drawn
 
 
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a file of a run holds. Raises UserError for a damaged one."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); write it again with: lopsided compare {path.parent}") from None
-    return content
-
-
-def read_histories(path: Path) -> plots.Histories:
-    """metrics.csv by loss, seed and column."""
-    histories: plots.Histories = {}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                history = histories.setdefault(row.pop("loss"), {}).setdefault(int(row.pop("seed")), {})
-                for column, value in row.items():
-                    history.setdefault(column, []).append(float(value) if value else math.nan)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); write it again with: lopsided compare {path.parent}") from None
-    return histories
-
-
-def _metric_rows(results: dict[str, Any]) -> list[tuple[str, list[tuple[str, bool]]]]:
-    """(title, (text, is best) per loss) per metric."""
-    rows = []
-    for name in next(iter(results["losses"].values()))["metrics"]:
-        best = best_loss(results, name)
-        cells = [(cell(entry["metrics"][name]), loss == best) for loss, entry in results["losses"].items()]
-        rows.append((METRICS[name].title, cells))
-    return rows
+def metric_cells(results: dict[str, Any], name: str, losses: Sequence[str]) -> list[tuple[str, bool]]:
+    """(text, is best) of each loss."""
+    best = best_loss(results, name)
+    return [(cell(results["losses"][loss]["metrics"][name]), loss == best) for loss in losses]
 
 
 def _number(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from lopsided.files import write_text
 from lopsided.report import plots
 from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import headline, ranks_headline
-from lopsided.report.html import read_json, render
+from lopsided.report.html import metric_cells, render
 from lopsided.run_folder import RunFolder
-from lopsided.tables import cell, p_value
+from lopsided.tables import p_value
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,9 @@ def read_finished(paths: Sequence[Path]) -> list[Finished]:
     folders = [RunFolder.open(path, check_data=False) for path in paths]
     names = [folder.config.name for folder in folders]
     return [
-        Finished(folder, _results(folder), name if names.count(name) == 1 else f"{name} ({folder.path.name})")
+        Finished(folder, folder.read_results(), name if names.count(name) == 1 else f"{name} ({folder.path})")
         for folder, name in zip(folders, names, strict=True)
     ]
-
-
-def _results(folder: RunFolder) -> dict[str, Any]:
-    path = folder.path / "results.json"
-    if not path.exists():
-        raise UserError(f"{folder.path}: not finished; go on with: lopsided compare {folder.path}")
-    return read_json(path)
 
 
 def write_merged_report(paths: Sequence[Path], out: Path) -> Path:
@@ -51,9 +45,9 @@ def write_merged_report(paths: Sequence[Path], out: Path) -> Path:
     _check_comparable(runs)
     first = runs[0].results
     losses, metric = list(first["losses"]), first["metric"]
-    means = {run.name: {loss: run.results["losses"][loss]["metrics"][metric] for loss in losses} for run in runs}
+    means = [[run.results["losses"][loss]["metrics"][metric]["mean"] for loss in losses] for run in runs]
     try:
-        values = [[_number(row[loss]["mean"]) for loss in losses] for row in means.values()]
+        values = [[math.nan if mean is None else mean for mean in row] for row in means]
         ranks = rank_losses(values, losses, higher_is_better=METRICS[metric].higher_is_better)
     except ValueError as error:
         raise UserError(f"{METRICS[metric].title} cannot be ranked: {error}") from None
@@ -63,7 +57,7 @@ def write_merged_report(paths: Sequence[Path], out: Path) -> Path:
         metric=METRICS[metric],
         runs=runs,
         ranks=ranks,
-        rows=[(name, _cells(row, metric)) for name, row in means.items()],
+        rows=[(run.name, metric_cells(run.results, metric, losses)) for run in runs],
         mean_ranks=[ranks.mean_ranks[ranks.losses.index(loss)] for loss in losses],
         verdicts=[(run.name, headline(run.results)) for run in runs],
         series=plots.series(losses, first["baseline"]),
@@ -91,17 +85,6 @@ def _check_comparable(runs: Sequence[Finished]) -> None:
                     f"{earlier.folder.path} and {run.folder.path} are of the same data, {run.folder.config.data}; "
                     "ranks are taken over different data sets, so leave one out"
                 )
-
-
-def _number(mean: float | None) -> float:
-    return float("nan") if mean is None else mean
-
-
-def _cells(row: dict[str, dict[str, float | None]], metric: str) -> list[tuple[str, bool]]:
-    """(text, is best) per loss."""
-    choose = max if METRICS[metric].higher_is_better else min
-    best = choose(_number(value["mean"]) for value in row.values())
-    return [(cell(value), value["mean"] == best) for value in row.values()]
 
 
 def _tests(ranks: Ranks) -> list[tuple[str, str, str]]:

@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from lopsided.evaluation.summary import METRICS
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
+from lopsided.run_folder import Histories
 
-Histories = dict[str, dict[int, dict[str, list[float]]]]  # loss -> seed -> column of metrics.csv -> values
 Curves = dict[str, tuple[Sequence[float], Sequence[float]]]  # loss -> abscissae and ordinates
 _LONGEST = 22  # characters of a name beside a plot
 
@@ -85,12 +85,9 @@ def training(results: dict[str, Any], histories: Histories) -> list[Drawing]:
 
 
 def diagnostics(results: dict[str, Any], histories: Histories) -> list[Drawing]:
-    """The columns of metrics.csv that tell what the loss does to the model, as far as the run has them."""
-    columns = next(iter(next(iter(histories.values())).values()))
+    """The columns of metrics.csv that tell what the loss does to the model."""
     return [
-        _against_epochs(results, histories, column, title, limits)
-        for column, (title, limits) in _DIAGNOSTICS.items()
-        if column in columns
+        _against_epochs(results, histories, column, title, limits) for column, (title, limits) in _DIAGNOSTICS.items()
     ]
 
 
