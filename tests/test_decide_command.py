@@ -195,6 +195,9 @@ def test_predictions_are_whole_or_not_there(run: Path, data: Path, folder: Path)
     assert main(["predict", str(run), "cut.txt", "--out", "out.jsonl"]) == 2
     (folder / "here").mkdir()
     assert main(["predict", str(run), str(data / "test.txt"), "--out", "here"]) == 2
+    before = (folder / "cut.txt").read_text()
+    assert main(["predict", str(run), "cut.txt", "--out", "./cut.txt"]) == 2
+    assert (folder / "cut.txt").read_text() == before
     assert {path.name for path in folder.iterdir()} == {"cut.txt", "here"}
 
 

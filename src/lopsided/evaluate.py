@@ -85,6 +85,8 @@ def predict(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
 
     Returns the name of the rule.
     """
+    if out.exists() and data.exists() and out.samefile(data):
+        raise UserError(f"--out: {out} holds the rows to predict; name another file")
     state, decision = folder.trained()
     rows = read(data, bars, folder.config.normalize, like=(state.model.num_features, len(state.model.label_counts)))
 
