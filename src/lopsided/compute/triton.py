@@ -96,7 +96,9 @@ def refusal(logits: Tensor, loss: Loss) -> str | None:
         return f"it has no kernel for {logits.dtype} logits"
     if logits.shape[-1:].numel() > _MOST:
         return f"it takes up to {_MOST} labels, and there are {logits.shape[-1]}"
-    return f"it has no kernel for {loss}" if _how(loss) is None else failure(logits.device)
+    if _how(loss) is None:
+        return f"it has no kernel for {loss}"
+    return None if native.is_traced(logits) else failure(logits.device)  # a stand-in's memory tells nothing
 
 
 @cache
