@@ -208,3 +208,15 @@ def test_ranks_share_their_sums(tmp_path: Path) -> None:
 def test_bad_settings_are_named(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AdaptiveAsymmetricLoss(**settings)  # type: ignore[arg-type]
+
+
+def test_the_logits_that_steer_are_never_overwritten() -> None:
+    with pytest.raises(ValueError, match="inplace=True would overwrite the logits that steer gamma_neg"):
+        AdaptiveAsymmetricLoss(inplace=True)
+
+
+def test_no_kernel_is_compiled_for_a_gamma_of_one_batch() -> None:
+    criterion, logits = AdaptiveAsymmetricLoss(), torch.zeros(1, 2, device="meta")
+    assert criterion._executor(logits) == "streamed"
+    assert criterion._executor(torch.zeros(1, 2)) == "auto"
+    assert criterion.eval()._executor(logits) == "auto"

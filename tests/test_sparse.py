@@ -9,6 +9,7 @@ from torch import Tensor
 from lopsided import SparseTargets
 from lopsided.functional import multilabel_loss
 from lopsided.losses import CATALOG
+from lopsided.targets import Labels
 from tests import oracle
 from tests.test_inputs import calling, every_loss, same
 from tests.variants import example
@@ -91,3 +92,23 @@ def test_sparse_zlpr_stays_exact_where_the_official_one_turns_negative() -> None
         true += torch.tensor(-score, dtype=torch.float64).exp().log1p()
         torch.testing.assert_close(rows(z), true.float(), rtol=1e-6, atol=0)
         assert oracle.gradient(rows, z)[0, 0] <= 0
+
+
+def test_rows_with_a_positive_are_counted_without_a_dense_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [[3, 0], [], [2, 2], [1], [4, 1]]
+    mask, full = torch.ones(5, 5, dtype=torch.bool), torch.ones(5, 5)
+    mask[0, 3], full[2, 2] = False, 0
+    weight, pos_weight = torch.tensor([1.0, 0, 1, 1, 1]), torch.tensor([0.0, 1, 1, 1, 1])
+    cases: dict[str, tuple[dict[str, Any], int]] = {
+        "nothing": ({}, 4),
+        "mask": ({"mask": mask}, 4),
+        "weight of a label": ({"weight": weight}, 3),
+        "weight of a logit": ({"weight": full}, 3),
+        "both weights and a mask": ({"weight": weight, "pos_weight": pos_weight, "mask": mask}, 2),
+    }
+    monkeypatch.delattr(Labels, "_scattered")
+    for name, (said, expected) in cases.items():
+        labels = Labels.of(SparseTargets.from_indices(lists), **said)
+        assert labels.number_of("positive rows", torch.Size((5, 5))) == expected, name
+    leading = Labels.of(SparseTargets.from_indices(lists[:4]), weight=weight)
+    assert leading.number_of("positive rows", torch.Size((2, 2, 5))) == 2

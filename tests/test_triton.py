@@ -191,6 +191,10 @@ def test_the_gradient_lies_over_the_logits_on_request() -> None:
         value.backward()
     with pytest.raises(ValueError, match="logits that are a leaf"):
         multilabel_loss(leaf, y, "bce", inplace=True)
+    for view, dim in ((leaf.view(2, 2, 30), -1), (leaf[:2], -1), (leaf.view(4, 30, 1), 1)):
+        with pytest.raises(ValueError, match="logits that are a leaf"):
+            multilabel_loss(view, torch.ones_like(view).detach(), "bce", backend="triton", inplace=True, label_dim=dim)
+    assert torch.equal(leaf.detach(), z)
     squashed = torch.tanh(leaf)  # needs its result to go back
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         multilabel_loss(squashed, y, "bce", backend="triton", inplace=True).backward()
@@ -312,6 +316,39 @@ def test_a_tile_is_chosen_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None
     assert timed == list(triton.TILES)
     assert triton._choose(("a",), timed.append, once=True) == smallest
     assert timed == list(triton.TILES)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert triton._choose(("a",), timed.append, once=False) == triton.TILES[0]
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_tile_that_does_not_fit_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime.errors import OutOfResources
+
+    def launch(tile: triton.Tile) -> None:
+        if tile != triton.TILES[1]:
+            raise OutOfResources(1, 0, "registers") if tile.warps == 8 else torch.OutOfMemoryError
+
+    monkeypatch.setattr("triton.testing.do_bench", lambda launch, **_: launch() or 1.0)
+    monkeypatch.setattr(triton, "_chosen", {})
+    monkeypatch.setattr(triton, "is_interpreted", lambda: False)
+    assert triton._choose(("a",), launch, once=False) == triton.TILES[1]
+
+
+def test_entries_of_the_next_row_are_not_heard() -> None:
+    """Whatever the dtype of the indices makes of what lies behind the last entry."""
+    z = torch.randn(2, 256, device=DEVICE)
+    for dtype in (torch.uint8, torch.int16, torch.int32, torch.int64):
+        said = SparseTargets(torch.tensor([0, 1, 3]), torch.tensor([3, 0, 254]).to(dtype)).to(DEVICE)
+        value = multilabel_loss(z, said, "bce", backend="triton", reduction="none")
+        torch.testing.assert_close(value, multilabel_loss(z, said, "bce", backend="eager", reduction="none"))
+
+
+def test_rows_longer_than_a_grid_are_refused() -> None:
+    z = torch.zeros(1, device=DEVICE, dtype=torch.half).expand(triton._MOST + 1)
+    assert triton.refusal(z, lopsided.loss("asl")) == "it takes up to 1073725440 labels, and there are 1073725441"
+    assert triton.refusal(z[1:], lopsided.loss("asl")) is None
 
 
 def spread(low: float, high: float) -> Tensor:

@@ -7,11 +7,12 @@ import sys
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lopsided.compute import retarget_triton, triton
+from lopsided.compute import compiled, retarget_triton, triton
 from lopsided.doctor import findings
 from lopsided.losses import CATALOG
 
@@ -71,6 +72,27 @@ def test_a_loss_on_a_gpu_is_left_to_plain_torch_without_triton(monkeypatch: pyte
     for name in CATALOG:
         assert not triton.serves(name, "cuda")
     assert "Triton is not installed" in str(triton.refusal(torch.zeros(1, 2), CATALOG["asl"]()))
+
+
+@needs_triton
+def test_where_kernels_cannot_be_built_plain_torch_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a C compiler or the headers of Python, which Triton needs when it runs."""
+
+    class Broken(dict[tuple[int], object]):
+        def __missing__(self, grid: tuple[int]) -> object:
+            raise RuntimeError("Failed to find C compiler")
+
+    loss, z = CATALOG["asl"](), torch.zeros(1, 2)
+    monkeypatch.setattr(triton, "library", lambda: SimpleNamespace(rescale=Broken()))
+    monkeypatch.setattr(triton, "DEVICES", ("cpu",))
+    triton.failure.cache_clear()
+    try:
+        assert triton.refusal(z, loss) == "Triton cannot run a kernel on cpu: Failed to find C compiler"
+        assert compiled("auto", z, loss) == "streamed"
+        with pytest.raises(RuntimeError, match=r"backend='triton' cannot run: .* Failed to find C compiler"):
+            compiled("triton", z, loss)
+    finally:
+        triton.failure.cache_clear()
 
 
 @needs_triton

@@ -151,6 +151,8 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
             raise ValueError(f"rule must be 'stable' or 'printed', got {rule!r}")
         if not 0 <= low <= gamma_neg <= high:
             raise ValueError(f"need 0 <= low <= gamma_neg <= high, got {low:g}, {gamma_neg:g}, {high:g}")
+        if self.inplace:
+            raise ValueError("inplace=True would overwrite the logits that steer gamma_neg: pass inplace=False")
         self.target, self.low, self.high, self.warmup = target, low, high, warmup
         self.step, self.rule = check_number("step", step, low=0), rule
         self._rest = {"gamma_pos": gamma_pos, "clip": clip, "detach_focus": detach_focus}
@@ -173,6 +175,11 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
         if self.training and torch.is_grad_enabled():
             self._steer(logits, targets, mask)
         return value
+
+    def _executor(self, logits: Tensor) -> str:
+        if self.backend == "auto" and self.training and logits.device.type != "cpu":
+            return "streamed"  # Triton would compile its kernels again for every gamma_neg
+        return self.backend
 
     def _steer(self, logits: Tensor, targets: Tensor | SparseTargets, mask: Tensor | None) -> None:
         logits, targets, mask = (labels_last(said, logits.ndim, self.label_dim) for said in (logits, targets, mask))

@@ -40,6 +40,8 @@ def _on_gpus() -> str:
     loaded = triton.library()
     if isinstance(loaded, str):
         return f"streamed, plain torch: {loaded}"
+    if torch.cuda.is_available() and (reason := triton.failure(torch.device("cuda", torch.cuda.current_device()))):
+        return f"streamed, plain torch: {reason}"
     return f"triton {loaded.triton.__version__}{', interpreted on the CPU' if triton.is_interpreted() else ''}"
 
 

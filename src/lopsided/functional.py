@@ -99,7 +99,8 @@ def multilabel_loss(
             torch on any device, a block of rows at a time; "eager", plain torch, all at once, the only one that is
             differentiable twice.
         inplace: the logits are not needed after the loss: Triton may write the gradient over them, and other executors
-            make a new one. Only one backward pass is possible then, and logits must not be a leaf.
+            make a new one. Only one backward pass is possible then, and logits must not be a leaf or a
+            view of one.
 
     Returns:
         float32 for 16-bit logits, else the dtype of the logits. The gradient has the dtype of the logits.
@@ -147,8 +148,10 @@ def multilabel_loss(
         label_smoothing=label_smoothing,
     )
     check_inputs(logits, labels, row_weight)
-    if inplace and logits.is_leaf and logits.requires_grad:
-        raise ValueError("inplace=True would overwrite logits that are a leaf of the graph: pass inplace=False")
+    if inplace and logits.requires_grad and not torch.compiler.is_compiling():
+        owner = logits if logits._base is None else logits._base  # whose memory it is
+        if owner.is_leaf and owner.requires_grad:
+            raise ValueError("inplace=True would overwrite logits that are a leaf of the graph: pass inplace=False")
     executor = choose(backend, logits, loss) if soft_targets == "mixture" else "product"
     if executor == "triton" and not loss.pool.transposed:
         return _by_triton(logits, labels, loss, row_weight, reduction, inplace)

@@ -85,9 +85,12 @@ class MultiLabelLoss(nn.Module):
             soft_targets=self.soft_targets,
             label_dim=self.label_dim,
             reduction=self.reduction,
-            backend=self.backend,
+            backend=self._executor(logits),
             inplace=self.inplace,
         )
+
+    def _executor(self, logits: Tensor) -> str:
+        return self.backend
 
     def posterior(self, logits: Tensor) -> Tensor:
         """The label probabilities that logits of a model trained with this module stand for: same shape, float64."""

@@ -160,11 +160,25 @@ class Labels(NamedTuple):
     def number_of(self, what: str, shape: torch.Size) -> Tensor | int:
         """How many known "labels" there are, "rows" with one, or "positive rows" with a positive weight."""
         if what == "positive rows":
+            if self.crow is not None and self.values is None and not self.label_smoothing:
+                return self._rows_that_list_a_positive(shape)
             return (self.weights(shape, torch.float32)[0] > 0).any(-1).sum()
         known = self.known(shape)
         if known is None:
             return shape.numel() if what == "labels" else shape[:-1].numel()
         return (known if what == "labels" else known.any(-1)).sum()
+
+    def _rows_that_list_a_positive(self, shape: torch.Size) -> Tensor:
+        """Their number, from the stored entries alone: nothing dense is made, and nobody waits for a device."""
+        assert self.crow is not None
+        assert self.col is not None
+        heard = torch.ones_like(self.col, dtype=torch.bool)
+        row = torch.repeat_interleave(self.crow.diff(), output_size=len(self.col))
+        for said in (self.mask, self.weight, self.pos_weight):
+            if said is not None:
+                heard &= said.expand(shape).reshape(-1, shape[-1])[row, self.col.long()] > 0
+        before = torch.nn.functional.pad(heard.cumsum(0), (1, 0))[self.crow.long()]
+        return (before.diff() > 0).sum()
 
     def of_rows(self, rows: slice, shape: torch.Size) -> Labels:
         """The same for some rows of logits of `shape`, flattened to (rows, L)."""

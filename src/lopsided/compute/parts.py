@@ -55,10 +55,11 @@ class Parts:
         col, row = labels.col[mine].long() - self.start, row[mine]
         part = col // self.width
         order = ((part * rows + row) * self.width + col % self.width).argsort(stable=True)
-        ends = [0, *torch.bincount(part, minlength=len(self)).cumsum(0).tolist()]
         mine, col, row = mine[order], (col % self.width)[order], row[order]
-        for first, last in pairwise(ends):
-            crow = torch.nn.functional.pad(torch.bincount(row[first:last], minlength=rows).cumsum(0), (1, 0))
+        starts = torch.arange(max(len(self), rows) + 1, device=row.device)
+        # bincount would wait for the device, once for each range
+        for first, last in pairwise(torch.searchsorted(part[order], starts[: len(self) + 1]).tolist()):
+            crow = torch.searchsorted(row[first:last], starts[: rows + 1])
             values = None if labels.values is None else labels.values[mine[first:last]]
             yield labels._replace(values=values, crow=crow, col=col[first:last])
 

@@ -27,6 +27,7 @@ _POOLS = {Sum: "Sum", LogSumExp: "LogSumExp", Pairs: "Pairs", TwoWayPairs: "Pair
 _POOLS[Softmax] = "Softmax"
 _SPAN = 1 << 14  # labels of a program
 _RESCALED = 4096  # numbers of a program
+_MOST = 65_535 * _SPAN  # labels of a row: CUDA counts no further in the second dimension of a grid
 
 
 class Tile(NamedTuple):
@@ -93,9 +94,26 @@ def refusal(logits: Tensor, loss: Loss) -> str | None:
         return f"it serves GPUs, and the logits are on {logits.device}"
     if logits.dtype not in DTYPES:
         return f"it has no kernel for {logits.dtype} logits"
-    if logits.shape[-1:].numel() >= 1 << 31:
-        return f"it counts labels in 32 bits, and there are {logits.shape[-1]}"
-    return f"it has no kernel for {loss}" if _how(loss) is None else None
+    if logits.shape[-1:].numel() > _MOST:
+        return f"it takes up to {_MOST} labels, and there are {logits.shape[-1]}"
+    if _how(loss) is None:
+        return f"it has no kernel for {loss}"
+    return None if native.is_traced(logits) else failure(logits.device)  # a stand-in's memory tells nothing
+
+
+@cache
+def failure(device: torch.device) -> str | None:
+    """Why no kernel runs on that device, None if they do: to launch one, Triton needs a C compiler, headers of Python,
+    and a GPU and driver that it knows."""
+    loaded, one = library(), torch.ones(1, device=device)
+    if isinstance(loaded, str):
+        return loaded
+    try:
+        with _on(device):
+            loaded.rescale[(1,)](one, one, 1, BLOCK=_RESCALED, num_warps=8)
+    except Exception as error:  # of Triton, of its compilers, of the driver
+        return f"Triton cannot run a kernel on {device}: {error}"
+    return None
 
 
 def run(
@@ -222,20 +240,31 @@ class _Job:
 def _choose(kind: tuple[Any, ...], launch: Callable[[Tile], None], once: bool) -> Tile:
     """The fastest tile for a kind of batch, timed when the first of that kind comes and kept from then on.
 
-    The last bits of a sum over labels depend on it: where `torch.use_deterministic_algorithms` is on nothing is timed,
-    nor while a graph is captured, nor where a launch cannot be repeated (`once`).
+    The last bits of a sum over labels depend on it: where `torch.use_deterministic_algorithms` is on it is the first.
+    Nothing is timed while a graph is captured, nor where a launch cannot be repeated (`once`).
     """
+    if torch.are_deterministic_algorithms_enabled():
+        return TILES[0]
     if kind in _chosen:
         return _chosen[kind]
-    if once or is_interpreted() or torch.are_deterministic_algorithms_enabled():
+    if once or is_interpreted():
         return TILES[0]
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return TILES[0]
-    from triton.testing import do_bench
-
-    times = [do_bench(lambda tile=tile: launch(tile), warmup=5, rep=20, return_mode="median") for tile in TILES]
+    times = [_seconds(launch, tile) for tile in TILES]
     _chosen[kind] = TILES[times.index(min(times))]
     return _chosen[kind]
+
+
+def _seconds(launch: Callable[[Tile], None], tile: Tile) -> float:
+    """Of a launch; endless where the GPU has not the registers for it, or no memory left for the clock's own use."""
+    from triton.runtime.errors import OutOfResources
+    from triton.testing import do_bench
+
+    try:
+        return float(do_bench(lambda: launch(tile), warmup=5, rep=20, return_mode="median")) / 1e3
+    except (OutOfResources, torch.OutOfMemoryError):
+        return math.inf
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:

@@ -64,8 +64,8 @@ def _listed(sparse, row, start, label, HOW: tl.constexpr):
     end = tl.load(sparse[0] + row + 1)
     for first in range(tl.load(sparse[0] + row), end, _ENTRIES):
         entry = first + tl.arange(0, _ENTRIES)
-        col = tl.load(sparse[1] + entry, mask=entry < end, other=-1)
-        here = (col >= start) & (col < start + HOW.labels)
+        col = tl.load(sparse[1] + entry, mask=entry < end, other=0)
+        here = (entry < end) & (col >= start) & (col < start + HOW.labels)
         count = tl.sum(here.to(tl.int32), 0)
         listed += count
         for _ in range(0, count):
