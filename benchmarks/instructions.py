@@ -31,7 +31,7 @@ from triton.runtime import driver
 import lopsided
 from lopsided import SparseTargets
 from lopsided.compute import triton as executor
-from lopsided.losses import CATALOG, Sum
+from lopsided.losses import CATALOG, Loss, Sum
 from lopsided.targets import Labels
 
 TARGETS = {"cuda": GPUTarget("cuda", 90, 32), "hip": GPUTarget("hip", "gfx942", 64)}
@@ -68,7 +68,11 @@ def compile_kernels(name: str, logits: str, targets: str) -> list[tuple[str, Any
     labels = Labels(torch.empty(SHAPE, dtype=getattr(torch, targets))) if targets != "sparse" else None
     labels = labels or Labels.of(SparseTargets(torch.zeros(SHAPE[0] + 1, dtype=torch.long), torch.zeros(8).long()))
     loss = lopsided.loss(name)
-    job = executor._Job(z, labels, z.shape, loss, torch.empty_like(z), None, 1.0)
+    return compile_step(executor._Job(z, labels, z.shape, loss, torch.empty_like(z), None, 1.0), loss)
+
+
+def compile_step(job: Any, loss: Loss) -> list[tuple[str, Any]]:
+    """The same for a job of the executor."""
     made: list[tuple[str, Any]] = []
     names = "sum_rows", "fold_rows", "finish_rows"
     kernels = {each: Compiling(getattr(job.kernels, each), made) for each in names}

@@ -8,8 +8,6 @@ Integers that are 1 are constants of the compiler, None is of another type than 
 import itertools
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 
@@ -20,7 +18,6 @@ import instructions  # type: ignore[import-not-found]  # noqa: E402
 
 import lopsided  # noqa: E402
 from lopsided.compute import triton  # noqa: E402
-from lopsided.losses import Sum  # noqa: E402
 from tests.batches import batch, said  # noqa: E402
 
 SHAPES = (1, 1), (3, 7), (2, 40_000)
@@ -35,15 +32,7 @@ def compile_case(number: int, rows: int, labels: int, way: int) -> int:
     upstream = [None, torch.ones(()), torch.ones(rows)][number % 3]
     gradient = torch.empty_like(z) if number % 4 else None
     job = triton._Job(z, said(z.double(), y)[way], z.shape, loss, gradient, upstream, 0.5)
-    made: list[Any] = []
-    names = "sum_rows", "fold_rows", "finish_rows"
-    kernels = {name: instructions.Compiling(getattr(job.kernels, name), made) for name in names}
-    job.kernels = SimpleNamespace(How=job.kernels.How, **kernels)  # type: ignore[assignment]
-    if isinstance(loss.pool, Sum):
-        job.sum()
-    else:
-        job.finish(job.fold().contiguous())
-    return len(made)
+    return len(instructions.compile_step(job, loss))
 
 
 def main(target: str, every: int = 1) -> None:

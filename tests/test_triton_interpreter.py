@@ -30,7 +30,7 @@ def run(*arguments: str, **environment: str) -> str:
 @needs_triton
 def test_all_that_the_interpreter_can_run() -> None:
     """In a process of its own: whether Triton interprets is decided for good when it is imported."""
-    options = ["-q", "-p", "no:cacheprovider", "tests/test_triton.py"]
+    options = ["-q", "-p", "no:cacheprovider", "tests/test_triton.py", "tests/test_triton_kernels.py"]
     assert " passed" in run("-m", "pytest", *options, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
 
 
@@ -85,14 +85,14 @@ def test_where_kernels_cannot_be_built_plain_torch_serves(monkeypatch: pytest.Mo
     loss, z = CATALOG["asl"](), torch.zeros(1, 2)
     monkeypatch.setattr(triton, "library", lambda: SimpleNamespace(rescale=Broken()))
     monkeypatch.setattr(triton, "DEVICES", ("cpu",))
-    triton.failure.cache_clear()
-    try:
-        assert triton.refusal(z, loss) == "Triton cannot run a kernel on cpu: Failed to find C compiler"
-        assert compiled("auto", z, loss) == "streamed"
-        with pytest.raises(RuntimeError, match=r"backend='triton' cannot run: .* Failed to find C compiler"):
-            compiled("triton", z, loss)
-    finally:
-        triton.failure.cache_clear()
+    monkeypatch.setattr(triton, "_failures", {})
+    monkeypatch.setattr(triton, "_is_captured", lambda: True)
+    assert triton.refusal(z, loss) is None
+    monkeypatch.setattr(triton, "_is_captured", lambda: False)
+    assert triton.refusal(z, loss) == "Triton cannot run a kernel on cpu: Failed to find C compiler"
+    assert compiled("auto", z, loss) == "streamed"
+    with pytest.raises(RuntimeError, match=r"backend='triton' cannot run: .* Failed to find C compiler"):
+        compiled("triton", z, loss)
 
 
 @needs_triton

@@ -74,6 +74,13 @@ def has_values(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def check_no_leaf(logits: Tensor) -> None:
+    """Leaves are what users and optimizers go on with; a view has the memory of its base."""
+    for tensor in (logits, logits._base):
+        if tensor is not None and tensor.is_leaf and tensor.requires_grad:
+            raise ValueError("inplace=True would overwrite logits that are a leaf of the graph: pass inplace=False")
+
+
 def _kind(given: Any) -> str:
     return str(given.dtype) if isinstance(given, Tensor) else f"{type(given).__name__}: {str(given)[:40]}"
 

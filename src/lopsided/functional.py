@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor
 
-from lopsided.checks import check_inputs, check_options, check_values, has_values, warn_of_probabilities
+from lopsided.checks import check_inputs, check_no_leaf, check_options, check_values, has_values, warn_of_probabilities
 from lopsided.compute import choose, native, op, row_loss, streamed, triton_node
 from lopsided.compute.attached import attach
 from lopsided.losses import Loss, catalog, to_loss
@@ -149,9 +149,7 @@ def multilabel_loss(
     )
     check_inputs(logits, labels, row_weight)
     if inplace and logits.requires_grad and not torch.compiler.is_compiling():
-        owner = logits if logits._base is None else logits._base  # whose memory it is
-        if owner.is_leaf and owner.requires_grad:
-            raise ValueError("inplace=True would overwrite logits that are a leaf of the graph: pass inplace=False")
+        check_no_leaf(logits)
     executor = choose(backend, logits, loss) if soft_targets == "mixture" else "product"
     if executor == "triton" and not loss.pool.transposed:
         return _by_triton(logits, labels, loss, row_weight, reduction, inplace)

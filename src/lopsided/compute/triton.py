@@ -37,6 +37,7 @@ class Tile(NamedTuple):
 
 TILES = (Tile(1024, 4), Tile(2048, 4), Tile(2048, 8), Tile(4096, 8))  # what is tried; the first where nothing is
 _chosen: dict[tuple[Any, ...], Tile] = {}
+_failures: dict[torch.device, str | None] = {}
 
 
 @cache
@@ -101,10 +102,19 @@ def refusal(logits: Tensor, loss: Loss) -> str | None:
     return None if native.is_traced(logits) else failure(logits.device)  # a stand-in's memory tells nothing
 
 
-@cache
 def failure(device: torch.device) -> str | None:
-    """Why no kernel runs on that device, None if they do: to launch one, Triton needs a C compiler, headers of Python,
-    and a GPU and driver that it knows."""
+    """Why no kernel runs on that device; None if one does, or while a graph is captured, when none may be loaded.
+
+    To launch a kernel, Triton needs a C compiler, the headers of Python, and a GPU and driver that it knows.
+    """
+    if device not in _failures:
+        if _is_captured():
+            return None
+        _failures[device] = _try(device)
+    return _failures[device]
+
+
+def _try(device: torch.device) -> str | None:
     loaded, one = library(), torch.ones(1, device=device)
     if isinstance(loaded, str):
         return loaded
@@ -247,23 +257,25 @@ def _choose(kind: tuple[Any, ...], launch: Callable[[Tile], None], once: bool) -
         return TILES[0]
     if kind in _chosen:
         return _chosen[kind]
-    if once or is_interpreted():
-        return TILES[0]
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+    if once or is_interpreted() or _is_captured():
         return TILES[0]
     times = [_seconds(launch, tile) for tile in TILES]
     _chosen[kind] = TILES[times.index(min(times))]
     return _chosen[kind]
 
 
+def _is_captured() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 def _seconds(launch: Callable[[Tile], None], tile: Tile) -> float:
     """Of a launch; endless where the GPU has not the registers for it, or no memory left for the clock's own use."""
-    from triton.runtime.errors import OutOfResources
+    from triton.runtime.errors import OutOfResources, PTXASError
     from triton.testing import do_bench
 
     try:
         return float(do_bench(lambda: launch(tile), warmup=5, rep=20, return_mode="median")) / 1e3
-    except (OutOfResources, torch.OutOfMemoryError):
+    except (OutOfResources, PTXASError, torch.OutOfMemoryError):
         return math.inf
 
 
