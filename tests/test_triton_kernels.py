@@ -3,6 +3,7 @@
 As `test_triton.py`: on a GPU where there is one, else by the interpreter.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,3 +176,34 @@ def test_more_elements_than_32_bits_count() -> None:
     assert grad is not None
     last, slopes = triton.run(z[-1:].clone(), Labels(y[-1:].clone()), lopsided.loss("bce"))[:2]
     torch.testing.assert_close((value[-1:], grad[-1:]), (last, slopes))
+
+
+def head_gradients(backend: str, name: str, dtype: torch.dtype | None = None, parallel: bool = False) -> list[Tensor]:
+    """Of weight and bias of a linear head under that loss, in autocast, or wrapped for data-parallel training."""
+    torch.manual_seed(0)
+    hidden, y = torch.randn(8, 6, device=DEVICE), torch.rand(8, 40, device=DEVICE) < 0.1
+    model: torch.nn.Module = torch.nn.Linear(6, 40, device=DEVICE)
+    model = torch.nn.parallel.DistributedDataParallel(model) if parallel else model
+    criterion = lopsided.MultiLabelLoss(name, backend=backend)
+    with torch.autocast(DEVICE, dtype, enabled=dtype is not None):
+        value = criterion(model(hidden), y)
+    assert value.dtype == torch.float32
+    value.backward()
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("name", ["asl", "zlpr"])
+def test_in_autocast(name: str) -> None:
+    found, expected = (head_gradients(backend, name, torch.bfloat16) for backend in ("triton", "eager"))
+    assert all(grad.dtype == torch.float32 for grad in found)
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-3)
+
+
+def test_under_data_parallel(tmp_path: Path) -> None:
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("nccl" if GPU else "gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = head_gradients("triton", "asl", parallel=True)
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(wrapped, head_gradients("eager", "asl"))
