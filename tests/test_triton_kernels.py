@@ -200,8 +200,8 @@ def test_in_autocast(name: str) -> None:
 
 
 def test_under_data_parallel(tmp_path: Path) -> None:
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("nccl" if GPU else "gloo", store=store, rank=0, world_size=1)
+    store = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("nccl" if GPU else "gloo", init_method=store, rank=0, world_size=1)
     try:
         wrapped = head_gradients("triton", "asl", parallel=True)
     finally:
