@@ -12,7 +12,6 @@ report.html     the tables and plots, self-contained
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import re
@@ -28,7 +27,7 @@ from torch import Tensor
 from lopsided._version import __version__
 from lopsided.config import C, CompareConfig, Config, fingerprint
 from lopsided.errors import UserError
-from lopsided.files import write_atomically, write_json, write_text
+from lopsided.files import write_atomically, write_csv, write_json
 from lopsided.models.task import Rows
 from lopsided.training.fit import Epoch
 
@@ -100,11 +99,7 @@ class ConfigFolder(Generic[C]):
 
     def write_metrics_lines(self, names: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
         """metrics.csv, with a header."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(lines)
-        write_text(self.path / "metrics.csv", text.getvalue())
+        write_csv(self.path / "metrics.csv", names, lines)
 
 
 class RunFolder(ConfigFolder[CompareConfig]):

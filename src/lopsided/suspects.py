@@ -6,14 +6,12 @@ missing/KEY/      the scores of each fold, so that an inspection that was stoppe
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import shutil
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from lopsided.data.text_files import read_data
 from lopsided.errors import UserError
 from lopsided.evaluation.missing import Suspects, discarding_point, rank_suspects
 from lopsided.evaluation.scored import ScoredLabels
-from lopsided.files import replace_atomically, write_text
+from lopsided.files import replace_atomically, write_csv
 from lopsided.fit import CANDIDATES, FitFolder, candidates, read
 from lopsided.fit import fit as fit_sparse
 from lopsided.losses import Loss
@@ -41,6 +39,7 @@ from lopsided.training.fit import fit, predict
 from lopsided.training.objective import make_objective, parse_method
 
 _LONGEST = 200  # characters of a text or a label that are shown
+_COLUMNS = ("row", "label", "score", "probability", "discarded", "text")
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would run
 
 Fold = Callable[[int, Tensor, Tensor], dict[str, Tensor]]  # its number, rows to train on, rows to score -> scores
@@ -76,7 +75,7 @@ def inspect_missing(
         above = _discarded_above(loss)
         found = _among_sparse(folder, _on(folder.config, data), loss, folds, top, bars)
     inspection = Inspection(*found, loss, above, path)
-    write_text(path, as_csv(inspection))
+    write_csv(path, _COLUMNS, lines(inspection))
     return inspection
 
 
@@ -202,13 +201,10 @@ def _out_of_fold(cache: Path, parts: list[Tensor], score: Fold, bars: Bars) -> d
     return {name: torch.cat([each[name] for each in found])[order.argsort()] for name in found[0]}
 
 
-def as_csv(inspection: Inspection) -> str:
-    """A header, then a line per suspect; rows are numbered from 1, without header and blank lines."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "label", "score", "probability", "discarded", "text"])
+def lines(inspection: Inspection) -> Iterator[tuple[object, ...]]:
+    """Of the CSV file, one for each suspect; rows are numbered from 1, without header and blank lines."""
     found = inspection.suspects
-    for values in zip(
+    return zip(
         (found.row + 1).tolist(),
         map(_harmless, inspection.labels),
         (f"{score:.4f}" for score in found.score.tolist()),
@@ -216,9 +212,7 @@ def as_csv(inspection: Inspection) -> str:
         ("yes" if discarded else "no" for discarded in found.discarded.tolist()),
         map(_harmless, inspection.texts),
         strict=True,
-    ):
-        writer.writerow(values)
-    return text.getvalue()
+    )
 
 
 def plain(text: str) -> str:

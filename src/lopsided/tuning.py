@@ -8,16 +8,15 @@ answers from there.
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from lopsided.config import CompareConfig
 from lopsided.errors import UserError
 from lopsided.evaluation.summary import METRICS, Scored, evaluate
-from lopsided.files import write_text
+from lopsided.files import write_csv
 from lopsided.losses.search import LEARNING_RATE, Range, defaults, ranges, with_settings
 from lopsided.models.task import Budget, Task
 from lopsided.progress import Progress
@@ -153,8 +152,4 @@ def read_trials(path: Path) -> list[Trial]:
 
 
 def _write_trials(path: Path, trials: list[Trial]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Trial)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(trial) for trial in trials)
-    write_text(path, text.getvalue())
+    write_csv(path, [field.name for field in fields(Trial)], map(astuple, trials))

@@ -74,14 +74,15 @@ def fit(
         for step, rows in enumerate(torch.randperm(len(task.train), generator=order).split(budget.batch_size)):
             targets = task.train.targets[rows]
             value = objective.criterion(outputs := model(*task.train.batch(rows)), targets)
-            outputs.retain_grad()
+            if looked := objective.scores_are_outputs and step % EVERY == 0:
+                outputs.retain_grad()
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             averaged.update_parameters(model)
             total += value.item() * len(rows)
             probabilities.update(objective.scores(outputs.detach()), targets)
-            if objective.scores_are_outputs and step % EVERY == 0:
+            if looked:
                 gradients.update(outputs.detach(), outputs.grad, targets)
         seconds = time.perf_counter() - start
         scores = predict(averaged, objective, task.valid)
