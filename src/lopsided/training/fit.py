@@ -88,9 +88,8 @@ def fit(
         scores = predict(averaged, objective, task.valid)
         if not (math.isfinite(total) and scores.isfinite().all()):
             return averaged, history + [Epoch.lost(rest) for rest in range(number, budget.epochs + 1)]
-        sides = {"p_positive": probabilities.positive, "p_negative": probabilities.negative}
-        seen = asdict(gradients.result()) | sides | _on_validation(scores, task.valid.targets)
-        history.append(Epoch(number, total / len(task.train), seconds=seconds, **seen))
+        seen = asdict(gradients.result()) | _on_validation(scores, task.valid.targets) | {"seconds": seconds}
+        history.append(Epoch(number, total / len(task.train), probabilities.positive, probabilities.negative, **seen))
         on_epoch(history[-1])
     return averaged, history
 
