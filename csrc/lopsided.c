@@ -14,6 +14,7 @@
 #define ALIGNED __declspec(align(64))
 #define EXPORT __declspec(dllexport)
 #define restrict __restrict
+#define PREFETCH(address, write) (void)(address)
 static int LOWEST(uint64_t word) {
   unsigned long i;
   _BitScanForward64(&i, word);
@@ -23,6 +24,7 @@ static int LOWEST(uint64_t word) {
 #define INLINE static inline __attribute__((always_inline))
 #define ALIGNED _Alignas(64)
 #define EXPORT __attribute__((visibility("default")))
+#define PREFETCH(address, write) __builtin_prefetch((const void *)(address), write)
 #define LOWEST __builtin_ctzll
 #endif
 
@@ -36,6 +38,7 @@ static int LOWEST(uint64_t word) {
 #endif
 
 #define TILE 512
+#define STEP 256 // labels of a long row at a time
 #define SETTINGS 14
 #define PARTS 4
 #define LARGE 1e30
@@ -44,6 +47,8 @@ static int LOWEST(uint64_t word) {
 
 enum { F32, F64, BF16, F16, U8, SPARSE };
 enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX };
+
+static const int width[] = {4, 8, 2, 2, 1, 0}; // in bytes
 
 typedef struct { // in the order of native.py
   int64_t rows, labels, logit_stride, target_stride, mask_stride, weight_stride, pos_weight_stride, entries;
@@ -78,12 +83,20 @@ static double softplus(double x, double *slope) {
   return (x > 0 ? x : 0) + log1p(e);
 }
 
+static double log_sum(const Side *side) {
+  return side->sum > 0 ? side->peak + log(side->sum) : isnan(side->sum) ? NAN : -LARGE;
+}
+
 // Value of the row, and factor of both sides: d value / d (weight exp(value - peak)).
 static double finish(const Job *job, Side *sides) {
   double logs[2], value = 0;
-  for (int i = 0; i < 2; i++) logs[i] = sides[i].sum > 0 ? sides[i].peak + log(sides[i].sum) : isnan(sides[i].sum) ? NAN : -LARGE;
+  for (int i = 0; i < 2 && job->pool != LOG_SUM_EXP; i++) logs[i] = log_sum(sides + i);
   if (job->pool == LOG_SUM_EXP) {
-    for (int i = 0; i < 2; i++) value += softplus(logs[i], &sides[i].factor);
+    for (int i = 0; i < 2; i++) {
+      const double x = fabs(sides[i].peak) < 300 ? sides[i].sum * exp(sides[i].peak) : NAN; // two logarithms fewer
+      if (x < 1e300) value += log1p(x), sides[i].factor = x / (1 + x);
+      else value += softplus(log_sum(sides + i), &sides[i].factor);
+    }
   } else if (job->pool == PAIRS) {
     double slope;
     value = softplus(job->powers[0] * logs[0] + job->powers[1] * logs[1], &slope);
@@ -174,7 +187,7 @@ static int is_sound(const Job *job) {
 EXPORT void lopsided_rows(Job *job) {
   job->broken = job->target_type == SPARSE && !is_sound(job);
   if (job->broken) return;
-  lopsided_new(job->gradient, job->rows * job->labels * (job->logit_type == F64 ? 8 : job->logit_type == F32 ? 4 : 2));
+  lopsided_new(job->gradient, job->rows * job->labels * width[job->logit_type]);
   if (job->logit_type == F64) run_f64(job);
   else run_f32(job);
 }

@@ -37,9 +37,9 @@ static REAL NAME(add_positives)(const Job *job, const NAME(Settings) *s, NAME(Ti
 static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
                             REAL *g) {
   double sum = 0;
-  for (long start = 0; start < job->labels; start += TILE) {
-    const long m = job->labels - start < TILE ? job->labels - start : TILE;
-    const REAL *z = NAME(begin)(job, row, start, m, t, list);
+  for (long start = 0; start < job->labels; start += STEP) {
+    const long m = job->labels - start < STEP ? job->labels - start : STEP;
+    const REAL *z = NAME(begin)(job, row, start, m, t, list, g ? g + start : 0);
     sum += NAME(curves)[job->negative](z, t->down, t->value, g ? g + start : t->slope, m, s + 1);
   }
   return sum + NAME(add_positives)(job, s, t, list, g, 0);
@@ -50,11 +50,12 @@ CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, con
                                         NAME(Positives) *list, REAL *values) {
   const long m = many * job->labels;
   REAL *gradient = NAME(gradient)(job, row, t->slope), *g = gradient ? gradient : t->slope;
-  const REAL *z = NAME(begin)(job, row, 0, m, t, list);
-  NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
-  NAME(add_positives)(job, s, t, list, g, t->value);
+  const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
+  REAL sum = NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
+  sum += NAME(add_positives)(job, s, t, list, g, job->value ? t->value : 0);
   if (gradient) NAME(store)(job, row, m, g);
-  for (long r = 0; r < many; r++) {
+  if (!job->value) values[row] = sum; // of them all
+  for (long r = 0; r < many && job->value; r++) {
     REAL sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (long i = r * job->labels; i < (r + 1) * job->labels; i++) sum += t->value[i];
@@ -110,20 +111,20 @@ static void NAME(fold_positives)(const Job *job, const NAME(Settings) *s, NAME(T
 
 // Softmax: one distribution over all known labels, whatever their weights.
 static void NAME(make_known)(NAME(Tile) *t, long m) {
-  for (long i = 0; i < m; i++) t->down[i] = t->up[i] + t->down[i] > 0;
+  for (long i = 0; i < m; i++) t->down[i] = (t->up[i] > 0) | (t->down[i] > 0);
 }
 
 // `peaks` is for those of the tiles, which their shares are relative to at first.
 static double NAME(exponential_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
                                     REAL *g, double *peaks) {
   Side sides[2] = {{-LARGE, 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
-  for (long start = 0; start < job->labels; start += TILE) {
-    const long m = job->labels - start < TILE ? job->labels - start : TILE;
-    const REAL *z = NAME(begin)(job, row, start, m, t, list);
+  for (long start = 0; start < job->labels; start += STEP) {
+    const long m = job->labels - start < STEP ? job->labels - start : STEP;
+    const REAL *z = NAME(begin)(job, row, start, m, t, list, g ? g + start : 0);
     if (job->pool == SOFTMAX) NAME(make_known)(t, m);
     NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
     NAME(add)(t->value, t->slope, t->down, m, g ? g + start : t->slope, sides + 1);
-    peaks[start / TILE] = sides[1].peak;
+    peaks[start / STEP] = sides[1].peak;
   }
   NAME(fold_positives)(job, s, t, list, sides);
   const double raised = sides[0].peak;
@@ -131,9 +132,9 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   for (int side = 0; side < 2 && job->all; side++) memcpy(sides + side, job->all + (row * 2 + side) * PARTS, PARTS * sizeof(double));
   const double value = finish(job, sides) * job->scale;
   if (g) {
-    for (long start = 0; start < job->labels; start += TILE) {
-      const double behind = peaks[start / TILE] - sides[1].peak, relative = behind == 0 ? 1 : exp(behind);
-      NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), job->labels - start < TILE ? job->labels - start : TILE);
+    for (long start = 0; start < job->labels; start += STEP) {
+      const double behind = peaks[start / STEP] - sides[1].peak, relative = behind == 0 ? 1 : exp(behind);
+      NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), job->labels - start < STEP ? job->labels - start : STEP);
     }
     const double relative = job->pool == SOFTMAX || raised == sides[0].peak ? 1 : exp(raised - sides[0].peak);
     const REAL factor = (REAL)(sides[0].factor * job->scale * relative);
@@ -143,27 +144,48 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   return value;
 }
 
+// What is 0 or less to weight exp(value).
+CLONES static void NAME(exponentiate)(REAL *restrict value, const REAL *restrict weight, long m) {
+  for (long i = 0; i < m; i++) value[i] = SELECT(weight[i] > 0, weight[i] * EXP(value[i]), 0);
+}
+
+// The positive sides of `many` short rows, whose values lie in t->up: `ends` of them, and exponentials in place of the logits.
+static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t, NAME(Positives) *list, long *ends, REAL *peaks) {
+  for (long r = 0, from = 0, to = 0; r < many; r++, from = to) {
+    INTEGER highest = NAME(sortable)(-LARGE);
+    for (; to < list->count && list->index[to] < (r + 1) * job->labels; to++) {
+      const INTEGER x = NAME(sortable)(t->up[to]);
+      highest = x > highest ? x : highest;
+    }
+    ends[r] = to, peaks[r] = NAME(unsortable)(highest);
+    for (long j = from; j < to; j++) list->z[j] = t->up[j] - peaks[r];
+  }
+  NAME(exponentiate)(list->z, list->weight, NAME(pad)(list, 0));
+}
+
 // Several short rows that lie side by side, as one tile: one call of each curve for all of them.
 static void NAME(exponential_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
                                          NAME(Positives) *list, REAL *values) {
   const long labels = job->labels, m = many * labels;
-  const REAL *z = NAME(begin)(job, row, 0, m, t, list);
+  long ends[TILE];
+  REAL peaks[TILE];
+  const REAL *z = NAME(begin)(job, row, 0, m, t, list, 0);
   if (job->pool == SOFTMAX) NAME(make_known)(t, m);
   NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
-  if (list->count) NAME(curves)[job->positive](list->z, NAME(ones), t->up, t->rise, NAME(pad)(list, 0), s);
+  NAME(curves)[job->positive](list->z, NAME(ones), t->up, t->rise, NAME(pad)(list, 0), s);
+  NAME(fold_short_positives)(job, many, t, list, ends, peaks);
   REAL *gradient = NAME(gradient)(job, row, t->z), *g = gradient ? gradient : t->z; // the logits are not needed any more
   for (long r = 0, from = 0; r < many; r++) {
     const long start = r * labels;
-    long to = from;
-    Side sides[2] = {{-LARGE, 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
-    for (; to < list->count && list->index[to] < start + labels; to++) sides->dot += (double)list->weight[to] * t->up[to];
+    Side sides[2] = {{peaks[r], 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
+    for (long j = from; j < ends[r]; j++)
+      sides->sum += list->z[j], sides->mass += list->weight[j], sides->dot += (double)list->weight[j] * t->up[j];
     NAME(add)(t->value + start, t->slope + start, t->down + start, labels, g + start, sides + 1);
-    if (to > from) NAME(add)(t->up + from, t->rise + from, list->weight + from, to - from, list->z + from, sides);
     values[row + r] = (REAL)(finish(job, sides) * job->scale);
-    const REAL up = (REAL)(sides[0].factor * job->scale);
+    const REAL up = (REAL)(sides[0].factor * job->scale), *share = job->pool == SOFTMAX ? list->weight : list->z;
     if (gradient) NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale), labels);
-    for (; from < to; from++)
-      if (gradient && up != 0) g[list->index[from]] += up * (job->pool == SOFTMAX ? list->weight[from] * t->rise[from] : list->z[from]);
+    for (; from < ends[r]; from++)
+      if (gradient && up != 0) g[list->index[from]] += up * share[from] * t->rise[from];
   }
   list->count = 0;
   if (gradient) NAME(store)(job, row, m, g);
@@ -191,7 +213,7 @@ static void NAME(run)(Job *job) {
   long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1, blocks = (job->rows + together - 1) / together;
   for (int side = 0; side < 2; side++) job->full[side] = job->pool == SUM ? job->factors[side] * job->scale : 1;
   int odd = 0, failed = 0;
-  REAL *values = job->value ? job->value : malloc((job->rows + 1) * sizeof(REAL));
+  REAL *values = job->value ? job->value : calloc(job->rows + 1, sizeof(REAL));
   if (!values) {
     job->failed = 1;
     return;
@@ -202,9 +224,11 @@ static void NAME(run)(Job *job) {
     NAME(Positives) list;
     const size_t buffered = job->gradient && NAME(converts)(job) ? job->labels * sizeof(REAL) : 0;
     REAL *buffer = buffered ? malloc(buffered) : 0;
-    double *peaks = malloc((job->labels / TILE + 1) * sizeof(double));
+    double *peaks = malloc((job->labels / STEP + 1) * sizeof(double));
     failed = !NAME(allocate)(job, &list) || !peaks || (buffered && !buffer);
     t.odd = 0;
+    t.even = job->target_type == (sizeof(REAL) == 8 ? F64 : F32) || job->target_type == U8;
+    t.even &= !job->mask && !job->weight && !job->pos_weight && !job->ignoring && job->smoothing == 0;
 #pragma omp for schedule(guided)
     for (long block = 0; block < blocks; block++) {
       const long row = block * together, many = job->rows - row < together ? job->rows - row : together;

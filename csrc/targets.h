@@ -4,6 +4,7 @@ typedef struct {
   ALIGNED REAL z[TILE + 16], up[TILE + 16], down[TILE + 16], value[TILE + 16], slope[TILE + 16], rise[TILE + 16];
   int64_t entry; // sparse targets: the next one, where they are sorted
   int sorted, listed; // sparse targets: in order; in order and each once, so that `place` lists the positives itself
+  int even; // nothing is said of the labels but dense targets, so that they weigh alike wherever these are 0 or 1
   int odd; // a target was not between 0 and 1, or a weight negative or not finite
 } NAME(Tile);
 
@@ -112,11 +113,9 @@ CLONES static void NAME(weigh)(const Job *job, long row, long start, long m, NAM
   t->odd |= odd != 0;
 }
 
-// Appends the labels of a tile with a positive weight. Where they lie is chance, so that a branch for each costs more than the
-// curves do: there is one for 64.
-CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(Positives) *list) {
-  ALIGNED uint8_t flag[TILE];
-  for (long i = 0; i < m; i++) flag[i] = up[i] > 0;
+// Appends the labels whose flag is set. Where they lie is chance, so that a branch for each costs more than the curves do:
+// there is one for 64.
+CLONES static void NAME(append)(uint8_t *restrict flag, long start, long m, NAME(Positives) *list) {
   memset(flag + m, 0, TILE - m);
   for (long i = 0; i < m; i += 64) {
     uint64_t found = 0, words[8];
@@ -126,14 +125,59 @@ CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(
   }
 }
 
-// Both weights of a tile; appends its positives, and returns where the logits lie.
-static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list) {
+CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(Positives) *list) {
+  ALIGNED uint8_t flag[TILE];
+  for (long i = 0; i < m; i++) flag[i] = up[i] > 0;
+  NAME(append)(flag, start, m, list);
+}
+
+// The commonest tile by far: its targets are 0 or 1, and nothing else is said. Returns whether it is one; then its weights are
+// known without arithmetic, and its positives listed.
+#define SCAN(TYPE, BITS)                                                   \
+  {                                                                        \
+    const TYPE *restrict y = (const TYPE *)job->targets + at;              \
+    for (long i = 0; i < m; i++) {                                         \
+      any |= BITS(y[i]), between |= BITS(y[i] - y[i] * y[i]);              \
+    }                                                                      \
+    if (any && !between)                                                   \
+      for (long i = 0; i < m; i++) flag[i] = BITS(y[i]) != 0;              \
+  }
+
+CLONES static int NAME(scan)(const Job *job, int64_t at, long start, long m, NAME(Tile) *restrict t, NAME(Positives) *list) {
+  ALIGNED uint8_t flag[TILE];
+  INTEGER any = 0, between = 0;
+  if (job->target_type == U8) SCAN(uint8_t, (INTEGER))
+  else SCAN(REAL, NAME(bits))
+  if (between) return 0;
+  const REAL up = (REAL)job->full[0], down = (REAL)job->full[1];
+  for (long i = 0; i < m; i++) t->down[i] = down;
+  if (!any) return 1;
+  long j = list->count;
+  NAME(append)(flag, start, m, list);
+  for (; j < list->count; j++) t->up[list->index[j] - start] = up, t->down[list->index[j] - start] = 0;
+  return 1;
+}
+
+// Asks for as many logits, targets and places of the gradient again, to be there when this tile is done: a processor does not
+// look so far ahead by itself. What lies behind the last of them is not touched.
+INLINE void NAME(ask)(const Job *job, long row, long start, long m, const REAL *g) {
+  const int a = width[job->logit_type], b = width[job->target_type], c = sizeof(REAL);
+  const uintptr_t z = (uintptr_t)job->logits + (row * job->logit_stride + start + m) * a;
+  const uintptr_t y = b ? (uintptr_t)job->targets + (row * job->target_stride + start + m) * b : z, out = g ? (uintptr_t)(g + m) : z;
+  for (long i = 0; i < m; i += 64 / c) PREFETCH(z + i * a, 0), PREFETCH(y + i * b, 0), PREFETCH(out + i * c, 1);
+}
+
+// Both weights of a tile; appends its positives, and returns where the logits lie. `g` is where its gradient will be, or null.
+static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list, const REAL *g) {
   const REAL *z = NAME(load)(job, row, start, m, t->z);
   const long from = list->count;
-  const int unlisted = job->target_type == SPARSE ? NAME(place)(job, row, start, m, t, list)
-                                                  : NAME(read)(job, row * job->target_stride + start, m, t) || job->smoothing > 0;
-  NAME(weigh)(job, row, start, m, t);
-  if (unlisted) NAME(pick)(t->up, start, m, list);
+  const int64_t at = row * job->target_stride + start;
+  if (!t->even || !NAME(scan)(job, at, start, m, t, list)) {
+    const int unlisted = job->target_type == SPARSE ? NAME(place)(job, row, start, m, t, list)
+                                                    : NAME(read)(job, at, m, t) || job->smoothing > 0;
+    NAME(weigh)(job, row, start, m, t);
+    if (unlisted) NAME(pick)(t->up, start, m, list);
+  }
   const long end = list->count;
   list->count = from;
   for (long j = from; j < end; j++) { // what is masked, or has a weight of 0, is not positive
@@ -142,6 +186,7 @@ static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAM
     if (!(weight > 0)) continue;
     list->index[list->count] = index, list->z[list->count] = z[index - start], list->weight[list->count++] = weight;
   }
+  NAME(ask)(job, row, start, m, g);
   return z;
 }
 

@@ -59,12 +59,26 @@ def test_every_loss_and_dtype(spec: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", CATALOG)
-@pytest.mark.parametrize("labels", [1, 15, 16, 17, 511, 512, 513, 1030])
+@pytest.mark.parametrize("labels", [1, 15, 16, 17, 255, 256, 257, 511, 512, 513, 1030])
 def test_every_kind_of_labels_and_odd_sizes(name: str, labels: int) -> None:
     z, y = batch(5, labels)
     for way in said(z, y):
         for dtype in (torch.float32, torch.float64):
             compare(lopsided.loss(name), z.to(dtype), way)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("labels", [40, 1030])
+def test_targets_that_are_all_0_or_1_but_for_one(name: str, labels: int) -> None:
+    """Tiles without that one take a shorter way: both in one row, and in rows that share a tile."""
+    z, y = batch(5, labels)
+    y[0, 1], y[1, labels - 2], y[2, labels // 2], y[3, 0] = 0.5, -0.0, 1e-40, torch.nan
+    for dtype in (torch.float32, torch.float64):
+        compare(lopsided.loss(name), z.to(dtype), Labels(y.to(dtype)))
+    assert not native.run(z.float(), Labels((y > 0.4).byte()), lopsided.loss(name)).odd
+    assert native.run(z.float(), Labels((y > 0.4).byte() * 2), lopsided.loss(name)).odd
+    y[4, labels - 1] = 1 + 1e-6
+    assert native.run(z[4:].float(), Labels(y[4:].float()), lopsided.loss(name)).odd
 
 
 @every_variant
