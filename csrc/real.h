@@ -48,20 +48,24 @@ INLINE float log_tail(float f, float k) { // log(1 + f) + k log 2
   const float f2 = f * f, f4 = f2 * f2;
   const float a = -0.49999991f + 0.33333951f * f, b = -0.25001758f + 0.19962065f * f;
   const float c = -0.16570427f + 0.14917964f * f, d = -0.14308189f + 0.087357648f * f;
-  return (f2 * ((a + b * f2) + (c + d * f2) * f4) - k * 2.12194440e-4f) + f + k * 0.693359375f;
+  return (f2 * ((a + b * f2) + (c + d * f2) * f4) + f) + k * 0.69314718f;
+}
+
+INLINE float power_of_2(int32_t i) { // 2^-k, for i = k in the bits of the exponent and anything below
+  return real_f32(0x3f800000 - (i & (int32_t)0xff800000));
 }
 
 // -1 < x <= 2
 INLINE float log1p_f32(float x) {
-  int32_t i = bits_f32(1.0f + x), k = (i - 0x3f3504f3) >> 23;
-  float m = (1.0f + x) * real_f32(0x3f800000 - (int32_t)((uint32_t)k << 23));
-  return log_tail(choose_f32(k == 0, x, m - 1.0f), (float)k);
+  const int32_t i = bits_f32(1.0f + x) - 0x3f3504f3;
+  const float scale = power_of_2(i);
+  return log_tail(x * scale + (scale - 1.0f), (float)(i >> 23)); // x itself where the scale is 1
 }
 
 // the smallest normal number and above
 INLINE float log_f32(float x) {
-  int32_t i = bits_f32(x), k = (i - 0x3f3504f3) >> 23;
-  return log_tail(x * real_f32(0x3f800000 - (int32_t)((uint32_t)k << 23)) - 1.0f, (float)k);
+  const int32_t i = bits_f32(x) - 0x3f3504f3;
+  return log_tail(x * power_of_2(i) - 1.0f, (float)(i >> 23));
 }
 
 // 1 / (1 + e) and log(1 + e), 0 <= e <= 1; at most 2 ulp

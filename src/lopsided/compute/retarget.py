@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from lopsided.losses import curves
 from lopsided.losses.loss import Curve
 
-HEAVY = ("exp", "log1p", "log1p_unit", "power")
+HEAVY = ("exp", "reciprocal1p", "log1p", "log1p_unit", "power")
 SETTINGS = ("gamma", "margin", "shift", "scale", "constant", "peak")
 FACTORED = ("polynomial_positive", "polynomial_negative")  # their scale is a factor, which weights take over
 _RECIPROCALS = ("reciprocal", "reciprocal1p")
@@ -258,14 +258,18 @@ def _loops(outputs: Sequence[Any]) -> Iterator[tuple[list[Node], list[Node], lis
             handed |= {n, *(_bare(a) for a in n.args if not is_uniform(a))}
     home = {n: max(level[n] - 1, 0) for n in nodes if n in handed}
     last = max(level.values(), default=0)
+    powers: list[Node] = []
     for number in range(last + 1):
         mine = [n for n in home if home[n] == number]
-        powers = [n for n in mine if n.op == "power"]
+        powers += [n for n in mine if n.op == "power"]
         roots = [n for n in mine if n.op != "power"] if number < last else list(outputs)
+        if not roots:
+            continue  # nothing but powers, which the next loop can wait for as well
         computed: dict[Node, None] = {}
         read: dict[Node, None] = {}
         _collect(roots, number, home, computed, read)
         yield powers, list(computed), list(read), roots if number < last else []
+        powers = []
 
 
 def _bare(n: Node) -> Node:
