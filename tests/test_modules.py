@@ -57,6 +57,14 @@ def test_a_call_leaves_no_trace(spec: str) -> None:
     assert str(module.__dict__) == str(before)
 
 
+def test_a_weight_may_become_a_parameter() -> None:
+    z, y = example()
+    module, fixed = lopsided.MultiLabelLoss("bce"), torch.rand(9)
+    module.pos_weight = torch.nn.Parameter(fixed, requires_grad=False)
+    value = module(z, y)
+    assert torch.equal(value, lopsided.MultiLabelLoss("bce", pos_weight=fixed)(z, y))
+
+
 @every_variant
 def test_autocast_changes_nothing(spec: str) -> None:
     z, y = example()

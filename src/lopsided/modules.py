@@ -76,8 +76,8 @@ class MultiLabelLoss(nn.Module):
             logits,
             targets,
             self.loss,
-            weight=self.weight,
-            pos_weight=self.pos_weight,
+            weight=self._buffer("weight"),
+            pos_weight=self._buffer("pos_weight"),
             row_weight=row_weight,
             mask=mask,
             ignore_index=self.ignore_index,
@@ -91,6 +91,12 @@ class MultiLabelLoss(nn.Module):
 
     def _executor(self, logits: Tensor) -> str:
         return self.backend
+
+    def _buffer(self, name: str) -> Tensor | None:
+        if name in self._buffers:  # an attribute of a module is looked for everywhere else first
+            return self._buffers[name]
+        value: Tensor | None = getattr(self, name)  # made a parameter since
+        return value
 
     def posterior(self, logits: Tensor) -> Tensor:
         """The label probabilities that logits of a model trained with this module stand for: same shape, float64."""

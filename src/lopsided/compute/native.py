@@ -20,6 +20,7 @@ from lopsided.losses.spec import to_loss
 from lopsided.targets import Labels, SparseTargets
 
 _LOGITS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+_PLAIN = (torch.float32, torch.float64, torch.bfloat16)
 _TARGETS = {torch.float32: 0, torch.float64: 1, torch.uint8: 4, torch.bool: 4}
 _SPARSE = 5
 _POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
@@ -157,21 +158,21 @@ def join(states: Tensor) -> Tensor:
 
 
 def _job(
-    z: Tensor, loss: Loss, scale: float, with_gradient: bool, out: Tensor | None = None, total: bool = False
+    z: Tensor, loss: Loss, scale: float, with_gradient: bool, out: Tensor | None = None
 ) -> tuple[_Job, Tensor, Tensor | None]:
-    """A job for (rows, L) logits, labels side by side, and the tensors that it will fill: values or their total."""
+    """A job for (rows, L) logits, labels side by side, and the tensors that it will fill."""
     template = _template(loss)
     assert template is not None
     rows, num_labels = z.shape
     dtype = z.dtype
-    value = z.new_empty(() if total else rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    value = z.new_empty(rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     gradient = out
     if with_gradient and out is None:
         gradient = torch.empty_like(z, memory_format=torch.contiguous_format)
     job = _Job.from_buffer_copy(template)
     job.rows, job.labels, job.logit_stride, job.scale = rows, num_labels, z.stride(0), scale
     job.logits, job.logit_type = z.data_ptr(), _LOGITS[dtype]
-    setattr(job, "total" if total else "value", value.data_ptr())
+    job.value = value.data_ptr()
     job.gradient = gradient.data_ptr() if with_gradient and gradient is not None else None
     job.threads = torch.get_num_threads() if rows * num_labels >= _PARALLEL else 1
     return job, value, gradient
@@ -213,26 +214,33 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: s
         and type(targets) is Tensor
         and logits.is_cpu
         and targets.is_cpu
-        and logits.dtype in _LOGITS
-        and logits.dtype != torch.float16
+        and logits.dtype in _PLAIN
         and targets.dtype in _TARGETS
-        and targets.layout == torch.strided
-        and logits.shape == targets.shape
+        and targets.layout is torch.strided
         and logits.ndim == 2
+        and (shape := logits.shape) == targets.shape
         and logits.is_contiguous()
         and targets.is_contiguous()
         and not targets.requires_grad
-        and logits.numel()
+        and (size := logits.numel())
         and not loss.pool.transposed
         and counts != "positive rows"
         and not is_traced(logits)
-        and _template(loss) is not None
+        and (template := _template(loss)) is not None
     ):
         return False
-    divisor = 1 if counts == "sum" else logits.numel() if counts == "labels" else len(logits)
-    with_gradient = logits.requires_grad and torch.is_grad_enabled()
-    job, value, gradient = _job(logits, loss, 1 / divisor, with_gradient, total=True)
-    job.targets, job.target_stride, job.target_type = targets.data_ptr(), logits.shape[1], _TARGETS[targets.dtype]
+    job = _Job.from_buffer_copy(template)
+    rows, labels = shape
+    value = logits.new_empty(()) if logits.dtype in _TARGETS else torch.empty((), dtype=torch.float32)
+    job.rows, job.labels, job.logit_stride, job.target_stride = rows, labels, labels, labels
+    job.logits, job.targets, job.total = logits.data_ptr(), targets.data_ptr(), value.data_ptr()
+    job.logit_type, job.target_type = _LOGITS[logits.dtype], _TARGETS[targets.dtype]
+    job.scale = 1 if counts == "sum" else 1 / (size if counts == "labels" else rows)
+    job.threads = torch.get_num_threads() if size >= _PARALLEL else 1
+    gradient = None
+    if logits.requires_grad and torch.is_grad_enabled():
+        gradient = torch.empty_like(logits)
+        job.gradient = gradient.data_ptr()
     _call(job)
     if job.odd or job.failed:
         return bool(job.odd)
