@@ -69,8 +69,8 @@ MUTANTS = {
     ),
     "exponent: the threshold is added": Mutant(
         "losses/curves.py",
-        "return scale * (z - shift if shift else z), scale",
-        "return scale * (z + shift if shift else z), scale",
+        "return _times(scale, z - shift if shift else z), scale",
+        "return _times(scale, z + shift if shift else z), scale",
         "test_calibration.py::test_zlpr_decides_at_its_threshold_whatever_its_scale_and_margin",
     ),
     "sum: the weight is squared": Mutant(
@@ -87,8 +87,8 @@ MUTANTS = {
     ),
     "log-sum-exp: shares carry the rounding of the sum": Mutant(
         "losses/pools.py",
-        "return weight * _exp((present - peak.unsqueeze(-1)) - rest.unsqueeze(-1))",
-        "return weight * _exp(present - (peak + rest).unsqueeze(-1))",
+        "return weight * _exp((value - peak.unsqueeze(-1)) - rest.unsqueeze(-1))",
+        "return weight * _exp(value - (peak + rest).unsqueeze(-1))",
         "test_numerics.py::test_errors_in_float32_are_at_most_twice_the_textbooks",
     ),
     "log-sum-exp: a weight does not enter the logarithm": Mutant(

@@ -10,7 +10,7 @@ from lopsided.losses.loss import Loss
 from lopsided.losses.pools import Pair, Softmax, Sum
 from lopsided.targets import Labels
 
-_CACHED, _LAUNCHED = 1 << 18, 1 << 24  # logits of a block: what a CPU's cache holds, what keeps another device busy
+_CACHED, _LAUNCHED = 1 << 17, 1 << 24  # logits of a block: what the cache of a core holds, what keeps a GPU busy
 _FEW = 8  # where less than one label in so many is positive, their curve is evaluated for them alone
 
 
@@ -21,7 +21,8 @@ def run(logits: Tensor, labels: Labels, loss: Loss, scale: float = 1.0, with_gra
     dtype = torch.promote_types(z.dtype, torch.float32)
     value = z.new_empty(len(z), dtype=dtype)
     gradient = torch.empty_like(z, memory_format=torch.contiguous_format) if with_gradient else None
-    step = max((_CACHED if z.device.type == "cpu" else _LAUNCHED) // shape[-1], 1)
+    together = _CACHED * torch.get_num_threads() if z.device.type == "cpu" else _LAUNCHED
+    step = max(together // shape[-1], 1)
     for start in range(0, len(z), step):
         block = slice(start, start + step)
         rows, slopes = evaluate(z[block].to(dtype), labels.of_rows(block, shape), loss, with_gradient)
@@ -87,6 +88,6 @@ def _few_positives(z: Tensor, weights: Pair, loss: Loss, with_gradient: bool) ->
     if not with_gradient:
         return loss.pool.value(state), None
     k_up, k_down = loss.pool.coefficients((up, down), (weight, weights[1]), state)
-    slopes = (k_down * fall).mul_(weights[1] > 0)
+    slopes = k_down * fall
     slopes[row, label] += (k_up * rise)[row, place]
     return loss.pool.value(state), slopes

@@ -7,12 +7,14 @@ plain numbers. Hyperparameters are floats fixed by the caller, so a curve may br
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from torch import Tensor
 
 from lopsided.losses.vocabulary import log1p, logistic, maximum, minimum, power, select, softplus
 
 Values = tuple[Tensor, Tensor | float]
+_T = TypeVar("_T", Tensor, Tensor | float)
 
 
 def polynomial_positive(
@@ -38,7 +40,7 @@ def polynomial_positive(
         base = base + q * _horner(terms, q)
         # -q (1 + p sum_m m c_m q^(m-1)), ordered so that c_1 = -1 does not cancel as p -> 1
         slope = -q * ((1 + first) + q * (p * _horner(rest, q) - first))
-    focus = scale * power(q, gamma)
+    focus = _times(scale, power(q, gamma))
     if gamma and not detach:
         slope = slope - gamma * p * base
     return focus * base, focus * slope
@@ -64,7 +66,7 @@ def polynomial_negative(
         if terms or constant:
             base = base + p * _horner(terms, p) + constant
             slope = p * (1 + q * _horner(_derivative(terms), p))
-        focus = scale * power(p, gamma)
+        focus = _times(scale, power(p, gamma))
         if gamma and not detach:
             slope = slope + gamma * q * base
         return focus * base, focus * slope
@@ -75,7 +77,7 @@ def polynomial_negative(
     if terms or constant:
         base = base + r * _horner(terms, r) + constant
         slope = slope + _horner(_derivative(terms), r)
-    less = scale * power(r, gamma - 1)
+    less = _times(scale, power(r, gamma - 1))
     focus = less * r if gamma else scale
     slope = focus * slope
     if gamma and not detach:
@@ -114,13 +116,17 @@ def confidence_negative(z: Tensor, *, gamma: float) -> Values:
 
 def exponent(z: Tensor, *, scale: float, shift: float = 0.0) -> Values:
     """scale (z - shift): the exponent of a label in a log-sum-exp."""
-    return scale * (z - shift if shift else z), scale
+    return _times(scale, z - shift if shift else z), scale
 
 
 def bounded_exponent(z: Tensor, *, scale: float) -> Values:
     """scale tanh(z)."""
     p, q = logistic(2 * z)
     return scale * (p - q), scale * 4 * (p * q)
+
+
+def _times(factor: float, x: _T) -> _T:
+    return x if factor == 1 else factor * x  # a product with 1 is a pass over memory
 
 
 def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor | float:
