@@ -150,17 +150,21 @@ CLONES static void NAME(exponentiate)(REAL *restrict value, const REAL *restrict
 }
 
 // The positive sides of `many` short rows, whose values lie in t->up: `ends` of them, and exponentials in place of the logits.
-static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t, NAME(Positives) *list, long *ends, REAL *peaks) {
+static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t, NAME(Positives) *list, long *ends, Side (*sides)[2]) {
   for (long r = 0, from = 0, to = 0; r < many; r++, from = to) {
     INTEGER highest = NAME(sortable)(-LARGE);
     for (; to < list->count && list->index[to] < (r + 1) * job->labels; to++) {
       const INTEGER x = NAME(sortable)(t->up[to]);
       highest = x > highest ? x : highest;
     }
-    ends[r] = to, peaks[r] = NAME(unsortable)(highest);
-    for (long j = from; j < to; j++) list->z[j] = t->up[j] - peaks[r];
+    const REAL peak = NAME(unsortable)(highest);
+    for (long j = from; j < to; j++) list->z[j] = t->up[j] - peak;
+    ends[r] = to, sides[r][0] = (Side){peak, 0, 0, 0, 0};
   }
   NAME(exponentiate)(list->z, list->weight, NAME(pad)(list, 0));
+  for (long r = 0, j = 0; r < many; r++)
+    for (Side *side = sides[r]; j < ends[r]; j++)
+      side->sum += list->z[j], side->mass += list->weight[j], side->dot += (double)list->weight[j] * t->up[j];
 }
 
 // Several short rows that lie side by side, as one tile: one call of each curve for all of them.
@@ -168,24 +172,23 @@ static void NAME(exponential_short_rows)(const Job *job, long row, long many, co
                                          NAME(Positives) *list, REAL *values) {
   const long labels = job->labels, m = many * labels;
   long ends[TILE];
-  REAL peaks[TILE];
+  Side sides[TILE][2];
   const REAL *z = NAME(begin)(job, row, 0, m, t, list, 0);
   if (job->pool == SOFTMAX) NAME(make_known)(t, m);
   NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
   NAME(curves)[job->positive](list->z, NAME(ones), t->up, t->rise, NAME(pad)(list, 0), s);
-  NAME(fold_short_positives)(job, many, t, list, ends, peaks);
+  NAME(fold_short_positives)(job, many, t, list, ends, sides);
   REAL *gradient = NAME(gradient)(job, row, t->z), *g = gradient ? gradient : t->z; // the logits are not needed any more
-  for (long r = 0, from = 0; r < many; r++) {
-    const long start = r * labels;
-    Side sides[2] = {{peaks[r], 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
-    for (long j = from; j < ends[r]; j++)
-      sides->sum += list->z[j], sides->mass += list->weight[j], sides->dot += (double)list->weight[j] * t->up[j];
-    NAME(add)(t->value + start, t->slope + start, t->down + start, labels, g + start, sides + 1);
-    values[row + r] = (REAL)(finish(job, sides) * job->scale);
-    const REAL up = (REAL)(sides[0].factor * job->scale), *share = job->pool == SOFTMAX ? list->weight : list->z;
-    if (gradient) NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale), labels);
-    for (; from < ends[r]; from++)
-      if (gradient && up != 0) g[list->index[from]] += up * share[from] * t->rise[from];
+  for (long r = 0; r < many; r++) {
+    sides[r][1] = (Side){-LARGE, 0, 0, 0, 0};
+    NAME(add)(t->value + r * labels, t->slope + r * labels, t->down + r * labels, labels, g + r * labels, sides[r] + 1);
+  }
+  for (long r = 0; r < many; r++) values[row + r] = (REAL)(finish(job, sides[r]) * job->scale);
+  for (long r = 0, j = 0; r < many && gradient; r++) {
+    const REAL up = (REAL)(sides[r][0].factor * job->scale), *share = job->pool == SOFTMAX ? list->weight : list->z;
+    NAME(multiply)(g + r * labels, (REAL)(sides[r][1].factor * job->scale), labels);
+    for (; j < ends[r]; j++)
+      if (up != 0) g[list->index[j]] += up * share[j] * t->rise[j];
   }
   list->count = 0;
   if (gradient) NAME(store)(job, row, m, g);

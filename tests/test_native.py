@@ -300,6 +300,17 @@ def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
         assert native.plain(z, unusual, bce, "labels") is True
 
 
+def test_hooks_that_read_what_is_saved_find_the_gradient() -> None:
+    z, y = batch(4, 300)
+    leaf = z.float().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(Tensor.clone, lambda kept: kept):
+        value = lopsided.BinaryCrossEntropyLoss()(leaf, y.float())
+    value.backward()
+    expected = z.requires_grad_()
+    torch.nn.functional.binary_cross_entropy_with_logits(expected, y).backward()
+    torch.testing.assert_close(leaf.grad, expected.grad, check_dtype=False)
+
+
 def test_unknown_labels_are_found_on_the_way() -> None:
     """A NaN changes what the mean divides by, which is not known before all targets were read."""
     z, y = batch(7, 600)

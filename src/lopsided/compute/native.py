@@ -26,6 +26,7 @@ _SPARSE = 5
 _POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
 _transforms, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
 _modes = torch._C._len_torch_dispatch_stack
+_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _PARALLEL = 1 << 14  # logits below which threads cost more than they save
 _Settings = ctypes.c_double * (len(SETTINGS) + MOST_TERMS[-1])
 
@@ -226,6 +227,7 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: s
         and not loss.pool.transposed
         and counts != "positive rows"
         and not is_traced(logits)
+        and _hooks(True) is None  # which would read the gradient as soon as it is attached
         and (template := _template(loss)) is not None
     ):
         return False
@@ -241,12 +243,14 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: s
     if logits.requires_grad and torch.is_grad_enabled():
         gradient = torch.empty_like(logits)
         job.gradient = gradient.data_ptr()
+    # before the loop: after it, the code that attaches would come back from memory
+    attached = attach(logits, value, gradient)
     _call(job)
     if job.odd or job.failed:
         return bool(job.odd)
     if job.probable:
         warn_of_probabilities(logits)
-    return attach(logits, value, gradient)
+    return attached
 
 
 def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:
