@@ -140,7 +140,6 @@ _VOCABULARY = {
     "softplus": _softplus,
     "power": _power,
     "maximum": _maximum,
-    "minimum": lambda x, ceiling: _select(node(">=", x, ceiling), ceiling, x),
     "select": _select,
     "log1p": lambda x: node("log1p", x),
 }

@@ -39,9 +39,8 @@ def polynomial_negative_margin(z, s: tl.constexpr):
     v4 = tl.where(v0, v2, v3) - s[1]
     v5 = maximum(v4, 0.0)
     v6 = -log1p((-v5))
-    v7 = s[1] + tl.where(v0, v3, v2)
-    v8 = tl.where((0.0 >= v5), 0.0, (reciprocal(minimum(v7, 1.0)) * (v2 * v3)))
-    return v6, v8
+    v7 = tl.where((0.0 >= v5), 0.0, (reciprocal((s[1] + tl.where(v0, v3, v2))) * (v2 * v3)))
+    return v6, v7
 
 
 @triton.jit
@@ -80,10 +79,9 @@ def polynomial_negative_margin_2terms(z, s: tl.constexpr):
     v4 = tl.where(v0, v2, v3) - s[1]
     v5 = maximum(v4, 0.0)
     v6 = s[4] + ((-log1p((-v5))) + (v5 * (s[6] + (s[7] * v5))))
-    v7 = s[1] + tl.where(v0, v3, v2)
-    v8 = (v2 * v3) * (reciprocal(minimum(v7, 1.0)) + (s[6] + (v5 * (s[7] * 2.0))))
-    v9 = tl.where((0.0 >= v5), 0.0, v8)
-    return v6, v9
+    v7 = reciprocal((s[1] + tl.where(v0, v3, v2))) + (s[6] + (v5 * (s[7] * 2.0)))
+    v8 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * v7))
+    return v6, v8
 
 
 @triton.jit
@@ -132,12 +130,11 @@ def polynomial_negative_margin_8terms(z, s: tl.constexpr):
     v6 = v5 * (s[10] + (v5 * (s[11] + (v5 * (s[12] + (s[13] * v5))))))
     v7 = v5 * (s[6] + (v5 * (s[7] + (v5 * (s[8] + (v5 * (s[9] + v6)))))))
     v8 = s[4] + ((-log1p((-v5))) + v7)
-    v9 = s[1] + tl.where(v0, v3, v2)
-    v10 = (s[11] * 6.0) + (v5 * ((s[12] * 7.0) + (v5 * (s[13] * 8.0))))
-    v11 = (s[8] * 3.0) + (v5 * ((s[9] * 4.0) + (v5 * ((s[10] * 5.0) + (v5 * v10)))))
-    v12 = reciprocal(minimum(v9, 1.0)) + (s[6] + (v5 * ((s[7] * 2.0) + (v5 * v11))))
-    v13 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * v12))
-    return v8, v13
+    v9 = (s[11] * 6.0) + (v5 * ((s[12] * 7.0) + (v5 * (s[13] * 8.0))))
+    v10 = (s[8] * 3.0) + (v5 * ((s[9] * 4.0) + (v5 * ((s[10] * 5.0) + (v5 * v9)))))
+    v11 = reciprocal((s[1] + tl.where(v0, v3, v2))) + (s[6] + (v5 * ((s[7] * 2.0) + (v5 * v10))))
+    v12 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * v11))
+    return v8, v12
 
 
 @triton.jit
@@ -181,8 +178,8 @@ def polynomial_negative_margin_gamma(z, s: tl.constexpr):
     v7 = power(v5, (s[0] - 1.0))
     v8 = v5 * v7
     v9 = -(v6 * v8)
-    v10 = s[1] + tl.where(v0, v3, v2)
-    v11 = (v2 * v3) * ((reciprocal(minimum(v10, 1.0)) * v8) + (-(v6 * (s[0] * v7))))
+    v10 = (reciprocal((s[1] + tl.where(v0, v3, v2))) * v8) + (-(v6 * (s[0] * v7)))
+    v11 = (v2 * v3) * v10
     return v9, v11
 
 
@@ -232,10 +229,9 @@ def polynomial_negative_margin_gamma_2terms(z, s: tl.constexpr):
     v7 = power(v5, (s[0] - 1.0))
     v8 = v5 * v7
     v9 = v6 * v8
-    v10 = s[1] + tl.where(v0, v3, v2)
-    v11 = (reciprocal(minimum(v10, 1.0)) + (s[6] + (v5 * (s[7] * 2.0)))) * v8
-    v12 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * (v11 + (v6 * (s[0] * v7)))))
-    return v9, v12
+    v10 = reciprocal((s[1] + tl.where(v0, v3, v2))) + (s[6] + (v5 * (s[7] * 2.0)))
+    v11 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * ((v10 * v8) + (v6 * (s[0] * v7)))))
+    return v9, v11
 
 
 @triton.jit
@@ -293,12 +289,11 @@ def polynomial_negative_margin_gamma_8terms(z, s: tl.constexpr):
     v9 = power(v5, (s[0] - 1.0))
     v10 = v5 * v9
     v11 = v8 * v10
-    v12 = s[1] + tl.where(v0, v3, v2)
-    v13 = (s[11] * 6.0) + (v5 * ((s[12] * 7.0) + (v5 * (s[13] * 8.0))))
-    v14 = (s[8] * 3.0) + (v5 * ((s[9] * 4.0) + (v5 * ((s[10] * 5.0) + (v5 * v13)))))
-    v15 = reciprocal(minimum(v12, 1.0)) + (s[6] + (v5 * ((s[7] * 2.0) + (v5 * v14))))
-    v16 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * ((v15 * v10) + (v8 * (s[0] * v9)))))
-    return v11, v16
+    v12 = (s[11] * 6.0) + (v5 * ((s[12] * 7.0) + (v5 * (s[13] * 8.0))))
+    v13 = (s[8] * 3.0) + (v5 * ((s[9] * 4.0) + (v5 * ((s[10] * 5.0) + (v5 * v12)))))
+    v14 = reciprocal((s[1] + tl.where(v0, v3, v2))) + (s[6] + (v5 * ((s[7] * 2.0) + (v5 * v13))))
+    v15 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * ((v14 * v10) + (v8 * (s[0] * v9)))))
+    return v11, v15
 
 
 @triton.jit
@@ -336,9 +331,8 @@ def polynomial_negative_margin_gamma_detach(z, s: tl.constexpr):
     v5 = maximum(v4, 0.0)
     v6 = v5 * power(v5, (s[0] - 1.0))
     v7 = -(log1p((-v5)) * v6)
-    v8 = s[1] + tl.where(v0, v3, v2)
-    v9 = (v2 * v3) * (reciprocal(minimum(v8, 1.0)) * v6)
-    return v7, v9
+    v8 = (v2 * v3) * (reciprocal((s[1] + tl.where(v0, v3, v2))) * v6)
+    return v7, v8
 
 
 @triton.jit
@@ -382,10 +376,9 @@ def polynomial_negative_margin_gamma_detach_2terms(z, s: tl.constexpr):
     v5 = maximum(v4, 0.0)
     v6 = v5 * power(v5, (s[0] - 1.0))
     v7 = (s[4] + ((-log1p((-v5))) + (v5 * (s[6] + (s[7] * v5))))) * v6
-    v8 = s[1] + tl.where(v0, v3, v2)
-    v9 = (reciprocal(minimum(v8, 1.0)) + (s[6] + (v5 * (s[7] * 2.0)))) * v6
-    v10 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * v9))
-    return v7, v10
+    v8 = reciprocal((s[1] + tl.where(v0, v3, v2))) + (s[6] + (v5 * (s[7] * 2.0)))
+    v9 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * (v8 * v6)))
+    return v7, v9
 
 
 @triton.jit
@@ -437,12 +430,11 @@ def polynomial_negative_margin_gamma_detach_8terms(z, s: tl.constexpr):
     v7 = v5 * (s[6] + (v5 * (s[7] + (v5 * (s[8] + (v5 * (s[9] + v6)))))))
     v8 = v5 * power(v5, (s[0] - 1.0))
     v9 = (s[4] + ((-log1p((-v5))) + v7)) * v8
-    v10 = s[1] + tl.where(v0, v3, v2)
-    v11 = (s[11] * 6.0) + (v5 * ((s[12] * 7.0) + (v5 * (s[13] * 8.0))))
-    v12 = (s[8] * 3.0) + (v5 * ((s[9] * 4.0) + (v5 * ((s[10] * 5.0) + (v5 * v11)))))
-    v13 = reciprocal(minimum(v10, 1.0)) + (s[6] + (v5 * ((s[7] * 2.0) + (v5 * v12))))
-    v14 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * (v13 * v8)))
-    return v9, v14
+    v10 = (s[11] * 6.0) + (v5 * ((s[12] * 7.0) + (v5 * (s[13] * 8.0))))
+    v11 = (s[8] * 3.0) + (v5 * ((s[9] * 4.0) + (v5 * ((s[10] * 5.0) + (v5 * v10)))))
+    v12 = reciprocal((s[1] + tl.where(v0, v3, v2))) + (s[6] + (v5 * ((s[7] * 2.0) + (v5 * v11))))
+    v13 = tl.where((0.0 >= v5), 0.0, ((v2 * v3) * (v12 * v8)))
+    return v9, v13
 
 
 @triton.jit
@@ -477,12 +469,11 @@ def robust_negative_margin(z, s: tl.constexpr):
     v10 = v8 * v9
     v11 = -(v7 * v10)
     v12 = tl.where(v0, v3, v2)
-    v13 = s[1] + v12
-    v14 = v2 * v3
-    v15 = tl.where((0.0 >= v6), 0.0, (reciprocal(minimum(v13, 1.0)) * v14))
-    v16 = v14 * (v8 + ((((s[5] * 2.0) - 3.0) + (v12 * 3.0)) * (v4 * v9)))
-    v17 = (v15 * v10) + (-(v7 * v16))
-    return v11, v17
+    v13 = v2 * v3
+    v14 = tl.where((0.0 >= v6), 0.0, (reciprocal((s[1] + v12)) * v13)) * v10
+    v15 = v13 * (v8 + ((((s[5] * 2.0) - 3.0) + (v12 * 3.0)) * (v4 * v9)))
+    v16 = v14 + (-(v7 * v15))
+    return v11, v16
 
 
 @triton.jit
@@ -524,11 +515,10 @@ def robust_negative_margin_gamma(z, s: tl.constexpr):
     v14 = -(v10 * v13)
     v15 = v2 * v3
     v16 = tl.where(v0, v3, v2)
-    v17 = s[1] + v16
-    v18 = v15 * ((reciprocal(minimum(v17, 1.0)) * v9) + (-(v7 * (s[0] * v8))))
-    v19 = v15 * (v11 + ((((s[5] * 2.0) - 3.0) + (v16 * 3.0)) * (v4 * v12)))
-    v20 = (v18 * v13) + (-(v10 * v19))
-    return v14, v20
+    v17 = v15 * ((reciprocal((s[1] + v16)) * v9) + (-(v7 * (s[0] * v8))))
+    v18 = v15 * (v11 + ((((s[5] * 2.0) - 3.0) + (v16 * 3.0)) * (v4 * v12)))
+    v19 = (v17 * v13) + (-(v10 * v18))
+    return v14, v19
 
 
 @triton.jit
@@ -567,9 +557,8 @@ def robust_negative_margin_gamma_detach(z, s: tl.constexpr):
     v13 = v2 * v3
     v14 = tl.where(v0, v3, v2)
     v15 = v13 * (v9 + ((((s[5] * 2.0) - 3.0) + (v14 * 3.0)) * (v4 * v10)))
-    v16 = s[1] + v14
-    v17 = (-(v8 * v15)) + ((v13 * (reciprocal(minimum(v16, 1.0)) * v7)) * v11)
-    return v12, v17
+    v16 = (-(v8 * v15)) + ((v13 * (reciprocal((s[1] + v14)) * v7)) * v11)
+    return v12, v16
 
 
 @triton.jit

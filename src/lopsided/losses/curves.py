@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from lopsided.losses.vocabulary import log1p, logistic, maximum, minimum, power, select, softplus
+from lopsided.losses.vocabulary import log1p, logistic, maximum, power, select, softplus
 
 Values = tuple[Tensor, Tensor | float]
 _T = TypeVar("_T", Tensor, Tensor | float)
@@ -71,7 +71,7 @@ def polynomial_negative(
             slope = slope + gamma * q * base
         return focus * base, focus * slope
     r = maximum(p - margin, 0.0)
-    rest = minimum(q + margin, 1.0)  # 1 - r, without the cancellation
+    rest = q + margin  # 1 - r, without the cancellation; where r = 0 it may be above 1, to no effect
     base = -log1p(-r)
     slope = 1 / rest
     if terms or constant:

@@ -11,7 +11,7 @@ from torch import Tensor, log1p
 from torch import where as select
 from torch.nn import functional
 
-__all__ = ["log1p", "logistic", "maximum", "minimum", "power", "select", "softplus"]
+__all__ = ["log1p", "logistic", "maximum", "power", "select", "softplus"]
 
 _LARGEST_PRODUCT = 8
 
@@ -29,11 +29,6 @@ def softplus(z: Tensor) -> Tensor:
 def maximum(x: Tensor, floor: float) -> Tensor:
     """The larger of x and a number; NaN stays NaN."""
     return x.clamp_min(floor)
-
-
-def minimum(x: Tensor, ceiling: float) -> Tensor:
-    """The smaller of x and a number; NaN stays NaN."""
-    return x.clamp_max(ceiling)
 
 
 def power(x: Tensor, gamma: float) -> Tensor | float:
