@@ -311,6 +311,31 @@ def test_hooks_that_read_what_is_saved_find_the_gradient() -> None:
     torch.testing.assert_close(leaf.grad, expected.grad, check_dtype=False)
 
 
+def test_hooks_are_respected_where_torch_does_not_tell_of_them() -> None:
+    """Before torch 2.8 it has no such function."""
+    program = """
+import torch
+del torch._C._autograd._top_saved_tensors_default_hooks
+import lopsided
+z, y = torch.randn(4, 300, requires_grad=True), (torch.rand(4, 300) < 0.1).float()
+with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept):
+    lopsided.BinaryCrossEntropyLoss()(z, y).backward()
+found, z.grad = z.grad, None
+torch.nn.functional.binary_cross_entropy_with_logits(z, y).backward()
+torch.testing.assert_close(found, z.grad)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_default_device_is_not_that_of_the_value(dtype: torch.dtype) -> None:
+    z, y = batch(4, 300)
+    expected = lopsided.BinaryCrossEntropyLoss()(z.to(dtype), y.float())
+    with torch.device("meta"):
+        value = lopsided.BinaryCrossEntropyLoss()(z.to(dtype), y.float())
+    assert torch.equal(value, expected)
+
+
 def test_unknown_labels_are_found_on_the_way() -> None:
     """A NaN changes what the mean divides by, which is not known before all targets were read."""
     z, y = batch(7, 600)
