@@ -81,6 +81,21 @@ def test_targets_that_are_all_0_or_1_but_for_one(name: str, labels: int) -> None
     assert native.run(z[4:].float(), Labels(y[4:].float()), lopsided.loss(name)).odd
 
 
+@pytest.mark.parametrize("name", CATALOG)
+def test_a_subnormal_target_is_no_positive_where_torch_flushes_them(name: str) -> None:
+    z = batch(2, 300)[0].float()
+    y = torch.zeros(z.shape)
+    expected = native.run(z, Labels(y), lopsided.loss(name))
+    y[:, 3] = 1e-40
+    if not torch.set_flush_denormal(True):
+        pytest.skip("not on this processor")
+    try:
+        value, gradient = native.run(z, Labels(y), lopsided.loss(name))[:2]
+    finally:
+        torch.set_flush_denormal(False)
+    torch.testing.assert_close((value, gradient), expected[:2])
+
+
 @every_variant
 def test_shapes_and_strides(spec: str) -> None:
     loss = lopsided.loss(spec)
