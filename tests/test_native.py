@@ -81,6 +81,21 @@ def test_targets_that_are_all_0_or_1_but_for_one(name: str, labels: int) -> None
     assert native.run(z[4:].float(), Labels(y[4:].float()), lopsided.loss(name)).odd
 
 
+@pytest.mark.parametrize("name", CATALOG)
+def test_a_subnormal_target_is_no_positive_where_torch_flushes_them(name: str) -> None:
+    z = batch(2, 300)[0].float()
+    y = torch.zeros(z.shape)
+    expected = native.run(z, Labels(y), lopsided.loss(name))
+    y[:, 3] = 1e-40
+    if not torch.set_flush_denormal(True):
+        pytest.skip("not on this processor")
+    try:
+        value, gradient = native.run(z, Labels(y), lopsided.loss(name))[:2]
+    finally:
+        torch.set_flush_denormal(False)
+    torch.testing.assert_close((value, gradient), expected[:2])
+
+
 @every_variant
 def test_shapes_and_strides(spec: str) -> None:
     loss = lopsided.loss(spec)
@@ -309,6 +324,31 @@ def test_hooks_that_read_what_is_saved_find_the_gradient() -> None:
     expected = z.requires_grad_()
     torch.nn.functional.binary_cross_entropy_with_logits(expected, y).backward()
     torch.testing.assert_close(leaf.grad, expected.grad, check_dtype=False)
+
+
+def test_hooks_are_respected_where_torch_does_not_tell_of_them() -> None:
+    """Before torch 2.8 it has no such function."""
+    program = """
+import torch
+del torch._C._autograd._top_saved_tensors_default_hooks
+import lopsided
+z, y = torch.randn(4, 300, requires_grad=True), (torch.rand(4, 300) < 0.1).float()
+with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept):
+    lopsided.BinaryCrossEntropyLoss()(z, y).backward()
+found, z.grad = z.grad, None
+torch.nn.functional.binary_cross_entropy_with_logits(z, y).backward()
+torch.testing.assert_close(found, z.grad)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_default_device_is_not_that_of_the_value(dtype: torch.dtype) -> None:
+    z, y = batch(4, 300)
+    expected = lopsided.BinaryCrossEntropyLoss()(z.to(dtype), y.float())
+    with torch.device("meta"):
+        value = lopsided.BinaryCrossEntropyLoss()(z.to(dtype), y.float())
+    assert torch.equal(value, expected)
 
 
 def test_unknown_labels_are_found_on_the_way() -> None:

@@ -1,13 +1,16 @@
 """The streamed executor against the eager one: every loss, every kind of targets, any cut into blocks."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor
 
 import lopsided
 from lopsided.compute import row_loss, streamed
-from lopsided.losses import CATALOG, Curve, Loss, Sum
-from lopsided.losses.curves import polynomial_positive
+from lopsided.losses import CATALOG, Curve, Loss, Pool, Sum
+from lopsided.losses.curves import polynomial_negative, polynomial_positive
+from lopsided.losses.pools import Pair
 from lopsided.targets import Labels
 from tests.batches import batch, said
 from tests.variants import every_variant
@@ -36,7 +39,7 @@ def test_every_loss(spec: str, density: float) -> None:
 @pytest.mark.parametrize("name", CATALOG)
 @pytest.mark.parametrize("cached", [1, 100, 1 << 18])
 def test_every_kind_of_labels_cut_anywhere(name: str, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed, "_CACHED", cached)
+    monkeypatch.setattr(streamed, "_CACHED", max(cached // torch.get_num_threads(), 1))
     z, y = batch(5, 40)
     for labels in said(z, y):
         compare(lopsided.loss(name), z, labels)
@@ -49,6 +52,31 @@ def test_infinite_and_missing_logits(name: str) -> None:
     z[0, 0], z[0, 1], z[1, 3] = torch.inf, -torch.inf, torch.nan
     compare(lopsided.loss(name), z, Labels(y))
     compare(lopsided.loss(name), z, Labels(y, mask=~z.isnan()))
+
+
+@dataclass(frozen=True)
+class Dearest(Pool):
+    """The dearest positive and the dearest negative. Its coefficients are not 0 where a weight is."""
+
+    counts = "rows"
+
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        return torch.stack([torch.where(a > 0, v, 0.0).amax(-1) for v, a in zip(values, weights, strict=True)])
+
+    def merge(self, states: Tensor) -> Tensor:
+        return states.amax(0)
+
+    def value(self, state: Tensor) -> Tensor:
+        return state.sum(0)
+
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        return (values[0] == state[0, ..., None]).to(state.dtype), (values[1] == state[1, ..., None]).to(state.dtype)
+
+
+def test_a_pool_of_ones_own_is_only_read_where_the_weight_is_positive() -> None:
+    y = torch.zeros(2, 40, dtype=torch.float64)
+    y[:, 0] = 1
+    compare(Loss(Curve(polynomial_positive), Curve(polynomial_negative), Dearest()), torch.zeros_like(y), Labels(y))
 
 
 def test_both_halves_of_a_two_way_loss_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,8 @@ _SPARSE = 5
 _POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
 _transforms, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
 _modes = torch._C._len_torch_dispatch_stack
-_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+# before torch 2.8 nothing tells whether there are hooks: there may be
+_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda ignore_is_tracing: True)
 _PARALLEL = 1 << 14  # logits below which threads cost more than they save
 _Settings = ctypes.c_double * (len(SETTINGS) + MOST_TERMS[-1])
 
@@ -227,13 +228,12 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: s
         and not loss.pool.transposed
         and counts != "positive rows"
         and not is_traced(logits)
-        and _hooks(True) is None  # which would read the gradient as soon as it is attached
         and (template := _template(loss)) is not None
     ):
         return False
     job = _Job.from_buffer_copy(template)
     rows, labels = shape
-    value = logits.new_empty(()) if logits.dtype in _TARGETS else torch.empty((), dtype=torch.float32)
+    value = logits.new_empty((), dtype=torch.float32 if logits.dtype is torch.bfloat16 else logits.dtype)
     job.rows, job.labels, job.logit_stride, job.target_stride = rows, labels, labels, labels
     job.logits, job.targets, job.total = logits.data_ptr(), targets.data_ptr(), value.data_ptr()
     job.logit_type, job.target_type = _LOGITS[logits.dtype], _TARGETS[targets.dtype]
@@ -243,14 +243,14 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: s
     if logits.requires_grad and torch.is_grad_enabled():
         gradient = torch.empty_like(logits)
         job.gradient = gradient.data_ptr()
-    # before the loop: after it, the code that attaches would come back from memory
-    attached = attach(logits, value, gradient)
+    # before the loop: after it, the code that attaches would come back from memory; but hooks read what is attached
+    attached = attach(logits, value, gradient) if gradient is None or _hooks(True) is None else None
     _call(job)
     if job.odd or job.failed:
         return bool(job.odd)
     if job.probable:
         warn_of_probabilities(logits)
-    return attached
+    return attach(logits, value, gradient) if attached is None else attached
 
 
 def _say_labels(job: _Job, labels: Labels, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lopsided.compute.attached import Run
 from lopsided.losses.loss import Loss
-from lopsided.losses.pools import Pair, Softmax, Sum
+from lopsided.losses.pools import LogSumExp, MeanPairs, Pair, Pairs, Sum
 from lopsided.targets import Labels
 
 _CACHED, _LAUNCHED = 1 << 17, 1 << 24  # logits of a block: what the cache of a core holds, what keeps a GPU busy
@@ -42,7 +42,8 @@ def evaluate(z: Tensor, labels: Labels, loss: Loss, with_gradient: bool) -> tupl
         rows, slopes = _finite_sum(z, weights, loss)
         if rows.isfinite().all():  # curves of one's own may not be
             return rows, slopes
-    if finite and not isinstance(loss.pool, Sum | Softmax) and not loss.pool.transposed:  # their sides are apart
+    # pools whose sides are apart, and whose coefficients are 0 where the weight is
+    if finite and isinstance(loss.pool, LogSumExp | Pairs | MeanPairs) and not loss.pool.transposed:
         found = _few_positives(z, weights, loss, with_gradient)
         if found is not None:
             return found
