@@ -132,7 +132,7 @@ CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(
 }
 
 // The commonest tile by far: its targets are 0 or 1, and nothing else is said. Returns whether it is one; then its weights are
-// known without arithmetic, and its positives listed.
+// known without arithmetic, and its positives listed. Where subnormal numbers count as 0, they do here.
 #define SCAN(TYPE, BITS)                                                   \
   {                                                                        \
     const TYPE *restrict y = (const TYPE *)job->targets + at;              \
@@ -140,7 +140,7 @@ CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(
       any |= BITS(y[i]), between |= BITS(y[i] - y[i] * y[i]);              \
     }                                                                      \
     if (any && !between)                                                   \
-      for (long i = 0; i < m; i++) flag[i] = BITS(y[i]) != 0;              \
+      for (long i = 0; i < m; i++) flag[i] = y[i] > 0;                  \
   }
 
 CLONES static int NAME(scan)(const Job *job, int64_t at, long start, long m, NAME(Tile) *restrict t, NAME(Positives) *list) {

@@ -81,6 +81,20 @@ def test_targets_that_are_all_0_or_1_but_for_one(name: str, labels: int) -> None
     assert native.run(z[4:].float(), Labels(y[4:].float()), lopsided.loss(name)).odd
 
 
+def test_subnormal_targets_are_0_where_the_processor_flushes_them() -> None:
+    for dtype, tiny in ((torch.float32, 1e-40), (torch.float64, 1e-310)):
+        z, y = torch.zeros(2, 40, dtype=dtype), torch.zeros(2, 40, dtype=dtype)
+        expected = native.run(z, Labels(y), lopsided.loss("zlpr"))[1]
+        y[1, 3] = tiny
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this processor does not flush")
+        try:
+            found = native.run(z, Labels(y), lopsided.loss("zlpr"))[1]
+        finally:
+            torch.set_flush_denormal(False)
+        assert torch.equal(found, expected)  # type: ignore[arg-type]
+
+
 @every_variant
 def test_shapes_and_strides(spec: str) -> None:
     loss = lopsided.loss(spec)
