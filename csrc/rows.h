@@ -133,7 +133,7 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   const double value = finish(job, sides) * job->scale;
   if (g) {
     for (long start = 0; start < job->labels; start += STEP) {
-      const double behind = peaks[start / STEP] - sides[1].peak, relative = behind == 0 ? 1 : exp(behind);
+      const double behind = peaks[start / STEP] - sides[1].peak, relative = behind == 0 || sides[1].factor == 0 ? 1 : exp(behind);
       NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), job->labels - start < STEP ? job->labels - start : STEP);
     }
     const double relative = job->pool == SOFTMAX || raised == sides[0].peak ? 1 : exp(raised - sides[0].peak);

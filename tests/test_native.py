@@ -81,6 +81,16 @@ def test_targets_that_are_all_0_or_1_but_for_one(name: str, labels: int) -> None
     assert native.run(z[4:].float(), Labels(y[4:].float()), lopsided.loss(name)).odd
 
 
+def test_a_row_without_a_part_in_the_loss_has_no_gradient_whatever_its_logits() -> None:
+    z = torch.zeros(2, 600)
+    z[0, 3], z[1, 590] = torch.nan, torch.nan
+    for labels in (40, 600):
+        value, grad = native.run(z[:, -labels:], Labels(torch.zeros(2, labels)), lopsided.loss("softmax"))[:2]
+        assert grad is not None
+        assert not value.any()
+        assert not grad.any()
+
+
 def test_subnormal_targets_are_0_where_the_processor_flushes_them() -> None:
     for dtype, tiny in ((torch.float32, 1e-40), (torch.float64, 1e-310)):
         z, y = torch.zeros(2, 40, dtype=dtype), torch.zeros(2, 40, dtype=dtype)
