@@ -144,7 +144,6 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #undef WHOLE
 #undef TRUTH
 #undef SELECT
-#undef READ
 
 #define REAL double
 #define INTEGER int64_t

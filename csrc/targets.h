@@ -65,6 +65,7 @@ CLONES static int NAME(read)(const Job *job, int64_t at, long m, NAME(Tile) *res
   t->odd |= odd != 0;
   return any != 0;
 }
+#undef READ
 
 // The same from the stored entries of a row; what is not stored is 0. An entry that comes twice counts once, the last time.
 // Returns whether a target may be positive that is not listed.
@@ -157,6 +158,7 @@ CLONES static int NAME(scan)(const Job *job, int64_t at, long start, long m, NAM
   for (; j < list->count; j++) t->up[list->index[j] - start] = up, t->down[list->index[j] - start] = 0;
   return 1;
 }
+#undef SCAN
 
 // Asks for as many logits, targets and places of the gradient again, to be there when this tile is done: a processor does not
 // look so far ahead by itself. What lies behind the last of them is not touched.
