@@ -91,6 +91,14 @@ def test_a_row_without_a_part_in_the_loss_has_no_gradient_whatever_its_logits() 
         assert not grad.any()
 
 
+@pytest.mark.parametrize("name", ["zlpr", "lsep", "bp_mll", "softmax"])
+@pytest.mark.parametrize("labels", [40, 600])
+def test_a_row_whose_only_positive_is_subnormal(name: str, labels: int) -> None:
+    y = torch.zeros(2, labels)
+    y[0, 3] = 1e-40
+    compare(lopsided.loss(name), torch.full((2, labels), 95.0), Labels(y))
+
+
 def test_subnormal_targets_are_0_where_the_processor_flushes_them() -> None:
     for dtype, tiny in ((torch.float32, 1e-40), (torch.float64, 1e-310)):
         z, y = torch.zeros(2, 40, dtype=dtype), torch.zeros(2, 40, dtype=dtype)
