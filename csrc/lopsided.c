@@ -93,7 +93,7 @@ static double finish(const Job *job, Side *sides) {
   for (int i = 0; i < 2 && job->pool != LOG_SUM_EXP; i++) logs[i] = log_sum(sides + i);
   if (job->pool == LOG_SUM_EXP) {
     for (int i = 0; i < 2; i++) {
-      const double x = fabs(sides[i].peak) < 300 ? sides[i].sum * exp(sides[i].peak) : NAN; // two logarithms fewer
+      const double x = sides[i].sum * exp(sides[i].peak); // two logarithms fewer
       if (x < 1e300) value += log1p(x), sides[i].factor = x / (1 + x);
       else value += softplus(log_sum(sides + i), &sides[i].factor);
     }
@@ -144,7 +144,6 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #undef WHOLE
 #undef TRUTH
 #undef SELECT
-#undef READ
 
 #define REAL double
 #define INTEGER int64_t

@@ -62,7 +62,7 @@ INLINE float log1p_f32(float x) {
   return log_tail(x * scale + (scale - 1.0f), (float)(i >> 23)); // x itself where the scale is 1
 }
 
-// the smallest normal number and above
+// the smallest normal number to 1e38
 INLINE float log_f32(float x) {
   const int32_t i = bits_f32(x) - 0x3f3504f3;
   return log_tail(x * power_of_2(i) - 1.0f, (float)(i >> 23));

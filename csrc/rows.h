@@ -133,12 +133,12 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   const double value = finish(job, sides) * job->scale;
   if (g) {
     for (long start = 0; start < job->labels; start += STEP) {
-      const double behind = peaks[start / STEP] - sides[1].peak, relative = behind == 0 ? 1 : exp(behind);
+      const double behind = peaks[start / STEP] - sides[1].peak, relative = behind == 0 || sides[1].factor == 0 ? 1 : exp(behind);
       NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), job->labels - start < STEP ? job->labels - start : STEP);
     }
     const double relative = job->pool == SOFTMAX || raised == sides[0].peak ? 1 : exp(raised - sides[0].peak);
-    const REAL factor = (REAL)(sides[0].factor * job->scale * relative);
-    for (long j = 0; j < list->count && factor != 0; j++) g[list->index[j]] += factor * list->z[j];
+    const double factor = sides[0].factor * job->scale * relative; // not REAL: beside a share that is subnormal it is infinite
+    for (long j = 0; j < list->count && factor != 0; j++) g[list->index[j]] += (REAL)(factor * list->z[j]);
   }
   list->count = 0;
   return value;
@@ -185,10 +185,11 @@ static void NAME(exponential_short_rows)(const Job *job, long row, long many, co
   }
   for (long r = 0; r < many; r++) values[row + r] = (REAL)(finish(job, sides[r]) * job->scale);
   for (long r = 0, j = 0; r < many && gradient; r++) {
-    const REAL up = (REAL)(sides[r][0].factor * job->scale), *share = job->pool == SOFTMAX ? list->weight : list->z;
+    const double up = sides[r][0].factor * job->scale; // as above
+    const REAL *share = job->pool == SOFTMAX ? list->weight : list->z;
     NAME(multiply)(g + r * labels, (REAL)(sides[r][1].factor * job->scale), labels);
     for (; j < ends[r]; j++)
-      if (up != 0) g[list->index[j]] += up * share[j] * t->rise[j];
+      if (up != 0) g[list->index[j]] += (REAL)(up * share[j] * t->rise[j]);
   }
   list->count = 0;
   if (gradient) NAME(store)(job, row, m, g);

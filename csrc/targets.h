@@ -65,6 +65,7 @@ CLONES static int NAME(read)(const Job *job, int64_t at, long m, NAME(Tile) *res
   t->odd |= odd != 0;
   return any != 0;
 }
+#undef READ
 
 // The same from the stored entries of a row; what is not stored is 0. An entry that comes twice counts once, the last time.
 // Returns whether a target may be positive that is not listed.
@@ -132,7 +133,7 @@ CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(
 }
 
 // The commonest tile by far: its targets are 0 or 1, and nothing else is said. Returns whether it is one; then its weights are
-// known without arithmetic, and its positives listed. Where subnormal numbers are taken for 0, the targets among them are 0.
+// known without arithmetic, and its positives listed. Where subnormal numbers count as 0, they do here.
 #define SCAN(TYPE, BITS)                                                   \
   {                                                                        \
     const TYPE *restrict y = (const TYPE *)job->targets + at;              \
@@ -157,6 +158,7 @@ CLONES static int NAME(scan)(const Job *job, int64_t at, long start, long m, NAM
   for (; j < list->count; j++) t->up[list->index[j] - start] = up, t->down[list->index[j] - start] = 0;
   return 1;
 }
+#undef SCAN
 
 // Asks for as many logits, targets and places of the gradient again, to be there when this tile is done: a processor does not
 // look so far ahead by itself. What lies behind the last of them is not touched.

@@ -81,19 +81,36 @@ def test_targets_that_are_all_0_or_1_but_for_one(name: str, labels: int) -> None
     assert native.run(z[4:].float(), Labels(y[4:].float()), lopsided.loss(name)).odd
 
 
-@pytest.mark.parametrize("name", CATALOG)
-def test_a_subnormal_target_is_no_positive_where_torch_flushes_them(name: str) -> None:
-    z = batch(2, 300)[0].float()
-    y = torch.zeros(z.shape)
-    expected = native.run(z, Labels(y), lopsided.loss(name))
-    y[:, 3] = 1e-40
-    if not torch.set_flush_denormal(True):
-        pytest.skip("not on this processor")
-    try:
-        value, gradient = native.run(z, Labels(y), lopsided.loss(name))[:2]
-    finally:
-        torch.set_flush_denormal(False)
-    torch.testing.assert_close((value, gradient), expected[:2])
+def test_a_row_without_a_part_in_the_loss_has_no_gradient_whatever_its_logits() -> None:
+    z = torch.zeros(2, 600)
+    z[0, 3], z[1, 590] = torch.nan, torch.nan
+    for labels in (40, 600):
+        value, grad = native.run(z[:, -labels:], Labels(torch.zeros(2, labels)), lopsided.loss("softmax"))[:2]
+        assert grad is not None
+        assert not value.any()
+        assert not grad.any()
+
+
+@pytest.mark.parametrize("name", ["zlpr", "lsep", "bp_mll", "softmax"])
+@pytest.mark.parametrize("labels", [40, 600])
+def test_a_row_whose_only_positive_is_subnormal(name: str, labels: int) -> None:
+    y = torch.zeros(2, labels)
+    y[0, 3] = 1e-40
+    compare(lopsided.loss(name), torch.full((2, labels), 95.0), Labels(y))
+
+
+def test_subnormal_targets_are_0_where_the_processor_flushes_them() -> None:
+    for dtype, tiny in ((torch.float32, 1e-40), (torch.float64, 1e-310)):
+        z, y = torch.zeros(2, 40, dtype=dtype), torch.zeros(2, 40, dtype=dtype)
+        expected = native.run(z, Labels(y), lopsided.loss("zlpr"))[1]
+        y[1, 3] = tiny
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this processor does not flush")
+        try:
+            found = native.run(z, Labels(y), lopsided.loss("zlpr"))[1]
+        finally:
+            torch.set_flush_denormal(False)
+        assert torch.equal(found, expected)  # type: ignore[arg-type]
 
 
 @every_variant
