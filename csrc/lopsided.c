@@ -48,7 +48,7 @@ static int LOWEST(uint64_t word) {
 enum { F32, F64, BF16, F16, U8, SPARSE };
 enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX };
 
-static const int width[] = {4, 8, 2, 2, 1, 0}; // in bytes
+static const int bytes_of[] = {4, 8, 2, 2, 1, 0};
 
 typedef struct { // in the order of native.py
   int64_t rows, labels, logit_stride, target_stride, mask_stride, weight_stride, pos_weight_stride, entries;
@@ -186,7 +186,7 @@ static int is_sound(const Job *job) {
 EXPORT void lopsided_rows(Job *job) {
   job->broken = job->target_type == SPARSE && !is_sound(job);
   if (job->broken) return;
-  lopsided_new(job->gradient, job->rows * job->labels * width[job->logit_type]);
+  lopsided_new(job->gradient, job->rows * job->labels * bytes_of[job->logit_type]);
   if (job->logit_type == F64) run_f64(job);
   else run_f32(job);
 }

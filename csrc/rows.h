@@ -51,10 +51,10 @@ CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, con
   const long m = many * job->labels;
   REAL *gradient = NAME(gradient)(job, row, t->slope), *g = gradient ? gradient : t->slope;
   const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
-  REAL sum = NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
-  sum += NAME(add_positives)(job, s, t, list, g, job->value ? t->value : 0);
+  REAL all = NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
+  all += NAME(add_positives)(job, s, t, list, g, job->value ? t->value : 0);
   if (gradient) NAME(store)(job, row, m, g);
-  if (!job->value) values[row] = sum; // of them all
+  if (!job->value) values[row] = all; // for their total
   for (long r = 0; r < many && job->value; r++) {
     REAL sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -133,8 +133,9 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   const double value = finish(job, sides) * job->scale;
   if (g) {
     for (long start = 0; start < job->labels; start += STEP) {
+      const long m = job->labels - start < STEP ? job->labels - start : STEP;
       const double behind = peaks[start / STEP] - sides[1].peak, relative = behind == 0 || sides[1].factor == 0 ? 1 : exp(behind);
-      NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), job->labels - start < STEP ? job->labels - start : STEP);
+      NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), m);
     }
     const double relative = job->pool == SOFTMAX || raised == sides[0].peak ? 1 : exp(raised - sides[0].peak);
     const double factor = sides[0].factor * job->scale * relative; // not REAL: beside a share that is subnormal it is infinite
@@ -150,7 +151,8 @@ CLONES static void NAME(exponentiate)(REAL *restrict value, const REAL *restrict
 }
 
 // The positive sides of `many` short rows, whose values lie in t->up: `ends` of them, and exponentials in place of the logits.
-static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t, NAME(Positives) *list, long *ends, Side (*sides)[2]) {
+static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t, NAME(Positives) *list,
+                                       long *ends, Side (*sides)[2]) {
   for (long r = 0, from = 0, to = 0; r < many; r++, from = to) {
     INTEGER highest = NAME(sortable)(-LARGE);
     for (; to < list->count && list->index[to] < (r + 1) * job->labels; to++) {
@@ -173,12 +175,12 @@ static void NAME(exponential_short_rows)(const Job *job, long row, long many, co
   const long labels = job->labels, m = many * labels;
   long ends[TILE];
   Side sides[TILE][2];
-  const REAL *z = NAME(begin)(job, row, 0, m, t, list, 0);
+  REAL *gradient = NAME(gradient)(job, row, t->z), *g = gradient ? gradient : t->z; // the logits are not needed to the end
+  const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
   if (job->pool == SOFTMAX) NAME(make_known)(t, m);
   NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
   NAME(curves)[job->positive](list->z, NAME(ones), t->up, t->rise, NAME(pad)(list, 0), s);
   NAME(fold_short_positives)(job, many, t, list, ends, sides);
-  REAL *gradient = NAME(gradient)(job, row, t->z), *g = gradient ? gradient : t->z; // the logits are not needed any more
   for (long r = 0; r < many; r++) {
     sides[r][1] = (Side){-LARGE, 0, 0, 0, 0};
     NAME(add)(t->value + r * labels, t->slope + r * labels, t->down + r * labels, labels, g + r * labels, sides[r] + 1);

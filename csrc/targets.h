@@ -163,14 +163,19 @@ CLONES static int NAME(scan)(const Job *job, int64_t at, long start, long m, NAM
 // Asks for as many logits, targets and places of the gradient again, to be there when this tile is done: a processor does not
 // look so far ahead by itself. What lies behind the last of them is not touched.
 INLINE void NAME(ask)(const Job *job, long row, long start, long m, const REAL *g) {
-  const int a = width[job->logit_type], b = width[job->target_type], c = sizeof(REAL);
+  const int a = bytes_of[job->logit_type], b = bytes_of[job->target_type], c = sizeof(REAL);
   const uintptr_t z = (uintptr_t)job->logits + (row * job->logit_stride + start + m) * a;
-  const uintptr_t y = b ? (uintptr_t)job->targets + (row * job->target_stride + start + m) * b : z, out = g ? (uintptr_t)(g + m) : z;
-  for (long i = 0; i < m; i += 64 / c) PREFETCH(z + i * a, 0), PREFETCH(y + i * b, 0), PREFETCH(out + i * c, 1);
+  const uintptr_t y = b ? (uintptr_t)job->targets + (row * job->target_stride + start + m) * b : z;
+  const uintptr_t out = (uintptr_t)g + m * c;
+  if (!g)
+    for (long i = 0; i < m; i += 64 / c) PREFETCH(z + i * a, 0), PREFETCH(y + i * b, 0);
+  else
+    for (long i = 0; i < m; i += 64 / c) PREFETCH(z + i * a, 0), PREFETCH(y + i * b, 0), PREFETCH(out + i * c, 1);
 }
 
 // Both weights of a tile; appends its positives, and returns where the logits lie. `g` is where its gradient will be, or null.
-static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list, const REAL *g) {
+static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list,
+                               const REAL *g) {
   const REAL *z = NAME(load)(job, row, start, m, t->z);
   const long from = list->count;
   const int64_t at = row * job->target_stride + start;
