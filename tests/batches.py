@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lopsided import SparseTargets
+from lopsided.compute.attached import Run
+from lopsided.losses import Loss
 from lopsided.targets import Labels
 
 
@@ -43,3 +47,18 @@ def said(z: Tensor, y: Tensor) -> list[Labels]:
         Labels.of(strided, mask=mask),  # in no order, some labels twice, parts that are not contiguous
         Labels.of(strided, label_smoothing=1e-46),
     ]
+
+
+def check_nan_is_seen_unless_masked(
+    run: Callable[[Tensor, Labels, Loss], Run], loss: Loss, z: Tensor, y: Tensor
+) -> None:
+    """Of 4 rows, of which the second has a NaN at its fourth label."""
+    value, grad = run(z, Labels(y), loss)[:2]
+    assert grad is not None
+    assert value.isnan().tolist() == [False, True, False, False]
+    assert grad[1, 3].isnan()
+    masked, grad = run(z, Labels(y, mask=~z.isnan()), loss)[:2]
+    assert grad is not None
+    assert masked.isfinite().all()
+    assert grad.isfinite().all()
+    assert grad[1, 3] == 0

@@ -18,7 +18,7 @@ from lopsided.compute import native, retarget, row_loss
 from lopsided.losses import CATALOG, Curve, Loss, Sum
 from lopsided.losses.curves import Values, polynomial_negative
 from lopsided.targets import Labels
-from tests.batches import batch, said
+from tests.batches import batch, check_nan_is_seen_unless_masked, said
 from tests.variants import VARIANTS, every_variant
 
 ROOT = Path(__file__).parents[1]
@@ -159,15 +159,7 @@ def test_nan_logits_are_seen_unless_masked(name: str) -> None:
     y[:, :2] = torch.tensor([1.0, 0.0])
     z = z.float()
     z[1, 3] = torch.nan
-    value, grad = native.run(z, Labels(y), lopsided.loss(name))[:2]
-    assert grad is not None
-    assert value.isnan().tolist() == [False, True, False, False]
-    assert grad[1, 3].isnan()
-    masked, grad = native.run(z, Labels(y, mask=~z.isnan()), lopsided.loss(name))[:2]
-    assert grad is not None
-    assert masked.isfinite().all()
-    assert grad.isfinite().all()
-    assert grad[1, 3] == 0
+    check_nan_is_seen_unless_masked(native.run, lopsided.loss(name), z, y)
     listed = SparseTargets.from_indices([[0], [1, 3], [0], [0, 1]])
     masked, grad = native.run(z, Labels.of(listed, mask=~z.isnan()), lopsided.loss(name))[:2]
     assert grad is not None

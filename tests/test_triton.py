@@ -16,7 +16,7 @@ from lopsided.compute import op, row_loss, triton
 from lopsided.functional import multilabel_loss
 from lopsided.losses import CATALOG, Loss
 from lopsided.targets import Labels
-from tests.batches import batch, said
+from tests.batches import batch, check_nan_is_seen_unless_masked, said
 from tests.test_native import BUDGET
 from tests.variants import VARIANTS, every_variant, example
 
@@ -135,15 +135,7 @@ def test_nan_logits_are_seen_unless_masked(name: str) -> None:
     y[:, :2] = torch.tensor([1.0, 0.0])
     z[1, 3] = torch.nan
     for targets in (y, y.byte()):
-        value, grad = triton.run(z, Labels(targets), lopsided.loss(name))[:2]
-        assert grad is not None
-        assert value.isnan().tolist() == [False, True, False, False]
-        assert grad[1, 3].isnan()
-        masked, grad = triton.run(z, Labels(targets, mask=~z.isnan()), lopsided.loss(name))[:2]
-        assert grad is not None
-        assert masked.isfinite().all()
-        assert grad.isfinite().all()
-        assert grad[1, 3] == 0
+        check_nan_is_seen_unless_masked(triton.run, lopsided.loss(name), z, targets)
 
 
 def test_infinite_logits_on_the_right_side_cost_nothing() -> None:
