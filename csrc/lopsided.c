@@ -89,8 +89,7 @@ static double log_sum(const Side *side) {
 
 // Value of the row, and factor of both sides: d value / d (weight exp(value - peak)).
 static double finish(const Job *job, Side *sides) {
-  double logs[2], value = 0;
-  for (int i = 0; i < 2 && job->pool != LOG_SUM_EXP; i++) logs[i] = log_sum(sides + i);
+  double value = 0;
   if (job->pool == LOG_SUM_EXP) {
     for (int i = 0; i < 2; i++) {
       const double x = sides[i].sum * exp(sides[i].peak); // two logarithms fewer
@@ -99,15 +98,15 @@ static double finish(const Job *job, Side *sides) {
     }
   } else if (job->pool == PAIRS) {
     double slope;
-    value = softplus(job->powers[0] * logs[0] + job->powers[1] * logs[1], &slope);
+    value = softplus(job->powers[0] * log_sum(sides) + job->powers[1] * log_sum(sides + 1), &slope);
     for (int i = 0; i < 2; i++) sides[i].factor = job->powers[i] * slope;
   } else if (job->pool == MEAN_PAIRS) {
     int any = sides[0].mass > 0 && sides[1].mass > 0;
-    value = any ? exp(logs[0] + logs[1]) / (sides[0].mass * sides[1].mass) : 0 * (sides[0].sum + sides[1].sum); // or NaN
+    value = any ? exp(log_sum(sides) + log_sum(sides + 1)) / (sides[0].mass * sides[1].mass) : 0 * (sides[0].sum + sides[1].sum); // or NaN
     sides[0].factor = sides[1].factor = value;
   } else {
     double mass = sides[0].mass;
-    value = mass > 0 ? logs[1] - sides[0].dot / mass : 0;
+    value = mass > 0 ? log_sum(sides + 1) - sides[0].dot / mass : 0;
     sides[0].factor = mass > 0 ? -1 / mass : 0;
     sides[1].factor = mass > 0 ? 1 : 0;
   }

@@ -139,7 +139,13 @@ def run(
     shape = logits.shape
     z = logits.detach().reshape(shape[:-1].numel(), shape[-1])
     z = z if z.stride(1) == 1 else z.contiguous()
-    job, value, gradient = _job(z, loss, scale, with_gradient, out)
+    template, gradient = _template(loss), out
+    assert template is not None
+    if with_gradient and out is None:
+        gradient = torch.empty_like(z, memory_format=torch.contiguous_format)
+    value = z.new_empty(len(z), dtype=torch.float64 if z.dtype is torch.float64 else torch.float32)
+    job = _job(template, z, scale, gradient if with_gradient else None)
+    job.value = value.data_ptr()
     job.found, job.all = (None if state is None else state.data_ptr() for state in (found, whole))
     kept = _say_labels(job, labels, shape, value.dtype)
     _call(job)
@@ -159,25 +165,15 @@ def join(states: Tensor) -> Tensor:
     return torch.cat([peak, (states[..., 1:2] * (states[..., :1] - peak).exp()).sum(0), states[..., 2:].sum(0)], -1)
 
 
-def _job(
-    z: Tensor, loss: Loss, scale: float, with_gradient: bool, out: Tensor | None = None
-) -> tuple[_Job, Tensor, Tensor | None]:
-    """A job for (rows, L) logits, labels side by side, and the tensors that it will fill."""
-    template = _template(loss)
-    assert template is not None
-    rows, num_labels = z.shape
-    dtype = z.dtype
-    value = z.new_empty(rows, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    gradient = out
-    if with_gradient and out is None:
-        gradient = torch.empty_like(z, memory_format=torch.contiguous_format)
+def _job(template: bytes, z: Tensor, scale: float, gradient: Tensor | None) -> _Job:
+    """A job for (rows, L) logits, labels side by side, with a place for their gradient; its values have none yet."""
     job = _Job.from_buffer_copy(template)
-    job.rows, job.labels, job.logit_stride, job.scale = rows, num_labels, z.stride(0), scale
-    job.logits, job.logit_type = z.data_ptr(), _LOGITS[dtype]
-    job.value = value.data_ptr()
-    job.gradient = gradient.data_ptr() if with_gradient and gradient is not None else None
-    job.threads = torch.get_num_threads() if rows * num_labels >= _PARALLEL else 1
-    return job, value, gradient
+    rows, labels = z.shape
+    job.rows, job.labels, job.logit_stride, job.scale = rows, labels, z.stride(0), scale
+    job.logits, job.logit_type = z.data_ptr(), _LOGITS[z.dtype]
+    job.gradient = None if gradient is None else gradient.data_ptr()
+    job.threads = torch.get_num_threads() if rows * labels >= _PARALLEL else 1
+    return job
 
 
 def new(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -231,18 +227,12 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Loss, counts: s
         and (template := _template(loss)) is not None
     ):
         return False
-    job = _Job.from_buffer_copy(template)
-    rows, labels = shape
-    value = logits.new_empty((), dtype=torch.float32 if logits.dtype is torch.bfloat16 else logits.dtype)
-    job.rows, job.labels, job.logit_stride, job.target_stride = rows, labels, labels, labels
-    job.logits, job.targets, job.total = logits.data_ptr(), targets.data_ptr(), value.data_ptr()
-    job.logit_type, job.target_type = _LOGITS[logits.dtype], _TARGETS[targets.dtype]
-    job.scale = 1 if counts == "sum" else 1 / (size if counts == "labels" else rows)
-    job.threads = torch.get_num_threads() if size >= _PARALLEL else 1
-    gradient = None
-    if logits.requires_grad and torch.is_grad_enabled():
-        gradient = torch.empty_like(logits)
-        job.gradient = gradient.data_ptr()
+    divisor = 1 if counts == "sum" else size if counts == "labels" else shape[0]
+    gradient = torch.empty_like(logits) if logits.requires_grad and torch.is_grad_enabled() else None
+    value = logits.new_empty((), dtype=torch.float64 if logits.dtype is torch.float64 else torch.float32)
+    job = _job(template, logits, 1 / divisor, gradient)
+    job.targets, job.target_stride, job.target_type = targets.data_ptr(), shape[1], _TARGETS[targets.dtype]
+    job.total = value.data_ptr()
     # before the loop: after it, the code that attaches would come back from memory; but hooks read what is attached
     attached = attach(logits, value, gradient) if gradient is None or _hooks(True) is None else None
     _call(job)
