@@ -1,4 +1,4 @@
-"""Builds the C library of `lopsided.compute.native`; all else is in pyproject.toml."""
+"""Builds the C library of `lopsided.compute.native.run`; all else is in pyproject.toml."""
 
 import sys
 
@@ -37,7 +37,7 @@ class AnyPython(bdist_wheel):
 
 
 native = Extension(
-    "lopsided.compute._native",
+    "lopsided.compute.native._native",
     ["csrc/lopsided.c"],
     depends=["csrc/real.h", "csrc/targets.h", "csrc/rows.h", "csrc/half.h", "csrc/curves.inc"],
     libraries=[] if sys.platform == "win32" else ["m"],

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, vstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import StandardScaler
 
-from lopsided.data.xmc import SparseRows, read_sparse
+from lopsided.data.sparse_files import SparseRows, read_sparse
 from lopsided.targets import SparseTargets
 
 

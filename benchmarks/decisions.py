@@ -27,10 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import lopsided
-from lopsided.data.xmc import SparseRows
-from lopsided.evaluation.calibrators import Calibrator, ClosedForm, fit_isotonic, fit_platt, fit_temperature
-from lopsided.evaluation.decided import DecisionMetrics
-from lopsided.evaluation.decisions import (
+from lopsided.data.sparse_files import SparseRows
+from lopsided.decision.calibrators import Calibrator, ClosedForm, fit_isotonic, fit_platt, fit_temperature
+from lopsided.decision.decided import DecisionMetrics
+from lopsided.decision.rules import (
     AtLeastOne,
     ExpectedF1,
     OnProbabilities,
@@ -41,9 +41,9 @@ from lopsided.evaluation.decisions import (
     tune_macro_f1,
     tune_threshold,
 )
-from lopsided.evaluation.reliability import reliability
-from lopsided.evaluation.scored import ScoredLabels
-from lopsided.evaluation.sweep import FBeta, best_thresholds
+from lopsided.decision.sweep import FBeta, best_thresholds
+from lopsided.metrics.reliability import reliability
+from lopsided.metrics.scores import ScoredLabels
 from lopsided.models.sparse_features import SparseClassifier
 from lopsided.targets import SparseTargets
 

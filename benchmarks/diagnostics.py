@@ -21,7 +21,7 @@ from lopsided import DiagnosticsTracker
 from lopsided.data import MultiLabelData, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.models import make_task
-from lopsided.training.fit import EVERY
+from lopsided.training.loop import EVERY
 from lopsided.training.objective import make_objective, parse_method
 
 PAGE = ROOT / "docs/diagnostics.md"

@@ -30,9 +30,9 @@ from triton.runtime import driver
 
 import lopsided
 from lopsided import SparseTargets
-from lopsided.compute import triton as executor
-from lopsided.losses import CATALOG, Loss, Sum
-from lopsided.targets import Labels
+from lopsided.compute.triton import run as executor
+from lopsided.losses import CATALOG, Formula, Sum
+from lopsided.targets import Supervision
 
 TARGETS = {"cuda": GPUTarget("cuda", 90, 32), "hip": GPUTarget("hip", "gfx942", 64)}
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -65,13 +65,13 @@ class Compiling:
 def compile_kernels(name: str, logits: str, targets: str) -> list[tuple[str, Any]]:
     """(kernel, what the compiler made) of all that a step launches."""
     z = torch.empty(SHAPE, dtype=getattr(torch, logits))
-    labels = Labels(torch.empty(SHAPE, dtype=getattr(torch, targets))) if targets != "sparse" else None
-    labels = labels or Labels.of(SparseTargets(torch.zeros(SHAPE[0] + 1, dtype=torch.long), torch.zeros(8).long()))
+    labels = Supervision(torch.empty(SHAPE, dtype=getattr(torch, targets))) if targets != "sparse" else None
+    labels = labels or Supervision.of(SparseTargets(torch.zeros(SHAPE[0] + 1, dtype=torch.long), torch.zeros(8).long()))
     loss = lopsided.loss(name)
     return compile_step(executor._Job(z, labels, z.shape, loss, torch.empty_like(z), None, 1.0), loss)
 
 
-def compile_step(job: Any, loss: Loss) -> list[tuple[str, Any]]:
+def compile_step(job: Any, loss: Formula) -> list[tuple[str, Any]]:
     """The same for a job of the executor."""
     made: list[tuple[str, Any]] = []
     names = "sum_rows", "fold_rows", "finish_rows"

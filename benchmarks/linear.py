@@ -25,7 +25,7 @@ from run import Step, measure, write
 from torch import Tensor
 
 import lopsided
-from lopsided import FusedSGD, LinearLoss, SparseTargets
+from lopsided import FusedSGD, LinearHead, SparseTargets
 
 ROWS, FEATURES, POSITIVES, RATE = 256, 256, 5, 1e-4
 LABELS = (131_072, 670_091)
@@ -71,7 +71,7 @@ def autograd(case: Case, loss: str) -> Step:
 
 
 def fused(case: Case, loss: str) -> Step:
-    head = LinearLoss(case.features, 1, loss, bias=False, reduction="sum", fused_step=FusedSGD(lr=RATE))
+    head = LinearHead(case.features, 1, loss, bias=False, reduction="sum", fused_step=FusedSGD(lr=RATE))
     head.num_labels, head.weight = case.labels, torch.nn.Parameter(case.weight.detach())  # without a copy
 
     def run() -> Tensor:

@@ -28,9 +28,9 @@ from linear import kilobytes
 from run import environment, write
 from torch import Tensor
 
-from lopsided.evaluation import MultiLabelMetrics
-from lopsided.evaluation.metrics import average_precision
-from lopsided.evaluation.ranked import propensities
+from lopsided.decision.metrics import average_precision
+from lopsided.metrics import MultiLabelMetrics
+from lopsided.metrics.top_k import propensities
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/metrics.md"

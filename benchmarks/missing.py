@@ -27,13 +27,14 @@ from tables import RESULTS, ROOT, grid, put, read
 from torch import Tensor
 
 import lopsided
-from lopsided.config import make_config
 from lopsided.data import MultiLabelData, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.split import stratified_split
-from lopsided.evaluation.missing import discarding_point, rank_suspects
-from lopsided.evaluation.scored import ScoredLabels
-from lopsided.suspects import score_part
+from lopsided.decision.suspects import rank_suspects
+from lopsided.jobs.config import make_config
+from lopsided.jobs.inspect_missing import score_part
+from lopsided.losses.closed_form import discarding_point
+from lopsided.metrics.scores import ScoredLabels
 
 LOSSES = ("bce", "asl", "hill")
 SHARES = (0.2, 0.4)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from tests.simulation import WORLDS, experiments  # noqa: E402
 
-from lopsided.evaluation.significance import LEVEL, paired_differences  # noqa: E402
+from lopsided.metrics.significance import LEVEL, paired_differences  # noqa: E402
 
 PAGE = ROOT / "docs/significance.md"
 EFFECT = 0.25  # more separation between positives and negatives, in standard deviations of a score

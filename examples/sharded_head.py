@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from lopsided import FusedAdagrad, LabelShard, LinearLoss, SparseTargets
+from lopsided import FusedAdagrad, LabelShard, LinearHead, SparseTargets
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--labels", type=int, default=100_000)
@@ -28,7 +28,7 @@ mesh = init_device_mesh(device, (replicas, asked.label_ranks), mesh_dim_names=("
 shard = LabelShard(asked.labels, mesh["labels"], data=mesh["data"])
 torch.manual_seed(0)  # the same model everywhere; the shards draw their part of the same head
 body = DistributedDataParallel(nn.Linear(64, 64).to(device), process_group=mesh["data"].get_group())
-head = LinearLoss(
+head = LinearHead(
     64,
     asked.labels,
     "asl",

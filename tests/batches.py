@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lopsided import SparseTargets
-from lopsided.compute.attached import Run
-from lopsided.losses import Loss
-from lopsided.targets import Labels
+from lopsided.compute.executor import Run
+from lopsided.losses import Formula
+from lopsided.targets import Supervision
 
 
 def batch(rows: int, labels: int, density: float = 0.2) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,7 @@ def batch(rows: int, labels: int, density: float = 0.2) -> tuple[Tensor, Tensor]
     return z, (torch.rand(rows, labels, generator=generator) < density).double()
 
 
-def said(z: Tensor, y: Tensor) -> list[Labels]:
+def said(z: Tensor, y: Tensor) -> list[Supervision]:
     """Every way of saying something about labels."""
     generator = torch.Generator().manual_seed(1)
     soft = torch.rand(z.shape, generator=generator, dtype=torch.float64)
@@ -31,33 +31,33 @@ def said(z: Tensor, y: Tensor) -> list[Labels]:
     strided = SparseTargets(torch.arange(len(z) + 1) * 4, entries[:, 0].long().expand(2, -1).T[:, 0], entries[:, 1])
     stored = SparseTargets.from_csr((soft * (soft > 0.5)).to_sparse_csr())
     return [
-        *(Labels(y.to(dtype)) for dtype in (torch.bool, torch.uint8, torch.int64, torch.float32, torch.bfloat16)),
-        Labels(y, mask=mask),
-        Labels(soft.masked_fill(~mask, torch.nan)),
-        Labels(y.masked_fill(~mask, -1), ignore_index=-1),
-        Labels(y.long().masked_fill(~mask, -100), ignore_index=-100),
-        Labels(y.byte().masked_fill(~mask, 255), ignore_index=255),
-        Labels(soft, weight=full, pos_weight=pos_weight, label_smoothing=0.1),
-        Labels(soft, mask=mask, weight=weight),
-        Labels(y[:, :1].expand_as(y)),
-        Labels(y.T.contiguous().T, mask=mask.T.contiguous().T),
-        Labels.of(indices),
-        Labels.of(indices, mask=mask, weight=full, label_smoothing=0.2),
-        Labels.of(stored, pos_weight=pos_weight),
-        Labels.of(strided, mask=mask),  # in no order, some labels twice, parts that are not contiguous
-        Labels.of(strided, label_smoothing=1e-46),
+        *(Supervision(y.to(dtype)) for dtype in (torch.bool, torch.uint8, torch.int64, torch.float32, torch.bfloat16)),
+        Supervision(y, mask=mask),
+        Supervision(soft.masked_fill(~mask, torch.nan)),
+        Supervision(y.masked_fill(~mask, -1), ignore_index=-1),
+        Supervision(y.long().masked_fill(~mask, -100), ignore_index=-100),
+        Supervision(y.byte().masked_fill(~mask, 255), ignore_index=255),
+        Supervision(soft, weight=full, pos_weight=pos_weight, label_smoothing=0.1),
+        Supervision(soft, mask=mask, weight=weight),
+        Supervision(y[:, :1].expand_as(y)),
+        Supervision(y.T.contiguous().T, mask=mask.T.contiguous().T),
+        Supervision.of(indices),
+        Supervision.of(indices, mask=mask, weight=full, label_smoothing=0.2),
+        Supervision.of(stored, pos_weight=pos_weight),
+        Supervision.of(strided, mask=mask),  # in no order, some labels twice, parts that are not contiguous
+        Supervision.of(strided, label_smoothing=1e-46),
     ]
 
 
 def check_nan_is_seen_unless_masked(
-    run: Callable[[Tensor, Labels, Loss], Run], loss: Loss, z: Tensor, y: Tensor
+    run: Callable[[Tensor, Supervision, Formula], Run], loss: Formula, z: Tensor, y: Tensor
 ) -> None:
     """Of 4 rows, of which the second has a NaN at its fourth label."""
-    value, grad = run(z, Labels(y), loss)[:2]
+    value, grad = run(z, Supervision(y), loss)[:2]
     assert grad is not None
     assert value.isnan().tolist() == [False, True, False, False]
     assert grad[1, 3].isnan()
-    masked, grad = run(z, Labels(y, mask=~z.isnan()), loss)[:2]
+    masked, grad = run(z, Supervision(y, mask=~z.isnan()), loss)[:2]
     assert grad is not None
     assert masked.isfinite().all()
     assert grad.isfinite().all()

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import instructions  # type: ignore[import-not-found]  # noqa: E402
 
 import lopsided  # noqa: E402
-from lopsided.compute import triton  # noqa: E402
+from lopsided.compute.triton import run as triton  # noqa: E402
 from tests.batches import batch, said  # noqa: E402
 
 SHAPES = (1, 1), (3, 7), (2, 40_000)

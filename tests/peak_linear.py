@@ -19,7 +19,7 @@ def main(fused: bool) -> None:
     torch.set_num_threads(2)
     hidden = torch.randn(ROWS, FEATURES, requires_grad=True)
     for labels in (3000, LABELS):  # the first time something is called takes memory of its own
-        head = lopsided.LinearLoss(FEATURES, labels, "asl", fused_step=lopsided.FusedSGD(lr=0.1) if fused else None)
+        head = lopsided.LinearHead(FEATURES, labels, "asl", fused_step=lopsided.FusedSGD(lr=0.1) if fused else None)
         targets = lopsided.SparseTargets.from_indices(torch.randint(labels, (ROWS, 5)))
         ctypes.CDLL(None).malloc_trim(0)  # or the step would take what was freed, and need less than its gradient
         Path("/proc/self/clear_refs").write_text("5")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lopsided.compute import native
+from lopsided.compute.native import run as native
 
 ROOT = Path(__file__).parents[1]
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from lopsided.compute.triton_math import exp, log, log1p, log1p_unit, reciprocal
+from lopsided.compute.triton.math import exp, log, log1p, log1p_unit, reciprocal
 
 
 @triton.jit

@@ -9,8 +9,8 @@ from torch import Tensor
 
 import lopsided
 from lopsided.compute import row_loss
-from lopsided.functional import multilabel_loss
-from lopsided.targets import Labels
+from lopsided.nn.functional import multilabel_loss
+from lopsided.targets import Supervision
 from tests import oracle
 
 ASL = {"gamma_neg": 4, "gamma_pos": 0, "clip": 0.05}
@@ -76,7 +76,7 @@ def rows(spec: str, y: Tensor, mask: Tensor | None = None) -> Callable[[Tensor],
     """By the eager executor, the reference. One way of the loss: the other of a two-way loss has tests of its own."""
     loss = lopsided.loss(spec)
     if loss.pool.transposed:
-        return lambda z: row_loss(z, Labels(y, mask=mask), loss)
+        return lambda z: row_loss(z, Supervision(y, mask=mask), loss)
     return lambda z: multilabel_loss(z, y, loss, mask=mask, reduction="none", backend="eager")
 
 

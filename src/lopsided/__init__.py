@@ -1,18 +1,18 @@
 """Losses for multi-label classifiers whose positives are rare."""
 
-from lopsided import functional
-from lopsided._version import __version__
-from lopsided.adaptive import AdaptiveAsymmetricLoss, ProbabilityTracker
-from lopsided.detection import sigmoid_asymmetric_loss
-from lopsided.diagnostics import Diagnostics, DiagnosticsTracker
-from lopsided.divergence import r_drop, symmetric_kl
-from lopsided.fused import FusedAdagrad, FusedAdamW, FusedSGD
-from lopsided.head import LinearLoss
-from lopsided.linear import linear_loss
-from lopsided.losses import Loss
-from lopsided.losses import parse as loss
-from lopsided.losses.calibration import fit_temperature
-from lopsided.modules import (
+from lopsided.compute.head.shard import LabelShard
+from lopsided.compute.onednn import onednn_products
+from lopsided.decision.temperature import fit_temperature
+from lopsided.losses import Formula
+from lopsided.losses import formula as loss
+from lopsided.nn import functional
+from lopsided.nn.adaptive import AdaptiveAsymmetricLoss
+from lopsided.nn.detection import sigmoid_asymmetric_loss
+from lopsided.nn.divergence import r_drop, symmetric_kl
+from lopsided.nn.fused import FusedAdagrad, FusedAdamW, FusedSGD
+from lopsided.nn.head import LinearHead
+from lopsided.nn.linear import linear_loss
+from lopsided.nn.modules import (
     AsymmetricLoss,
     AsymmetricPolynomialLoss,
     BinaryCrossEntropyLoss,
@@ -20,13 +20,14 @@ from lopsided.modules import (
     MultiLabelLoss,
     ZLPRLoss,
 )
-from lopsided.partial import partial_loss
-from lopsided.powerset import LabelPowerset
-from lopsided.products import onednn_products
-from lopsided.sharding import LabelShard
-from lopsided.single_label import official_single_label_loss, single_label_loss
+from lopsided.nn.partial import partial_loss
+from lopsided.nn.powerset import LabelPowerset
+from lopsided.nn.single_label import official_single_label_loss, single_label_loss
+from lopsided.nn.trackers import Diagnostics, DiagnosticsTracker, ProbabilityTracker
+from lopsided.nn.weights import class_balanced_weights, logit_adjustment, positive_weights
 from lopsided.targets import SparseTargets
-from lopsided.weights import class_balanced_weights, logit_adjustment, positive_weights
+
+__version__ = "0.1.0.dev0"
 
 __all__ = [
     "AdaptiveAsymmetricLoss",
@@ -36,13 +37,13 @@ __all__ = [
     "Diagnostics",
     "DiagnosticsTracker",
     "FocalLoss",
+    "Formula",
     "FusedAdagrad",
     "FusedAdamW",
     "FusedSGD",
     "LabelPowerset",
     "LabelShard",
-    "LinearLoss",
-    "Loss",
+    "LinearHead",
     "MultiLabelLoss",
     "ProbabilityTracker",
     "SparseTargets",

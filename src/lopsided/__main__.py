@@ -24,7 +24,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     import typer
 
     from lopsided.cli import app
-    from lopsided.errors import UserError
+    from lopsided.data.storage import UserError
 
     try:
         return int(app(arguments, standalone_mode=False) or 0)

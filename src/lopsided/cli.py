@@ -15,29 +15,28 @@ from rich.markup import escape
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from lopsided._version import __version__
-from lopsided.compare import compare as run_comparison
-from lopsided.compare import load
-from lopsided.config import BUILT_IN, Config, FitConfig, checked, make_config
+from lopsided import __version__
 from lopsided.data import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.preview import save_preview
-from lopsided.doctor import findings
-from lopsided.errors import UserError
-from lopsided.evaluate import evaluate as evaluate_model
-from lopsided.evaluate import predict as write_predictions
-from lopsided.evaluate import print_evaluation
-from lopsided.fit import FitFolder, Parts, read_parts
-from lopsided.fit import fit as fit_model
-from lopsided.inspection import print_diagnostics, print_suspects
-from lopsided.losses import parse
-from lopsided.progress import Progress, bars
+from lopsided.data.storage import UserError
+from lopsided.jobs.compare import compare as run_comparison
+from lopsided.jobs.compare import load
+from lopsided.jobs.config import BUILT_IN, Config, FitConfig, checked, make_config
+from lopsided.jobs.doctor import findings
+from lopsided.jobs.evaluate import evaluate as evaluate_model
+from lopsided.jobs.evaluate import predict as write_predictions
+from lopsided.jobs.fit import FitFolder, Parts, read_parts
+from lopsided.jobs.fit import fit as fit_model
+from lopsided.jobs.folder import ConfigFolder, RunFolder, command_of, is_run_folder
+from lopsided.jobs.inspect_missing import inspect_missing
+from lopsided.jobs.progress import Progress, bars
+from lopsided.losses import formula
 from lopsided.report import read_finished, write_merged_report, write_report
+from lopsided.report.inspection import print_diagnostics, print_suspects
 from lopsided.report.loss_plot import FORMATS, save_loss_plot
-from lopsided.run_folder import ConfigFolder, RunFolder, command_of, is_run_folder
-from lopsided.suspects import inspect_missing
-from lopsided.tables import print_loss, print_losses, print_results
+from lopsided.report.terminal import print_evaluation, print_loss, print_losses, print_results
 
 app = typer.Typer(
     add_completion=False,
@@ -288,7 +287,7 @@ def losses(
         print_losses(Console())
         return
     try:
-        loss = parse(spec)
+        loss = formula(spec)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
     print_loss(loss, Console())

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lopsided.compute import native, op, streamed, triton
+from lopsided.compute import blocks as streamed
+from lopsided.compute import operators as op
 from lopsided.compute.eager import row_loss
-from lopsided.losses.loss import Loss
+from lopsided.compute.native import run as native
+from lopsided.compute.triton import run as triton
+from lopsided.losses.formulas import Formula
 
 __all__ = ["BACKENDS", "check_backend", "choose", "compiled", "native", "op", "row_loss", "streamed", "triton"]
 
@@ -19,7 +22,7 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
 
 
-def choose(backend: str, logits: Tensor, loss: Loss) -> str:
+def choose(backend: str, logits: Tensor, loss: Formula) -> str:
     """The executor that serves these inputs. One that is asked for by name runs, or says why it cannot.
 
     Inside `torch.compile` the compiled ones are operators, and the compiler makes the blocks of a streamed one.
@@ -36,7 +39,7 @@ def choose(backend: str, logits: Tensor, loss: Loss) -> str:
     return compiled(backend, logits, loss)
 
 
-def compiled(backend: str, logits: Tensor, loss: Loss) -> str:
+def compiled(backend: str, logits: Tensor, loss: Formula) -> str:
     """The C library or Triton, whichever serves these inputs; "streamed" if neither does and neither is asked for."""
     check_backend(backend)
     by_triton = backend == "triton" or (backend == "auto" and logits.device.type in triton.DEVICES)
@@ -48,7 +51,7 @@ def compiled(backend: str, logits: Tensor, loss: Loss) -> str:
     raise RuntimeError(f"backend={backend!r} cannot run: {reason}; backend='auto' takes another")
 
 
-def _inside(backend: str, logits: Tensor, loss: Loss) -> str:
+def _inside(backend: str, logits: Tensor, loss: Formula) -> str:
     if backend in ("auto", "native") and logits.device.type == "cpu" and native.serves(loss.name):
         return "native operator"
     by_triton = backend == "triton" or (backend == "auto" and logits.device.type != "cpu")

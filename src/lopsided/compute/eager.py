@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lopsided.losses.loss import Loss
-from lopsided.targets import Labels
+from lopsided.losses.formulas import Formula
+from lopsided.targets import Supervision
 
 
 class _RowLoss(torch.autograd.Function):
@@ -22,17 +22,17 @@ class _RowLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         logits: Tensor,
-        loss: Loss,
+        loss: Formula,
         label_smoothing: float,
         ignore_index: int | None,
-        values: Tensor | None,  # from here on Labels.tensors, one by one: dynamo does not follow *arguments here
+        values: Tensor | None,  # from here on Supervision.tensors, one by one: dynamo does not follow *arguments here
         crow: Tensor | None,
         col: Tensor | None,
         mask: Tensor | None,
         weight: Tensor | None,
         pos_weight: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        labels = Labels(values, crow, col, mask, weight, pos_weight, label_smoothing, ignore_index)
+        labels = Supervision(values, crow, col, mask, weight, pos_weight, label_smoothing, ignore_index)
         z, weights = _widen(logits, labels)
         state = loss.summarize(z, weights)
         return loss.value(state), state
@@ -46,7 +46,7 @@ class _RowLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         logits, state, values, crow, col, mask, weight, pos_weight = ctx.saved_tensors
-        labels = Labels(values, crow, col, mask, weight, pos_weight, ctx.label_smoothing, ctx.ignore_index)
+        labels = Supervision(values, crow, col, mask, weight, pos_weight, ctx.label_smoothing, ctx.ignore_index)
         z, weights = _widen(logits, labels)
         if torch.is_grad_enabled():  # a second derivative: the state depends on the logits too
             state = ctx.loss.summarize(z, weights)
@@ -54,7 +54,7 @@ class _RowLoss(torch.autograd.Function):
         return grad.to(logits.dtype), *[None] * 9
 
 
-def _widen(logits: Tensor, labels: Labels) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def _widen(logits: Tensor, labels: Supervision) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Logits and weights in at least float32: sums and exponentials of 16-bit numbers lose or overflow."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     z = logits.to(dtype)
@@ -64,7 +64,7 @@ def _widen(logits: Tensor, labels: Labels) -> tuple[Tensor, tuple[Tensor, Tensor
     return z, labels.weights(logits.shape, dtype)
 
 
-def row_loss(logits: Tensor, labels: Labels, loss: Loss) -> Tensor:
+def row_loss(logits: Tensor, labels: Supervision, loss: Formula) -> Tensor:
     """(..., L) logits -> (...) loss of each row, float32 for 16-bit logits. Differentiable twice."""
     rows: Tensor = _RowLoss.apply(  # type: ignore[no-untyped-call]
         logits, loss, labels.label_smoothing, labels.ignore_index, *labels.tensors

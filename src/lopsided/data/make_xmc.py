@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lopsided.files import write_atomically
+from lopsided.data.storage import write_atomically
 
 _OWNED = 5  # features of a label
 _KEPT = 0.8  # chance that a row has one of them

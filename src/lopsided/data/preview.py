@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lopsided.data.dataset import MultiLabelData
-from lopsided.files import write_atomically
+from lopsided.data.storage import write_atomically
 
 _ROWS, _COLUMNS = 3, 4
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lopsided.data.xmc import SparseRows, read_sparse
-from lopsided.errors import UserError
+from lopsided.data.sparse_files import SparseRows, read_sparse
+from lopsided.data.storage import UserError
 
 READERS = dict.fromkeys((".txt", ".svm", ".svmlight", ".libsvm"), read_sparse)  # by file ending
 

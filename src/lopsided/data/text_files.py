@@ -15,7 +15,7 @@ import torch
 
 from lopsided.data.dataset import MultiLabelData, Splits
 from lopsided.data.split import stratified_split
-from lopsided.errors import UserError
+from lopsided.data.storage import UserError
 
 SUFFIXES = {".jsonl": None, ".csv": ",", ".tsv": "\t"}  # file ending -> column delimiter
 _LONGEST_FIELD = 2**30  # characters; the csv module's own default refuses long texts

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from lopsided.checks import check_clip, check_flag, check_number, check_numbers
 from lopsided.losses import curves
-from lopsided.losses.loss import Curve, Loss, Setting
+from lopsided.losses.checks import check_clip, check_flag, check_number, check_numbers
+from lopsided.losses.formulas import Curve, Formula, Setting
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, TwoWayPairs
 
-CATALOG: dict[str, Callable[..., Loss]] = {}
+CATALOG: dict[str, Callable[..., Formula]] = {}
 SOURCES: dict[str, str] = {}
 
 
-def _entry(name: str, source: str) -> Callable[[Callable[..., Loss]], Callable[..., Loss]]:
-    def register(make: Callable[..., Loss]) -> Callable[..., Loss]:
+def _entry(name: str, source: str) -> Callable[[Callable[..., Formula]], Callable[..., Formula]]:
+    def register(make: Callable[..., Formula]) -> Callable[..., Formula]:
         CATALOG[name], SOURCES[name] = make, source
         return make
 
     return register
 
 
-def _named(name: str, positive: Curve, negative: Curve, pool: Pool, **settings: object) -> Loss:
+def _named(name: str, positive: Curve, negative: Curve, pool: Pool, **settings: object) -> Formula:
     shown = ", ".join(f"{key}={_show(value)}" for key, value in settings.items() if value is not None)
-    loss = Loss(positive, negative, pool)
+    loss = Formula(positive, negative, pool)
     object.__setattr__(loss, "name", f"{name}({shown})" if shown else name)
     return loss
 
@@ -47,20 +48,20 @@ def _curve(function: Callable[..., curves.Values], **settings: Setting) -> Curve
 
 
 @_entry("bce", "torch.nn.BCEWithLogitsLoss")
-def binary_cross_entropy() -> Loss:
+def binary_cross_entropy() -> Formula:
     """-y log p - (1-y) log(1-p), p = sigmoid(z)."""
     return _named("bce", _curve(curves.polynomial_positive), _curve(curves.polynomial_negative), Sum())
 
 
 @_entry("soft_margin", "torch.nn.MultiLabelSoftMarginLoss")
-def soft_margin() -> Loss:
+def soft_margin() -> Formula:
     """log(1 + e^-z) for positives, log(1 + e^z) for negatives: binary cross-entropy under another name."""
     loss = binary_cross_entropy()
     return _named("soft_margin", loss.positive, loss.negative, loss.pool)
 
 
 @_entry("focal", "arXiv 1708.02002")
-def focal(gamma: float = 2.0, alpha: float | None = None, detach_focus: bool = False) -> Loss:
+def focal(gamma: float = 2.0, alpha: float | None = None, detach_focus: bool = False) -> Formula:
     """-alpha y (1-p)^g log p - (1-alpha) (1-y) p^g log(1-p). Lin et al. 2017, eq. 5; without alpha eq. 4."""
     gamma = check_number("gamma", gamma, low=0)
     loss = asymmetric(gamma, gamma, 0.0, detach_focus, alpha)
@@ -76,7 +77,7 @@ def asymmetric(
     clip: float = 0.05,
     detach_focus: bool = True,
     alpha: float | None = None,
-) -> Loss:
+) -> Formula:
     """ASL: -y (1-p)^g+ log p - (1-y) p_m^g- log(1-p_m), p_m = max(p - clip, 0). `alpha` as in `focal`.
 
     Defaults are the paper's and those of the official training script; the official class defaults to
@@ -112,7 +113,7 @@ def asymmetric_polynomial(
     alphas: Sequence[float] | None = None,
     betas: Sequence[float] | None = None,
     monotone: bool = True,
-) -> Loss:
+) -> Formula:
     """APL: ASL with its leading Taylor coefficients changed; epsilons with the signs of the official code.
 
     Positives: (1-p)^g+ (-log p - epsilon_pos (1-p) - epsilon_pos_pow/2 (1-p)^2). Negatives: p_m^g- (-log(1-p_m) -
@@ -151,7 +152,7 @@ def asymmetric_polynomial(
 
 
 @_entry("hill", "arXiv 2112.07368")
-def hill(gamma: float = 2.0, margin: float = 1.0, lamb: float = 1.5) -> Loss:
+def hill(gamma: float = 2.0, margin: float = 1.0, lamb: float = 1.5) -> Formula:
     """Hill: positives -(1-p)^g log p at p = sigmoid(z - margin), negatives p^2 (lamb - p). Zhang et al. 2021.
 
     lamb >= 1.5 keeps the negatives monotone. Differs from the official code: no log(0), so no infinite value.
@@ -178,7 +179,7 @@ def robust_asymmetric(
     epsilon_pos: float = 1.0,
     epsilon_pos_pow: float = -2.5,
     detach_focus: bool = False,
-) -> Loss:
+) -> Formula:
     """RAL: APL's positives; ASL's negatives times (lamb - p) p^2 (lamb - (1 - p_m)). Park et al. 2023.
 
     As in the official code, which leaves the focusing weights attached; without its log clamp and with its
@@ -205,7 +206,7 @@ def robust_asymmetric(
 
 
 @_entry("zlpr", "arXiv 2208.02955")
-def zlpr(threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0) -> Loss:
+def zlpr(threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0) -> Formula:
     """ZLPR: log(1 + sum_neg e^(s (z-t+m))) + log(1 + sum_pos e^(-s (z-t-m))), decided at t.
 
     The paper has threshold t = 0, scale s = 1 and margin m = 0; scale and margin are those of circle loss (arXiv
@@ -225,13 +226,13 @@ def zlpr(threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0) -> Los
 
 
 @_entry("lsep", "arXiv 1704.03135")
-def lsep() -> Loss:
+def lsep() -> Formula:
     """LSEP: log(1 + sum_pos sum_neg e^(z_neg - z_pos)): ranks, without a threshold. Li et al. 2017, eq. 4."""
     return _named("lsep", _curve(curves.exponent, scale=-1.0), _curve(curves.exponent, scale=1.0), Pairs())
 
 
 @_entry("two_way", "Kobayashi, CVPR 2023")
-def two_way(temperature_pos: float = 4.0, temperature_neg: float = 1.0) -> Loss:
+def two_way(temperature_pos: float = 4.0, temperature_neg: float = 1.0) -> Formula:
     """Two-way loss: softplus(T- log sum_neg e^(z/T-) + T+ log sum_pos e^(-z/T+)), by rows plus by labels.
 
     Each way is averaged over the rows, or labels, that have a positive. Differs from the official code: masked
@@ -249,7 +250,7 @@ def two_way(temperature_pos: float = 4.0, temperature_neg: float = 1.0) -> Loss:
 
 
 @_entry("bp_mll", "Zhang & Zhou, TKDE 2006")
-def bp_mll() -> Loss:
+def bp_mll() -> Formula:
     """BP-MLL: mean over the pairs of a row of e^(c_neg - c_pos), c = tanh(z). Eq. 3.
 
     Rows without a pair cost nothing, as rows that the paper leaves out.
@@ -263,7 +264,7 @@ def bp_mll() -> Loss:
 
 
 @_entry("softmax", "arXiv 1805.00932")
-def softmax() -> Loss:
+def softmax() -> Formula:
     """Softmax cross entropy against the uniform distribution over the positives. Mahajan et al. 2018, section 2.1."""
     side = _curve(curves.exponent, scale=1.0)
     return _named("softmax", side, side, Softmax())
@@ -323,7 +324,7 @@ def _trim(terms: Iterable[float]) -> tuple[float, ...]:
 
 
 @functools.lru_cache
-def _check_monotone(loss: Loss) -> None:
+def _check_monotone(loss: Formula) -> None:
     """Refuse settings whose slope has the wrong sign by more than 1e-9 of what cross-entropy would have there."""
     z = torch.linspace(-25, 25, 5001, dtype=torch.float64)
     for side, curve, sign, p in (
@@ -338,3 +339,31 @@ def _check_monotone(loss: Loss) -> None:
                 "there. epsilon_pos <= 1 with epsilon_pos_pow <= 0 is safe; for apl also alphas and betas >= 0, and -1 "
                 "<= epsilon_neg <= 0 (above 0 with detach_focus=True), and monotone=False allows such a loss for study"
             )
+
+
+@dataclass(frozen=True)
+class Range:
+    low: float
+    high: float
+    log: bool = False  # search the orders of magnitude evenly
+
+
+LEARNING_RATE = Range(0.1, 10.0, log=True)  # times the rate that was asked for; for every loss
+
+
+_ASYMMETRIC = {"gamma_neg": Range(0, 8), "gamma_pos": Range(0, 2), "clip": Range(0, 0.3)}
+
+
+_POLYNOMIAL = {"epsilon_pos": Range(-1, 1), "epsilon_pos_pow": Range(-3, 0)}  # all of them monotone
+
+
+# around the values of the papers and of the official codes; a loss that is not here has nothing to tune
+SEARCH: dict[str, dict[str, Range]] = {
+    "focal": {"gamma": Range(0, 5)},
+    "asl": _ASYMMETRIC,
+    "apl": _ASYMMETRIC | _POLYNOMIAL | {"epsilon_neg": Range(-1, 0)},
+    "hill": {"gamma": Range(0, 4), "margin": Range(0, 2), "lamb": Range(1.5, 3)},
+    "ral": _ASYMMETRIC | _POLYNOMIAL | {"lamb": Range(1.5, 3)},
+    "zlpr": {"scale": Range(0.25, 4, log=True), "margin": Range(0, 2)},
+    "two_way": {"temperature_pos": Range(0.5, 8, log=True), "temperature_neg": Range(0.5, 8, log=True)},
+}

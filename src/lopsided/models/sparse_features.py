@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lopsided.fused import FusedAdagrad
-from lopsided.head import LinearLoss
-from lopsided.losses import parse
+from lopsided.losses import formula
+from lopsided.nn.fused import FusedAdagrad
+from lopsided.nn.head import LinearHead
 from lopsided.targets import SparseTargets
 
 Batch = tuple[Tensor, Tensor, Tensor]  # indices, offsets and weights of an embedding bag
@@ -46,7 +46,7 @@ class SparseClassifier(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.1)
         self.dropout = nn.Dropout(dropout)
         step = FusedAdagrad(learning_rate)
-        self.head = LinearLoss(hidden, len(label_counts), loss, reduction="batchmean", fused_step=step)
+        self.head = LinearHead(hidden, len(label_counts), loss, reduction="batchmean", fused_step=step)
         with torch.no_grad():
             self.head.get_parameter("bias").copy_(_starting_bias(loss, (label_counts + 0.5) / (rows + 1)))
         self.register_buffer("label_counts", label_counts)
@@ -94,6 +94,6 @@ def _starting_bias(loss: str, share: Tensor) -> Tensor:
     """The logits, like share (L,), at which the loss implies these probabilities; within +-20: it may reach no 1."""
     odds, place = (share.double() / (1 - share.double())).unique(return_inverse=True)
     try:
-        return parse(loss).decision_thresholds(odds)[place].clamp(-20, 20)
+        return formula(loss).decision_thresholds(odds)[place].clamp(-20, 20)
     except ValueError:
         return torch.zeros_like(share)

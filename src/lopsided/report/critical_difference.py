@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
-from lopsided.evaluation.ranks import Ranks
+from lopsided.metrics.friedman import Ranks
 from lopsided.report.plots import beside, short
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 

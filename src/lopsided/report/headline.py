@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lopsided.evaluation.ranks import Ranks
-from lopsided.evaluation.significance import LEVEL
-from lopsided.evaluation.summary import METRICS
+from lopsided.decision.summary import METRICS
+from lopsided.metrics.friedman import Ranks
+from lopsided.metrics.significance import LEVEL
 
 _NAMED = 4  # of more losses only the first are named
 _AHEAD, _BEHIND = ("better", "ahead so far"), ("worse", "behind so far")

@@ -16,13 +16,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lopsided.evaluation.summary import METRICS
-from lopsided.files import write_text
+from lopsided.data.storage import write_text
+from lopsided.decision.summary import METRICS
+from lopsided.jobs.folder import Histories, read_histories, read_json
+from lopsided.jobs.results import best_loss
 from lopsided.report import plots
 from lopsided.report.headline import headline
 from lopsided.report.svg import Drawing
-from lopsided.run_folder import Histories, read_histories, read_json
-from lopsided.tables import best_loss, cell, p_value
+from lopsided.report.terminal import cell, p_value
 
 _KINDS = {"better": "ahead", "ahead so far": "ahead", "worse": "behind", "behind so far": "behind"}
 

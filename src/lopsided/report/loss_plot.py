@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lopsided.files import write_atomically
-from lopsided.losses import Loss
+from lopsided.data.storage import write_atomically
+from lopsided.losses import Formula
+from lopsided.losses.closed_form import profile
 from lopsided.training.objective import own_threshold
 
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
@@ -20,22 +21,7 @@ POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 FORMATS = ("png", "svg", "pdf")
 
 
-def profile(loss: Loss, z: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
-    """(n,) logits of one label -> value and gradient, each (n,).
-
-    The label is alone in its row; where a loss only compares labels, beside one of the other kind at logit 0.
-    """
-    own = torch.ones_like(z) if positive else torch.zeros_like(z)
-    row, y = (z[:, None], own[:, None])
-    if not loss.pool.thresholded:
-        row = torch.stack([z, torch.zeros_like(z)], 1)
-        y = torch.stack([own, 1 - own], 1)
-    weights = (y, 1 - y)
-    state = loss.summarize(row, weights)
-    return loss.value(state), loss.grad(row, weights, state)[:, 0]
-
-
-def save_loss_plot(loss: Loss, path: Path) -> None:
+def save_loss_plot(loss: Formula, path: Path) -> None:
     """Write value and gradient of positives and negatives, and where labels are decided, as .png, .svg or .pdf."""
     p = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
     sides = {
@@ -66,7 +52,7 @@ def _floor(sides: dict[str, tuple[Tensor, Tensor, str]]) -> float:
     return min(0.0, *(value.min().item() for value, _, _ in sides.values()))
 
 
-def _mark_threshold(loss: Loss, axis: Axes) -> None:
+def _mark_threshold(loss: Formula, axis: Axes) -> None:
     threshold = own_threshold(loss)
     if threshold is not None and math.isfinite(threshold):
         at = torch.sigmoid(torch.tensor(threshold)).item()

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lopsided.errors import UserError
-from lopsided.evaluation.ranks import Ranks, rank_losses
-from lopsided.evaluation.summary import METRICS
-from lopsided.files import write_text
+from lopsided.data.storage import UserError, write_text
+from lopsided.decision.summary import METRICS
+from lopsided.jobs.folder import RunFolder
+from lopsided.metrics.friedman import Ranks, rank_losses
 from lopsided.report import plots
 from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import headline, ranks_headline
 from lopsided.report.html import metric_cells, render
-from lopsided.run_folder import RunFolder
-from lopsided.tables import p_value
+from lopsided.report.terminal import p_value
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from lopsided.evaluation.summary import METRICS
+from lopsided.decision.summary import METRICS
+from lopsided.jobs.folder import Histories
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
-from lopsided.run_folder import Histories
 
 Curves = dict[str, tuple[Sequence[float], Sequence[float]]]  # loss -> abscissae and ordinates
 _LONGEST = 22  # characters of a name beside a plot

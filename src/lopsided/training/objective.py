@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lopsided.losses import Loss, parse
-from lopsided.modules import MultiLabelLoss
-from lopsided.powerset import LabelPowerset
+from lopsided.losses import Formula, formula
+from lopsided.nn.modules import MultiLabelLoss
+from lopsided.nn.powerset import LabelPowerset
 
 _POWERSET = re.compile(r"\s*powerset\s*(\(\s*(max_sets\s*=\s*(\d{1,9})\s*)?\))?\s*")
 _MAX_SETS = 1000
@@ -26,7 +26,7 @@ class Powerset:
         return f"powerset(max_sets={self.max_sets})"
 
 
-Method = Loss | Powerset
+Method = Formula | Powerset
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def parse_method(spec: str) -> Method:
     powerset(max_sets=1000)
     """
     if not spec.strip().startswith("powerset"):
-        return parse(spec)
+        return formula(spec)
     match = _POWERSET.fullmatch(spec)
     if match is None or match[3] == "0":
         raise ValueError(f"cannot read {spec[:60]!r}: write powerset or powerset(max_sets=N) with N > 0")

@@ -1,0 +1,75 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)  # there is no way to read it but to set it
+
+
+class UserError(Exception):
+    """Something the user can mend. The command prints its message as one line and exits with 2."""
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Call `write` on a temporary file beside `path`, then rename it: a reader never sees half a file."""
+
+    def open_and_write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            write(file)
+
+    replace_atomically(path, open_and_write)
+
+
+def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """The same for a `write` that wants a path."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(Path(name))
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_UMASK)  # mkstemp's 0600 would hide the file from colleagues
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
+    """A header, then the lines."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(lines)
+    write_text(path, text.getvalue())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Strict JSON, which every reader can parse: NaN and infinities become null."""
+    write_text(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,0 +1,93 @@
+"""Which rule and calibrator a trained model is given, by name: what is stored with it and goes wherever it goes."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, replace
+
+from lopsided.decision import rules as decisions
+from lopsided.decision import stored
+from lopsided.decision.calibrators import Calibrator, ClosedForm, fit_platt
+from lopsided.decision.rules import (
+    AtLeastOne,
+    ExpectedF1,
+    OnProbabilities,
+    Rule,
+    Threshold,
+    TopK,
+    tune_label_thresholds,
+    tune_macro_f1,
+    tune_threshold,
+)
+from lopsided.losses import formula
+from lopsided.metrics.scores import ScoredLabels
+
+TUNED = ("per-label", "global", "macro-f1", "expected-f1")
+UNTUNED = ("own", "top-K")
+_TOP = re.compile(r"top-([1-9]\d{0,8})")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A rule and its name; and the map from scores to probabilities, None where a loss implies none."""
+
+    name: str
+    rule: Rule
+    calibrator: Calibrator | None
+
+    def at_least_one(self) -> Decision:
+        return replace(self, name=f"{self.name}, at least one", rule=AtLeastOne(self.rule))
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for anything but a rule that `tuned` or `untuned` knows."""
+    if name not in (*TUNED, "own") and not _TOP.fullmatch(name):
+        raise ValueError(f"unknown rule {name!r}: known are {', '.join((*TUNED, *UNTUNED))} such as top-5")
+
+
+def untuned(name: str | None, loss: str, labels_per_row: float) -> Decision:
+    """A rule that needs no validation rows: own, top-K, or None for own and, where the loss has none, top-K.
+
+    K is then the mean number of labels of a training row. Raises ValueError where the loss implies no threshold.
+    """
+    calibrator = ClosedForm(loss) if implies_probabilities(loss) else None
+    top = _TOP.fullmatch(name or "")
+    if top:
+        return Decision(top[0], TopK(int(top[1])), calibrator)
+    try:
+        return Decision("own", Threshold(formula(loss).decision_threshold()), calibrator)
+    except ValueError:
+        if name is not None:
+            raise
+    k = max(1, round(labels_per_row))
+    return Decision(f"top-{k}", TopK(k), calibrator)
+
+
+def tuned(name: str, scored: ScoredLabels, loss: str, labels_per_row: float) -> Decision:
+    """The rule of that name and Platt's map, both fitted to validation rows. Raises ValueError without any positive."""
+    calibrator = fit_platt(scored)
+    rule: Rule
+    if name == "per-label":
+        rule = tune_label_thresholds(scored)
+    elif name == "global":
+        rule = tune_threshold(scored)
+    elif name == "macro-f1":
+        rule = tune_macro_f1(scored, calibrator)
+    elif name == "expected-f1":
+        rule = OnProbabilities(calibrator, ExpectedF1())
+    else:
+        rule = untuned(name, loss, labels_per_row).rule
+    return Decision(name, rule, calibrator)
+
+
+def implies_probabilities(loss: str) -> bool:
+    try:
+        formula(loss).posterior_limits()
+    except ValueError:
+        return False
+    return True
+
+
+to_tensors = stored.to_tensors
+from_tensors = functools.partial(stored.from_tensors, kinds=(Decision, *decisions.KINDS))

@@ -1,0 +1,229 @@
+"""details.json: what the report shows beside the tables of results.json, made once, from the scores of the runs.
+
+Curves and rows are of the first seed whose training did not diverge, since a user deploys one model; what stands per
+label is the mean over all such seeds. Sizes are bounded, whatever the data: POINTS per curve, LABELS labels, ROWS best
+and ROWS worst rows, texts cut to TEXT characters.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.image import imsave
+from torch import Tensor
+
+from lopsided.compute.native import run as native
+from lopsided.data import MultiLabelData, Splits
+from lopsided.decision.calibrators import ClosedForm, fit_platt
+from lopsided.decision.metrics import Ranking
+from lopsided.jobs.folder import Run
+from lopsided.jobs.results import best_loss
+from lopsided.losses.closed_form import profile
+from lopsided.metrics.reliability import reliability
+from lopsided.metrics.scores import ScoredLabels
+from lopsided.training.objective import Powerset, parse_method
+
+POINTS = 200
+LABELS = 1000
+ROWS = 6
+TEXT = 300
+_NAME = 80  # characters of a label
+_NAMES = 12  # labels of a row, of each kind
+
+Details = dict[str, Any]
+
+
+def details(splits: Splits, runs: Sequence[Run], results: dict[str, Any]) -> Details:
+    """Per-label table, best and worst rows, curves of decisions and of the losses, and where it was computed."""
+    finished = [run for run in runs if not run.history[-1].is_lost]
+    seeds = {loss: [run for run in finished if run.loss == loss] for loss in results["losses"]}
+    known = {loss: group for loss, group in seeds.items() if group}
+    tuned = {loss: results["losses"][loss]["tuned_thresholds"] for loss in known}
+    decided = {loss: [run.scores > tuned[loss][run.seed] for run in group] for loss, group in known.items()}
+    trained = {loss: entry["settings"] for loss, entry in results["losses"].items()}  # tuned, perhaps
+    first = {loss: group[0] for loss, group in decided.items()}
+    winner = best_loss(results, results["metric"])
+    return {
+        "labels": _label_table(splits, known, decided, winner),
+        "rows": _row_examples(splits.test, first, winner) if winner else {},
+        "curves": {loss: _curves(group[0], splits.test.targets) for loss, group in known.items()},
+        "reliability": {loss: _reliability(trained[loss], group[0], splits) for loss, group in known.items()},
+        "gradients": {loss: _gradients(spec) for loss, spec in trained.items()},
+        "environment": _environment(),
+    }
+
+
+def _label_table(
+    splits: Splits, runs: Mapping[str, list[Run]], decided: Mapping[str, list[Tensor]], winner: str | None
+) -> Details:
+    """Positives, and for each loss average precision and F1 at the tuned threshold, of the labels that are shown."""
+    truth = splits.test.targets
+    precision = {
+        loss: torch.stack([Ranking.of(run.scores, truth).average_precision() for run in group]).mean(0)
+        for loss, group in runs.items()
+    }
+    f1 = {loss: torch.stack([_f1(one, truth, 0) for one in group]).mean(0) for loss, group in decided.items()}
+    positives = truth.sum(0)
+    trained = splits.train.targets.sum(0)
+    shown = _shown(positives, precision[winner] if winner else positives.double())
+    return {
+        "total": len(splits.test.labels),
+        "names": [_cut(splits.test.labels[label], _NAME) for label in shown],
+        "train_positives": trained[shown].tolist(),
+        "test_positives": positives[shown].tolist(),
+        "average_precision": {loss: _rounded(values[shown]) for loss, values in precision.items()},
+        "f1": {loss: _rounded(values[shown]) for loss, values in f1.items()},
+        "by_frequency": _by_frequency(trained, positives, precision),
+    }
+
+
+def _by_frequency(trained: Tensor, positives: Tensor, precision: Mapping[str, Tensor]) -> Details:
+    """Mean average precision of up to ten groups of labels, equally large, from rare to frequent in training."""
+    known = positives.nonzero().flatten()
+    split = known[trained[known].argsort(stable=True)].tensor_split(max(1, min(10, len(known) // 2)))
+    groups = [group for group in split if len(group)]  # none without any positive
+    return {
+        "train_positives": [round(float(trained[group].double().mean()), 1) for group in groups],
+        "average_precision": {
+            loss: [round(float(values[group].mean()), 5) for group in groups] for loss, values in precision.items()
+        },
+    }
+
+
+def _shown(positives: Tensor, precision: Tensor) -> list[int]:
+    """Label numbers, the most frequent first. Of too many half are the most frequent, half the worst of the others."""
+    order: list[int] = positives.argsort(descending=True, stable=True).tolist()
+    if len(order) <= LABELS:
+        return order
+    kept, others = order[: LABELS // 2], torch.tensor(order[LABELS // 2 :])
+    worst = others[precision[others].nan_to_num(nan=2.0).argsort(stable=True)[: LABELS - len(kept)]]
+    return kept + worst.tolist()
+
+
+def _row_examples(test: MultiLabelData, decided: Mapping[str, Tensor], winner: str) -> Details:
+    """The rows with the highest and with the lowest F1 of the winner's decisions; those with most labels first."""
+    f1 = {loss: _f1(decisions, test.targets, 1).nan_to_num(nan=1.0) for loss, decisions in decided.items()}
+    wrong, true = (decided[winner] != test.targets).sum(1), test.targets.sum(1)
+    worst = np.lexsort((-wrong.numpy(), f1[winner].numpy()))[:ROWS]
+    best = np.lexsort((-true.numpy(), -f1[winner].numpy()))[:ROWS]
+    return {
+        "loss": winner,
+        **{
+            kind: [
+                {"row": row + 1, **_input(test, row), **_names(test, decided[winner], row)}
+                | {"f1": {loss: round(float(values[row]), 3) for loss, values in f1.items()}}
+                for row in numbers.tolist()
+            ]
+            for kind, numbers in (("best", best), ("worst", worst))
+        },
+    }
+
+
+def _input(test: MultiLabelData, row: int) -> Details:
+    if not isinstance(test.inputs, Tensor):
+        return {"text": _cut(test.inputs[row], TEXT)}
+    picture = io.BytesIO()
+    pixels = test.inputs[row].permute(1, 2, 0).numpy()
+    imsave(picture, pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255, format="png")
+    return {"png": base64.b64encode(picture.getvalue()).decode()}
+
+
+def _names(test: MultiLabelData, decisions: Tensor, row: int) -> Details:
+    """Labels that are rightly predicted, missed, and wrongly predicted; of many, the first."""
+    truth, predicted = test.targets[row], decisions[row]
+    kinds = {"right": truth & predicted, "missed": truth & ~predicted, "wrong": predicted & ~truth}
+    return {
+        kind: [_cut(test.labels[label], _NAME) for label in chosen.nonzero().flatten().tolist()[:_NAMES]]
+        + [f"and {int(chosen.sum()) - _NAMES} more"] * bool(chosen.sum() > _NAMES)
+        for kind, chosen in kinds.items()
+    }
+
+
+def _f1(decisions: Tensor, truth: Tensor, dim: int) -> Tensor:
+    """float64; NaN where nothing is true or predicted."""
+    return 2 * (decisions & truth).sum(dim).double() / (decisions.sum(dim) + truth.sum(dim))
+
+
+def _curves(run: Run, truth: Tensor) -> Details:
+    """Precision, recall and F1 of the test rows at POINTS thresholds, which lie at equal steps of recall.
+
+    A threshold lies just below the score of a positive. Macro-F1 leaves out labels without positives.
+    """
+    positive = run.scores[truth].sort().values
+    places = torch.linspace(0, len(positive) - 1, POINTS).round().long() if len(positive) else torch.zeros(0).long()
+    thresholds = torch.nextafter(positive[places].unique(), torch.tensor(-torch.inf))
+    hits, predicted = (_above(run.scores, thresholds, counted) for counted in (truth, torch.ones_like(truth)))
+    true = truth.sum(0)
+    recall, precision = hits.sum(1) / true.sum(), hits.sum(1) / predicted.sum(1)
+    return {
+        "seed": run.seed,
+        "threshold": _rounded(thresholds),
+        "precision": _rounded(precision),
+        "recall": _rounded(recall),
+        "micro_f1": _rounded(2 * hits.sum(1) / (predicted.sum(1) + true.sum())),
+        "macro_f1": _rounded((2 * hits / (predicted + true))[:, true > 0].mean(1)),
+    }
+
+
+def _above(scores: Tensor, thresholds: Tensor, counted: Tensor) -> Tensor:
+    """(thresholds, L) float64: how many of the counted scores of each label lie above each threshold."""
+    labels, steps = scores.shape[1], len(thresholds) + 1
+    passed = torch.bucketize(scores, thresholds)  # so many thresholds lie below it
+    cell = (torch.arange(labels) * steps + passed)[counted]
+    histogram = torch.bincount(cell, minlength=labels * steps).view(labels, steps)
+    return histogram.flip(1).cumsum(1).flip(1)[:, 1:].T.double()
+
+
+def _reliability(spec: str, run: Run, splits: Splits) -> Details:
+    """Of three readings of a score: as a logit, as the loss implies, as fitted to the validation rows (Platt)."""
+    readings: dict[str, Callable[[], Tensor]] = {
+        "logit": lambda: torch.sigmoid(run.scores.double()),
+        "implied": lambda: ClosedForm(spec)(run.scores),
+        "fitted": lambda: fit_platt(ScoredLabels.of(run.valid_scores, splits.valid.targets))(run.scores),
+    }
+    found = {}
+    for name, read in readings.items():
+        with suppress(ValueError):  # the loss implies no probability, or validation has no positive
+            points = reliability(read(), splits.test.targets)
+            filled = points.count > 0
+            columns = {column: getattr(points, column)[filled] for column in ("predicted", "observed", "low", "high")}
+            found[name] = {"calibration_error": points.calibration_error} | {
+                column: _rounded(values) for column, values in columns.items()
+            }
+    return found
+
+
+def _gradients(spec: str) -> Details | None:
+    """The size of the gradient on a positive and on a negative label; None for powerset, which has none of a label."""
+    loss = parse_method(spec)
+    if isinstance(loss, Powerset):
+        return None
+    p = torch.linspace(0.001, 0.999, POINTS, dtype=torch.float64)
+    sides = {side: profile(loss, torch.logit(p), side == "positive")[1].abs() for side in ("positive", "negative")}
+    return {"p": _rounded(p), "coupled": not loss.pool.per_label} | {side: _rounded(g) for side, g in sides.items()}
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "Python": f"{platform.python_version()} on {platform.platform()}",
+        "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "numpy": np.__version__,
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+        "losses computed by": "plain torch" if isinstance(native.library(), str) else "the C library",
+    }
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 5) for value in values.tolist()]

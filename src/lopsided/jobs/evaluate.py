@@ -1,0 +1,96 @@
+"""`lopsided evaluate` and `lopsided predict`: how well a trained model ranks and decides, and what it decides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from rich.progress import Progress as Bars
+from torch.nn.functional import pad
+
+from lopsided.data.sparse_files import SparseRows
+from lopsided.data.storage import UserError, write_atomically, write_json
+from lopsided.decision.decided import DecisionMetrics
+from lopsided.decision.rules import Rule
+from lopsided.jobs.fit import CANDIDATES, KS, Checkpoint, FitFolder, candidates, read
+from lopsided.metrics.top_k import RankedMetrics, propensities
+
+
+def evaluate(folder: FitFolder, data: Path | None, a: float, b: float, bars: Bars) -> dict[str, Any]:
+    """Rank the rows of a file, the test file of the run if None, and write results.json into the run folder.
+
+    Results of another file go into results-NAME.json. a, b: the constants of the propensities.
+    """
+    path = data or folder.config.files().get("test")
+    if path is None:
+        raise UserError(f"{folder.path}: was trained without --test; name the file to evaluate on")
+    state, decision = folder.trained()
+    model = state.model
+    rows = read(path, bars, folder.config.normalize, like=(model.num_features, len(model.label_counts)))
+    counts = pad(model.label_counts, (0, rows.num_labels - len(model.label_counts)))
+    propensity = propensities(counts, state.rows, a, b)
+    ranked, decided = _judge(state, decision.rule, rows, RankedMetrics(KS, propensity), bars)
+    results = {
+        "data": str(path),
+        "rows": len(rows),
+        "rows_without_labels": int((rows.labels.crow.diff() == 0).sum()),
+        "loss": folder.config.loss,
+        "epochs": len(state.history),
+        "seconds_per_epoch": sum(epoch["seconds"] for epoch in state.history) / len(state.history),
+        "propensity": {"a": a, "b": b},
+        "model": ranked,
+        "popularity": _popularity(counts, rows, RankedMetrics(KS, propensity)),
+        "rule": decision.name,
+        "decisions": decided,
+    }
+    name = "results.json" if data is None else f"results-{path.stem}.json"
+    write_json(folder.path / name, results)
+    return results | {"written": str(folder.path / name)}
+
+
+def _judge(
+    state: Checkpoint, rule: Rule, rows: SparseRows, ranked: RankedMetrics, bars: Bars
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics of the ranking, and of the decisions."""
+    decided = DecisionMetrics(rows.num_labels)
+    for scores, labels, truth in candidates(state.model, rows, CANDIDATES, "evaluating", bars):
+        ranked.update(labels, truth)
+        decided.update(rule.decide(scores, labels), labels, truth)
+    return ranked.result(), decided.result()
+
+
+def predict(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
+    """Write a line of JSON for each row of a file: the labels that the rule predicts, the most probable first.
+
+    {"labels": [17, 3], "probabilities": [0.93, 0.41]}
+
+    Where neither validation rows nor the loss tell probabilities, "scores" stand in their place.
+
+    Returns the name of the rule.
+    """
+    if out.exists() and data.exists() and out.samefile(data):
+        raise UserError(f"--out: {out} holds the rows to predict; name another file")
+    state, decision = folder.trained()
+    rows = read(data, bars, folder.config.normalize, like=(state.model.num_features, len(state.model.label_counts)))
+
+    def write(file: BinaryIO) -> None:
+        for scores, labels, _ in candidates(state.model, rows, CANDIDATES, "predicting", bars):
+            decided = decision.rule.decide(scores, labels)
+            name = "scores" if decision.calibrator is None else "probabilities"
+            values = scores if decision.calibrator is None else decision.calibrator(scores, labels)
+            for chosen, label, value in zip(decided, labels, values, strict=True):
+                found, order = value[chosen].sort(descending=True, stable=True)
+                numbers = [round(number, 6) for number in found.tolist()]
+                file.write(json.dumps({"labels": label[chosen][order].tolist(), name: numbers}).encode() + b"\n")
+
+    write_atomically(out, write)
+    return decision.name
+
+
+def _popularity(counts: torch.Tensor, rows: SparseRows, metrics: RankedMetrics) -> dict[str, float]:
+    """The metrics of always ranking the labels by their number of training rows."""
+    top = counts.topk(min(max(KS), len(counts))).indices
+    metrics.update(top.expand(len(rows), -1), rows.labels)
+    return metrics.result()

@@ -1,0 +1,232 @@
+"""`lopsided inspect --missing`: which labels look forgotten, by models that did not see the row.
+
+missing.csv       the suspects (missing-NAME.csv of another file than the run's own)
+missing/KEY/      the scores of each fold, so that an inspection that was stopped goes on
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import Progress as Bars
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lopsided.data import MultiLabelData, Splits
+from lopsided.data.split import stratified_split
+from lopsided.data.storage import UserError, replace_atomically, write_csv
+from lopsided.data.text_files import read_data
+from lopsided.decision.suspects import Suspects, rank_suspects
+from lopsided.jobs.compare import budget_of, columns_of, load
+from lopsided.jobs.config import BUILT_IN, C, CompareConfig, FitConfig, checked, fingerprint
+from lopsided.jobs.fit import CANDIDATES, FitFolder, candidates, read
+from lopsided.jobs.fit import fit as fit_sparse
+from lopsided.jobs.folder import RunFolder
+from lopsided.losses import Formula
+from lopsided.losses.closed_form import discarding_point
+from lopsided.metrics.scores import ScoredLabels
+from lopsided.models import make_task
+from lopsided.training.loop import fit, predict
+from lopsided.training.objective import make_objective, parse_method
+
+_LONGEST = 200  # characters of a text or a label that are shown
+_COLUMNS = ("row", "label", "score", "probability", "discarded", "text")
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would run
+
+Fold = Callable[[int, Tensor, Tensor], dict[str, Tensor]]  # its number, rows to train on, rows to score -> scores
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The suspects with their names, and where they were written."""
+
+    suspects: Suspects
+    labels: list[str]  # the name of each one's label
+    texts: list[str]  # an excerpt of each one's row; "" where rows are not texts
+    loss: str
+    discarded_above: float  # a logit, see `discarding_point`
+    written: Path
+
+
+def inspect_missing(
+    folder: RunFolder | FitFolder, data: Path | None, loss: str | None, folds: int, top: int, bars: Bars
+) -> Inspection:
+    """Train on all folds but one and score that one, for each; rank the negatives; write the CSV file.
+
+    data: a file in the place of the run's training file. All rows of the file are looked at, also those that the run
+    kept for validation or test; of built-in images, those of training.
+    """
+    loss = loss or _default_loss(folder)
+    path = folder.path / (f"missing-{data.stem}.csv" if data else "missing.csv")
+    if isinstance(folder, RunFolder):
+        loss, config = _as_tuned(folder, loss)
+        above = _discarded_above(loss)
+        found = _among_labelled(folder, _on(config, data), loss, folds, top, bars)
+    else:
+        above = _discarded_above(loss)
+        found = _among_sparse(folder, _on(folder.config, data), loss, folds, top, bars)
+    inspection = Inspection(*found, loss, above, path)
+    write_csv(path, _COLUMNS, lines(inspection))
+    return inspection
+
+
+def _discarded_above(loss: str) -> float:
+    try:
+        method = parse_method(loss)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--loss: {error}") from None
+    return discarding_point(method) if isinstance(method, Formula) else math.inf
+
+
+def _default_loss(folder: RunFolder | FitFolder) -> str:
+    """That of the run; of several, the first that discards suspects, or the baseline."""
+    if isinstance(folder, FitFolder):
+        return folder.config.loss
+    discarding = (loss for loss in folder.config.losses if math.isfinite(_discarded_above(loss)))
+    return next(discarding, folder.config.reference)
+
+
+def _as_tuned(folder: RunFolder, loss: str) -> tuple[str, CompareConfig]:
+    """A loss and its learning rate as the run trained it, which `--tune` may have changed."""
+    config = folder.config
+    if config.tune is None or loss not in config.losses:
+        return loss, config
+    found = folder.read_results()["losses"][loss]
+    rate = found["tuned_settings"]["learning_rate"]
+    return found["settings"], checked(CompareConfig, config.model_dump() | {"learning_rate": rate})
+
+
+def _on(config: C, data: Path | None) -> C:
+    """The same settings for the rows of another file; other files, and rules tuned on them, play no part."""
+    if data is not None and config.data == BUILT_IN:
+        raise UserError(f"a run on {BUILT_IN} has no other rows to look at; leave out {data}")
+    changed = {"valid": None, "test": None} | ({} if data is None else {"data": str(data)})
+    if isinstance(config, FitConfig):
+        changed |= {"decide": None}
+    return checked(type(config), config.model_dump() | changed)
+
+
+def _among_labelled(
+    folder: RunFolder, config: CompareConfig, loss: str, folds: int, top: int, bars: Bars
+) -> tuple[Suspects, list[str], list[str]]:
+    rows = load(config).train if config.data == BUILT_IN else read_data(config.files()["data"], columns_of(config))
+    _check_folds(folds, len(rows))
+
+    def score(number: int, rest: Tensor, part: Tensor) -> dict[str, Tensor]:
+        live = bars.add_task(f"{loss}, fold {number + 1} of {folds}", total=None)
+        scores = score_part(config, rows, rest.tolist(), part.tolist(), loss)
+        bars.remove_task(live)
+        return {"scores": scores}
+
+    parts = [torch.tensor(part) for part in stratified_split(rows.targets, [1 / folds] * folds, config.data_seed)]
+    scores = _out_of_fold(_cache(folder.path, config, loss, folds), parts, score, bars)["scores"]
+    suspects = rank_suspects(ScoredLabels.of(scores, rows.targets), _discarded_above(loss), top)
+    names = [plain(rows.labels[label]) for label in suspects.label.tolist()]
+    if isinstance(rows.inputs, Tensor):
+        return suspects, names, [""] * len(names)
+    return suspects, names, [plain(rows.inputs[row]) for row in suspects.row.tolist()]
+
+
+def score_part(config: CompareConfig, rows: MultiLabelData, rest: list[int], part: list[int], loss: str) -> Tensor:
+    """(len(part), L) logits of rows that a model, trained on the rest with the settings of a run, has not seen."""
+    held_out = rows[part]
+    task = make_task(Splits(rows[rest], held_out, held_out))
+    objective = make_objective(parse_method(loss), task.train.targets)
+    model, history = fit(task, objective, budget_of(config, task), config.data_seed)
+    if history[-1].is_lost:
+        raise UserError(f"training with {loss} diverged; choose another --loss")
+    return predict(model, objective, task.test)
+
+
+def _among_sparse(
+    folder: FitFolder, config: FitConfig, loss: str, folds: int, top: int, bars: Bars
+) -> tuple[Suspects, list[str], list[str]]:
+    """Of each row the labels with the highest scores are looked at: all scores may be too many to hold."""
+    config = checked(FitConfig, config.model_dump() | {"loss": loss})
+    rows = read(config.files()["data"], bars, config.normalize)
+    _check_folds(folds, len(rows))
+    cache = _cache(folder.path, config, loss, folds)
+
+    def score(number: int, rest: Tensor, part: Tensor) -> dict[str, Tensor]:
+        training = FitFolder(cache / f"training-{number}", config)  # its checkpoints let it go on
+        fit_sparse(training, rows.take(rest), None, bars)
+        model = training.trained()[0].model
+        scores, labels, _ = zip(*candidates(model, rows.take(part), CANDIDATES, "scoring", bars), strict=True)
+        return {"scores": torch.cat(scores), "labels": torch.cat(labels)}
+
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))
+    found = _out_of_fold(cache, [part.sort().values for part in order.tensor_split(folds)], score, bars)
+    for number in range(folds):
+        shutil.rmtree(cache / f"training-{number}", ignore_errors=True)
+    scored = ScoredLabels.of_candidates(found["scores"], found["labels"], rows.labels, rows.num_labels)
+    suspects = rank_suspects(scored, _discarded_above(loss), top)
+    return suspects, [str(label) for label in suspects.label.tolist()], [""] * len(suspects)
+
+
+def _check_folds(folds: int, rows: int) -> None:
+    if not 2 <= folds <= rows:
+        raise UserError(f"--folds: must lie between 2 and the {rows} rows, got {folds}")
+
+
+def _cache(run: Path, config: CompareConfig | FitConfig, loss: str, folds: int) -> Path:
+    """A folder of its own for everything that the scores depend on."""
+    asked = [config.model_dump(), fingerprint(config), loss, folds]
+    return run / "missing" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def _out_of_fold(cache: Path, parts: list[Tensor], score: Fold, bars: Bars) -> dict[str, Tensor]:
+    """What `score` says of each part, in the order of the rows; parts that were scored before are read."""
+    order = torch.cat(parts)
+    found = []
+    for number, part in enumerate(parts):
+        path = cache / f"fold-{number}.safetensors"
+        if not path.exists():
+            rest = torch.cat([other for other in parts if other is not part]).sort().values
+            scored = score(number, rest, part)
+            replace_atomically(path, lambda temporary, scored=scored: save_file(scored, temporary))  # type: ignore[misc]
+            bars.console.print(f"fold {number + 1} of {len(parts)}: {len(part)} rows scored", highlight=False)
+        try:
+            found.append(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: damaged ({error}); delete it to train that fold again") from None
+    return {name: torch.cat([each[name] for each in found])[order.argsort()] for name in found[0]}
+
+
+def lines(inspection: Inspection) -> Iterator[tuple[object, ...]]:
+    """Of the CSV file, one for each suspect; rows are numbered from 1, without header and blank lines."""
+    found = inspection.suspects
+    return zip(
+        (found.row + 1).tolist(),
+        map(_harmless, inspection.labels),
+        (f"{score:.4f}" for score in found.score.tolist()),
+        (f"{probability:.6g}" for probability in found.probability.tolist()),
+        ("yes" if discarded else "no" for discarded in found.discarded.tolist()),
+        map(_harmless, inspection.texts),
+        strict=True,
+    )
+
+
+def plain(text: str) -> str:
+    """One line of at most 200 characters that a terminal shows as they are: no control character, nothing invisible.
+
+    >>> plain("a\\x1b[31m  red\\u202e\\nline")
+    'a [31m red line'
+    """
+    start = text[: 10 * _LONGEST]
+    visible = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in start)
+    line = " ".join(visible.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _harmless(text: str) -> str:
+    """Not a formula, also in a spreadsheet: those that look like one get an apostrophe in front."""
+    return "'" + text if text.startswith(_FORMULA) else text

@@ -1,0 +1,155 @@
+"""Equal tuning: every loss gets the same number of trials of its own hyperparameters, judged on the validation rows.
+
+The first trial of each is what an untuned run would train, the others are chosen by TPE (optuna's default) from the
+ranges of `losses/catalog.py`. Trials stand in trials.csv; a run that goes on asks optuna the same questions again and
+answers from there.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+
+from lopsided.data.storage import UserError, write_csv
+from lopsided.decision.summary import METRICS, Scored, evaluate
+from lopsided.jobs.config import CompareConfig
+from lopsided.jobs.progress import Progress
+from lopsided.losses.catalog import LEARNING_RATE, Range
+from lopsided.losses.names import defaults, ranges, with_settings
+from lopsided.models.task import Budget, Task
+from lopsided.training.loop import Epoch, fit, predict
+from lopsided.training.objective import make_objective, own_threshold, parse_method
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What to train for one of the losses that are compared."""
+
+    spec: str
+    settings: dict[str, float]  # those of the spec that were tuned
+    learning_rate: float
+
+    def tuned(self) -> dict[str, float]:
+        """Everything that tuning chose."""
+        return self.settings | {"learning_rate": self.learning_rate}
+
+    def shown(self) -> str:
+        return ", ".join(f"{name} {value:g}" for name, value in self.tuned().items())
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A line of trials.csv."""
+
+    loss: str  # as it was asked for
+    trial: int  # from 1
+    spec: str  # as it was trained
+    learning_rate: float
+    metric: str
+    value: float  # on the validation rows; NaN if training diverged or the metric is undefined
+
+
+def untuned(config: CompareConfig, budget: Budget) -> dict[str, Candidate]:
+    return {loss: Candidate(loss, {}, budget.learning_rate) for loss in config.losses}
+
+
+def tune(config: CompareConfig, task: Task, budget: Budget, path: Path, progress: Progress) -> dict[str, Candidate]:
+    """For each loss the best of `config.tune` candidates; path: trials.csv, written after each trial.
+
+    Candidates are trained once each, with a seed that the comparison does not use. Test rows take no part.
+    """
+    task = replace(task, test=task.valid)  # whatever happens below, it cannot see the test rows
+    trials = read_trials(path)
+    known = {(trial.loss, trial.trial): trial for trial in trials}
+
+    def run(trial: Trial) -> float:
+        progress.begin(f"{trial.spec}, trial {trial.trial} of {config.tune}")
+        earlier = known.get((trial.loss, trial.trial))
+        if earlier is not None and replace(earlier, value=trial.value) != replace(trial, value=trial.value):
+            raise UserError(
+                f"{path}: trial {trial.trial} of {trial.loss} is {earlier.spec}, not {trial.spec} as the "
+                "optuna installed here would have it; start a new run"
+            )
+        value = earlier.value if earlier else _validate(trial, task, budget, config.seeds, progress.epoch)
+        outcome = f"validation {METRICS[config.metric].title} {value:.3f}, rate {trial.learning_rate:g}"
+        if earlier:
+            progress.skip(outcome)
+        else:
+            trials.append(replace(trial, value=value))
+            _write_trials(path, trials)
+            progress.end(outcome)
+        return value
+
+    return {loss: search(config, loss, budget.learning_rate, run) for loss in config.losses}
+
+
+def search(config: CompareConfig, loss: str, learning_rate: float, run: Callable[[Trial], float]) -> Candidate:
+    """The best of `config.tune` candidates, by what `run` says of each; the loss as it came if all are NaN."""
+    import optuna  # a second that only tuning should cost
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rates = Range(LEARNING_RATE.low * learning_rate, LEARNING_RATE.high * learning_rate, LEARNING_RATE.log)
+    where: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.FloatDistribution(each.low, each.high, log=each.log)
+        for name, each in (ranges(loss) | {"learning_rate": rates}).items()
+    }
+    sign = 1 if METRICS[config.metric].higher_is_better else -1
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.data_seed))
+    study.enqueue_trial(defaults(loss) | {"learning_rate": learning_rate})
+    best, best_value = Candidate(loss, {}, learning_rate), -math.inf
+    for number in range(1, (config.tune or 0) + 1):
+        asked = study.ask(where)
+        rounded = {name: float(f"{value:.4g}") for name, value in asked.params.items()}  # what a person would copy
+        candidate = _candidate(loss, asked.params if number == 1 else rounded)
+        value = run(Trial(loss, number, candidate.spec, candidate.learning_rate, config.metric, math.nan))
+        if math.isnan(value):
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            continue
+        study.tell(asked, sign * value)
+        if sign * value > best_value:
+            best, best_value = candidate, sign * value
+    return best
+
+
+def _candidate(loss: str, params: dict[str, float]) -> Candidate:
+    settings = {name: value for name, value in params.items() if name != "learning_rate"}
+    return Candidate(with_settings(loss, settings), settings, params["learning_rate"])
+
+
+def _validate(trial: Trial, task: Task, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None]) -> float:
+    """The metric on the validation rows of a model that is trained now."""
+    method = parse_method(trial.spec)
+    objective = make_objective(method, task.train.targets)
+    model, history = fit(task, objective, replace(budget, learning_rate=trial.learning_rate), seed, on_epoch)
+    if history[-1].is_lost:
+        return math.nan
+    scores, targets = predict(model, objective, task.valid), task.valid.targets
+    return evaluate(trial.metric, Scored(scores, targets, scores, targets, own_threshold(method)))
+
+
+def read_trials(path: Path) -> list[Trial]:
+    """The trials so far, none if there is no file."""
+    try:
+        with path.open(newline="") as file:
+            return [
+                Trial(
+                    row["loss"],
+                    int(row["trial"]),
+                    row["spec"],
+                    float(row["learning_rate"]),
+                    row["metric"],
+                    float(row["value"]),
+                )
+                for row in csv.DictReader(file)
+            ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it to tune again") from None
+
+
+def _write_trials(path: Path, trials: list[Trial]) -> None:
+    write_csv(path, [field.name for field in fields(Trial)], map(astuple, trials))

@@ -1,0 +1,44 @@
+"""Checks of settings: numbers and flags, no tensors. What came, what was expected."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable
+
+SMALLEST_CLIP = 0.001
+
+
+def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
+    """`value` as a float, finite and in [low, high), or an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not (-math.inf < number < math.inf and low <= number < high):  # dynamo knows no isfinite of symbols
+        bounds = f"in [{low:g}, {high:g})" if low > -math.inf else "finite"
+        raise ValueError(f"{name} must be {bounds}, got {number:g}")
+    return number
+
+
+def check_numbers(name: str, values: Iterable[float]) -> tuple[float, ...]:
+    """`values` as finite floats."""
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{name} must be numbers such as (1, 0.5), got {values!r}")
+    return tuple(check_number(f"{name}[{index}]", value) for index, value in enumerate(values))
+
+
+def check_clip(clip: float) -> float:
+    """A margin in [0, 1). Tiny ones are refused: they change nothing, and 1 - clip would round."""
+    margin = check_number("clip", clip, low=0, high=1)
+    if 0 < margin < SMALLEST_CLIP:
+        raise ValueError(f"clip must be 0 or at least {SMALLEST_CLIP:g}, got {margin:g}")
+    return margin
+
+
+def check_flag(name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value

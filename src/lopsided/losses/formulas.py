@@ -1,0 +1,101 @@
+"""A multi-label loss is two curves and a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lopsided.losses.closed_form import decision_threshold, decision_thresholds, posterior, posterior_limits
+from lopsided.losses.curves import Values
+from lopsided.losses.pools import Pair, Pool
+
+Setting = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A function of `curves.py`, or one of your own, with its hyperparameters: z -> (value, slope)."""
+
+    function: Callable[..., Values]
+    settings: tuple[tuple[str, Setting], ...] = ()
+
+    def __call__(self, z: Tensor) -> Values:
+        return self.function(z, **dict(self.settings))
+
+    def without(self, *names: str) -> Curve:
+        """The same curve with these settings at their defaults."""
+        return replace(self, settings=tuple(item for item in self.settings if item[0] not in names))
+
+    def setting(self, name: str) -> float:
+        """A number among the settings, 0 if it is not there."""
+        value = dict(self.settings).get(name, 0.0)
+        assert not isinstance(value, tuple)
+        return value
+
+    def __str__(self) -> str:
+        name = getattr(self.function, "__name__", str(self.function))
+        return f"{name}({', '.join(f'{key}={value}' for key, value in self.settings)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Formula:
+    """What a loss says; an executor of `lopsided.compute` says how.
+
+    Targets reach it as two weights per label, a+ and a- >= 0 (see `lopsided.targets`). For row b
+
+        S_b = fold((f+(z_b), f-(z_b)), (a+_b, a-_b))
+        loss_b = value(S_b)
+        d loss_b / d z_bl = k+_bl f+'(z_bl) + k-_bl f-'(z_bl)
+
+    where k are the pool's coefficients. The state S is a few numbers per row, whatever the number of labels.
+
+    Made by name with `lopsided.loss`, or from curves of your own; `lopsided.testing.check_loss` examines those.
+    `str(loss)` is the name with all settings, and `lopsided.loss(str(loss)) == loss` if it was made by name.
+    """
+
+    positive: Curve
+    negative: Curve
+    pool: Pool
+    name: str = field(default="", init=False, compare=False)  # with all settings, if it was made by name
+
+    def summarize(self, z: Tensor, weights: Pair) -> Tensor:
+        """(..., L) logits and weights -> (k, ...) state."""
+        return self.pool.fold((self.positive(z)[0], self.negative(z)[0]), weights)
+
+    def value(self, state: Tensor) -> Tensor:
+        """(k, ...) state -> (...) loss of each row."""
+        return self.pool.value(state)
+
+    def grad(self, z: Tensor, weights: Pair, state: Tensor) -> Tensor:
+        """d loss_b / d z_bl, shape (..., L), given the state of the whole rows."""
+        (up, rise), (down, fall) = self.positive(z), self.negative(z)
+        total = torch.zeros_like(z)
+        coefficients = self.pool.coefficients((up, down), weights, state)
+        for a, k, slope in zip(weights, coefficients, (rise, fall), strict=True):
+            total = total + torch.where(a > 0, k * slope, 0.0)
+        return total
+
+    def posterior(self, logits: Tensor, *, pos_weight: Tensor | float = 1.0, label_smoothing: float = 0.0) -> Tensor:
+        """The label probability that a logit of a trained model stands for: see `lopsided.losses.closed_form`."""
+        return posterior(self, logits, pos_weight, label_smoothing)
+
+    def decision_threshold(self, eta: float = 0.5, *, pos_weight: float = 1.0, label_smoothing: float = 0.0) -> float:
+        """The logit above which a label is predicted: see `lopsided.losses.closed_form`."""
+        return decision_threshold(self, eta, pos_weight, label_smoothing)
+
+    def decision_thresholds(self, pos_weight: Tensor, eta: float = 0.5, *, label_smoothing: float = 0.0) -> Tensor:
+        """The same for a tensor of positive weights, in its shape, float64."""
+        return decision_thresholds(self, pos_weight, eta, label_smoothing)
+
+    def posterior_limits(self) -> tuple[float, float]:
+        """The smallest and the largest posterior that a finite logit can stand for; below or above, it saturates."""
+        return posterior_limits(self)
+
+    def __str__(self) -> str:
+        return self.name or f"{self.positive}|{self.negative}|{self.pool}"
+
+    def __repr__(self) -> str:
+        return f"lopsided.loss({self.name!r})" if self.name else f"Formula({self})"

@@ -1,0 +1,132 @@
+"""The string form of losses: `asl(gamma_neg=2, clip=0)`."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import re
+
+from lopsided.losses.catalog import CATALOG, SEARCH, Range, asymmetric
+from lopsided.losses.formulas import Formula
+
+PRESETS: dict[str, Formula] = {
+    "asl_paper": asymmetric(4, 0, 0.05, detach_focus=True),  # the paper's recipe, the official training script
+    "asl_official": asymmetric(4, 1, 0.05, detach_focus=True),  # class AsymmetricLoss
+    "asl_optimized": asymmetric(4, 1, 0.05, detach_focus=False),  # class AsymmetricLossOptimized
+    "asl_timm": asymmetric(4, 1, 0.05, detach_focus=False),
+    "asl_mmpretrain": asymmetric(4, 0, 0.05, detach_focus=False),
+}
+
+_LONGEST = 500
+_NUMBERS = r"\(\s*[\w.+-]*(\s*,\s*[\w.+-]+)*\s*,?\s*\)"
+_SETTING = rf"\w+\s*=\s*([\w.+-]+|{_NUMBERS})"
+_SPEC = re.compile(rf"\s*\w+\s*(\(\s*({_SETTING}(\s*,\s*{_SETTING})*\s*,?)?\s*\))?\s*", re.ASCII)
+
+
+def formula(spec: str) -> Formula:
+    """The loss that a string such as ``"bce"`` or ``"asl(gamma_neg=2, clip=0)"`` names.
+
+    Raises ValueError, with the nearest known name, for anything else.
+
+    >>> formula("asl(gamma_neg=0, clip=0)") == formula("bce")
+    True
+    >>> print(formula("zlpr(scale=2)"))
+    zlpr(threshold=0, scale=2, margin=0)
+    """
+    name, arguments = read(spec)
+    if name in PRESETS:
+        if arguments:
+            raise ValueError(f"{name} takes no settings: it is {PRESETS[name]}")
+        return PRESETS[name]
+    if name not in CATALOG:
+        known = [*CATALOG, *PRESETS]
+        near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.6)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "choose from"
+        raise ValueError(f"unknown loss {name!r}: {hint} (known: {', '.join(known)})")
+    try:
+        return CATALOG[name](**arguments)
+    except TypeError as error:
+        raise ValueError(f"cannot make the loss {spec!r}: {error}") from None
+
+
+def as_formula(loss: Formula | str) -> Formula:
+    """A loss as it is, or by its name."""
+    if isinstance(loss, str):
+        return formula(loss)
+    if not isinstance(loss, Formula):
+        raise TypeError(
+            f"loss must be a lopsided Formula or its name, got {type(loss).__name__}: a module holds its loss"
+        )
+    return loss
+
+
+def read(spec: str) -> tuple[str, dict[str, object]]:
+    """The name in a spec, and its settings, which need not be those of any loss.
+
+    >>> read("asl(gamma_neg=2, clip=0)")
+    ('asl', {'gamma_neg': 2, 'clip': 0})
+    """
+    try:
+        if len(spec) > _LONGEST or not _SPEC.fullmatch(spec):
+            raise SyntaxError
+        call = ast.parse(spec.strip(), mode="eval").body
+        name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) else (call, [])
+        if not isinstance(name, ast.Name) or (isinstance(call, ast.Call) and call.args):
+            raise SyntaxError
+        return name.id, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(f"cannot read the loss {spec[:60]!r}: write a name or name(setting=number, ...)") from None
+
+
+def split_specs(text: str) -> tuple[str, ...]:
+    """Split a list of losses at the commas outside parentheses.
+
+    >>> split_specs("bce, asl(gamma_neg=2, clip=0)")
+    ('bce', 'asl(gamma_neg=2, clip=0)')
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+_INSTEAD = {"alphas": ("epsilon_pos", "epsilon_pos_pow"), "betas": ("epsilon_neg",)}  # one or the others, not both
+
+
+def ranges(spec: str) -> dict[str, Range]:
+    """The hyperparameters of a loss that its spec leaves open, and where to look for each.
+
+    >>> ranges("asl(gamma_pos=0, clip=0)")
+    {'gamma_neg': Range(low=0, high=8, log=False)}
+    >>> ranges("bce")
+    {}
+    """
+    name, given = read(spec)
+    fixed = {*given, *(setting for instead in given for setting in _INSTEAD.get(instead, ()))}
+    return {setting: where for setting, where in SEARCH.get(name, {}).items() if setting not in fixed}
+
+
+def defaults(spec: str) -> dict[str, float]:
+    """What the hyperparameters that may be tuned are if nobody tunes them.
+
+    >>> defaults("asl(gamma_neg=2)")
+    {'gamma_pos': 0.0, 'clip': 0.05}
+    """
+    name, _ = read(spec)
+    return {setting: inspect.signature(CATALOG[name]).parameters[setting].default for setting in ranges(spec)}
+
+
+def with_settings(spec: str, settings: dict[str, float]) -> str:
+    """A spec with more settings, which it must not have yet.
+
+    >>> with_settings("asl(clip=0)", {"gamma_neg": 2.5})
+    'asl(clip=0, gamma_neg=2.5)'
+    """
+    name, given = read(spec)
+    shown = ", ".join(f"{setting}={value!r}" for setting, value in (given | settings).items())
+    return f"{name}({shown})" if shown else name

@@ -1,0 +1,206 @@
+"""A linear head and its loss at millions of labels, without the logits."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lopsided.compute import compiled
+from lopsided.compute.head import passes as linear
+from lopsided.compute.head.parts import Parts, evaluator
+from lopsided.compute.head.shard import LabelShard
+from lopsided.losses import Formula, as_formula
+from lopsided.nn.functional import multilabel_loss
+from lopsided.nn.options import check_options
+from lopsided.targets import SparseTargets, Supervision
+from lopsided.targets.checks import check_inputs, check_values
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_CPU_BYTES, _DEVICE_BYTES = 1 << 21, 1 << 26  # of a chunk: of its logits, and of its rows of the weight
+
+
+def linear_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor | SparseTargets,
+    loss: Formula | str = "asl",
+    *,
+    label_weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    row_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    chunk: int | None = None,
+    backend: str = "auto",
+    shard: LabelShard | None = None,
+) -> Tensor:
+    """`multilabel_loss(hidden @ weight.T + bias, targets, loss)`, in memory that does not grow with rows times labels.
+
+    Gradients are made in the forward pass, with three matrix products where labels are independent, and four for
+    losses that compare labels; with reduction="none" or float16 they are made in the backward pass, from logits that
+    are computed again. The gradient of the weight exists once, as large as the weight.
+
+    Args:
+        hidden: (..., D), any float dtype.
+        weight: (L, D), or the rows of `shard`. Products are made in its dtype, or that of autocast; those of float16
+            on a CPU in float32.
+        bias: (L,) or None.
+        targets: as in `lopsided.functional.multilabel_loss`; `SparseTargets` where memory should not grow.
+        loss: a `Formula`, or its name with settings such as "asl(gamma_neg=2)".
+        label_weight: the `weight` of `multilabel_loss`.
+        pos_weight, row_weight, mask, ignore_index, label_smoothing, reduction: as there.
+        chunk: labels that are computed at a time, by default what a cache holds. It does not change the result.
+        backend: "auto", "native", "triton", "streamed" as there; "eager" holds the logits, differentiable twice.
+        shard: this rank's part of the labels: `lopsided.LabelShard`.
+
+    Returns:
+        A number, or (...) with reduction="none"; float64 for float64 weights, else float32.
+
+    Raises:
+        TypeError, ValueError: on wrong shapes, dtypes, devices or, on the CPU, values.
+
+    >>> hidden, weight = torch.eye(2), torch.tensor([[2.0, 0.5], [-1.0, 3.0]])
+    >>> linear_loss(hidden, weight, None, SparseTargets.from_indices([[0], [1]]), "zlpr", reduction="none")
+    tensor([0.4402, 1.0227])
+    """
+    loss = as_formula(loss)
+    check_options(reduction, "mixture", label_smoothing, -1, ignore_index)
+    labels = Supervision.of(
+        targets, ignore_index, mask=mask, weight=label_weight, pos_weight=pos_weight, label_smoothing=label_smoothing
+    )
+    problem = make_problem(
+        hidden, weight, bias, labels, loss, row_weight, reduction=reduction, chunk=chunk, backend=backend, shard=shard
+    )
+    if backend != "eager":
+        return evaluate(hidden, weight, bias, problem)
+    if shard is not None:
+        raise ValueError("backend='eager' holds the logits of all labels, so it takes no shard")
+    if not torch.is_autocast_enabled(weight.device.type):
+        hidden = hidden.to(weight.dtype)
+    return multilabel_loss(
+        functional.linear(hidden, weight, bias),
+        targets,
+        loss,
+        weight=label_weight,
+        pos_weight=pos_weight,
+        row_weight=row_weight,
+        mask=mask,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+        backend="eager",
+    )
+
+
+def _outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
+    """`torch.compiler.disable`, which imports all of dynamo, for those who have imported it."""
+
+    @wraps(function)
+    def call(*arguments: P.args, **options: P.kwargs) -> T:
+        if "torch._dynamo" not in sys.modules:
+            return function(*arguments, **options)
+        return torch.compiler.disable(function)(*arguments, **options)  # type: ignore[no-any-return]
+
+    return call
+
+
+@_outside_graphs
+def evaluate(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.Problem) -> Tensor:
+    """The loss of (..., D) hidden states, differentiable: a number, or (...) with reduction="none"."""
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    weight, bias = rows_here(weight, problem.shard), None if bias is None else rows_here(bias, problem.shard)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    result: Tensor = linear.LinearRows.apply(flat, weight, bias, problem, needs_grad)  # type: ignore[no-untyped-call]
+    return result.view(hidden.shape[:-1]) if problem.reduction == "none" else result
+
+
+def rows_here(tensor: Tensor, shard: LabelShard | None) -> Tensor:
+    """The part of weight or bias that lies on this rank, differentiable."""
+    return tensor if shard is None else shard.local(tensor)
+
+
+@_outside_graphs
+def make_problem(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Supervision,
+    loss: Formula,
+    row_weight: Tensor | None,
+    *,
+    reduction: str,
+    chunk: int | None,
+    backend: str,
+    shard: LabelShard | None,
+    updater: linear.Updater | None = None,
+) -> linear.Problem:
+    """Check everything, and put together what a pass must know. Hidden (..., D), weight (L, D) or this rank's part."""
+    check_head(hidden, weight, bias, shard)
+    num_labels = weight.shape[0] if shard is None else shard.num_labels
+    dtype = _dtype(weight)
+    shape = torch.Size((*hidden.shape[:-1], num_labels))
+    logits = torch.empty((), dtype=dtype, device=hidden.device).expand(shape)  # to be looked at only
+    check_inputs(logits, labels, row_weight, weight_name="label_weight")
+    labels = check_values(logits, labels, row_weight, weight_name="label_weight").flat(shape)
+    if loss.pool.transposed and (reduction == "none" or row_weight is not None):
+        raise ValueError(f"{loss} compares rows with each other: no reduction='none' and no row_weight")
+    rows = hidden.shape[:-1].numel()
+    start, stop = (0, num_labels) if shard is None else (shard.start, shard.stop)
+    width = chunk_width(chunk, 0 if shard is not None and shard.data is not None else rows, weight)
+    parts = Parts(labels, torch.Size((rows, num_labels)), start, stop, width)
+    known = parts.known() if reduction in ("mean", "batchmean") and loss.pool.counts != "positive rows" else None
+    if known is not None and shard is not None:
+        known = shard.sum(known)
+    executor = "streamed" if backend in ("streamed", "eager") else compiled(backend, logits, loss)
+    row_weight = None if row_weight is None else row_weight.reshape(-1)
+    return linear.Problem(loss, evaluator(executor, loss), parts, reduction, row_weight, known, dtype, shard, updater)
+
+
+def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: LabelShard | None) -> None:
+    """Types, shapes and devices; values are left to the loss."""
+    for name, tensor in (("hidden", hidden), ("weight", weight), ("bias", bias)):
+        if tensor is None and name == "bias":
+            continue
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            raise TypeError(f"{name} must be a floating point tensor, got {getattr(tensor, 'dtype', type(tensor))}")
+        if tensor.device != hidden.device:
+            raise ValueError(f"hidden is on {hidden.device} but {name} on {tensor.device}: move one of them")
+    if weight.ndim != 2 or 0 in weight.shape[1:] or hidden.ndim < 1 or hidden.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden must be (..., features) and weight (labels, features), got {tuple(hidden.shape)} and "
+            f"{tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape ({weight.shape[0]},) as weight has labels, got {tuple(bias.shape)}")
+    mine = len(rows_here(weight, shard))
+    if shard is not None and mine != shard.stop - shard.start:
+        raise ValueError(f"weight has {mine} rows on this rank, but its shard the labels {shard.start} to {shard.stop}")
+
+
+def _dtype(weight: Tensor) -> torch.dtype:
+    """Of the matrix products: as those of `nn.Linear` under autocast, which leaves float64 alone."""
+    device, dtype = weight.device.type, weight.dtype
+    if dtype != torch.float64 and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return torch.float32 if dtype == torch.float16 and device == "cpu" else dtype
+
+
+def chunk_width(chunk: int | None, rows: int, weight: Tensor) -> int:
+    """Labels of a chunk: what was asked for, or a power of 2, at least 256, whose logits and rows of weight fit."""
+    if chunk is not None:
+        if type(chunk) is not int or chunk < 1:
+            raise ValueError(f"chunk must be a positive number of labels, got {chunk!r}")
+        return chunk
+    fits = (_CPU_BYTES if weight.device.type == "cpu" else _DEVICE_BYTES) // weight.element_size()
+    return max(1 << int(math.log2(max(fits // max(rows, weight.shape[1]), 1))), 256)

@@ -1,0 +1,262 @@
+"""The losses as modules: each stores a `Formula` and options, and calls `lopsided.nn.functional`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lopsided.losses import Formula, as_formula, catalog
+from lopsided.nn.functional import multilabel_loss
+from lopsided.nn.options import check_options
+from lopsided.targets import SparseTargets
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from lopsided.nn.functional import ModuleOptions
+
+
+class MultiLabelLoss(nn.Module):
+    """A module around any loss. Call it with logits, targets and optionally a mask and row weights.
+
+    Args:
+        loss: a `Formula`, or its name with settings such as "asl(gamma_neg=2)".
+        weight, pos_weight: (L,), kept as buffers.
+        ignore_index, label_smoothing, soft_targets, label_dim, reduction, backend, inplace: as in
+            `lopsided.functional.multilabel_loss`, which `forward` calls.
+
+    >>> import torch
+    >>> criterion = MultiLabelLoss("asl(gamma_neg=2)", reduction="batchmean")
+    >>> criterion(torch.zeros(4, 3), torch.tensor([[1, 0, 0]] * 4))
+    tensor(0.9353)
+    """
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        loss: Formula | str,
+        *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        soft_targets: str = "mixture",
+        label_dim: int = -1,
+        reduction: str = "mean",
+        backend: str = "auto",
+        inplace: bool = False,
+    ) -> None:
+        super().__init__()
+        check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
+        self.loss = as_formula(loss)
+        self.register_buffer("weight", weight)
+        self.register_buffer("pos_weight", pos_weight)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.soft_targets = soft_targets
+        self.label_dim = label_dim
+        self.reduction = reduction
+        self.backend = backend
+        self.inplace = inplace
+
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor | SparseTargets,
+        mask: Tensor | None = None,
+        *,
+        row_weight: Tensor | None = None,
+    ) -> Tensor:
+        return multilabel_loss(
+            logits,
+            targets,
+            self.loss,
+            weight=self._buffer("weight"),
+            pos_weight=self._buffer("pos_weight"),
+            row_weight=row_weight,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            soft_targets=self.soft_targets,
+            label_dim=self.label_dim,
+            reduction=self.reduction,
+            backend=self._executor(logits),
+            inplace=self.inplace,
+        )
+
+    def _executor(self, logits: Tensor) -> str:
+        return self.backend
+
+    def _buffer(self, name: str) -> Tensor | None:
+        if name in self._buffers:  # an attribute of a module is looked for everywhere else first
+            return self._buffers[name]
+        value: Tensor | None = getattr(self, name)  # made a parameter since
+        return value
+
+    def posterior(self, logits: Tensor) -> Tensor:
+        """The label probabilities that logits of a model trained with this module stand for: same shape, float64."""
+        z = logits.movedim(self.label_dim, -1)
+        pos_weight = 1.0 if self.pos_weight is None else self.pos_weight
+        p = self.loss.posterior(z, pos_weight=pos_weight, label_smoothing=self.label_smoothing)
+        return p.movedim(-1, self.label_dim)
+
+    def decision_threshold(self, eta: float = 0.5) -> Tensor:
+        """The logits above which labels are predicted, float64: (L,) with a pos_weight, else one number."""
+        pos_weight = torch.ones(()) if self.pos_weight is None else self.pos_weight
+        return self.loss.decision_thresholds(pos_weight, eta, label_smoothing=self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        given = {"ignore_index": None, "label_smoothing": 0.0, "soft_targets": "mixture", "label_dim": -1}
+        shown = [f"{key}={getattr(self, key)!r}" for key, default in given.items() if getattr(self, key) != default]
+        return ", ".join([str(self.loss), *shown, f"reduction={self.reduction!r}"])
+
+
+class BinaryCrossEntropyLoss(MultiLabelLoss):
+    """-y log p - (1-y) log(1-p), p = sigmoid(logit): `torch.nn.BCEWithLogitsLoss`, with all options.
+
+    >>> import torch
+    >>> BinaryCrossEntropyLoss()(torch.zeros(2, 3), torch.ones(2, 3))  # log 2
+    tensor(0.6931)
+    """
+
+    def __init__(self, **options: Unpack[ModuleOptions]) -> None:
+        super().__init__(catalog.binary_cross_entropy(), **options)
+
+
+class FocalLoss(MultiLabelLoss):
+    """-alpha y (1-p)^g log p - (1-alpha) (1-y) p^g log(1-p).
+
+    Args:
+        gamma: focusing g >= 0; 0 is binary cross-entropy.
+        alpha: weight of the positives in (0, 1); None leaves both sides at 1.
+        detach_focus: stop the gradient at the focusing weights; the published loss does not.
+        options: see `MultiLabelLoss`.
+
+    >>> import torch
+    >>> FocalLoss(gamma=2)(torch.zeros(1, 2), torch.tensor([[1, 0]]))  # log(2) / 4
+    tensor(0.1733)
+
+    Source: Lin et al. 2017, arXiv 1708.02002, eq. 5.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        alpha: float | None = None,
+        detach_focus: bool = False,
+        **options: Unpack[ModuleOptions],
+    ) -> None:
+        super().__init__(catalog.focal(gamma, alpha, detach_focus), **options)
+
+
+class AsymmetricLoss(MultiLabelLoss):
+    """ASL: -y (1-p)^g+ log p - (1-y) p_m^g- log(1-p_m), p_m = max(p - clip, 0).
+
+    Args:
+        gamma_neg: focusing of the negatives, >= 0.
+        gamma_pos: focusing of the positives, >= 0; the official class defaults to 1, the paper uses 0.
+        clip: probability margin in [0, 1) below which a negative costs nothing.
+        detach_focus: stop the gradient at the focusing weights, as the official training script does.
+        alpha: weight of the positives in (0, 1), 1 - alpha being that of the negatives; None for neither.
+        options: see `MultiLabelLoss`; the official code always sums.
+
+    Raises ValueError for settings out of range. Predict where logit > `criterion.decision_threshold()`: 1.379 with
+    these defaults, not 0. The published variants by name: `lopsided.losses.PRESETS`.
+
+    >>> import torch
+    >>> AsymmetricLoss()(torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1, 0, 0]]))
+    tensor(0.0729)
+
+    Source: Ben-Baruch, Ridnik et al. 2020, arXiv 2009.14119. Deviations: no eps clamp (a positive at logit -50
+    keeps its gradient), soft targets mix the two terms, the caller's grad mode is left alone.
+    """
+
+    def __init__(
+        self,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 0.0,
+        clip: float = 0.05,
+        detach_focus: bool = True,
+        alpha: float | None = None,
+        **options: Unpack[ModuleOptions],
+    ) -> None:
+        super().__init__(catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus, alpha), **options)
+
+
+class AsymmetricPolynomialLoss(MultiLabelLoss):
+    """APL: ASL whose leading Taylor coefficients are re-weighted.
+
+    Positives cost (1-p)^g+ (-log p - epsilon_pos (1-p) - epsilon_pos_pow/2 (1-p)^2), negatives
+    p_m^g- (-log(1-p_m) - epsilon_neg (1-p_m)), p_m = max(p - clip, 0).
+
+    Args:
+        gamma_neg, gamma_pos, clip, detach_focus: as in `AsymmetricLoss`.
+        epsilon_pos, epsilon_pos_pow: finite; the first two coefficients of -log p in powers of 1 - p become
+            1 - epsilon_pos and (1 - epsilon_pos_pow)/2: 0 and 1.75 by default.
+        epsilon_neg: finite; the first coefficient of -log(1-p_m) becomes 1 + epsilon_neg, and a constant
+            -epsilon_neg is added, as in the official code.
+        alphas, betas: instead of the epsilons, the leading coefficients themselves: of (1-p)^m for positives, of
+            p_m^n for negatives. Those beyond the last stay 1/m and 1/n; no constant is added.
+        monotone: refuse settings that push a label the wrong way.
+        options: see `MultiLabelLoss`; the official code always sums.
+
+    >>> import torch
+    >>> logits, targets = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1, 0, 0]])
+    >>> AsymmetricPolynomialLoss()(logits, targets)
+    tensor(0.0391)
+    >>> AsymmetricPolynomialLoss(alphas=(0, 1.75))(logits, targets)
+    tensor(0.0391)
+
+    Source: Huang et al. 2023, arXiv 2304.05361, with the signs of its official code. Deviations as in
+    `AsymmetricLoss`; in the official code the epsilons are fixed.
+    """
+
+    def __init__(
+        self,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 0.0,
+        clip: float = 0.05,
+        epsilon_pos: float = 1.0,
+        epsilon_neg: float = 0.0,
+        epsilon_pos_pow: float = -2.5,
+        detach_focus: bool = True,
+        alphas: Sequence[float] | None = None,
+        betas: Sequence[float] | None = None,
+        monotone: bool = True,
+        **options: Unpack[ModuleOptions],
+    ) -> None:
+        epsilons = (epsilon_pos, epsilon_neg, epsilon_pos_pow)
+        loss = catalog.asymmetric_polynomial(
+            gamma_neg, gamma_pos, clip, *epsilons, detach_focus, alphas, betas, monotone
+        )
+        super().__init__(loss, **options)
+
+
+class ZLPRLoss(MultiLabelLoss):
+    """ZLPR: log(1 + sum_neg e^z) + log(1 + sum_pos e^-z); a label is predicted where z > 0.
+
+    Soft targets t: log(1 + sum t e^-z) + log(1 + sum (1-t) e^z), minimal at t = sigmoid(2z). Each half's gradient
+    sums to less than 1 per row, whatever the number of labels. `reduction="mean"` divides by rows.
+
+    Args:
+        threshold: t, the logit that positives must exceed and negatives must not; the paper's is 0.
+        scale, margin: s and m in log(1 + sum_neg e^(s(z-t+m))) + log(1 + sum_pos e^(-s(z-t-m))).
+        options: see `MultiLabelLoss`.
+
+    >>> import torch
+    >>> ZLPRLoss()(torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[1, 0, 0]]))
+    tensor(1.2311)
+
+    Source: Su et al. 2022, arXiv 2208.02955. Deviation: unknown labels are given by a mask or NaN, not by logits
+    of -infinity. Sparse targets are masked, never subtracted, so they are exact.
+    """
+
+    def __init__(
+        self, threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0, **options: Unpack[ModuleOptions]
+    ) -> None:
+        super().__init__(catalog.zlpr(threshold, scale, margin), **options)

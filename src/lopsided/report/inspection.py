@@ -1,0 +1,92 @@
+"""What `lopsided inspect` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from lopsided.jobs.fit import FitFolder
+from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.inspect import Values, diagnostics
+from lopsided.jobs.inspect_missing import Inspection
+
+_SHOWN = 20  # suspects
+
+
+def print_suspects(inspection: Inspection, console: Console) -> None:
+    """The first of them, hostile labels and texts as they are, and where the rest stands."""
+    found = inspection.suspects
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("row", justify="right")
+    table.add_column("suspected label", max_width=30, overflow="ellipsis", no_wrap=True)
+    table.add_column("probability", justify="right")
+    discards = math.isfinite(inspection.discarded_above)
+    if discards:
+        table.add_column("discarded")
+    if any(inspection.texts):
+        table.add_column("text", overflow="ellipsis", no_wrap=True)
+    for place in range(min(_SHOWN, len(found))):
+        cells: list[Text | str] = [
+            str(int(found.row[place]) + 1),
+            Text(inspection.labels[place]),
+            f"{found.probability[place]:.3f}",
+        ]
+        cells += ["yes" if found.discarded[place] else "no"] * discards
+        cells += [Text(inspection.texts[place])] * any(inspection.texts)
+        table.add_row(*cells)
+    console.print(f"\nnegatives that look like forgotten positives, by {escape(inspection.loss)}", highlight=False)
+    console.print(table)
+    if discards:
+        number = int(found.discarded.sum())
+        console.print(
+            f"[dim]{number} of {len(found)} suspects lie above logit {inspection.discarded_above:.2f}, where the loss "
+            "begins to discard negatives as mislabelled.[/dim]",
+            highlight=False,
+        )
+    console.print(f"\nsuspects: {inspection.written}", highlight=False, markup=False, soft_wrap=True)
+
+
+QUANTITIES: dict[str, Callable[[Values], float]] = {
+    "p+ - p-": lambda v: v["p_positive"] - v["p_negative"],
+    "gradient: pos.": lambda v: v["gradient_positive"],
+    "hard negatives": lambda v: v["gradient_hard"],
+    "easy negatives": lambda v: 1 - v["gradient_positive"] - v["gradient_hard"],
+    "effective gamma": lambda v: v["effective_gamma"],
+    "logit of pos.": lambda v: v["logit_positive"],
+    "logit of neg.": lambda v: v["logit_negative"],
+    "dead labels": lambda v: v["dead_labels"],
+}
+
+
+_CAPTION = (
+    "p+, p-: mean probability given to the right answer. Gradient: shares of its absolute sum on the logits; hard is "
+    "p > .5. Effective gamma: a negative's gradient ~ p^(1 + gamma). Dead labels: never decided on validation."
+)
+
+
+def print_diagnostics(folder: RunFolder | FitFolder, console: Console) -> None:
+    """How the training went: see `lopsided.jobs.inspect.diagnostics`."""
+    title, columns = diagnostics(folder, console)
+    table = Table("", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for loss in columns:
+        table.add_column(escape(loss), justify="right")
+    for name, quantity in QUANTITIES.items():
+        table.add_row(name, *("→".join(map(_number, map(quantity, values))) for values in columns.values()))
+    console.print(f"\n[bold]{escape(folder.config.name)}[/bold]: {title}", highlight=False)
+    console.print(table)
+    console.print(f"[dim]{_CAPTION}[/dim]", highlight=False)
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    if value == round(value):
+        return f"{value:.0f}"
+    shown = f"{round(value, 2) + 0.0:.2f}"  # + 0.0 turns -0.0 into 0.0
+    return shown.replace("0.", ".", 1) if shown.lstrip("-").startswith("0") else shown

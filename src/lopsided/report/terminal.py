@@ -1,0 +1,157 @@
+"""The results on a terminal."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lopsided.decision.summary import METRICS
+from lopsided.jobs.results import best_loss, epochs
+from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
+from lopsided.training.objective import own_threshold
+
+_PAIRED_CAPTION = "Effect: the difference in units of its spread over seeds."
+_CAPTION = (
+    "Mean over seeds ± half its 95 % interval, best mean in bold. Own: the threshold "
+    "that the loss implies; tuned: the best on validation, also used for subset accuracy "
+    "and Hamming loss; by label: one for each label, tuned for F1."
+)
+
+
+def print_results(results: dict[str, Any], console: Console) -> None:
+    """The table of metrics, the paired differences with verdicts, and the notes."""
+    data, seeds, epoch_text = results["data"], results["seeds"], epochs(results["budget"]["epochs"])
+    console.print(
+        f"\n[bold]{escape(data['name'])}[/bold]: {data['labels']} labels, "
+        f"{data['positives_per_row']:.2f} positives a row; {epoch_text}, {seeds} seed{'s' * (seeds > 1)}",
+        highlight=False,
+    )
+    console.print(metric_table(results))
+    console.print(f"[dim]{_CAPTION}[/dim]", highlight=False)
+    console.print(f"\n[bold]{METRICS[results['metric']].title}[/bold] against {escape(results['baseline'])}, paired")
+    console.print(difference_table(results))
+    console.print(f"[dim]{_PAIRED_CAPTION}[/dim]", highlight=False)
+    for comparison in results["comparisons"].values():
+        console.print(f"• {comparison['sentence']}.", highlight=False, markup=False)
+    for note in results["notes"]:
+        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+
+
+def cell(interval: dict[str, float | None]) -> str:
+    """.845 ±.012: the mean and half its 95 % interval, which one seed does not give."""
+    mean, low = interval["mean"], interval["low"]
+    if mean is None:
+        return "-"
+    numbers = [mean] if low is None else [mean, mean - low]
+    return " ±".join(f"{number:.3f}".removeprefix("0") for number in numbers)
+
+
+def p_value(p: float | None) -> str:
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def metric_table(results: dict[str, Any]) -> Table:
+    table = Table("", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for loss in results["losses"]:
+        table.add_column(escape(loss), justify="right")
+    for name, metric in METRICS.items():
+        best = best_loss(results, name)
+        cells = [
+            f"[bold]{cell(entry['metrics'][name])}[/bold]" if loss == best else cell(entry["metrics"][name])
+            for loss, entry in results["losses"].items()
+        ]
+        table.add_row(metric.title, *cells)
+    table.add_row("seconds", *(f"{entry['seconds']:.1f}" for entry in results["losses"].values()))
+    return table
+
+
+def difference_table(results: dict[str, Any]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("loss", "difference", "95 % interval", "effect", "p (Holm)", "verdict"):
+        text = name in ("loss", "verdict")
+        table.add_column(name, justify="left" if text else "right", no_wrap=not text)
+    for loss, c in results["comparisons"].items():
+        if c["low"] is None:
+            table.add_row(escape(loss), *"----", c["verdict"])
+            continue
+        interval = f"{c['low']:+.3f} to {c['high']:+.3f}"
+        effect = "-" if c["effect_size"] is None else f"{c['effect_size']:+.1f}"
+        row = (f"{c['mean']:+.3f}", interval, effect, p_value(c["p_holm"]), c["verdict"])
+        table.add_row(escape(loss), *row)
+    return table
+
+
+def print_losses(console: Console) -> None:
+    """Every loss with its defaults, where it decides, and where it comes from."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("loss and its defaults")
+    table.add_column("threshold", justify="right")
+    table.add_column("source", no_wrap=True)
+    for name, make in CATALOG.items():
+        table.add_row(str(make()), _threshold(make()), SOURCES[name])
+    for name, loss in PRESETS.items():
+        table.add_row(f"{name} = {loss}", _threshold(loss), "preset")
+    console.print(table)
+    console.print("[dim]Threshold: the logit above which a label is predicted.[/dim]")
+
+
+def print_loss(loss: Formula, console: Console) -> None:
+    """One loss: its formula, its settings, and what its scores mean."""
+    name = str(loss).partition("(")[0]
+    console.print(f"[bold]{escape(str(loss))}[/bold]\n", highlight=False, soft_wrap=True)
+    for paragraph in inspect.cleandoc(CATALOG[name].__doc__ or "").split("\n\n"):
+        console.print(" ".join(paragraph.split()), highlight=False, markup=False)
+    console.print(f"\nsource: {SOURCES[name]}", highlight=False)
+    console.print(f"decision threshold (logit): {_threshold(loss)}", highlight=False)
+    if loss.pool.per_label and own_threshold(loss) is not None:
+        low, high = loss.posterior_limits()
+        console.print(f"logits stand for label probabilities from {low:.3f} to {high:.3f}", highlight=False)
+
+
+def _threshold(loss: Formula) -> str:
+    threshold = own_threshold(loss)
+    if threshold is None:
+        return "none" if loss.pool.thresholded else "only ranks"
+    return f"{threshold:.3f}" if math.isfinite(threshold) else "saturates"
+
+
+_DECISION_TITLES = {
+    "micro_f1": "micro-F1",
+    "micro_precision": "micro-precision",
+    "micro_recall": "micro-recall",
+    "macro_f1": "macro-F1",
+    "sample_f1": "F1 of a row",
+    "subset_accuracy": "subset accuracy",
+    "empty_rows": "rows without a prediction",
+    "predicted_per_row": "predicted labels a row",
+}
+
+
+def print_evaluation(results: dict[str, Any], console: Console) -> None:
+    """A line per metric: the model, and the popularity baseline."""
+    table = Table("", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(results["loss"], justify="right")
+    table.add_column("most frequent labels", justify="right")
+    titles = {"p": "P", "ndcg": "nDCG", "psp": "PSP"}
+    for name, value in results["model"].items():
+        kind, k = name.split("@")
+        values = (f"{number:.3f}".removeprefix("0") for number in (value, results["popularity"][name]))
+        table.add_row(f"{titles[kind]}@{k}", *values)
+    console.print(f"\n{results['rows']} rows of {results['data']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+    constants = f"A = {results['propensity']['a']:g} and B = {results['propensity']['b']:g}"
+    console.print(f"[dim]PSP: propensities of the training label counts, {constants}.[/dim]", highlight=False)
+    table = Table("", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(f"decided: {results['rule']}", justify="right")
+    for name, value in results["decisions"].items():
+        table.add_row(_DECISION_TITLES[name], f"{value:.3f}".removeprefix("0"))
+    console.print(table)
+    console.print(f"results: {results['written']}", highlight=False, markup=False, soft_wrap=True)

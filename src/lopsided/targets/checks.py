@@ -1,0 +1,210 @@
+"""Every check of tensors and its message: what came, what was expected, what to do."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lopsided.targets import Supervision
+
+
+TARGET_DTYPES = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+TARGET_DTYPES |= {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+_ENOUGH, _FEW = 256, 4096  # logits that tell scores from probabilities; those looked at before all are
+_warned_of_probabilities = False
+
+
+def check_inputs(
+    logits: Tensor, labels: Supervision, row_weight: Tensor | None = None, weight_name: str = "weight"
+) -> None:
+    """Types, shapes, dtypes, devices. Values are left to `check_values`: the native executor looks at them itself."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {_kind(logits)}: pass a tensor of the model's raw scores")
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits must have shape (..., labels) with labels > 0, got {tuple(logits.shape)}")
+    if labels.crow is None:
+        _check_dense(labels.values, logits)
+    else:
+        _check_sparse(labels, logits)
+    beside = {
+        "mask": labels.mask,
+        weight_name: labels.weight,
+        "pos_weight": labels.pos_weight,
+        "row_weight": row_weight,
+    }
+    given = {name: tensor for name, tensor in beside.items() if tensor is not None}
+    if given:
+        _check_mask_and_weights(logits, given)
+
+
+def check_values(
+    logits: Tensor, labels: Supervision, row_weight: Tensor | None = None, weight_name: str = "weight"
+) -> Supervision:
+    """Ranges, on the CPU only, where looking waits for nothing. Returns the labels, marked if all of them are known."""
+    if not has_values(logits):
+        return labels
+    for name, weight in ((weight_name, labels.weight), ("pos_weight", labels.pos_weight), ("row_weight", row_weight)):
+        if weight is not None and weight.numel() and not (weight.min() >= 0 and weight.max() < math.inf):
+            raise ValueError(
+                f"{name} must be finite and not negative, got values from {weight.min():g} to {weight.max():g}"
+            )
+    if labels.crow is not None:
+        _check_structure(labels, logits.shape[-1])
+    if labels.values is None:
+        return labels._replace(all_known=True)
+    if labels.crow is not None:
+        _check_range(labels.values, None, None)
+        return labels._replace(all_known=not labels.values.isnan().any())
+    ignored = labels.ignore_index
+    ordinary = ignored is None or not 0 <= ignored <= 1
+    return labels._replace(all_known=_check_range(labels.values, labels.mask, ignored) and ordinary)
+
+
+def has_values(tensor: Tensor) -> bool:
+    """May its values be looked at without waiting for a device or breaking a graph?"""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_no_leaf(logits: Tensor) -> None:
+    """Leaves are what users and optimizers go on with; a view has the memory of its base."""
+    for tensor in (logits, logits._base):
+        if tensor is not None and tensor.is_leaf and tensor.requires_grad:
+            raise ValueError("inplace=True would overwrite logits that are a leaf of the graph: pass inplace=False")
+
+
+def _kind(given: Any) -> str:
+    return str(given.dtype) if isinstance(given, Tensor) else f"{type(given).__name__}: {str(given)[:40]}"
+
+
+def _check_dense(targets: Tensor | None, logits: Tensor) -> None:
+    assert targets is not None
+    if targets.layout != torch.strided:
+        raise TypeError(f"sparse targets must be torch.sparse_csr, got {targets.layout}: call targets.to_sparse_csr()")
+    if targets.dtype not in TARGET_DTYPES:
+        raise TypeError(f"targets must be bool, integer or float in [0, 1], got {targets.dtype}: call targets.float()")
+    if targets.shape != logits.shape:
+        raise ValueError(
+            f"targets have shape {tuple(targets.shape)} but logits {tuple(logits.shape)}: pass one number in "
+            "[0, 1] for every label of every row, or class indices as lopsided.SparseTargets.from_indices(...)"
+        )
+    _check_beside("targets", targets, logits)
+
+
+def _check_sparse(targets: Supervision, logits: Tensor) -> None:
+    rows = logits.shape[:-1].numel()
+    crow, col, values = targets.crow, targets.col, targets.values
+    assert crow is not None
+    assert col is not None
+    for name, tensor in (("crow", crow), ("col", col)):
+        if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.ndim != 1:
+            raise TypeError(f"{name} must be one dimension of integers, got {tensor.dtype} {tuple(tensor.shape)}")
+        _check_beside(name, tensor, logits)
+    if len(crow) != rows + 1:
+        raise ValueError(f"targets have {len(crow) - 1} rows but logits {tuple(logits.shape)} have {rows}")
+    if targets.num_labels not in (None, logits.shape[-1]):
+        raise ValueError(f"targets have {targets.num_labels} labels but logits {tuple(logits.shape)}")
+    if values is not None:
+        if values.shape != col.shape:
+            raise ValueError(f"values must have the shape of col {tuple(col.shape)}, got {tuple(values.shape)}")
+        _check_beside("values", values, logits)
+
+
+def _check_beside(name: str, tensor: Tensor, logits: Tensor) -> None:
+    if tensor.device != logits.device:
+        raise ValueError(f"{name} are on {tensor.device} but logits on {logits.device}: move one of them")
+    if tensor.requires_grad:
+        raise ValueError(f"{name} require grad, but no gradient flows to them: pass {name}.detach()")
+
+
+def _check_mask_and_weights(logits: Tensor, given: dict[str, Tensor]) -> None:
+    shape = logits.shape
+    allowed = {"pos_weight": (shape[-1:],), "row_weight": (shape[:-1],)}
+    for name, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {_kind(tensor)}")
+        if name == "mask":
+            if tensor.dtype != torch.bool or tensor.shape != shape:
+                raise ValueError(
+                    f"mask must be bool with the shape of the logits {tuple(shape)}, True where the label is "
+                    f"known; got {tensor.dtype} {tuple(tensor.shape)}"
+                )
+        elif not any(tensor.shape == each for each in allowed.get(name, (shape, shape[-1:]))):
+            expected = " or ".join(str(tuple(each)) for each in dict.fromkeys(allowed.get(name, (shape, shape[-1:]))))
+            raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
+        _check_beside(name, tensor, logits)
+
+
+def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None) -> bool:
+    """Do all of them lie in [0, 1], whatever the mask says?"""
+    if targets.dtype == torch.bool or targets.numel() == 0:
+        return True
+    low, high = _bounds(targets)
+    if low >= 0 and high <= 1:
+        return True
+    wrong = (targets < 0) | (targets > 1)  # False for NaN
+    if ignore_index is not None:
+        wrong &= targets != ignore_index
+    if mask is not None:
+        wrong &= mask
+    if wrong.any():
+        low, high = _bounds(targets[wrong])
+        raise ValueError(
+            f"targets must lie in [0, 1], got values from {low:g} to {high:g}: mark unknown labels with NaN, mask= or "
+            "ignore_index=, and pass class indices as lopsided.SparseTargets.from_indices(...)"
+        )
+    return False
+
+
+def _bounds(tensor: Tensor) -> tuple[float, float]:
+    low, high = tensor.aminmax()
+    return low.item(), high.item()
+
+
+def _check_structure(labels: Supervision, num_labels: int) -> None:
+    crow, col = labels.crow, labels.col
+    assert crow is not None
+    assert col is not None
+    if crow[0] != 0 or crow[-1] != len(col) or (crow.diff() < 0).any():
+        raise ValueError(
+            f"crow must rise from 0 to the number of entries, {len(col)}; got {crow[0]:g} to {crow[-1]:g}"
+            f"{', falling in between' if (crow.diff() < 0).any() else ''}"
+        )
+    if len(col):
+        low, high = _bounds(col)
+        if low < 0 or high >= num_labels:
+            raise ValueError(
+                f"label indices must lie in [0, {num_labels}), got values from {low} to {high}: "
+                "pass the padding of index lists as pad="
+            )
+
+
+def warn_of_probabilities(logits: Tensor) -> None:
+    """Once, if the logits of a batch look like the output of a sigmoid."""
+    global _warned_of_probabilities
+    if _warned_of_probabilities or logits.numel() < _ENOUGH:
+        return
+    flat = logits.detach().flatten()
+    for part in (flat[:_FEW], flat):
+        low, high = _bounds(part)
+        if not 0 <= low < 0.1 < 0.5 < high <= 1:  # closer together, they may be the scores of an untrained head
+            return
+    _warned_of_probabilities = True
+    warnings.warn(
+        f"all {logits.numel()} logits lie in [0, 1], as probabilities do: pass the raw scores, without a sigmoid",
+        stacklevel=_outside(),
+    )
+
+
+def _outside() -> int:
+    """How many frames up the first one is that is not of this library or torch, as seen by its caller."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lopsided", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -1,0 +1,429 @@
+"""The C library against the eager executor: every loss, target, dtype and odd size."""
+
+import ctypes
+import dataclasses
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import lopsided
+from lopsided import SparseTargets
+from lopsided.compute import graph, row_loss
+from lopsided.compute.native import printer
+from lopsided.compute.native import run as native
+from lopsided.losses import CATALOG, Curve, Formula, Sum
+from lopsided.losses.curves import Values, polynomial_negative
+from lopsided.targets import Supervision
+from tests.batches import batch, check_nan_is_seen_unless_masked, said
+from tests.variants import VARIANTS, every_variant
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(isinstance(native.library(), str), reason=f"no C library: {native.library()}")
+
+# largest error of a value, relative, and of a gradient, relative to the largest of its row or matrix
+BUDGET = {torch.float64: (1e-12, 1e-12), torch.float32: (6e-6, 3e-6), torch.bfloat16: (6e-6, 4e-3)}
+BUDGET[torch.float16] = (6e-6, 6e-4)
+
+
+def compare(loss: Formula, z: Tensor, labels: Supervision) -> None:
+    """Against the eager executor in float64, at the same logits."""
+    value_budget, gradient_budget = BUDGET[z.dtype]
+    exact = z.detach().double().requires_grad_()
+    expected = row_loss(exact, labels, loss)
+    (expected_grad,) = torch.autograd.grad(expected.sum(), exact)
+    value, grad = native.run(z, labels, loss)[:2]
+    assert grad is not None
+    assert grad.dtype == z.dtype
+    assert value.dtype == torch.promote_types(z.dtype, torch.float32)
+    assert ((value - expected).abs() <= value_budget * expected.abs().clamp_min(1)).all()
+    room = gradient_budget * expected_grad.abs().max().clamp_min(0.1)
+    assert ((grad.double() - expected_grad).abs() <= room).all()
+    alone, nothing = native.run(z, labels, loss, with_gradient=False)[:2]
+    assert nothing is None
+    assert torch.equal(alone, value)
+
+
+@every_variant
+@pytest.mark.parametrize("dtype", BUDGET)
+def test_every_loss_and_dtype(spec: str, dtype: torch.dtype) -> None:
+    z, y = batch(6, 1100)
+    y[0], y[1] = 0, 1
+    soft = torch.rand(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for targets in (y, soft):
+        compare(lopsided.loss(spec), z.to(dtype), Supervision(targets))
+
+
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("labels", [1, 15, 16, 17, 255, 256, 257, 511, 512, 513, 1030])
+def test_every_kind_of_labels_and_odd_sizes(name: str, labels: int) -> None:
+    z, y = batch(5, labels)
+    for way in said(z, y):
+        for dtype in (torch.float32, torch.float64):
+            compare(lopsided.loss(name), z.to(dtype), way)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("labels", [40, 1030])
+def test_targets_that_are_all_0_or_1_but_for_one(name: str, labels: int) -> None:
+    """Tiles without that one take a shorter way: both in one row, and in rows that share a tile."""
+    z, y = batch(5, labels)
+    y[0, 1], y[1, labels - 2], y[2, labels // 2], y[3, 0] = 0.5, -0.0, 1e-40, torch.nan
+    for dtype in (torch.float32, torch.float64):
+        compare(lopsided.loss(name), z.to(dtype), Supervision(y.to(dtype)))
+    assert not native.run(z.float(), Supervision((y > 0.4).byte()), lopsided.loss(name)).odd
+    assert native.run(z.float(), Supervision((y > 0.4).byte() * 2), lopsided.loss(name)).odd
+    y[4, labels - 1] = 1 + 1e-6
+    assert native.run(z[4:].float(), Supervision(y[4:].float()), lopsided.loss(name)).odd
+
+
+def test_a_row_without_a_part_in_the_loss_has_no_gradient_whatever_its_logits() -> None:
+    z = torch.zeros(2, 600)
+    z[0, 3], z[1, 590] = torch.nan, torch.nan
+    for labels in (40, 600):
+        value, grad = native.run(z[:, -labels:], Supervision(torch.zeros(2, labels)), lopsided.loss("softmax"))[:2]
+        assert grad is not None
+        assert not value.any()
+        assert not grad.any()
+
+
+@pytest.mark.parametrize("name", ["zlpr", "lsep", "bp_mll", "softmax"])
+@pytest.mark.parametrize("labels", [40, 600])
+def test_a_row_whose_only_positive_is_subnormal(name: str, labels: int) -> None:
+    y = torch.zeros(2, labels)
+    y[0, 3] = 1e-40
+    compare(lopsided.loss(name), torch.full((2, labels), 95.0), Supervision(y))
+
+
+def test_subnormal_targets_are_0_where_the_processor_flushes_them() -> None:
+    for dtype, tiny in ((torch.float32, 1e-40), (torch.float64, 1e-310)):
+        z, y = torch.zeros(2, 40, dtype=dtype), torch.zeros(2, 40, dtype=dtype)
+        expected = native.run(z, Supervision(y), lopsided.loss("zlpr"))[1]
+        y[1, 3] = tiny
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this processor does not flush")
+        try:
+            found = native.run(z, Supervision(y), lopsided.loss("zlpr"))[1]
+        finally:
+            torch.set_flush_denormal(False)
+        assert torch.equal(found, expected)  # type: ignore[arg-type]
+
+
+@every_variant
+def test_shapes_and_strides(spec: str) -> None:
+    loss = lopsided.loss(spec)
+    z, y = batch(6, 40)
+    whole, grad = native.run(z, Supervision(y), loss)[:2]
+    assert grad is not None
+    cases = {
+        "leading dimensions": (z.view(2, 3, 40), y.view(2, 3, 40)),
+        "one row": (z[2], y[2]),
+        "transposed": (z.T.contiguous().T, y.T.contiguous().T),
+        "every second column of a wider matrix": (torch.repeat_interleave(z, 2, 1)[:, ::2], y),
+        "rows of a wider matrix": (torch.cat([z, z], 1)[:, :40], torch.cat([y, y], 1)[:, :40]),
+        "no rows": (z[:0], y[:0]),
+    }
+    for logits, targets in cases.values():
+        value, gradient = native.run(logits, Supervision(targets), loss)[:2]
+        assert gradient is not None
+        assert value.shape == logits.shape[:-1]
+        assert gradient.shape == logits.shape
+        picked = whole[2] if logits.ndim == 1 else whole[: value.numel()].view(value.shape)
+        torch.testing.assert_close(
+            value, picked, rtol=1e-14, atol=1e-14
+        )  # rows that share a tile are added up in another order
+    expanded = z[:1].expand(6, 40)
+    compare(loss, expanded, Supervision(y))
+
+
+@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("dtype", BUDGET)
+def test_finite_for_every_finite_logit(name: str, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max / 4
+    points = [0.0, 1e-4, 0.5, 3, 10, 17, 20, 60, 88, 104, 710, 1e4, 6e4, largest]
+    z = torch.tensor([[x * sign] for x in points for sign in (1, -1)], dtype=dtype)
+    for target in (0.0, 1.0, 0.3):
+        value, grad = native.run(z, Supervision(torch.full(z.shape, target)), lopsided.loss(name))[:2]
+        assert grad is not None
+        assert value.isfinite().all()
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_nan_logits_are_seen_unless_masked(name: str) -> None:
+    z, y = batch(4, 30)
+    y[:, :2] = torch.tensor([1.0, 0.0])
+    z = z.float()
+    z[1, 3] = torch.nan
+    check_nan_is_seen_unless_masked(native.run, lopsided.loss(name), z, y)
+    listed = SparseTargets.from_indices([[0], [1, 3], [0], [0, 1]])
+    masked, grad = native.run(z, Supervision.of(listed, mask=~z.isnan()), lopsided.loss(name))[:2]
+    assert grad is not None
+    assert masked.isfinite().all()
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_threads_and_repetitions_give_the_same_bits(name: str) -> None:
+    z, y = batch(64, 700, density=0.02)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 2):
+            torch.set_num_threads(threads)
+            results.append(native.run(z.float(), Supervision(y), lopsided.loss(name))[:2])
+    finally:
+        torch.set_num_threads(before)
+    for value, grad in results[1:]:
+        assert torch.equal(value, results[0][0])
+        assert grad is not None
+        assert torch.equal(grad, results[0][1])  # type: ignore[arg-type]
+
+
+def test_python_threads_do_not_disturb_each_other() -> None:
+    z, y = batch(40, 900)
+    expected = {name: native.run(z, Supervision(y), lopsided.loss(name))[:2] for name in CATALOG}
+    wrong: list[str] = []
+
+    def work(name: str) -> None:
+        for _ in range(10):
+            value, grad = native.run(z, Supervision(y), lopsided.loss(name))[:2]
+            if not (torch.equal(value, expected[name][0]) and torch.equal(grad, expected[name][1])):  # type: ignore[arg-type]
+                wrong.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in CATALOG]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_sixteen_bit_conversions_are_torchs() -> None:
+    """Every float16 and bfloat16 logit, and gradients of every size, rounded as torch rounds."""
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+    for dtype in (torch.float16, torch.bfloat16):
+        z = bits.view(dtype)
+        z = z[z.isfinite() & (z.abs() < 1e30)][:, None]
+        value, grad = native.run(z, Supervision(torch.zeros(z.shape)), lopsided.loss("bce"))[:2]
+        wide, wide_grad = native.run(z.float(), Supervision(torch.zeros(z.shape)), lopsided.loss("bce"))[:2]
+        assert grad is not None
+        assert wide_grad is not None
+        assert torch.equal(value, wide)
+        assert torch.equal(grad, wide_grad.to(dtype))
+
+
+@pytest.mark.parametrize("gamma", [0.3, 0.5, 1, 2, 3, 5, 6, 7, 8, 8.5, 9, 12])
+@pytest.mark.parametrize("detach", [False, True])
+def test_every_exponent(gamma: float, detach: bool) -> None:
+    z, y = batch(3, 600)
+    for clip in (0.0, 0.05, 0.5):
+        compare(CATALOG["asl"](gamma, gamma, clip, detach), z.float(), Supervision(y))
+
+
+def test_curves_of_ones_own_are_refused_with_a_reason() -> None:
+    def mine(z: Tensor) -> Values:
+        return polynomial_negative(z)
+
+    loss = Formula(Curve(mine), Curve(polynomial_negative), Sum())
+    assert native.refusal(torch.zeros(2, 3), loss) == f"it has no loop for {loss}"
+    many = lopsided.loss(f"apl(alphas=({', '.join(['0.1'] * 9)}))")
+    assert "no loop for apl" in str(native.refusal(torch.zeros(2, 3), many))
+    assert all(native.refusal(torch.zeros(2, 3), lopsided.loss(spec)) is None for spec in VARIANTS)
+
+
+def test_the_printed_curves_are_those_of_today() -> None:
+    assert (ROOT / "csrc/curves.inc").read_text() == printer.print_all(), (
+        "run: python -m lopsided.compute.native.printer"
+    )
+
+
+def test_branching_on_a_logit_cannot_be_printed() -> None:
+    with pytest.raises(TypeError, match="may branch on its settings, not on z"):
+        bool(graph.Z >= 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="compiles with cc")
+@pytest.mark.parametrize("flags", [("-O2",), ("-O2", "-march=native")], ids=["baseline", "this processor"])
+def test_elementary_functions_are_within_four_units_in_the_last_place(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    program = tmp_path / "ulps"
+    compile_c(program, *flags, "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT / 'csrc'}", source="tests/ulps.c")
+    lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
+    worst = {name: float(error) for name, error in map(str.split, lines)}
+    assert len(worst) == 5
+    assert max(worst.values()) <= 4, worst
+
+
+def compile_c(path: Path, *flags: str, source: str = "csrc/lopsided.c") -> None:
+    try:
+        command = ["cc", "-std=gnu11", "-fopenmp", *flags, str(ROOT / source), "-o", str(path), "-lm"]
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no C compiler here")
+
+
+def built(tmp_path: Path, *flags: str) -> ctypes.CDLL:
+    """The library compiled here, as no clone for a better processor."""
+    path = tmp_path / "baseline.so"
+    compile_c(path, "-O2", "-shared", "-fPIC", *flags)
+    return ctypes.CDLL(str(path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="compiles with cc")
+def test_the_baseline_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    baseline = built(tmp_path, "-DLOPSIDED_BASELINE")
+    monkeypatch.setattr(native, "library", lambda: baseline)
+    z, y = batch(5, 530)
+    for name in CATALOG:
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            compare(lopsided.loss(name), z.to(dtype), Supervision(y))
+
+
+# not two_way: its other half compares rows, and six matrices of one row are not a matrix of six
+@pytest.mark.parametrize("name", [name for name in CATALOG if name != "two_way"])
+@pytest.mark.parametrize("reduction", ["mean", "batchmean", "sum"])
+def test_the_short_way_for_plain_batches_is_the_long_way(name: str, reduction: str) -> None:
+    """The same batch as a matrix, which takes the short way, and with one more dimension, which does not."""
+    z, y = batch(6, 40)
+    module = lopsided.MultiLabelLoss(name, reduction=reduction)
+    for dtype in BUDGET:
+        for targets in (y.to(dtype), y.bool(), y.byte()):
+            results = []
+            for shape in ((6, 40), (6, 1, 40)):
+                leaf = z.to(dtype, copy=True).requires_grad_()
+                value = module(leaf.view(shape), targets.view(shape))
+                (value * 3).backward()
+                results.append((value, leaf.grad))
+            torch.testing.assert_close(*results)
+
+
+def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
+    bce = lopsided.loss("bce")
+    z, y = torch.randn(4, 300), (torch.rand(4, 300) < 0.1).float()
+    assert isinstance(native.plain(z, y, bce, "labels"), Tensor)
+    others: list[tuple[Tensor, Tensor]] = [
+        (z[0], y[0]),
+        (z.T.contiguous().T, y),
+        (z, y.T.contiguous().T),
+        (z, y.long()),
+        (z, y.to_sparse_csr()),
+        (z, y[:2]),
+        (z[:0], y[:0]),
+        (z.half(), y),
+        (torch.nn.Parameter(z), y),
+        (z, y.clone().requires_grad_()),
+        (z.to("meta"), y.to("meta")),
+    ]
+    for logits, targets in others:
+        assert native.plain(logits, targets, bce, "labels") is False
+    assert native.plain(z, y, lopsided.loss("lsep"), "positive rows") is False
+    assert native.plain(z, y, lopsided.loss("two_way"), "positive rows") is False
+    for unusual in (y - 1, y.masked_fill(y == 1, torch.nan), y * 2):
+        assert native.plain(z, unusual, bce, "labels") is True
+
+
+def test_hooks_that_read_what_is_saved_find_the_gradient() -> None:
+    z, y = batch(4, 300)
+    leaf = z.float().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(Tensor.clone, lambda kept: kept):
+        value = lopsided.BinaryCrossEntropyLoss()(leaf, y.float())
+    value.backward()
+    expected = z.requires_grad_()
+    torch.nn.functional.binary_cross_entropy_with_logits(expected, y).backward()
+    torch.testing.assert_close(leaf.grad, expected.grad, check_dtype=False)
+
+
+def test_hooks_are_respected_where_torch_does_not_tell_of_them() -> None:
+    """Before torch 2.8 it has no such function."""
+    program = """
+import torch
+del torch._C._autograd._top_saved_tensors_default_hooks
+import lopsided
+z, y = torch.randn(4, 300, requires_grad=True), (torch.rand(4, 300) < 0.1).float()
+with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept):
+    lopsided.BinaryCrossEntropyLoss()(z, y).backward()
+found, z.grad = z.grad, None
+torch.nn.functional.binary_cross_entropy_with_logits(z, y).backward()
+torch.testing.assert_close(found, z.grad)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_default_device_is_not_that_of_the_value(dtype: torch.dtype) -> None:
+    z, y = batch(4, 300)
+    expected = lopsided.BinaryCrossEntropyLoss()(z.to(dtype), y.float())
+    with torch.device("meta"):
+        value = lopsided.BinaryCrossEntropyLoss()(z.to(dtype), y.float())
+    assert torch.equal(value, expected)
+
+
+def test_unknown_labels_are_found_on_the_way() -> None:
+    """A NaN changes what the mean divides by, which is not known before all targets were read."""
+    z, y = batch(7, 600)
+    holes = y.masked_fill(torch.rand(y.shape, generator=torch.Generator().manual_seed(2)) < 0.3, torch.nan)
+    for name in ("asl", "zlpr"):
+        for reduction in ("mean", "batchmean", "sum", "none"):
+            for targets in (holes, y):
+                found = [
+                    lopsided.MultiLabelLoss(name, reduction=reduction, backend=backend)(z, targets)
+                    for backend in ("native", "eager")
+                ]
+                torch.testing.assert_close(*found)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_step_takes_no_more_memory_than_its_gradient() -> None:
+    result = subprocess.run([sys.executable, ROOT / "tests/peak.py"], capture_output=True, text=True, check=False)
+    if "clear_refs" in result.stderr:
+        pytest.skip("the peak cannot be reset here")
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) <= 2 << 20
+
+
+def test_more_entries_than_labels_are_no_more_labels() -> None:
+    """A row may list a label any number of times; the last counts."""
+    many = SparseTargets(
+        torch.tensor([0, 4000]), torch.ones(4000, dtype=torch.long), torch.tensor([1.0, 0]).repeat(2000)
+    )
+    for loss in ("asl", "zlpr"):
+        compare(lopsided.loss(loss), torch.randn(1, 6), Supervision.of(many))
+
+
+def test_the_default_device_is_left_alone() -> None:
+    z, y = torch.randn(4, 30), torch.ones(4, 30)
+    expected = lopsided.AsymmetricLoss()(z, y)
+    with torch.device("meta"):
+        assert torch.equal(lopsided.AsymmetricLoss()(z, y), expected)
+
+
+def test_gradients_of_half_floats_are_not_lost_before_a_loss_scaler_comes() -> None:
+    z = torch.linspace(-12, -8, 40_000).view(40, -1)
+    y = torch.zeros_like(z)
+    leaf = z.half().requires_grad_()
+    (lopsided.BinaryCrossEntropyLoss()(leaf, y) * 65536).backward()
+    assert leaf.grad is not None
+    expected = torch.sigmoid(leaf.detach().float()) * 65536 / z.numel()
+    torch.testing.assert_close(leaf.grad.float(), expected, rtol=2e-2, atol=1e-7)
+
+
+def test_what_is_recorded_otherwise_is_left_to_the_eager_executor() -> None:
+    z, y = torch.randn(4, 30), torch.ones(4, 30)
+    loss = lopsided.AsymmetricLoss()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(lambda z: loss(z, y), (z,))
+    torch.testing.assert_close(traced(z + 1), loss(z + 1, y))
+
+
+def test_a_changed_loss_is_not_taken_for_the_one_it_was_made_from() -> None:
+    changed = dataclasses.replace(lopsided.loss("asl"), negative=Curve(polynomial_negative))
+    assert changed.name == ""
+    odd = Formula(changed.positive, Curve(polynomial_negative, (("constant", 0.5),)), Sum())
+    assert "no loop" in str(native.refusal(torch.zeros(2, 3), odd))

@@ -1,0 +1,95 @@
+"""The native executor inside `torch.compile`: one node of the graph."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import lopsided
+from lopsided import SparseTargets
+from lopsided.compute.native import run as native
+from lopsided.losses import CATALOG, Curve, Formula, Sum
+from lopsided.losses.curves import polynomial_negative, polynomial_positive
+from tests import oracle
+from tests.variants import example
+
+pytestmark = [
+    pytest.mark.skipif(isinstance(native.library(), str), reason=f"no C library: {native.library()}"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),  # dynamo's own
+]
+
+
+def targets_seen_by(function: object, *arguments: object) -> set[str]:
+    """The operators in the graph that dynamo makes of a function."""
+    found: set[str] = set()
+
+    def look(graph: torch.fx.GraphModule, _: list[Tensor]) -> object:
+        found.update(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    torch.compiler.reset()
+    torch.compile(function, fullgraph=True, backend=look)(*arguments)  # type: ignore[call-overload]
+    return found
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_stays_in_the_graph(name: str) -> None:
+    z, y = example()
+    assert "lopsided.rows" in targets_seen_by(lopsided.MultiLabelLoss(name), z, y)
+
+
+def test_a_loss_without_a_loop_is_traced_in_plain_torch() -> None:
+    z, y = example()
+    terms = ", ".join(["0.1"] * 9)
+    nameless = Formula(Curve(polynomial_positive), Curve(polynomial_negative), Sum())
+    for loss in (lopsided.loss(f"apl(gamma_neg=0, clip=0, alphas=({terms}))"), nameless):
+        module = lopsided.MultiLabelLoss(loss)
+        assert not any("lopsided" in target for target in targets_seen_by(module, z, y))
+        torch.testing.assert_close(torch.compile(module, backend="aot_eager")(z, y), module(z, y))
+
+
+@pytest.mark.parametrize("name", ["asl", "zlpr"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_value_and_gradient_are_those_outside(name: str, dtype: torch.dtype) -> None:
+    z, y = example()
+    indices = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in y > 0.5])
+    z, sparse = z.to(dtype), SparseTargets(indices.crow, indices.col, torch.rand(len(indices.col)))
+    module = lopsided.MultiLabelLoss(name, label_smoothing=0.1, weight=torch.rand(9), reduction="none")
+    torch.compiler.reset()
+    compiled = torch.compile(lambda z, y: module(z, y).square().sum(), fullgraph=True, backend="aot_eager")
+    for targets in (y, sparse):
+        inside, outside = compiled(z, targets), module(z, targets).square().sum()
+        torch.testing.assert_close(inside, outside)
+        gradients = [
+            oracle.gradient(lambda z, f=f, t=targets: f(z, t), z)  # type: ignore[misc]
+            for f in (compiled, lambda z, t: module(z, t).square().sum())
+        ]
+        torch.testing.assert_close(*gradients)
+
+
+def test_the_operator_keeps_its_promises() -> None:
+    """Schema, fake and autograd registration, as torch itself examines them."""
+    z, y = example()
+    nothing = [None] * 5
+    for leaf, wanted in ((z.float().requires_grad_(), True), (z.float(), False)):
+        arguments = (leaf, y.float(), *nothing, 0.1, None, "asl", wanted)
+        torch.library.opcheck(torch.ops.lopsided.rows.default, arguments)
+
+
+def test_wrong_values_are_named_inside_as_well() -> None:
+    z, y = example()
+    compiled = torch.compile(lopsided.MultiLabelLoss("asl"), fullgraph=True, backend="aot_eager")
+    with pytest.raises(ValueError, match=r"targets must lie in \[0, 1\], got values from 2 to 2"):
+        compiled(z, y.masked_fill(y == y.max(), 2.0))
+    rows = len(z)
+    with pytest.raises(ValueError, match="label indices must lie in"):
+        compiled(z, SparseTargets(torch.arange(rows + 1), torch.full((rows,), 99)))
+    with pytest.raises(ValueError, match="weight must be finite and not negative"):
+        torch.compile(lopsided.MultiLabelLoss("asl", weight=torch.full((9,), torch.nan)), backend="aot_eager")(z, y)
+
+
+def test_second_derivatives_are_refused() -> None:
+    z, y = example()
+    leaf = z.requires_grad_()
+    value = torch.compile(lopsided.MultiLabelLoss("asl"), backend="eager")(leaf, y)
+    with pytest.raises(RuntimeError, match="only the eager executor has second derivatives"):
+        torch.autograd.grad(value, leaf, create_graph=True)

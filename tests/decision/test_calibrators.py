@@ -1,0 +1,177 @@
+"""Calibrators on simulated scores whose probabilities are known, and against scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+import lopsided
+from lopsided.decision.calibrators import (
+    Calibrator,
+    ClosedForm,
+    Platt,
+    Temperature,
+    fit_isotonic,
+    fit_platt,
+    fit_temperature,
+)
+from lopsided.metrics.reliability import reliability
+from lopsided.metrics.scores import ScoredLabels
+from lopsided.targets import SparseTargets
+
+ROWS, LABELS = 12_000, 12
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, probabilities and truth, (24000, 12): every label has a map of its own; 0 to 2 are rare, 3 never true."""
+    random = torch.Generator().manual_seed(0)
+    slope = 0.5 + torch.rand(LABELS, generator=random)
+    offset = torch.randn(LABELS, generator=random) - 1
+    offset[:3] = torch.tensor([-8.5, -9.5, -7.5])
+    scores = 2 * torch.randn(2 * ROWS, LABELS, generator=random)
+    p = torch.sigmoid(slope * scores + offset)
+    p[:, 3] = 0.0
+    return scores, p, torch.rand(p.shape, generator=random) < p
+
+
+@pytest.fixture(scope="module")
+def scored(world: tuple[Tensor, Tensor, Tensor]) -> ScoredLabels:
+    made = ScoredLabels.of(world[0][:ROWS], world[2][:ROWS])
+    assert made.positives[:3].max() < 40
+    return made
+
+
+def calibrators(scored: ScoredLabels) -> list[Calibrator]:
+    return [ClosedForm("asl"), fit_temperature(scored), fit_platt(scored), fit_isotonic(scored)]
+
+
+def test_probabilities_that_rise_with_the_score(scored: ScoredLabels) -> None:
+    rising = torch.linspace(-60, 60, 601)[:, None].expand(-1, LABELS)
+    for calibrate in calibrators(scored):
+        p = calibrate(rising)
+        assert (p.dtype, p.shape) == (torch.float64, rising.shape)
+        assert ((p >= 0) & (p <= 1)).all(), "and finite, for the label that is never true too"
+        assert (p.diff(dim=0) >= -1e-12).all()
+        assert (p[-1] > p[0]).any()
+
+
+def test_fitted_maps_are_nearer_to_the_truth_on_other_rows(
+    world: tuple[Tensor, Tensor, Tensor], scored: ScoredLabels
+) -> None:
+    scores, p, truth = (each[ROWS:] for each in world)
+    before = torch.sigmoid(scores)
+    error = float((before - p).abs().mean())
+    gap = reliability(before, truth).calibration_error
+    for fit, better in ((fit_platt, 0.05), (fit_isotonic, 0.2)):
+        found = fit(scored)(scores)
+        assert float((found - p).abs().mean()) < better * error
+        assert reliability(found, truth).calibration_error < better * gap
+
+
+def test_temperature_is_recovered() -> None:
+    random = torch.Generator().manual_seed(2)
+    scores = 3 * torch.randn(20_000, 3, generator=random)
+    targets = torch.rand(scores.shape, generator=random) < torch.sigmoid(scores / 2.5)
+    assert fit_temperature(ScoredLabels.of(scores, targets)).temperature == pytest.approx(2.5, rel=0.03)
+
+
+def test_platt_recovers_the_maps_of_labels_with_many_positives() -> None:
+    random = torch.Generator().manual_seed(1)
+    slope, offset = torch.tensor([0.3, 1.0, 2.5]).double(), torch.tensor([0.5, -1.0, 0.0]).double()
+    scores = torch.randn(100_000, 3, generator=random)
+    targets = torch.rand(scores.shape, generator=random) < torch.sigmoid(slope * scores + offset)
+    found = fit_platt(ScoredLabels.of(scores, targets))
+    torch.testing.assert_close(found.slope, slope, rtol=0.05, atol=0)
+    torch.testing.assert_close(found.offset, offset, rtol=0, atol=0.03)
+    own = fit_platt(ScoredLabels.of(scores, targets), pseudo=0.0)
+    for label in range(3):
+        expected = LogisticRegression(C=np.inf, tol=1e-10).fit(
+            scores[:, label, None].double().numpy(), targets[:, label].numpy()
+        )
+        assert float(own.slope[label]) == pytest.approx(expected.coef_[0, 0], rel=1e-3)
+        assert float(own.offset[label]) == pytest.approx(expected.intercept_[0], abs=1e-3)
+
+
+def test_rare_labels_stay_near_the_pooled_map(scored: ScoredLabels) -> None:
+    pooled = fit_platt(scored, pseudo=1e9)
+    assert pooled.slope.std() < 1e-4
+    free, shrunk = fit_platt(scored, pseudo=0.1), fit_platt(scored)
+    way = (shrunk.slope - pooled.slope).abs() / (free.slope - pooled.slope).abs()
+    assert (way[:3] < 0.8).all()
+    assert (way[scored.positives > 1000] > 0.9).all()
+
+
+def test_scores_that_separate_or_mislead_have_a_finite_map_that_does_not_fall() -> None:
+    scores = torch.linspace(-5, 5, 40)[:, None].expand(-1, 3)
+    targets = torch.stack([scores[:, 0] > 0, scores[:, 0] < 0, scores[:, 0].abs() < 1], 1)
+    found = fit_platt(ScoredLabels.of(scores, targets), pseudo=0.5)
+    assert found.slope.isfinite().all()
+    assert found.offset.isfinite().all()
+    assert (found.slope >= 0).all()
+    assert found.slope[1] == 0
+    assert float(found(torch.zeros(1, 3))[0, 1]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_isotonic_is_scikit_learns(world: tuple[Tensor, Tensor, Tensor], scored: ScoredLabels) -> None:
+    label, other = 8, world[0][ROWS:]
+    assert scored.positives[label] > 1000
+    expected = IsotonicRegression(out_of_bounds="clip").fit(
+        scored.scores[:, label].numpy(), scored.hits[:, label].numpy()
+    )
+    values = expected.predict(other[:, label].numpy())
+    exact, shrunk = (fit_isotonic(scored, pseudo)(other)[:, label].numpy() for pseudo in (0.0, 5.0))
+    assert exact == pytest.approx(values, abs=1e-6)
+    assert shrunk == pytest.approx(values, abs=0.01)
+
+
+def test_candidates_are_calibrated_like_the_matrix_they_come_from(scored: ScoredLabels) -> None:
+    scores, labels = scored.scores.topk(LABELS, 1)
+    truth = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in scored.hits])
+    same = ScoredLabels.of_candidates(scores, labels, truth, LABELS)
+    for ours, theirs in zip(calibrators(scored), calibrators(same), strict=True):
+        expected = ours(scored.scores).gather(1, labels)
+        torch.testing.assert_close(theirs(scores, labels), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_closed_form_is_the_losses() -> None:
+    scores = torch.tensor([[0.0, 1.379]])
+    assert torch.equal(ClosedForm("asl")(scores), lopsided.loss("asl").posterior(scores))
+    with pytest.raises(ValueError, match="couples the labels of a row"):
+        ClosedForm("zlpr")(scores)
+    assert Temperature(2.0)(torch.tensor([[2.0]])).item() == pytest.approx(1 / (1 + np.exp(-1)))
+    assert Platt(torch.tensor([2.0]), torch.tensor([-1.0]))(torch.tensor([[1.0]])).item() == pytest.approx(0.7310586)
+
+
+def test_reliability_counts_and_wilson_intervals() -> None:
+    random = np.random.default_rng(0)
+    p = random.random((300, 4)) ** 3
+    p[0] = [0.0, 1.0, 0.1, 0.2]
+    p[1] = np.linspace(0, 1, 11)[[1, 3, 6, 7]]  # some edges are like 0.30000000000000004
+    targets = random.random(p.shape) < p
+    points = reliability(torch.from_numpy(p), torch.from_numpy(targets), bins=10)
+    edges = np.linspace(0, 1, 11)
+    for place in range(10):
+        inside = (p > edges[place]) & (p <= edges[place + 1]) if place else p <= edges[1]
+        assert points.count[place] == inside.sum()
+        assert float(points.predicted[place]) == pytest.approx(p[inside].mean())
+        assert float(points.observed[place]) == pytest.approx(targets[inside].mean())
+        interval = binomtest(int(targets[inside].sum()), int(inside.sum())).proportion_ci(method="wilson")
+        assert (float(points.low[place]), float(points.high[place])) == pytest.approx((interval.low, interval.high))
+    gap = (points.predicted - points.observed).abs()
+    assert points.calibration_error == pytest.approx(float((points.count * gap).sum() / p.size))
+
+
+def test_empty_bins_and_bad_probabilities() -> None:
+    points = reliability(torch.tensor([0.05, 0.95]), torch.tensor([False, True]), bins=4)
+    assert points.count.tolist() == [1, 0, 0, 1]
+    assert points.observed.isnan().tolist() == [False, True, True, False]
+    assert points.calibration_error == pytest.approx(0.05)
+    for bad in (1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=r"probabilities must lie in \[0, 1\]"):
+            reliability(torch.tensor([bad]), torch.tensor([1]))
+    with pytest.raises(ValueError, match="but targets"):
+        reliability(torch.zeros(2), torch.zeros(3))

@@ -1,0 +1,220 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import lopsided
+from lopsided import SparseTargets
+from lopsided.losses import CATALOG
+from lopsided.nn.functional import multilabel_loss
+from tests import oracle
+
+# sigmoid at the point where the implied posterior is 0.5, and the posterior at p = .5, .7, .8, .9, .99: derived and
+# computed once outside this project
+TABLE = {
+    "bce": (0.5, [0.5, 0.7, 0.8, 0.9, 0.99]),
+    "asl(gamma_neg=0)": (0.525, [0.476, 0.667, 0.762, 0.857, 0.943]),
+    "focal": (0.5, [0.5, 0.906, 0.977, 0.997, 1.0]),
+    "asl(detach_focus=False)": (0.684, [0.128, 0.538, 0.743, 0.880, 0.957]),
+    "asl": (0.799, [0.036, 0.263, 0.503, 0.758, 0.928]),
+    "asl(gamma_pos=1, detach_focus=False)": (0.639, [0.147, 0.679, 0.884, 0.974, 0.999]),
+    "asl(gamma_pos=1)": (0.687, [0.069, 0.543, 0.835, 0.969, 0.999]),
+    "asl(gamma_neg=2, clip=0.2)": (0.846, [0.060, 0.259, 0.419, 0.595, 0.746]),
+    "asl(gamma_neg=7)": (0.858, [0.003, 0.089, 0.299, 0.658, 0.915]),
+    "apl": (0.763, [0.032, 0.302, 0.628, 0.906, 0.997]),
+    "apl(detach_focus=False)": (0.670, [0.115, 0.585, 0.828, 0.958, 0.998]),
+}
+
+
+@pytest.mark.parametrize("spec", TABLE)
+def test_posterior_and_threshold(spec: str) -> None:
+    threshold, posteriors = TABLE[spec]
+    loss = lopsided.loss(spec)
+    assert torch.sigmoid(torch.tensor(loss.decision_threshold())).item() == pytest.approx(threshold, abs=6e-4)
+    p = torch.tensor([0.5, 0.7, 0.8, 0.9, 0.99], dtype=torch.float64)
+    torch.testing.assert_close(
+        loss.posterior(torch.logit(p)), torch.tensor(posteriors, dtype=torch.float64), rtol=0, atol=6e-4
+    )
+
+
+@pytest.mark.parametrize("spec", ["bce", "focal", "asl(detach_focus=False)", "apl(detach_focus=False)"])
+@pytest.mark.parametrize("eta", [0.1, 0.5, 0.8])
+def test_the_threshold_is_where_training_settles(spec: str, eta: float) -> None:
+    """A logit fitted to a label of probability eta ends at the threshold of eta, found here by brute force."""
+    z = torch.linspace(-8, 8, 160_001, dtype=torch.float64)[:, None]
+    risk = lopsided.functional.multilabel_loss(z, torch.full_like(z, eta), lopsided.loss(spec), reduction="none")
+    assert z[risk.argmin()].item() == pytest.approx(lopsided.loss(spec).decision_threshold(eta), abs=2e-4)
+
+
+def test_saturation_and_coupling() -> None:
+    assert lopsided.loss("asl(clip=0.5)").decision_threshold() == math.inf
+    assert lopsided.loss("zlpr").decision_threshold() == 0
+    with pytest.raises(ValueError, match="couple"):
+        lopsided.loss("zlpr").posterior(torch.zeros(1))
+
+
+LABEL_WISE = [name for name in CATALOG if lopsided.loss(name).pool.per_label]
+
+
+@pytest.mark.parametrize("name", LABEL_WISE)
+def test_posteriors_rise_with_the_logit_and_pass_the_threshold(name: str) -> None:
+    loss = lopsided.loss(name)
+    z = torch.linspace(-60, 60, 2401, dtype=torch.float64)
+    eta = loss.posterior(z)
+    assert ((eta >= 0) & (eta <= 1)).all()
+    assert loss.posterior(torch.tensor([-1e4, 1e4])).isfinite().all()
+    assert (eta.diff() >= -1e-12).all()
+    low, high = loss.posterior_limits()
+    assert 0 <= low < 0.01 < 0.9 < high <= 1
+    for wanted in (0.1, 0.5, 0.9):
+        at = loss.decision_threshold(wanted)
+        assert loss.posterior(torch.tensor(at, dtype=torch.float64)).item() == pytest.approx(wanted, abs=1e-9)
+        assert loss.posterior(torch.tensor(at - 1e-6, dtype=torch.float64)).item() <= wanted
+
+
+def test_limits_say_where_a_loss_saturates() -> None:
+    """With gamma_pos=0 and a clip, a posterior above 1 / (1 + clip / ...) trains towards infinity: known values."""
+    assert lopsided.loss("asl").posterior_limits()[1] == pytest.approx(0.9422, abs=5e-5)
+    assert lopsided.loss("asl(detach_focus=False)").posterior_limits()[1] == pytest.approx(0.9637, abs=5e-5)
+    assert lopsided.loss("asl(gamma_neg=0)").posterior_limits()[1] == pytest.approx(1 / 1.05)
+    assert lopsided.loss("asl").decision_threshold(0.95) == math.inf
+    assert lopsided.loss("bce").posterior_limits() == pytest.approx((0, 1))
+
+
+@pytest.mark.parametrize("spec", ["bce", "focal(alpha=0.25)", "asl(detach_focus=False)", "hill", "ral"])
+@pytest.mark.parametrize(("eta", "pos_weight", "smoothing"), [(0.3, 1.0, 0.0), (0.2, 4.0, 0.0), (0.3, 2.0, 0.2)])
+def test_weights_and_smoothing_are_undone(spec: str, eta: float, pos_weight: float, smoothing: float) -> None:
+    z = torch.linspace(-8, 8, 160_001, dtype=torch.float64)[:, None]
+    module = lopsided.MultiLabelLoss(
+        spec, pos_weight=torch.tensor([pos_weight]), label_smoothing=smoothing, reduction="none"
+    )
+    risk = module(z, torch.full_like(z, eta))
+    settled = z[risk.argmin()]
+    assert module.decision_threshold(eta).item() == pytest.approx(settled.item(), abs=2e-4)
+    assert module.posterior(settled).item() == pytest.approx(eta, abs=1e-4)
+
+
+def test_thresholds_of_a_module_are_per_label_where_its_weights_are() -> None:
+    module = lopsided.AsymmetricLoss(pos_weight=torch.tensor([1.0, 3.0, 0.5]))
+    thresholds = module.decision_threshold()
+    assert thresholds.shape == (3,)
+    assert thresholds[0].item() == pytest.approx(1.379, abs=1e-3)
+    assert thresholds[1] > thresholds[0] > thresholds[2]  # heavier positives are scored higher
+    torch.testing.assert_close(module.posterior(thresholds.expand(2, 3)), torch.full((2, 3), 0.5, dtype=torch.float64))
+    assert lopsided.AsymmetricLoss().decision_threshold().shape == ()
+    assert lopsided.AsymmetricLoss(pos_weight=torch.tensor([2.0])).decision_threshold().shape == (1,)
+
+
+def test_labels_in_another_dimension() -> None:
+    module = lopsided.MultiLabelLoss("bce", pos_weight=torch.tensor([1.0, 9.0]), label_dim=1)
+    p = module.posterior(torch.zeros(1, 2, 3))
+    torch.testing.assert_close(p, torch.tensor([[[0.5] * 3, [0.1] * 3]], dtype=torch.float64))
+
+
+def test_bad_training_settings_are_named() -> None:
+    loss = lopsided.loss("zlpr")
+    for weight in (0.0, -1.0):
+        with pytest.raises(ValueError, match="pos_weight must be finite and positive"):
+            loss.decision_threshold(pos_weight=weight)
+    with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
+        lopsided.loss("bce").posterior(torch.zeros(1), label_smoothing=1)
+    with pytest.raises(ValueError, match="targets have shape"):
+        lopsided.fit_temperature(torch.zeros(4, 3), torch.zeros(4, 1))
+
+
+def test_zlpr_decides_at_its_threshold_whatever_its_scale_and_margin() -> None:
+    assert lopsided.loss("zlpr(threshold=1.5, scale=3, margin=0.2)").decision_threshold() == pytest.approx(1.5)
+    heavy = lopsided.ZLPRLoss(scale=2.0, pos_weight=torch.tensor([4.0]), reduction="none")
+    at = heavy.decision_threshold()
+    assert at.item() == pytest.approx(math.log(4) / 4)
+    even = oracle.gradient(lambda z: heavy(z, torch.full((1, 1), 0.5)), at.view(1, 1))
+    assert even.item() == pytest.approx(0, abs=1e-9)  # a label that is as often positive as not settles there
+    for name in ("lsep", "two_way", "bp_mll", "softmax"):
+        with pytest.raises(ValueError, match="only ranks the labels of a row: tune a threshold"):
+            lopsided.loss(name).decision_threshold()
+
+
+@pytest.mark.parametrize("spec", ["hill(gamma=0)", "hill(margin=2)", "hill(gamma=1)"])
+def test_scores_that_stand_for_no_probability_are_refused(spec: str) -> None:
+    loss = lopsided.loss(spec)
+    for ask in (loss.decision_threshold, loss.posterior_limits, lambda: loss.posterior(torch.zeros(1))):
+        with pytest.raises(ValueError, match="more probable label does not always get a higher score"):
+            ask()
+
+
+def calibration_error(p: Tensor, y: Tensor) -> float:
+    """Expected calibration error with 15 bins of equal width."""
+    bins = (p * 15).long().clamp(max=14)
+    gaps = [(p[bins == b].mean() - y[bins == b].mean()).abs() * (bins == b).double().mean() for b in bins.unique()]
+    return float(sum(gaps))
+
+
+def trained_scores(spec: str) -> tuple[Tensor, Tensor]:
+    """Logits and fresh labels after training on labels drawn from known probabilities, .02 to .93."""
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.arange(48).repeat_interleave(2000)
+    eta = torch.linspace(0.02, 0.93, 48, dtype=torch.float64)
+    y, fresh = (torch.rand(len(cells), generator=generator, dtype=torch.float64) < eta[cells] for _ in range(2))
+    # an embedding of the cells, so that any probability can be learnt; rows of one cell share their gradient
+    z = torch.zeros(48, 1, dtype=torch.float64, requires_grad=True)
+    shares = y.view(48, 2000).double().mean(1, keepdim=True)
+    optimizer = torch.optim.Rprop([z], 0.05)  # its steps do not shrink where slopes vanish, as Hill's do
+    for _ in range(400):
+        optimizer.zero_grad()
+        # the mean over the rows of a cell is the loss at its share of positives: the mixture
+        multilabel_loss(z, shares, spec, reduction="sum").backward()
+        optimizer.step()
+    return z.detach().squeeze(1)[cells], fresh.double()
+
+
+@pytest.mark.parametrize("spec", ["bce", "asl", "asl_optimized", "apl", "focal", "hill", "ral"])
+def test_the_map_calibrates_what_training_produced(spec: str) -> None:
+    z, fresh = trained_scores(spec)
+    loss = lopsided.loss(spec)
+    mapped = calibration_error(loss.posterior(z), fresh)
+    assert mapped < 0.02
+    if spec == "asl":
+        assert calibration_error(torch.sigmoid(z), fresh) > 0.15
+        assert mapped < 0.01
+
+
+def test_a_network_trained_by_asl_is_calibrated_by_the_map() -> None:
+    """The same through features, a hidden layer and mini-batches: twelve labels of probabilities known to the test."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(4, 12, generator=generator)
+
+    def draw(rows: int) -> tuple[Tensor, Tensor]:
+        x = torch.randn(rows, 4, generator=generator)
+        return x, (torch.rand(rows, 12, generator=generator) < torch.sigmoid(x @ truth - 1)).float()
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 12))
+    loss = lopsided.AsymmetricLoss(reduction="batchmean")
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1500)
+    for _ in range(1500):
+        x, y = draw(256)
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
+    x, y = draw(20_000)
+    z = model(x).detach().double()
+    assert calibration_error(torch.sigmoid(z), y.double()) > 0.15
+    assert calibration_error(loss.posterior(z), y.double()) < 0.02
+
+
+def test_fit_temperature() -> None:
+    z = 3 * torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert lopsided.fit_temperature(z, torch.sigmoid(z / 1.7)) == pytest.approx(1.7, rel=1e-9)
+    mask = torch.rand(z.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    broken = torch.where(mask, torch.sigmoid(2 * z), 0.5)
+    assert lopsided.fit_temperature(z, broken, mask) == pytest.approx(0.5, rel=1e-9)
+    assert lopsided.fit_temperature(z, torch.where(mask, torch.sigmoid(2 * z), torch.nan)) == pytest.approx(
+        0.5, rel=1e-9
+    )
+    sparse = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in z > 1])
+    dense = lopsided.fit_temperature(z, (z > 1).double())
+    assert lopsided.fit_temperature(z, sparse) == pytest.approx(dense, rel=1e-9)
+    assert lopsided.fit_temperature(z, (z > 0).double()) == pytest.approx(1e-3, rel=1e-6)

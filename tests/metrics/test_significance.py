@@ -1,0 +1,258 @@
+"""The statistics of a comparison, checked by simulation where theory gives no number."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import average_precision_score
+
+from lopsided.jobs.config import make_config
+from lopsided.jobs.results import _comparison, is_rising, verdict
+from lopsided.metrics.significance import (
+    LEVEL,
+    Difference,
+    holm,
+    interval_over_seeds,
+    paired_differences,
+    resample_rows,
+)
+from lopsided.models.task import Budget
+from lopsided.training.loop import Epoch
+from tests.simulation import WORLDS, experiments, mean_average_precisions
+
+
+def simulate(effect: float, spread: tuple[float, ...], seeds: int, trials: int = 1500) -> torch.Tensor:
+    """(trials, losses - 1) p-values; test rows weigh as much as seeds, and the last loss is better by `effect`."""
+    generator = torch.Generator().manual_seed(seeds)
+    losses, sd = len(spread), torch.tensor(spread)
+    p_values = torch.empty(trials, losses - 1)
+    for trial in range(trials):
+        shared_by_seed = torch.randn(1, seeds, generator=generator)
+        values = shared_by_seed + torch.randn(losses, seeds, generator=generator) * sd[:, None]
+        row_error = sd / math.sqrt(seeds)  # this test set's luck for each loss
+        values = values + (torch.randn(losses, generator=generator) * row_error)[:, None]
+        values[-1] += effect
+        resampled = values + (torch.randn(100, losses, generator=generator) * row_error)[:, :, None]
+        found = paired_differences(values, resampled)
+        p_values[trial] = torch.tensor([difference.p_value for difference in found])
+    return p_values
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_false_positives_are_at_the_level(seeds: int) -> None:
+    p_values = simulate(0.0, (1, 1, 1, 1, 1), seeds)
+    assert 0.015 < (p_values < 0.05).float().mean() < 0.065
+    families = torch.tensor([min(holm(row.tolist())) for row in p_values])
+    assert (families < 0.05).float().mean() < 0.065
+
+
+@pytest.mark.parametrize("spread", [(1, 1, 1, 1, 2), (1, 1, 1, 1, 5), (2, 1, 1, 1, 1), (5, 1, 1, 1, 1)])
+def test_unequal_spread_does_not_make_verdicts(spread: tuple[float, ...]) -> None:
+    """One loss, or the baseline, that varies more than the others."""
+    p_values = simulate(0.0, spread, seeds=3)
+    assert ((p_values < 0.05).float().mean(0) < 0.085).all()
+    families = torch.tensor([min(holm(row.tolist())) for row in p_values])
+    assert (families < 0.05).float().mean() < 0.085
+
+
+def simulate_map(world: str, seeds: int, trials: int, effect: float = 0.0) -> tuple[float, float]:
+    """Of simulated mAP: how often a second loss, which is like the first, and the last are found to differ from it."""
+    decisions = torch.tensor(
+        [
+            [difference.p_value < LEVEL for difference in paired_differences(*both)]
+            for both in experiments(WORLDS[world], 3, seeds, trials, effect)
+        ]
+    )
+    equal, last = decisions.double().mean(0).tolist()
+    return equal, last
+
+
+@pytest.mark.parametrize(("world", "seeds"), [("rows", 3), ("all", 2), ("all", 3), ("all", 5)])
+def test_false_positives_of_mean_average_precision(world: str, seeds: int) -> None:
+    assert 0.03 <= sum(simulate_map(world, seeds, trials=500)) / 2 <= 0.07
+
+
+def test_power_of_mean_average_precision_rises_with_the_effect() -> None:
+    rates = [simulate_map("all", 3, 200, effect) for effect in (0.0, 0.25, 0.5)]
+    power = [last for _, last in rates]
+    assert power[0] < 0.1 < 0.25 < power[1] < 0.75 < power[2]
+    assert max(equal for equal, _ in rates) < 0.08, "the others stay equal"
+
+
+def test_the_simulated_metric_is_ours() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(4, 50, generator=generator) < 0.3
+    scores = torch.randn(2, 4, 50, generator=generator)
+    counts = torch.randint(0, 3, (3, 50), generator=generator)
+    found = mean_average_precisions(scores, truth, counts.float())
+    for loss, sample in itertools.product(range(2), range(3)):
+        rows = torch.arange(50).repeat_interleave(counts[sample])  # what the counts stand for
+        expected = average_precision_score(truth.T[rows].numpy(), scores[loss].T[rows].numpy())
+        assert float(found[sample, loss]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 4.5, 30, math.inf])
+def test_the_detectable_difference_is_seen_in_eight_of_ten_experiments(freedom: float) -> None:
+    random = np.random.default_rng(0)
+    errors = np.sqrt(random.chisquare(freedom, 200_000) / freedom) if math.isfinite(freedom) else 1.0
+    experiment = Difference(0.0, -1.0, 1.0, 1.0, standard_error=0.1, freedom=freedom, effect_size=0.0)
+    seen = (random.standard_normal(200_000) + 10 * experiment.detectable) / errors > stats.t.ppf(0.975, freedom)
+    assert seen.mean() == pytest.approx(0.8, abs=0.004)
+
+
+def test_a_loss_that_varies_more_keeps_its_own_variance() -> None:
+    values = torch.tensor([[0.0, 0.1, 0.2], [0.5, 0.61, 0.7], [0.0, 0.8, 0.1]])
+    quiet, noisy = paired_differences(values, torch.zeros(10, 3, 3))
+    expected = stats.ttest_rel(values[2].double().numpy(), values[0].double().numpy())
+    assert noisy.p_value == pytest.approx(expected.pvalue)
+    table = values.double().numpy()
+    residual = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    error = math.sqrt(2 * (residual**2).sum() / 4 / 3)  # analysis of variance: 2 x 2 degrees of freedom, 3 seeds
+    assert quiet.p_value == pytest.approx(2 * stats.t.sf(quiet.mean / error, 4))
+
+
+def test_the_two_errors_add() -> None:
+    values = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.5, 0.9]])
+    resampled = torch.tensor([[0.0, 0.1], [0.0, 0.3], [0.2, 0.7]])
+    (difference,) = paired_differences(values, resampled[:, :, None].expand(3, 2, 3))
+    from_seeds = float((values[1] - values[0]).double().var()) / 3
+    from_rows = float((resampled[:, 1] - resampled[:, 0]).double().var())
+    freedom = (from_seeds + from_rows) ** 2 / (from_seeds**2 / 2)  # Welch and Satterthwaite
+    error = math.sqrt(from_seeds + from_rows)
+    assert difference.standard_error == pytest.approx(error)
+    assert (difference.high - difference.low) / 2 == pytest.approx(stats.t.ppf(0.975, freedom) * error)
+    assert difference.effect_size == pytest.approx(difference.mean / math.sqrt(3 * from_seeds))
+
+
+def test_the_rows_count_for_what_they_do_to_all_seeds() -> None:
+    """What they do to one seed is in the spread over the seeds already."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.zeros(2, 3)  # so that only the rows speak
+    resampled = torch.randn(50, 2, 3, generator=generator) + 2 * torch.randn(50, 2, 1, generator=generator)
+    (difference,) = paired_differences(values + torch.tensor([[0.0], [0.1]]), resampled)
+    covariance = np.cov((resampled[:, 1] - resampled[:, 0]).double().numpy().T)
+    shared = covariance[~np.eye(3, dtype=bool)].mean()
+    assert difference.standard_error == pytest.approx(math.sqrt(shared))
+    assert math.isnan(difference.effect_size)
+
+
+def test_power_rises_with_the_effect_and_with_seeds() -> None:
+    spread = (1.0, 1.0, 1.0)
+    power = [float((simulate(effect, spread, 3, trials=400)[:, -1] < 0.05).float().mean()) for effect in (0, 2, 4)]
+    assert power[0] < 0.1 < power[1] < power[2]
+    assert power[2] > 0.6
+    assert (simulate(2, spread, 10, trials=400)[:, -1] < 0.05).float().mean() > power[1]
+
+
+def test_one_seed_speaks_for_the_rows_alone() -> None:
+    resampled = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])[:, :, None]
+    (difference,) = paired_differences(torch.tensor([[0.5], [2.5]]), resampled)
+    assert difference.mean == 2
+    assert difference.high - difference.low == pytest.approx(2 * 1.959964, rel=1e-5)
+    assert difference.p_value == pytest.approx(2 * stats.norm.sf(2))
+    assert difference.detectable == pytest.approx(1.959964 + 0.841621, rel=1e-6)
+    assert math.isnan(difference.effect_size), "one seed has no spread"
+
+
+def test_two_losses_and_no_spread_over_rows_is_the_paired_t_test() -> None:
+    values = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.5, 0.9]])
+    (difference,) = paired_differences(values, torch.zeros(10, 2, 3))
+    expected = stats.ttest_rel(values[1].double().numpy(), values[0].double().numpy())
+    assert difference.p_value == pytest.approx(expected.pvalue)
+    assert (difference.low, difference.high) == pytest.approx(tuple(expected.confidence_interval()))
+    gains = (values[1] - values[0]).double().numpy()
+    assert difference.effect_size == pytest.approx(gains.mean() / gains.std(ddof=1)), "Cohen's d_z"
+
+
+def test_identical_values() -> None:
+    (same,) = paired_differences(torch.ones(2, 3), torch.ones(5, 2, 3))
+    assert (same.mean, same.low, same.high, same.p_value, same.standard_error, same.detectable) == (0, 0, 0, 1, 0, 0)
+    assert math.isnan(same.effect_size)
+
+
+def test_undefined_resamples_are_left_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values, resampled = torch.rand(3, 4, generator=generator), torch.rand(40, 3, 4, generator=generator)
+    full = paired_differences(values, resampled)
+    holes = torch.rand(2, 3, 4, generator=generator)
+    holes[0, 0, 1] = holes[1, 2, 3] = math.nan
+    assert paired_differences(values, torch.cat([resampled, holes])) == full
+    mostly = torch.cat([resampled, torch.full((41, 3, 4), math.nan)])
+    for difference in paired_differences(values, mostly):
+        assert all(math.isnan(value) for name, value in vars(difference).items() if name != "mean")
+
+
+def test_interval_over_seeds() -> None:
+    values = [0.1, 0.4, 0.2]
+    interval = interval_over_seeds(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected))
+    assert interval_over_seeds([0.3]).high == math.inf
+
+
+def test_holm() -> None:
+    assert holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx([0.06, math.nan, 0.03, 0.06], nan_ok=True)
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_bootstrap_standard_error_of_a_mean() -> None:
+    x = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ticks: list[int] = []
+    samples = resample_rows([lambda w: float(w @ x / w.sum())], 400, 500, tick=lambda: ticks.append(1))
+    assert float(samples.std()) == pytest.approx(float(x.std()) / 20, rel=0.1)
+    assert len(ticks) == 500
+
+
+def test_verdicts() -> None:
+    assert verdict(0.1, 0.01, unfinished=False) == "better"
+    assert verdict(-0.1, 0.01, unfinished=False) == "worse"
+    assert verdict(0.1, 0.01, unfinished=True) == "ahead so far"
+    assert verdict(-0.1, 0.01, unfinished=True) == "behind so far"
+    assert verdict(-0.1, 0.06, unfinished=False) == "no difference shown"
+    assert verdict(0.1, math.nan, unfinished=False) == "cannot be tested"
+
+
+def test_a_curve_rises_until_it_flattens() -> None:
+    def history(*curve: float) -> list[Epoch]:
+        return [Epoch(number, 1.0, 0.5, 0.5, value, 1.0) for number, value in enumerate(curve, 1)]
+
+    assert is_rising([history(0.1, 0.2, 0.3, 0.4)])
+    assert not is_rising([history(0.1, 0.2, 0.3, 0.303)])
+    assert is_rising([history(0.1, 0.2, 0.3, 0.3), history(0.1, 0.2, 0.3, 0.32)]), "the mean over seeds counts"
+    assert not is_rising([history(0.1, 0.4, 0.5, 0.6, 0.61, 0.62, 0.61, 0.624)]), "the last quarter counts"
+    assert is_rising([history(*(0.5 + 0.001 * number for number in range(50)))]), "slowly, but over many epochs"
+    assert not is_rising([history(math.nan, math.nan)])
+    assert is_rising([history(0.1, 0.2), history(math.nan, math.nan)]), "a diverged seed says nothing"
+    assert is_rising([history(0.9)]), "one epoch shows no trend"
+
+
+@pytest.mark.parametrize(
+    ("metric", "mean", "word", "behind"),
+    [
+        ("map", 0.1, "ahead so far", "bce"),
+        ("map", -0.1, "worse", "asl"),
+        ("hamming_loss", -0.1, "ahead so far", "bce"),
+        ("hamming_loss", 0.1, "worse", "asl"),
+    ],
+)
+def test_a_lower_hamming_loss_is_better(metric: str, mean: float, word: str, behind: str) -> None:
+    """The sign of the difference is that of the metric; the verdict knows which way is up."""
+    config = make_config({"metric": metric, "losses": "bce,asl"})
+    difference = Difference(mean, mean - 0.05, mean + 0.05, 0.01, 0.025, 4, 3.0)
+    found = _comparison(config, "asl", difference, 0.01, {"bce": True, "asl": False}, Budget(7, 64, 1e-3))
+    assert (found["mean"], found["verdict"]) == (mean, word)
+    assert ("bce is unfinished" in found["sentence"]) == (behind == "bce")
+    assert "after 7 epochs" in found["sentence"]
+    assert "could have seen" not in found["sentence"]
+
+
+def test_where_nothing_is_shown_the_sentence_says_what_could_have_been_seen() -> None:
+    config = make_config({"losses": "bce,asl"})
+    difference = Difference(0.01, -0.05, 0.07, 0.7, standard_error=0.02, freedom=math.inf, effect_size=0.3)
+    found = _comparison(config, "asl", difference, 0.7, {"bce": False, "asl": False}, Budget(7, 64, 1e-3))
+    assert found["sentence"].endswith("this experiment could have seen differences above 0.056")
+    assert found["detectable"] == pytest.approx(0.02 * 2.801585)

@@ -1,0 +1,235 @@
+"""The public edge: modules and functions, what a call leaves behind, compilation, messages."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lopsided
+from lopsided.losses import CATALOG
+from tests import oracle
+from tests.variants import every_variant, example, rows
+
+
+def test_grad_mode_is_left_alone() -> None:
+    z, y = example()
+    for name in CATALOG:
+        with torch.no_grad():
+            rows(name, y)(z)
+            assert not torch.is_grad_enabled()
+        with torch.inference_mode():
+            assert not rows(name, y)(z).requires_grad
+        with pytest.raises(ValueError, match="targets"):
+            lopsided.functional.multilabel_loss(z, y + 1, name)
+        assert torch.is_grad_enabled()
+
+
+@every_variant
+def test_saved_for_backward_is_only_the_inputs(spec: str) -> None:
+    z, y = torch.zeros(4, 100, requires_grad=True), torch.zeros(4, 100)
+    saved: list[Tensor] = []
+
+    def save(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        rows(spec, y)(z)
+    assert {tensor.data_ptr() for tensor in saved if tensor.numel() >= z.numel()} == {z.data_ptr(), y.data_ptr()}
+    sizes = {tensor.data_ptr(): tensor.nbytes for tensor in saved}
+    assert sum(sizes.values()) <= 8 * z.numel() + 4 * 4 * len(z)  # the state: at most four numbers a row
+
+
+@every_variant
+def test_a_call_leaves_no_trace(spec: str) -> None:
+    z, y = example()
+    module = lopsided.MultiLabelLoss(spec, pos_weight=torch.rand(9))
+    before, state = copy.deepcopy(module.__dict__), torch.get_rng_state()
+    inputs = z.clone(), y.clone()
+    module(z.requires_grad_(), y).backward()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(z, inputs[0])
+    assert torch.equal(y, inputs[1])
+    assert str(module.__dict__) == str(before)
+
+
+def test_a_weight_may_become_a_parameter() -> None:
+    z, y = example()
+    module, fixed = lopsided.MultiLabelLoss("bce"), torch.rand(9)
+    module.pos_weight = torch.nn.Parameter(fixed, requires_grad=False)
+    value = module(z, y)
+    assert torch.equal(value, lopsided.MultiLabelLoss("bce", pos_weight=fixed)(z, y))
+
+
+@every_variant
+def test_autocast_changes_nothing(spec: str) -> None:
+    z, y = example()
+    for logits in (z.bfloat16(), z.float()):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            inside = rows(spec, y)(logits)
+        assert torch.equal(inside, rows(spec, y)(logits))
+        assert inside.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_modules_are_copied_saved_and_pickled(name: str) -> None:
+    z, y = example()
+    module = lopsided.MultiLabelLoss(name, weight=torch.rand(9), pos_weight=torch.rand(9), label_smoothing=0.1)
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(twin(z, y), module(z, y))
+        assert twin.loss == module.loss
+        assert repr(twin) == repr(module)
+    other = lopsided.MultiLabelLoss(name, weight=torch.zeros(9), pos_weight=torch.zeros(9), label_smoothing=0.1)
+    assert not torch.equal(other(z, y), module(z, y))
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(z, y), module(z, y))
+
+
+class Trained(torch.nn.Module):
+    """A head and its loss, as exported for training on device."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(5, 9)
+        self.loss = lopsided.MultiLabelLoss(name)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        value: Tensor = self.loss(self.head(x), y)
+        return value
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_export(name: str) -> None:
+    model, x = Trained(name), torch.randn(6, 5)
+    y = example()[1].float()
+    program = torch.export.export(model, (x, y))
+    torch.testing.assert_close(program.module()(x, y), model(x, y))
+
+
+MODULES: list[tuple[torch.nn.Module, Callable[..., Tensor], dict[str, Any]]] = [
+    (lopsided.BinaryCrossEntropyLoss(), lopsided.functional.binary_cross_entropy, {}),
+    (
+        lopsided.FocalLoss(3.0, 0.4, True),
+        lopsided.functional.focal_loss,
+        {"gamma": 3.0, "alpha": 0.4, "detach_focus": True},
+    ),
+    (
+        lopsided.AsymmetricLoss(3, 1, 0.1, False),
+        lopsided.functional.asymmetric_loss,
+        {"gamma_neg": 3, "gamma_pos": 1, "clip": 0.1, "detach_focus": False},
+    ),
+    (
+        lopsided.AsymmetricPolynomialLoss(3, 1, 0.1, 0.5, -0.5, -1, False),
+        lopsided.functional.asymmetric_polynomial_loss,
+        {"gamma_neg": 3, "gamma_pos": 1, "clip": 0.1}
+        | {"epsilon_pos": 0.5, "epsilon_neg": -0.5, "epsilon_pos_pow": -1, "detach_focus": False},
+    ),
+    (lopsided.ZLPRLoss(), lopsided.functional.zlpr_loss, {}),
+]
+
+
+@pytest.mark.parametrize(("module", "function", "settings"), MODULES)
+def test_modules_and_functions_agree(
+    module: torch.nn.Module, function: Callable[..., Tensor], settings: dict[str, Any]
+) -> None:
+    z, y = example()
+    mask = y < 0.5
+    assert torch.equal(module(z, y), function(z, y, **settings))
+    assert torch.equal(module(z, y, mask), function(z, y, mask=mask, **settings))
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(twin(z, y), module(z, y))
+    default = type(module)()
+    assert torch.equal(default(z, y), function(z, y)), "the defaults of the class and of the function differ"
+
+
+def unknown_somewhere(y: Tensor) -> Tensor:
+    return y.masked_fill(torch.rand(y.shape, generator=torch.Generator().manual_seed(0)) < 0.2, torch.nan)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
+@pytest.mark.parametrize("name", CATALOG)
+def test_compiles_without_graph_breaks(name: str) -> None:
+    torch.compiler.reset()
+    z, y = example()
+    module = lopsided.MultiLabelLoss(name, pos_weight=torch.rand(9))
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    mask = y.bool() | (z < 2)
+    for targets in (y, unknown_somewhere(y)):
+        torch.testing.assert_close(compiled(z, targets, mask), module(z, targets, mask))
+        gradients = [oracle.gradient(lambda z, f=f, t=targets: f(z, t, mask), z) for f in (compiled, module)]  # type: ignore[misc]
+        torch.testing.assert_close(*gradients)
+
+
+# of a two-way loss dynamo cannot follow the transposed half with dynamic shapes
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("name", [name for name in CATALOG if name != "two_way"])
+def test_compiles_with_dynamic_shapes(name: str) -> None:
+    torch.compiler.reset()
+    module = lopsided.MultiLabelLoss(name)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
+    for labels in (9, 12):
+        z, y = example(labels=labels)
+        torch.testing.assert_close(compiled(z, y), module(z, y))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("function", ["asymmetric_loss", "asymmetric_polynomial_loss", "zlpr_loss"])
+def test_functions_compile(function: str) -> None:
+    torch.compiler.reset()
+    plain = getattr(lopsided.nn.functional, function)
+    z, y = example()
+    compiled = torch.compile(lambda z, y: plain(z, y), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(z, y), plain(z, y))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.zeros(2, 3), torch.zeros(2, 4)), r"targets have shape \(2, 4\) but logits \(2, 3\)"),
+        ((torch.zeros(2, 3), torch.tensor([0, 2])), r"class indices as lopsided.SparseTargets.from_indices"),
+        ((torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3)), "logits must be floating point, got torch.int64"),
+        ((torch.zeros(2, 0), torch.zeros(2, 0)), "labels > 0"),
+        ((torch.zeros(2, 3), torch.full((2, 3), -1.0)), "from -1 to -1"),
+        ((torch.zeros(2, 3), torch.full((2, 3), 7)), "class indices"),
+        ((torch.zeros(2, 3), torch.zeros(2, 3, requires_grad=True)), "detach"),
+        ((torch.zeros(2, 3), torch.zeros(2, 3), torch.ones(2, 3)), "mask must be bool"),
+    ],
+)
+def test_bad_input_is_named(arguments: tuple[Tensor, ...], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        lopsided.AsymmetricLoss()(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lopsided.AsymmetricLoss(gamma_neg=-1), r"gamma_neg must be in \[0, inf\), got -1"),
+        (lambda: lopsided.AsymmetricLoss(clip=1), r"clip must be in \[0, 1\), got 1"),
+        (lambda: lopsided.FocalLoss(gamma=float("nan")), "gamma must be"),
+        (lambda: lopsided.AsymmetricPolynomialLoss(epsilon_pos=float("inf")), "epsilon_pos must be finite"),
+        (lambda: lopsided.ZLPRLoss(reduction="avg"), "none, mean, batchmean, sum; got 'avg'"),
+        (lambda: lopsided.loss("als"), "did you mean 'ral' or 'asl'"),
+        (lambda: lopsided.loss("asl(4)"), "name or name"),
+        (lambda: lopsided.loss("asl(gamma=4)"), "unexpected keyword argument 'gamma'"),
+        (lambda: lopsided.loss("asl(a" + "=xxxx" * 60 + "!)"), "cannot read"),  # at once: no backtracking
+        (lambda: lopsided.loss("ral(epsilon_pos=2)"), "would train positive labels the wrong way"),
+        (lambda: lopsided.loss("asl(gamma_neg=True)"), "gamma_neg must be a number, got True"),
+        (lambda: lopsided.loss("asl(gamma_neg=" + "1" * 150 + "e300)"), "gamma_neg must be in"),
+        (lambda: lopsided.loss("asl(detach_focus=5)"), "detach_focus must be True or False, got 5"),
+        (lambda: lopsided.loss("bce#comment"), "cannot read"),
+        (lambda: lopsided.loss("asl(gamma_neg={[]:1})"), "cannot read"),
+        (lambda: lopsided.loss("-" * 100_000), "cannot read"),
+        (lambda: lopsided.loss("asl(gamma_neg=1is 2)"), "cannot read"),
+        (lambda: lopsided.AsymmetricLoss(clip=1e-9), "clip must be 0 or at least 0.001, got 1e-09"),
+        (lambda: lopsided.AsymmetricLoss(gamma_neg=10**400), "gamma_neg must be in"),
+        (lambda: lopsided.loss("__import__('os')"), "name or name"),
+        (lambda: lopsided.loss("asl(gamma_neg=open('f'))"), "cannot read"),
+    ],
+)
+def test_bad_settings_are_named(make: Callable[[], object], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()
