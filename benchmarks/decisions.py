@@ -86,7 +86,7 @@ def rules(scored: ScoredLabels, loss: str) -> dict[str, Rule]:
     platt = fit_platt(scored)
     k = max(1, round(float(scored.hits.sum() / len(scored))))
     made: dict[str, Rule] = {
-        "own, closed form": Threshold(lopsided.loss(loss).decision_threshold()),
+        "own, closed form": Threshold(float(lopsided.loss(loss).decision_threshold())),
         GLOBAL: tune_threshold(scored),
         SHARED: Threshold(best_thresholds(scored, FBeta()).shared),
         "per label": tune_label_thresholds(scored, pseudo=0.0),

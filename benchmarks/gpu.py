@@ -146,7 +146,7 @@ def copied(device: str) -> float:
 def moved(case: Case, loss: str) -> int:
     """Bytes of a logit: read, with its target, once or for pools of exponentials twice, and its gradient written."""
     said = {"uint8": 1, "float": case.dtype.itemsize, "sparse": 0}[case.targets]
-    times = 1 if isinstance(lopsided.loss(loss).pool, Sum) else 2
+    times = 1 if isinstance(lopsided.losses.formula(loss).pool, Sum) else 2
     return times * (case.dtype.itemsize + said) + case.dtype.itemsize
 
 
@@ -169,7 +169,7 @@ def run_case(case: Case, seconds: float, quick: bool, device: str) -> list[dict[
         row: dict[str, object] = {"case": str(case), "contender": name, "copy TB/s": round(bandwidth / 1e12, 3)}
         limit = moved(case, loss) * case.rows * case.labels / bandwidth
         took = found.get(name, "wrong, not timed")
-        row |= {"executor": choose("auto", sets[0].z, lopsided.loss(loss)) if "ours" in name else ""}
+        row |= {"executor": choose("auto", sets[0].z, lopsided.losses.formula(loss)) if "ours" in name else ""}
         if isinstance(took, float):
             rows.append(row | {"milliseconds": round(1e3 * took, 4), "share of limit": round(limit / took, 3)})
         else:

@@ -67,7 +67,7 @@ def compile_kernels(name: str, logits: str, targets: str) -> list[tuple[str, Any
     z = torch.empty(SHAPE, dtype=getattr(torch, logits))
     labels = Supervision(torch.empty(SHAPE, dtype=getattr(torch, targets))) if targets != "sparse" else None
     labels = labels or Supervision.of(SparseTargets(torch.zeros(SHAPE[0] + 1, dtype=torch.long), torch.zeros(8).long()))
-    loss = lopsided.loss(name)
+    loss = lopsided.losses.formula(name)
     return compile_step(executor._Job(z, labels, z.shape, loss, torch.empty_like(z), None, 1.0), loss)
 
 

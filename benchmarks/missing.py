@@ -104,7 +104,7 @@ def measure(job: tuple[str, Path | None, float, int]) -> list[Row]:
             values = [float(found[:100].double().mean()), float(found[:500].double().mean())]
             values += [float(roc_auc_score(hidden.numpy(), of_negatives.numpy()))]
             rows += [case | {"method": method} | dict(zip(MEASURED, values, strict=True))]
-        inside = scores[negative] > discarding_point(lopsided.loss(loss))
+        inside = scores[negative] > discarding_point(lopsided.losses.formula(loss))
         if inside.any():
             region = {"negatives inside": int(inside.sum()), "precision inside": float(hidden[inside].double().mean())}
             rows += [case | {"method": f"{loss}, discarding region"} | region]

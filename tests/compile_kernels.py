@@ -16,8 +16,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import instructions  # type: ignore[import-not-found]  # noqa: E402
 
-import lopsided  # noqa: E402
 from lopsided.compute.triton import run as triton  # noqa: E402
+from lopsided.losses import formula  # noqa: E402
 from tests.batches import batch, said  # noqa: E402
 
 SHAPES = (1, 1), (3, 7), (2, 40_000)
@@ -28,7 +28,7 @@ LOSSES = "asl", "zlpr", "softmax", "bp_mll", "lsep", "bce", "hill"
 def compile_case(number: int, rows: int, labels: int, way: int) -> int:
     """One of the ways; loss, dtype and what comes from above change with the number. How many kernels there were."""
     z, y = batch(rows, labels)
-    z, loss = z.to(DTYPES[number % 3]), lopsided.loss(LOSSES[number % 7])
+    z, loss = z.to(DTYPES[number % 3]), formula(LOSSES[number % 7])
     upstream = [None, torch.ones(()), torch.ones(rows)][number % 3]
     gradient = torch.empty_like(z) if number % 4 else None
     job = triton._Job(z, said(z.double(), y)[way], z.shape, loss, gradient, upstream, 0.5)

@@ -7,8 +7,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-import lopsided
-from lopsided.losses import CATALOG
+from lopsided.losses import CATALOG, formula
+from lopsided.losses.closed_form import decision_threshold
 from lopsided.report.loss_plot import save_loss_plot
 
 DOCS = Path(__file__).parents[1] / "docs/losses"
@@ -36,7 +36,7 @@ def test_every_page_shows_the_plot_of_today(name: str, tmp_path: Path) -> None:
     committed = (DOCS / f"{name}.png").read_bytes()
     if f"Matplotlib version{matplotlib.__version__}".encode() not in committed:
         pytest.skip("drawn by another version of matplotlib")
-    save_loss_plot(lopsided.loss(name), tmp_path / "plot.png")
+    save_loss_plot(formula(name), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes() == committed, (
         f"run: lopsided losses {name} --plot docs/losses/{name}.png"
     )
@@ -63,6 +63,6 @@ def test_the_index_has_every_loss_with_its_threshold() -> None:
     rows = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \|.*\| ([^|]+) \|$", (DOCS / "README.md").read_text(), re.MULTILINE)
     assert [row[0] for row in rows] == list(CATALOG)
     for name, page, threshold in rows:
-        loss = lopsided.loss(name)
+        loss = formula(name)
         assert page == name
-        assert threshold == (f"{loss.decision_threshold():.3f}" if loss.pool.thresholded else "only ranks")
+        assert threshold == (f"{decision_threshold(loss):.3f}" if loss.pool.thresholded else "only ranks")

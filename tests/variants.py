@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import lopsided
 from lopsided.compute import row_loss
+from lopsided.losses import formula
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import Supervision
 from tests import oracle
@@ -74,7 +74,7 @@ def expected(spec: str, y: Tensor) -> Callable[[Tensor], Tensor]:
 
 def rows(spec: str, y: Tensor, mask: Tensor | None = None) -> Callable[[Tensor], Tensor]:
     """By the eager executor, the reference. One way of the loss: the other of a two-way loss has tests of its own."""
-    loss = lopsided.loss(spec)
+    loss = formula(spec)
     if loss.pool.transposed:
         return lambda z: row_loss(z, Supervision(y, mask=mask), loss)
     return lambda z: multilabel_loss(z, y, loss, mask=mask, reduction="none", backend="eager")

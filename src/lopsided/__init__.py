@@ -4,7 +4,6 @@ from lopsided.compute.head.shard import LabelShard
 from lopsided.compute.onednn import onednn_products
 from lopsided.decision.temperature import fit_temperature
 from lopsided.losses import Formula
-from lopsided.losses import formula as loss
 from lopsided.nn import functional
 from lopsided.nn.adaptive import AdaptiveAsymmetricLoss
 from lopsided.nn.detection import sigmoid_asymmetric_loss
@@ -19,6 +18,7 @@ from lopsided.nn.modules import (
     FocalLoss,
     MultiLabelLoss,
     ZLPRLoss,
+    loss,
 )
 from lopsided.nn.partial import partial_loss
 from lopsided.nn.powerset import LabelPowerset

@@ -9,7 +9,7 @@ from torch import Tensor
 import lopsided
 from lopsided.compute import blocks as streamed
 from lopsided.compute import row_loss
-from lopsided.losses import CATALOG, Curve, Formula, Pool, Sum
+from lopsided.losses import CATALOG, Curve, Formula, Pool, Sum, formula
 from lopsided.losses.curves import polynomial_negative, polynomial_positive
 from lopsided.losses.pools import Pair
 from lopsided.targets import Supervision
@@ -34,7 +34,7 @@ def compare(loss: Formula, z: Tensor, labels: Supervision) -> None:
 def test_every_loss(spec: str, density: float) -> None:
     z, y = batch(7, 90, density)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        compare(lopsided.loss(spec), z.to(dtype), Supervision(y))
+        compare(formula(spec), z.to(dtype), Supervision(y))
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -43,7 +43,7 @@ def test_every_kind_of_labels_cut_anywhere(name: str, cached: int, monkeypatch: 
     monkeypatch.setattr(streamed, "_CACHED", max(cached // torch.get_num_threads(), 1))
     z, y = batch(5, 40)
     for labels in said(z, y):
-        compare(lopsided.loss(name), z, labels)
+        compare(formula(name), z, labels)
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -51,8 +51,8 @@ def test_infinite_and_missing_logits(name: str) -> None:
     z, y = batch(4, 30)
     y[:, :2] = torch.tensor([1.0, 0.0])
     z[0, 0], z[0, 1], z[1, 3] = torch.inf, -torch.inf, torch.nan
-    compare(lopsided.loss(name), z, Supervision(y))
-    compare(lopsided.loss(name), z, Supervision(y, mask=~z.isnan()))
+    compare(formula(name), z, Supervision(y))
+    compare(formula(name), z, Supervision(y, mask=~z.isnan()))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lopsided import SparseTargets
 from lopsided.compute import graph, row_loss
 from lopsided.compute.native import printer
 from lopsided.compute.native import run as native
-from lopsided.losses import CATALOG, Curve, Formula, Sum
+from lopsided.losses import CATALOG, Curve, Formula, Sum, formula
 from lopsided.losses.curves import Values, polynomial_negative
 from lopsided.targets import Supervision
 from tests.batches import batch, check_nan_is_seen_unless_masked, said
@@ -57,7 +57,7 @@ def test_every_loss_and_dtype(spec: str, dtype: torch.dtype) -> None:
     y[0], y[1] = 0, 1
     soft = torch.rand(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for targets in (y, soft):
-        compare(lopsided.loss(spec), z.to(dtype), Supervision(targets))
+        compare(formula(spec), z.to(dtype), Supervision(targets))
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -66,7 +66,7 @@ def test_every_kind_of_labels_and_odd_sizes(name: str, labels: int) -> None:
     z, y = batch(5, labels)
     for way in said(z, y):
         for dtype in (torch.float32, torch.float64):
-            compare(lopsided.loss(name), z.to(dtype), way)
+            compare(formula(name), z.to(dtype), way)
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -76,18 +76,18 @@ def test_targets_that_are_all_0_or_1_but_for_one(name: str, labels: int) -> None
     z, y = batch(5, labels)
     y[0, 1], y[1, labels - 2], y[2, labels // 2], y[3, 0] = 0.5, -0.0, 1e-40, torch.nan
     for dtype in (torch.float32, torch.float64):
-        compare(lopsided.loss(name), z.to(dtype), Supervision(y.to(dtype)))
-    assert not native.run(z.float(), Supervision((y > 0.4).byte()), lopsided.loss(name)).odd
-    assert native.run(z.float(), Supervision((y > 0.4).byte() * 2), lopsided.loss(name)).odd
+        compare(formula(name), z.to(dtype), Supervision(y.to(dtype)))
+    assert not native.run(z.float(), Supervision((y > 0.4).byte()), formula(name)).odd
+    assert native.run(z.float(), Supervision((y > 0.4).byte() * 2), formula(name)).odd
     y[4, labels - 1] = 1 + 1e-6
-    assert native.run(z[4:].float(), Supervision(y[4:].float()), lopsided.loss(name)).odd
+    assert native.run(z[4:].float(), Supervision(y[4:].float()), formula(name)).odd
 
 
 def test_a_row_without_a_part_in_the_loss_has_no_gradient_whatever_its_logits() -> None:
     z = torch.zeros(2, 600)
     z[0, 3], z[1, 590] = torch.nan, torch.nan
     for labels in (40, 600):
-        value, grad = native.run(z[:, -labels:], Supervision(torch.zeros(2, labels)), lopsided.loss("softmax"))[:2]
+        value, grad = native.run(z[:, -labels:], Supervision(torch.zeros(2, labels)), formula("softmax"))[:2]
         assert grad is not None
         assert not value.any()
         assert not grad.any()
@@ -98,18 +98,18 @@ def test_a_row_without_a_part_in_the_loss_has_no_gradient_whatever_its_logits() 
 def test_a_row_whose_only_positive_is_subnormal(name: str, labels: int) -> None:
     y = torch.zeros(2, labels)
     y[0, 3] = 1e-40
-    compare(lopsided.loss(name), torch.full((2, labels), 95.0), Supervision(y))
+    compare(formula(name), torch.full((2, labels), 95.0), Supervision(y))
 
 
 def test_subnormal_targets_are_0_where_the_processor_flushes_them() -> None:
     for dtype, tiny in ((torch.float32, 1e-40), (torch.float64, 1e-310)):
         z, y = torch.zeros(2, 40, dtype=dtype), torch.zeros(2, 40, dtype=dtype)
-        expected = native.run(z, Supervision(y), lopsided.loss("zlpr"))[1]
+        expected = native.run(z, Supervision(y), formula("zlpr"))[1]
         y[1, 3] = tiny
         if not torch.set_flush_denormal(True):
             pytest.skip("this processor does not flush")
         try:
-            found = native.run(z, Supervision(y), lopsided.loss("zlpr"))[1]
+            found = native.run(z, Supervision(y), formula("zlpr"))[1]
         finally:
             torch.set_flush_denormal(False)
         assert torch.equal(found, expected)  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def test_subnormal_targets_are_0_where_the_processor_flushes_them() -> None:
 
 @every_variant
 def test_shapes_and_strides(spec: str) -> None:
-    loss = lopsided.loss(spec)
+    loss = formula(spec)
     z, y = batch(6, 40)
     whole, grad = native.run(z, Supervision(y), loss)[:2]
     assert grad is not None
@@ -149,7 +149,7 @@ def test_finite_for_every_finite_logit(name: str, dtype: torch.dtype) -> None:
     points = [0.0, 1e-4, 0.5, 3, 10, 17, 20, 60, 88, 104, 710, 1e4, 6e4, largest]
     z = torch.tensor([[x * sign] for x in points for sign in (1, -1)], dtype=dtype)
     for target in (0.0, 1.0, 0.3):
-        value, grad = native.run(z, Supervision(torch.full(z.shape, target)), lopsided.loss(name))[:2]
+        value, grad = native.run(z, Supervision(torch.full(z.shape, target)), formula(name))[:2]
         assert grad is not None
         assert value.isfinite().all()
         assert grad.isfinite().all()
@@ -161,9 +161,9 @@ def test_nan_logits_are_seen_unless_masked(name: str) -> None:
     y[:, :2] = torch.tensor([1.0, 0.0])
     z = z.float()
     z[1, 3] = torch.nan
-    check_nan_is_seen_unless_masked(native.run, lopsided.loss(name), z, y)
+    check_nan_is_seen_unless_masked(native.run, formula(name), z, y)
     listed = SparseTargets.from_indices([[0], [1, 3], [0], [0, 1]])
-    masked, grad = native.run(z, Supervision.of(listed, mask=~z.isnan()), lopsided.loss(name))[:2]
+    masked, grad = native.run(z, Supervision.of(listed, mask=~z.isnan()), formula(name))[:2]
     assert grad is not None
     assert masked.isfinite().all()
     assert grad.isfinite().all()
@@ -177,7 +177,7 @@ def test_threads_and_repetitions_give_the_same_bits(name: str) -> None:
     try:
         for threads in (1, 2, 3, 2):
             torch.set_num_threads(threads)
-            results.append(native.run(z.float(), Supervision(y), lopsided.loss(name))[:2])
+            results.append(native.run(z.float(), Supervision(y), formula(name))[:2])
     finally:
         torch.set_num_threads(before)
     for value, grad in results[1:]:
@@ -188,12 +188,12 @@ def test_threads_and_repetitions_give_the_same_bits(name: str) -> None:
 
 def test_python_threads_do_not_disturb_each_other() -> None:
     z, y = batch(40, 900)
-    expected = {name: native.run(z, Supervision(y), lopsided.loss(name))[:2] for name in CATALOG}
+    expected = {name: native.run(z, Supervision(y), formula(name))[:2] for name in CATALOG}
     wrong: list[str] = []
 
     def work(name: str) -> None:
         for _ in range(10):
-            value, grad = native.run(z, Supervision(y), lopsided.loss(name))[:2]
+            value, grad = native.run(z, Supervision(y), formula(name))[:2]
             if not (torch.equal(value, expected[name][0]) and torch.equal(grad, expected[name][1])):  # type: ignore[arg-type]
                 wrong.append(name)
 
@@ -211,8 +211,8 @@ def test_sixteen_bit_conversions_are_torchs() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         z = bits.view(dtype)
         z = z[z.isfinite() & (z.abs() < 1e30)][:, None]
-        value, grad = native.run(z, Supervision(torch.zeros(z.shape)), lopsided.loss("bce"))[:2]
-        wide, wide_grad = native.run(z.float(), Supervision(torch.zeros(z.shape)), lopsided.loss("bce"))[:2]
+        value, grad = native.run(z, Supervision(torch.zeros(z.shape)), formula("bce"))[:2]
+        wide, wide_grad = native.run(z.float(), Supervision(torch.zeros(z.shape)), formula("bce"))[:2]
         assert grad is not None
         assert wide_grad is not None
         assert torch.equal(value, wide)
@@ -233,9 +233,9 @@ def test_curves_of_ones_own_are_refused_with_a_reason() -> None:
 
     loss = Formula(Curve(mine), Curve(polynomial_negative), Sum())
     assert native.refusal(torch.zeros(2, 3), loss) == f"it has no loop for {loss}"
-    many = lopsided.loss(f"apl(alphas=({', '.join(['0.1'] * 9)}))")
+    many = formula(f"apl(alphas=({', '.join(['0.1'] * 9)}))")
     assert "no loop for apl" in str(native.refusal(torch.zeros(2, 3), many))
-    assert all(native.refusal(torch.zeros(2, 3), lopsided.loss(spec)) is None for spec in VARIANTS)
+    assert all(native.refusal(torch.zeros(2, 3), formula(spec)) is None for spec in VARIANTS)
 
 
 def test_the_printed_curves_are_those_of_today() -> None:
@@ -282,7 +282,7 @@ def test_the_baseline_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     z, y = batch(5, 530)
     for name in CATALOG:
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
-            compare(lopsided.loss(name), z.to(dtype), Supervision(y))
+            compare(formula(name), z.to(dtype), Supervision(y))
 
 
 # not two_way: its other half compares rows, and six matrices of one row are not a matrix of six
@@ -304,7 +304,7 @@ def test_the_short_way_for_plain_batches_is_the_long_way(name: str, reduction: s
 
 
 def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
-    bce = lopsided.loss("bce")
+    bce = formula("bce")
     z, y = torch.randn(4, 300), (torch.rand(4, 300) < 0.1).float()
     assert isinstance(native.plain(z, y, bce, "labels"), Tensor)
     others: list[tuple[Tensor, Tensor]] = [
@@ -322,8 +322,8 @@ def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
     ]
     for logits, targets in others:
         assert native.plain(logits, targets, bce, "labels") is False
-    assert native.plain(z, y, lopsided.loss("lsep"), "positive rows") is False
-    assert native.plain(z, y, lopsided.loss("two_way"), "positive rows") is False
+    assert native.plain(z, y, formula("lsep"), "positive rows") is False
+    assert native.plain(z, y, formula("two_way"), "positive rows") is False
     for unusual in (y - 1, y.masked_fill(y == 1, torch.nan), y * 2):
         assert native.plain(z, unusual, bce, "labels") is True
 
@@ -393,7 +393,7 @@ def test_more_entries_than_labels_are_no_more_labels() -> None:
         torch.tensor([0, 4000]), torch.ones(4000, dtype=torch.long), torch.tensor([1.0, 0]).repeat(2000)
     )
     for loss in ("asl", "zlpr"):
-        compare(lopsided.loss(loss), torch.randn(1, 6), Supervision.of(many))
+        compare(formula(loss), torch.randn(1, 6), Supervision.of(many))
 
 
 def test_the_default_device_is_left_alone() -> None:
@@ -423,7 +423,7 @@ def test_what_is_recorded_otherwise_is_left_to_the_eager_executor() -> None:
 
 
 def test_a_changed_loss_is_not_taken_for_the_one_it_was_made_from() -> None:
-    changed = dataclasses.replace(lopsided.loss("asl"), negative=Curve(polynomial_negative))
+    changed = dataclasses.replace(formula("asl"), negative=Curve(polynomial_negative))
     assert changed.name == ""
     odd = Formula(changed.positive, Curve(polynomial_negative, (("constant", 0.5),)), Sum())
     assert "no loop" in str(native.refusal(torch.zeros(2, 3), odd))

@@ -7,7 +7,7 @@ from torch import Tensor
 import lopsided
 from lopsided import SparseTargets
 from lopsided.compute.native import run as native
-from lopsided.losses import CATALOG, Curve, Formula, Sum
+from lopsided.losses import CATALOG, Curve, Formula, Sum, formula
 from lopsided.losses.curves import polynomial_negative, polynomial_positive
 from tests import oracle
 from tests.variants import example
@@ -41,7 +41,7 @@ def test_a_loss_without_a_loop_is_traced_in_plain_torch() -> None:
     z, y = example()
     terms = ", ".join(["0.1"] * 9)
     nameless = Formula(Curve(polynomial_positive), Curve(polynomial_negative), Sum())
-    for loss in (lopsided.loss(f"apl(gamma_neg=0, clip=0, alphas=({terms}))"), nameless):
+    for loss in (formula(f"apl(gamma_neg=0, clip=0, alphas=({terms}))"), nameless):
         module = lopsided.MultiLabelLoss(loss)
         assert not any("lopsided" in target for target in targets_seen_by(module, z, y))
         torch.testing.assert_close(torch.compile(module, backend="aot_eager")(z, y), module(z, y))

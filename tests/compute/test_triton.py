@@ -15,7 +15,7 @@ from lopsided import SparseTargets, linear_loss
 from lopsided.compute import operators as op
 from lopsided.compute import row_loss
 from lopsided.compute.triton import run as triton
-from lopsided.losses import CATALOG, Formula
+from lopsided.losses import CATALOG, Formula, formula
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import Supervision
 from tests.batches import batch, check_nan_is_seen_unless_masked, said
@@ -68,7 +68,7 @@ def test_every_loss_and_dtype(spec: str) -> None:
     soft = torch.rand(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for dtype in DTYPES if GPU else [DTYPES[VARIANTS.index(spec) % 3]]:
         for targets in (y.byte(), soft):
-            compare(lopsided.loss(spec), z.to(dtype), Supervision(targets))
+            compare(formula(spec), z.to(dtype), Supervision(targets))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,7 +77,7 @@ def test_every_kind_of_labels_and_odd_sizes(name: str, labels: int) -> None:
     z, y = batch(3, labels)
     ways = said(z, y)
     for way in ways if GPU else ways[SIZES.index(labels) + NAMES.index(name) % 2 :: 4]:
-        compare(lopsided.loss(name), z.float(), way)
+        compare(formula(name), z.float(), way)
 
 
 @pytest.mark.parametrize("name", ["asl", "lsep"])
@@ -88,12 +88,12 @@ def test_rows_in_parts_and_rows_in_tiles(name: str, monkeypatch: pytest.MonkeyPa
     for rows, labels in ((2, 250), (5, 7)):
         z, y = batch(rows, labels)
         for way in (Supervision(y), said(z, y)[-2]):
-            compare(lopsided.loss(name), z.float(), way)
+            compare(formula(name), z.float(), way)
 
 
 @pytest.mark.parametrize("name", ["asl", "zlpr"])
 def test_shapes_and_strides(name: str) -> None:
-    loss = lopsided.loss(name)
+    loss = formula(name)
     z, y = (tensor.float().to(DEVICE) for tensor in batch(6, 40))
     whole, grad = triton.run(z, Supervision(y), loss)[:2]
     assert grad is not None
@@ -125,7 +125,7 @@ def test_finite_for_every_finite_logit(name: str) -> None:
         points = [0.0, 1e-4, 0.5, 3, 10, 17, 20, 60, 88, 104, 710, 1e4, 6e4, largest]
         z = torch.tensor([[x * sign] for x in points for sign in (1, -1)], dtype=dtype, device=DEVICE)
         for target in (0.0, 1.0, 0.3):
-            value, grad = triton.run(z, Supervision(torch.full_like(z, target)), lopsided.loss(name))[:2]
+            value, grad = triton.run(z, Supervision(torch.full_like(z, target)), formula(name))[:2]
             assert grad is not None
             assert value.isfinite().all()
             assert grad.isfinite().all()
@@ -137,14 +137,14 @@ def test_nan_logits_are_seen_unless_masked(name: str) -> None:
     y[:, :2] = torch.tensor([1.0, 0.0])
     z[1, 3] = torch.nan
     for targets in (y, y.byte()):
-        check_nan_is_seen_unless_masked(triton.run, lopsided.loss(name), z, targets)
+        check_nan_is_seen_unless_masked(triton.run, formula(name), z, targets)
 
 
 def test_infinite_logits_on_the_right_side_cost_nothing() -> None:
     z = torch.tensor([[torch.inf, -torch.inf, 0.5]], device=DEVICE)
     y = torch.tensor([[1, 0, 1]], device=DEVICE)
     for targets in (y, y.float()):
-        value, grad = triton.run(z, Supervision(targets), lopsided.loss("bce"))[:2]
+        value, grad = triton.run(z, Supervision(targets), formula("bce"))[:2]
         assert grad is not None
         torch.testing.assert_close(value, torch.nn.functional.softplus(torch.tensor([-0.5], device=DEVICE)))
         assert grad.isfinite().all()
@@ -279,7 +279,7 @@ def test_the_operators_keep_their_promises() -> None:
     said = y, *[None] * 5, 0.1, None, "asl"
     torch.library.opcheck(torch.ops.lopsided.triton_rows.default, (z.clone().requires_grad_(), *said))
     torch.library.opcheck(torch.ops.lopsided.triton_slopes.default, (torch.rand(len(z), device=DEVICE), z, *said))
-    assert op.triton_row_loss(z, Supervision(y), lopsided.loss("asl")).shape == z.shape[:1]
+    assert op.triton_row_loss(z, Supervision(y), formula("asl")).shape == z.shape[:1]
 
 
 def test_what_it_does_not_serve_is_said() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 import lopsided
 from lopsided import SparseTargets
 from lopsided.compute.triton import run as triton
-from lopsided.losses import CATALOG
+from lopsided.losses import CATALOG, formula
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import Supervision
 from tests.batches import batch
@@ -77,8 +77,8 @@ def test_entries_of_the_next_row_are_not_heard() -> None:
 
 def test_rows_longer_than_a_grid_are_refused() -> None:
     z = torch.zeros(1, device=DEVICE, dtype=torch.half).expand(triton._MOST + 1)
-    assert triton.refusal(z, lopsided.loss("asl")) == "it takes up to 1073725440 labels, and there are 1073725441"
-    assert triton.refusal(z[1:], lopsided.loss("asl")) is None
+    assert triton.refusal(z, formula("asl")) == "it takes up to 1073725440 labels, and there are 1073725441"
+    assert triton.refusal(z[1:], formula("asl")) is None
 
 
 def spread(low: float, high: float) -> Tensor:
@@ -113,7 +113,7 @@ def test_elementary_functions_in_units_in_the_last_place(name: str) -> None:
 
 def test_offsets_are_64_bit() -> None:
     """Rows and labels more than 2^31 numbers apart. The memory between them is reserved, and never touched."""
-    loss, (z, y) = lopsided.loss("bce"), batch(2, 5)
+    loss, (z, y) = formula("bce"), batch(2, 5)
     base = torch.empty((1 << 31) + 8, dtype=torch.bfloat16, device=DEVICE)
     for strides in ((1 << 31, 1), (1, 1 << 29)):
         far = base.as_strided(z.shape, strides).copy_(z)
@@ -129,7 +129,7 @@ needs_gpu = pytest.mark.skipif(not GPU, reason="no GPU")
 def test_bits_repeat() -> None:
     z, y = (tensor.float().to(DEVICE) for tensor in batch(64, 3000))
     for name in CATALOG:
-        results = [triton.run(z, Supervision(y), lopsided.loss(name))[:2] for _ in range(3)]
+        results = [triton.run(z, Supervision(y), formula(name))[:2] for _ in range(3)]
         for value, grad in results[1:]:
             assert torch.equal(value, results[0][0])
             assert torch.equal(grad, results[0][1])  # type: ignore[arg-type]
@@ -172,9 +172,9 @@ def test_more_elements_than_32_bits_count() -> None:
         pytest.skip("needs 20 GiB")
     z = torch.randn(rows, labels, dtype=torch.bfloat16, device=DEVICE)
     y = torch.zeros(rows, labels, dtype=torch.bool, device=DEVICE)
-    value, grad = triton.run(z, Supervision(y), lopsided.loss("bce"))[:2]
+    value, grad = triton.run(z, Supervision(y), formula("bce"))[:2]
     assert grad is not None
-    last, slopes = triton.run(z[-1:].clone(), Supervision(y[-1:].clone()), lopsided.loss("bce"))[:2]
+    last, slopes = triton.run(z[-1:].clone(), Supervision(y[-1:].clone()), formula("bce"))[:2]
     torch.testing.assert_close((value[-1:], grad[-1:]), (last, slopes))
 
 

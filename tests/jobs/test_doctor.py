@@ -9,7 +9,7 @@ import lopsided
 from lopsided.__main__ import main
 from lopsided.compute.native import run as native
 from lopsided.jobs.doctor import findings
-from lopsided.losses import CATALOG
+from lopsided.losses import CATALOG, formula
 from lopsided.nn.functional import multilabel_loss
 from tests.variants import example
 
@@ -80,7 +80,7 @@ def test_second_derivatives_are_refused_with_the_way_out() -> None:
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean", "batchmean"])
 def test_gradients_of_every_reduction_and_factor(name: str, reduction: str) -> None:
     """The scale is folded into the native gradient; what comes from above is multiplied."""
-    if lopsided.loss(name).pool.transposed and reduction == "none":
+    if formula(name).pool.transposed and reduction == "none":
         return
     z, y = example()
     for factor in (1.0, -2.5):

@@ -13,13 +13,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-import lopsided
 from lopsided.__main__ import main
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.storage import write_json
 from lopsided.decision.suspects import Suspects, rank_suspects
 from lopsided.jobs.inspect_missing import plain, score_part
-from lopsided.losses import Curve, Formula, Sum
+from lopsided.losses import Curve, Formula, Sum, formula
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import ScoredLabels
 from lopsided.report.inspection import QUANTITIES
@@ -93,12 +92,12 @@ def test_certain_scores_of_label_powerset() -> None:
 )
 def test_the_discarding_point_is_where_the_gradient_peaks(loss: str, peak: float) -> None:
     """The probabilities were found elsewhere, numerically, from the published formulas."""
-    assert 1 / (1 + math.exp(-discarding_point(lopsided.loss(loss)))) == pytest.approx(peak, abs=1e-4)
+    assert 1 / (1 + math.exp(-discarding_point(formula(loss)))) == pytest.approx(peak, abs=1e-4)
 
 
 def test_hill_discards_above_its_known_peak() -> None:
     """p^2 (1.5 - p): its slope by z, p^2 (1 - p) (3 - 3 p), peaks at p = 1/2 by hand."""
-    assert discarding_point(lopsided.loss("hill")) == pytest.approx(0, abs=2e-3)
+    assert discarding_point(formula("hill")) == pytest.approx(0, abs=2e-3)
 
 
 def test_losses_that_discard_nothing() -> None:
@@ -106,7 +105,7 @@ def test_losses_that_discard_nothing() -> None:
         return z, 1.0
 
     for loss in (
-        *map(lopsided.loss, ("bce", "zlpr", "asl(clip=0)", "softmax")),
+        *map(formula, ("bce", "zlpr", "asl(clip=0)", "softmax")),
         Formula(Curve(level), Curve(level), Sum()),
     ):
         assert discarding_point(loss) == math.inf
@@ -152,7 +151,7 @@ def test_forgotten_labels_of_a_file_are_found(compared: Path, folder: Path, caps
     assert all(line["text"] == texts[int(line["row"]) - 1] for line in lines)
     falling = [float(line["probability"]) for line in lines]
     assert falling == sorted(falling, reverse=True)
-    point = discarding_point(lopsided.loss("asl"))
+    point = discarding_point(formula("asl"))
     assert all((line["discarded"] == "yes") == (float(line["score"]) > point) for line in lines)
 
 

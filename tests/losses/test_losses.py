@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lopsided
-from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
+from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula, formula
 from lopsided.nn.functional import multilabel_loss
 from tests import oracle
 from tests.variants import DERIVATIVES, VARIANTS, every_variant, example, expected, rows
@@ -17,7 +17,7 @@ from tests.variants import DERIVATIVES, VARIANTS, every_variant, example, expect
 
 def ranking(spec: str) -> bool:
     """Does the loss compare positives with negatives, so that a label alone costs nothing?"""
-    return not lopsided.loss(spec).pool.thresholded
+    return not formula(spec).pool.thresholded
 
 
 def test_the_variants_cover_the_catalog() -> None:
@@ -71,7 +71,7 @@ def test_losses_fall_as_the_score_of_the_right_answer_rises(spec: str) -> None:
     ],
 )
 def test_special_cases_are_the_same_loss(one: str, other: str) -> None:
-    assert lopsided.loss(one) == lopsided.loss(other)
+    assert formula(one) == formula(other)
 
 
 def test_detaching_the_focus_changes_only_the_gradient() -> None:
@@ -101,7 +101,7 @@ def test_zlpr_bounds_and_soft_optimum() -> None:
 @every_variant
 def test_reductions(spec: str) -> None:
     z, y = example()
-    loss = lopsided.loss(spec)
+    loss = formula(spec)
     mask = torch.ones_like(y, dtype=torch.bool)
     mask[2, 3:], mask[4] = False, False
     assert y[3:].any(1).all()
@@ -124,7 +124,7 @@ def test_reductions(spec: str) -> None:
 
 
 def test_what_mean_divides_by() -> None:
-    counts = {name: lopsided.loss(name).pool.counts for name in CATALOG}
+    counts = {name: formula(name).pool.counts for name in CATALOG}
     assert {name for name, count in counts.items() if count == "rows"} == {"zlpr"}
     assert {name for name, count in counts.items() if count == "positive rows"} == {
         "lsep",
@@ -162,7 +162,7 @@ def test_masking_equals_removing_even_nan(spec: str) -> None:
 @every_variant
 def test_nothing_known_and_no_rows_give_zero(spec: str) -> None:
     z = torch.randn(3, 4, requires_grad=True)
-    loss = lopsided.loss(spec)
+    loss = formula(spec)
     for reduction in ("mean", "batchmean", "sum"):
         value = multilabel_loss(
             z, torch.ones(3, 4), loss, mask=torch.zeros(3, 4, dtype=torch.bool), reduction=reduction
@@ -197,9 +197,9 @@ def test_upstream_gradients_reach_each_row(spec: str) -> None:
 
 @every_variant
 def test_the_string_form_says_everything(spec: str) -> None:
-    loss = lopsided.loss(spec)
-    assert lopsided.loss(str(loss)) == loss
-    assert str(lopsided.loss(str(loss))) == str(loss)
+    loss = formula(spec)
+    assert formula(str(loss)) == loss
+    assert str(formula(str(loss))) == str(loss)
     assert eval(repr(loss)) == loss
     assert str(loss).startswith(spec.partition("(")[0])
     assert str(loss) in repr(lopsided.MultiLabelLoss(spec))
@@ -207,7 +207,7 @@ def test_the_string_form_says_everything(spec: str) -> None:
 
 def test_numbers_of_numpy_are_numbers() -> None:
     loss = CATALOG["asl"](gamma_neg=np.float32(2), clip=np.float64(0.1), alpha=np.float64(0.25))
-    assert loss == lopsided.loss(str(loss)) == lopsided.loss("asl(gamma_neg=2, clip=0.1, alpha=0.25)")
+    assert loss == formula(str(loss)) == formula("asl(gamma_neg=2, clip=0.1, alpha=0.25)")
     assert str(CATALOG["focal"](np.int64(2), np.float64(0.25))) == "focal(gamma=2, alpha=0.25, detach_focus=False)"
 
 
@@ -220,9 +220,9 @@ def test_presets_are_the_published_settings() -> None:
         "asl_mmpretrain": "asl(gamma_neg=4, gamma_pos=0, clip=0.05, detach_focus=False)",
     }
     assert {name: str(loss) for name, loss in PRESETS.items()} == published
-    assert all(lopsided.loss(name) == lopsided.loss(spec) for name, spec in published.items())
+    assert all(formula(name) == formula(spec) for name, spec in published.items())
     with pytest.raises(ValueError, match="asl_timm takes no settings"):
-        lopsided.loss("asl_timm(clip=0)")
+        formula("asl_timm(clip=0)")
 
 
 def test_presets_are_the_official_vectors(shared: Path) -> None:

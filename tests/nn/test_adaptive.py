@@ -143,7 +143,7 @@ def test_settings_and_options_reach_every_step() -> None:
     assert criterion.tracker.gap == pytest.approx(plain.tracker.gap, abs=1e-6)
     assert criterion.gamma_neg == plain.gamma_neg == 3.5
     expected = lopsided.AsymmetricLoss(gamma_neg=3.5, gamma_pos=1.0, clip=0.2, detach_focus=False)
-    assert criterion.loss == expected.loss
+    assert criterion.formula == expected.formula
 
 
 def test_the_tracker_weighs_by_count_and_forgets() -> None:

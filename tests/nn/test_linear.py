@@ -17,7 +17,7 @@ import lopsided
 from lopsided import LinearHead, SparseTargets, linear_loss
 from lopsided.compute import onednn as products
 from lopsided.compute.native import run as native
-from lopsided.losses import CATALOG
+from lopsided.losses import CATALOG, closed_form, formula
 from tests.batches import batch
 from tests.variants import every_variant
 
@@ -289,7 +289,11 @@ def test_the_module_keeps_what_it_is_told() -> None:
     torch.testing.assert_close(module(hidden, y), criterion(module.logits(hidden), y))
     assert "pos_weight" in module.state_dict()
     assert module.weight.abs().max() <= 5**-0.5
-    for name, start in (("bce", -4.59512), ("asl", lopsided.loss("asl").decision_threshold(0.01)), ("lsep", 0.0)):
+    for name, start in (
+        ("bce", -4.59512),
+        ("asl", float(closed_form.decision_threshold(formula("asl"), 0.01))),
+        ("lsep", 0.0),
+    ):
         bias = LinearHead(5, 70, name, prior=0.01).bias
         assert bias is not None
         torch.testing.assert_close(bias.detach(), torch.full((70,), start))
@@ -320,7 +324,7 @@ def test_topk_gives_posteriors_on_request() -> None:
     hidden = torch.randn(3, 4)
     scores, labels = module.predict_topk(hidden, 5)
     found, same = module.predict_topk(hidden, 5, posterior=True)
-    expected = lopsided.loss("asl").posterior(scores, pos_weight=weights[labels], label_smoothing=0.1)
+    expected = closed_form.posterior(formula("asl"), scores, weights[labels], 0.1)
     assert torch.equal(same, labels)
     assert torch.equal(found, expected)
 

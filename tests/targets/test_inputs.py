@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import lopsided
 from lopsided import SparseTargets
-from lopsided.losses import CATALOG
+from lopsided.losses import CATALOG, formula
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import checks
 from tests import oracle
@@ -21,8 +21,8 @@ from tests.losses.test_losses import vector_loss
 from tests.variants import every_variant, example, expected
 
 every_loss = pytest.mark.parametrize("name", CATALOG)
-ROW_WISE = [name for name in CATALOG if not lopsided.loss(name).pool.transposed]
-LABEL_WISE = [name for name in CATALOG if lopsided.loss(name).pool.per_label]
+ROW_WISE = [name for name in CATALOG if not formula(name).pool.transposed]
+LABEL_WISE = [name for name in CATALOG if formula(name).pool.per_label]
 every_row_wise_loss = pytest.mark.parametrize("name", ROW_WISE)
 every_label_wise_loss = pytest.mark.parametrize("name", LABEL_WISE)
 
@@ -138,7 +138,7 @@ def test_a_weight_of_zero_removes_a_label(name: str) -> None:
     z, y = example()
     weight = torch.tensor([1, 0, 1, 1, 0, 1, 1, 1, 1.0])
     kept = weight > 0
-    if lopsided.loss(name).pool.transposed:
+    if formula(name).pool.transposed:
         return  # a label without weight still is one of the columns that the mean divides by
     same(
         calling(y, name, weight=weight, reduction="sum"),
@@ -151,7 +151,7 @@ def test_a_weight_of_zero_removes_a_label(name: str) -> None:
 def test_label_smoothing(spec: str) -> None:
     z, y = example()
     smoothed = expected(spec, y * 0.8 + 0.1)
-    if lopsided.loss(spec).pool.transposed:
+    if formula(spec).pool.transposed:
         other = expected(spec, (y * 0.8 + 0.1).T)
         same(calling(y, spec, label_smoothing=0.2, reduction="sum"), lambda z: smoothed(z).sum() + other(z.T).sum(), z)
         return

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lopsided.compute.head.shard import LabelShard
 from lopsided.losses import Formula
+from lopsided.losses.closed_form import posterior
 
 
 @torch.no_grad()
@@ -61,4 +62,4 @@ def posteriors(
 ) -> Tensor:
     """(B, k) logits of these labels -> the probabilities that the loss implies, float64."""
     weights = 1.0 if pos_weight is None else pos_weight[labels]
-    return loss.posterior(scores, pos_weight=weights, label_smoothing=label_smoothing)
+    return posterior(loss, scores, weights, label_smoothing)

@@ -21,6 +21,7 @@ from lopsided.decision.rules import (
     tune_threshold,
 )
 from lopsided.losses import formula
+from lopsided.losses.closed_form import decision_threshold, posterior_limits
 from lopsided.metrics.scores import ScoredLabels
 
 TUNED = ("per-label", "global", "macro-f1", "expected-f1")
@@ -56,7 +57,7 @@ def untuned(name: str | None, loss: str, labels_per_row: float) -> Decision:
     if top:
         return Decision(top[0], TopK(int(top[1])), calibrator)
     try:
-        return Decision("own", Threshold(formula(loss).decision_threshold()), calibrator)
+        return Decision("own", Threshold(float(decision_threshold(formula(loss)))), calibrator)
     except ValueError:
         if name is not None:
             raise
@@ -83,7 +84,7 @@ def tuned(name: str, scored: ScoredLabels, loss: str, labels_per_row: float) -> 
 
 def implies_probabilities(loss: str) -> bool:
     try:
-        formula(loss).posterior_limits()
+        posterior_limits(formula(loss))
     except ValueError:
         return False
     return True

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lopsided.losses.closed_form import decision_threshold, decision_thresholds, posterior, posterior_limits
 from lopsided.losses.curves import Values
 from lopsided.losses.pools import Pair, Pool
 
@@ -52,8 +51,9 @@ class Formula:
 
     where k are the pool's coefficients. The state S is a few numbers per row, whatever the number of labels.
 
-    Made by name with `lopsided.loss`, or from curves of your own; `lopsided.testing.check_loss` examines those.
-    `str(loss)` is the name with all settings, and `lopsided.loss(str(loss)) == loss` if it was made by name.
+    Made by name with `lopsided.losses.formula`, or from curves of your own; `lopsided.testing.check_loss` examines
+    those. `str(formula)` is the name with all settings, and `lopsided.losses.formula(str(formula)) == formula` if it
+    was made by name.
     """
 
     positive: Curve
@@ -78,24 +78,8 @@ class Formula:
             total = total + torch.where(a > 0, k * slope, 0.0)
         return total
 
-    def posterior(self, logits: Tensor, *, pos_weight: Tensor | float = 1.0, label_smoothing: float = 0.0) -> Tensor:
-        """The label probability that a logit of a trained model stands for: see `lopsided.losses.closed_form`."""
-        return posterior(self, logits, pos_weight, label_smoothing)
-
-    def decision_threshold(self, eta: float = 0.5, *, pos_weight: float = 1.0, label_smoothing: float = 0.0) -> float:
-        """The logit above which a label is predicted: see `lopsided.losses.closed_form`."""
-        return decision_threshold(self, eta, pos_weight, label_smoothing)
-
-    def decision_thresholds(self, pos_weight: Tensor, eta: float = 0.5, *, label_smoothing: float = 0.0) -> Tensor:
-        """The same for a tensor of positive weights, in its shape, float64."""
-        return decision_thresholds(self, pos_weight, eta, label_smoothing)
-
-    def posterior_limits(self) -> tuple[float, float]:
-        """The smallest and the largest posterior that a finite logit can stand for; below or above, it saturates."""
-        return posterior_limits(self)
-
     def __str__(self) -> str:
         return self.name or f"{self.positive}|{self.negative}|{self.pool}"
 
     def __repr__(self) -> str:
-        return f"lopsided.loss({self.name!r})" if self.name else f"Formula({self})"
+        return f"lopsided.losses.formula({self.name!r})" if self.name else f"Formula({self})"

@@ -24,8 +24,8 @@ _SETTING = rf"\w+\s*=\s*([\w.+-]+|{_NUMBERS})"
 _SPEC = re.compile(rf"\s*\w+\s*(\(\s*({_SETTING}(\s*,\s*{_SETTING})*\s*,?)?\s*\))?\s*", re.ASCII)
 
 
-def formula(spec: str) -> Formula:
-    """The loss that a string such as ``"bce"`` or ``"asl(gamma_neg=2, clip=0)"`` names.
+def formula(spec: str, **settings: object) -> Formula:
+    """The loss that a string such as ``"bce"`` or ``"asl(gamma_neg=2, clip=0)"`` names, with more settings if given.
 
     Raises ValueError, with the nearest known name, for anything else.
 
@@ -35,6 +35,10 @@ def formula(spec: str) -> Formula:
     zlpr(threshold=0, scale=2, margin=0)
     """
     name, arguments = read(spec)
+    for setting in settings:
+        if setting in arguments:
+            raise ValueError(f"{setting} is given twice: in {spec!r} and as a keyword")
+    arguments |= settings
     if name in PRESETS:
         if arguments:
             raise ValueError(f"{name} takes no settings: it is {PRESETS[name]}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.losses import formula
+from lopsided.losses.closed_form import decision_threshold
 from lopsided.nn.fused import FusedAdagrad
 from lopsided.nn.head import LinearHead
 from lopsided.targets import SparseTargets
@@ -94,6 +95,6 @@ def _starting_bias(loss: str, share: Tensor) -> Tensor:
     """The logits, like share (L,), at which the loss implies these probabilities; within +-20: it may reach no 1."""
     odds, place = (share.double() / (1 - share.double())).unique(return_inverse=True)
     try:
-        return formula(loss).decision_thresholds(odds)[place].clamp(-20, 20)
+        return decision_threshold(formula(loss), pos_weight=odds)[place].clamp(-20, 20)
     except ValueError:
         return torch.zeros_like(share)

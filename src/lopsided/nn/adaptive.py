@@ -18,7 +18,7 @@ from lopsided.targets import SparseTargets, labels_last
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from lopsided.nn.functional import ModuleOptions
+    from lopsided.nn.options import Options
 
 RULES = ("stable", "printed")
 
@@ -66,7 +66,7 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
         warmup: int = 0,
         rule: str = "stable",
         process_group: dist.ProcessGroup | None = None,
-        **options: Unpack[ModuleOptions],
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(asymmetric(gamma_neg, gamma_pos, clip, detach_focus), **options)
         if not abs(check_number("target", target)) < 1:
@@ -116,7 +116,7 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
 
     def _set_gamma(self, gamma: float) -> None:
         self._gamma = min(max(gamma, self.low), self.high)
-        self.loss = asymmetric(self._gamma, **self._rest)
+        self.formula = asymmetric(self._gamma, **self._rest)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, target={self.target}, step={self.step}, rule={self.rule!r}"

@@ -1,12 +1,6 @@
-"""The losses as functions: check, evaluate, reduce.
-
-All share the options documented at `multilabel_loss`.
-"""
+"""Any loss as a function: check, evaluate, reduce."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,46 +12,14 @@ from lopsided.compute.executor import attach
 from lopsided.compute.native import run as native
 from lopsided.compute.product import product_rows
 from lopsided.compute.triton import node as triton_node
-from lopsided.losses import Formula, as_formula, catalog
+from lopsided.losses import Formula, as_formula
 from lopsided.nn.options import check_options
 from lopsided.targets import SparseTargets, Supervision, labels_last
 from lopsided.targets.checks import check_inputs, check_no_leaf, check_values, has_values, warn_of_probabilities
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-__all__ = [
-    "asymmetric_loss",
-    "asymmetric_polynomial_loss",
-    "binary_cross_entropy",
-    "focal_loss",
-    "multilabel_loss",
-    "zlpr_loss",
-]
-
+__all__ = ["multilabel_loss"]
 
 _DEFAULTS = (0.0, -1, "mixture")
-
-
-class ModuleOptions(TypedDict, total=False):
-    """What every loss takes and may be fixed before a batch is seen: see `multilabel_loss`."""
-
-    weight: Tensor | None
-    pos_weight: Tensor | None
-    ignore_index: int | None
-    label_smoothing: float
-    soft_targets: str
-    label_dim: int
-    reduction: str
-    backend: str
-    inplace: bool
-
-
-class Options(ModuleOptions, total=False):
-    """What every loss takes, that of a batch included."""
-
-    row_weight: Tensor | None
-    mask: Tensor | None
 
 
 def multilabel_loss(
@@ -278,73 +240,3 @@ def _both_ways(
         return by_rows
     columns, turned = logits.reshape(-1, logits.shape[-1]).T, labels.transpose(logits.shape)
     return by_rows + _reduced(executor, columns, turned, loss, None, reduction)
-
-
-def binary_cross_entropy(logits: Tensor, targets: Tensor | SparseTargets, **options: Unpack[Options]) -> Tensor:
-    """-y log p - (1-y) log(1-p), p = sigmoid(logit). Options as in `multilabel_loss`."""
-    return multilabel_loss(logits, targets, catalog.binary_cross_entropy(), **options)
-
-
-def focal_loss(
-    logits: Tensor,
-    targets: Tensor | SparseTargets,
-    *,
-    gamma: float = 2.0,
-    alpha: float | None = None,
-    detach_focus: bool = False,
-    **options: Unpack[Options],
-) -> Tensor:
-    """Focal loss, arXiv 1708.02002; see `lopsided.FocalLoss`. Options as in `multilabel_loss`."""
-    return multilabel_loss(logits, targets, catalog.focal(gamma, alpha, detach_focus), **options)
-
-
-def asymmetric_loss(
-    logits: Tensor,
-    targets: Tensor | SparseTargets,
-    *,
-    gamma_neg: float = 4.0,
-    gamma_pos: float = 0.0,
-    clip: float = 0.05,
-    detach_focus: bool = True,
-    alpha: float | None = None,
-    **options: Unpack[Options],
-) -> Tensor:
-    """ASL, arXiv 2009.14119; see `lopsided.AsymmetricLoss`. Options as in `multilabel_loss`."""
-    loss = catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus, alpha)
-    return multilabel_loss(logits, targets, loss, **options)
-
-
-def asymmetric_polynomial_loss(
-    logits: Tensor,
-    targets: Tensor | SparseTargets,
-    *,
-    gamma_neg: float = 4.0,
-    gamma_pos: float = 0.0,
-    clip: float = 0.05,
-    epsilon_pos: float = 1.0,
-    epsilon_neg: float = 0.0,
-    epsilon_pos_pow: float = -2.5,
-    detach_focus: bool = True,
-    alphas: Sequence[float] | None = None,
-    betas: Sequence[float] | None = None,
-    monotone: bool = True,
-    **options: Unpack[Options],
-) -> Tensor:
-    """APL, arXiv 2304.05361; see `lopsided.AsymmetricPolynomialLoss`. Options as in `multilabel_loss`."""
-    loss = catalog.asymmetric_polynomial(
-        gamma_neg, gamma_pos, clip, epsilon_pos, epsilon_neg, epsilon_pos_pow, detach_focus, alphas, betas, monotone
-    )
-    return multilabel_loss(logits, targets, loss, **options)
-
-
-def zlpr_loss(
-    logits: Tensor,
-    targets: Tensor | SparseTargets,
-    *,
-    threshold: float = 0.0,
-    scale: float = 1.0,
-    margin: float = 0.0,
-    **options: Unpack[Options],
-) -> Tensor:
-    """ZLPR, arXiv 2208.02955; see `lopsided.ZLPRLoss`. Options as in `multilabel_loss`."""
-    return multilabel_loss(logits, targets, catalog.zlpr(threshold, scale, margin), **options)

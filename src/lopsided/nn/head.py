@@ -13,6 +13,7 @@ from lopsided.compute.head import passes as linear
 from lopsided.compute.head.shard import LabelShard
 from lopsided.compute.topk import posteriors, top_labels
 from lopsided.losses import Formula, as_formula
+from lopsided.losses.closed_form import decision_threshold
 from lopsided.nn.fused import FusedStep, Update
 from lopsided.nn.linear import check_head, chunk_width, evaluate, linear_loss, make_problem, rows_here
 from lopsided.nn.options import check_options
@@ -28,7 +29,7 @@ class LinearHead(nn.Module):
         loss: a `Formula`, or its name with settings such as "asl(gamma_neg=2)".
         bias: False for none.
         prior: a share of positives, in (0, 1): every bias starts where the loss settles for a label that is positive
-            so often (`Formula.decision_threshold(prior)`; 0 for losses that rank against no threshold). Without, as
+            so often (see `lopsided.losses.closed_form`; 0 for losses that rank against no threshold). Without, as
             `nn.Linear`, and the first gradients of a million negatives push the model below far away.
         label_weight, pos_weight: (L,) of all labels, kept as buffers.
         label_smoothing, ignore_index, reduction, chunk, backend: as in `linear_loss`.
@@ -146,7 +147,7 @@ class LinearHead(nn.Module):
                     self.shard.replicate(parameter)
         if self.prior is not None and self._local_bias is not None:
             thresholded = self.loss.pool.thresholded
-            self._local_bias.fill_(self.loss.decision_threshold(self.prior) if thresholded else 0.0)
+            self._local_bias.fill_(float(decision_threshold(self.loss, self.prior)) if thresholded else 0.0)
         if self.fused_step is not None:
             for state in (self.steps, *(each for states in self._local_states().values() for each in states.values())):
                 state.zero_()

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from lopsided.losses import Formula, as_formula, catalog
+from lopsided.losses import Formula, as_formula, catalog, closed_form, formula
 from lopsided.nn.functional import multilabel_loss
-from lopsided.nn.options import check_options
+from lopsided.nn.options import DEFAULTS, complete_options, show_options
 from lopsided.targets import SparseTargets
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from lopsided.nn.functional import ModuleOptions
+    from lopsided.nn.options import Options
 
 
 class MultiLabelLoss(nn.Module):
@@ -37,32 +36,20 @@ class MultiLabelLoss(nn.Module):
     weight: Tensor | None
     pos_weight: Tensor | None
 
-    def __init__(
-        self,
-        loss: Formula | str,
-        *,
-        weight: Tensor | None = None,
-        pos_weight: Tensor | None = None,
-        ignore_index: int | None = None,
-        label_smoothing: float = 0.0,
-        soft_targets: str = "mixture",
-        label_dim: int = -1,
-        reduction: str = "mean",
-        backend: str = "auto",
-        inplace: bool = False,
-    ) -> None:
+    @show_options
+    def __init__(self, loss: Formula | str, **options: Unpack[Options]) -> None:
         super().__init__()
-        check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
-        self.loss = as_formula(loss)
-        self.register_buffer("weight", weight)
-        self.register_buffer("pos_weight", pos_weight)
-        self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
-        self.soft_targets = soft_targets
-        self.label_dim = label_dim
-        self.reduction = reduction
-        self.backend = backend
-        self.inplace = inplace
+        settings = complete_options(options)
+        self.formula = as_formula(loss)
+        self.register_buffer("weight", settings["weight"])
+        self.register_buffer("pos_weight", settings["pos_weight"])
+        self.ignore_index = settings["ignore_index"]
+        self.label_smoothing = settings["label_smoothing"]
+        self.soft_targets = settings["soft_targets"]
+        self.label_dim = settings["label_dim"]
+        self.reduction = settings["reduction"]
+        self.backend = settings["backend"]
+        self.inplace = settings["inplace"]
 
     def forward(
         self,
@@ -75,7 +62,7 @@ class MultiLabelLoss(nn.Module):
         return multilabel_loss(
             logits,
             targets,
-            self.loss,
+            self.formula,
             weight=self._buffer("weight"),
             pos_weight=self._buffer("pos_weight"),
             row_weight=row_weight,
@@ -102,18 +89,36 @@ class MultiLabelLoss(nn.Module):
         """The label probabilities that logits of a model trained with this module stand for: same shape, float64."""
         z = logits.movedim(self.label_dim, -1)
         pos_weight = 1.0 if self.pos_weight is None else self.pos_weight
-        p = self.loss.posterior(z, pos_weight=pos_weight, label_smoothing=self.label_smoothing)
+        p = closed_form.posterior(self.formula, z, pos_weight, self.label_smoothing)
         return p.movedim(-1, self.label_dim)
 
     def decision_threshold(self, eta: float = 0.5) -> Tensor:
         """The logits above which labels are predicted, float64: (L,) with a pos_weight, else one number."""
-        pos_weight = torch.ones(()) if self.pos_weight is None else self.pos_weight
-        return self.loss.decision_thresholds(pos_weight, eta, label_smoothing=self.label_smoothing)
+        pos_weight = 1.0 if self.pos_weight is None else self.pos_weight
+        return closed_form.decision_threshold(self.formula, eta, pos_weight, self.label_smoothing)
+
+    def posterior_limits(self) -> tuple[float, float]:
+        """The smallest and the largest posterior that a finite logit stands for, without weights and smoothing."""
+        return closed_form.posterior_limits(self.formula)
 
     def extra_repr(self) -> str:
-        given = {"ignore_index": None, "label_smoothing": 0.0, "soft_targets": "mixture", "label_dim": -1}
-        shown = [f"{key}={getattr(self, key)!r}" for key, default in given.items() if getattr(self, key) != default]
-        return ", ".join([str(self.loss), *shown, f"reduction={self.reduction!r}"])
+        usual = {key: DEFAULTS[key] for key in ("ignore_index", "label_smoothing", "soft_targets", "label_dim")}
+        shown = [f"{key}={getattr(self, key)!r}" for key, default in usual.items() if getattr(self, key) != default]
+        return ", ".join([str(self.formula), *shown, f"reduction={self.reduction!r}"])
+
+
+def loss(spec: str, **settings: object) -> MultiLabelLoss:
+    """The module for a loss by name: its hyperparameters and the options of every loss, all as keywords.
+
+    Args:
+        spec: a name such as "asl", or a name with settings such as "asl(gamma_neg=2)".
+        settings: more hyperparameters of that loss, and options of `MultiLabelLoss`.
+
+    >>> loss("asl", gamma_neg=2, reduction="sum")
+    MultiLabelLoss(asl(gamma_neg=2, gamma_pos=0, clip=0.05, detach_focus=True), reduction='sum')
+    """
+    options = {name: settings.pop(name) for name in DEFAULTS if name in settings}
+    return MultiLabelLoss(formula(spec, **settings), **options)  # type: ignore[arg-type]
 
 
 class BinaryCrossEntropyLoss(MultiLabelLoss):
@@ -124,7 +129,8 @@ class BinaryCrossEntropyLoss(MultiLabelLoss):
     tensor(0.6931)
     """
 
-    def __init__(self, **options: Unpack[ModuleOptions]) -> None:
+    @show_options
+    def __init__(self, **options: Unpack[Options]) -> None:
         super().__init__(catalog.binary_cross_entropy(), **options)
 
 
@@ -144,12 +150,13 @@ class FocalLoss(MultiLabelLoss):
     Source: Lin et al. 2017, arXiv 1708.02002, eq. 5.
     """
 
+    @show_options
     def __init__(
         self,
         gamma: float = 2.0,
         alpha: float | None = None,
         detach_focus: bool = False,
-        **options: Unpack[ModuleOptions],
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(catalog.focal(gamma, alpha, detach_focus), **options)
 
@@ -176,6 +183,7 @@ class AsymmetricLoss(MultiLabelLoss):
     keeps its gradient), soft targets mix the two terms, the caller's grad mode is left alone.
     """
 
+    @show_options
     def __init__(
         self,
         gamma_neg: float = 4.0,
@@ -183,7 +191,7 @@ class AsymmetricLoss(MultiLabelLoss):
         clip: float = 0.05,
         detach_focus: bool = True,
         alpha: float | None = None,
-        **options: Unpack[ModuleOptions],
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(catalog.asymmetric(gamma_neg, gamma_pos, clip, detach_focus, alpha), **options)
 
@@ -216,6 +224,7 @@ class AsymmetricPolynomialLoss(MultiLabelLoss):
     `AsymmetricLoss`; in the official code the epsilons are fixed.
     """
 
+    @show_options
     def __init__(
         self,
         gamma_neg: float = 4.0,
@@ -228,7 +237,7 @@ class AsymmetricPolynomialLoss(MultiLabelLoss):
         alphas: Sequence[float] | None = None,
         betas: Sequence[float] | None = None,
         monotone: bool = True,
-        **options: Unpack[ModuleOptions],
+        **options: Unpack[Options],
     ) -> None:
         epsilons = (epsilon_pos, epsilon_neg, epsilon_pos_pow)
         loss = catalog.asymmetric_polynomial(
@@ -256,7 +265,8 @@ class ZLPRLoss(MultiLabelLoss):
     of -infinity. Sparse targets are masked, never subtracted, so they are exact.
     """
 
+    @show_options
     def __init__(
-        self, threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0, **options: Unpack[ModuleOptions]
+        self, threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0, **options: Unpack[Options]
     ) -> None:
         super().__init__(catalog.zlpr(threshold, scale, margin), **options)

@@ -2,12 +2,56 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar
+
+from torch import Tensor
+
 from lopsided.losses.checks import check_number
 
+F = TypeVar("F", bound=Callable[..., Any])
 REDUCTIONS = ("none", "mean", "batchmean", "sum")
-
-
 SOFT_TARGETS = ("mixture", "product")
+
+
+class Options(TypedDict, total=False):
+    """The options of every loss that are fixed before a batch is seen; `multilabel_loss` says what each does."""
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
+    ignore_index: int | None
+    label_smoothing: float
+    soft_targets: str
+    label_dim: int
+    reduction: str
+    backend: str
+    inplace: bool
+
+
+DEFAULTS = Options(
+    weight=None,
+    pos_weight=None,
+    ignore_index=None,
+    label_smoothing=0.0,
+    soft_targets="mixture",
+    label_dim=-1,
+    reduction="mean",
+    backend="auto",
+    inplace=False,
+)
+
+
+def show_options(function: F) -> F:
+    """The same function, whose `inspect.signature` and `help` list the options instead of `**options`."""
+    signature = inspect.signature(function)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=kind)  # type: ignore[literal-required]
+        for name, kind in Options.__annotations__.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return function
 
 
 def check_options(
@@ -22,3 +66,19 @@ def check_options(
         raise ValueError(f"soft_targets must be 'mixture' or 'product', got {soft_targets!r}")
     if label_smoothing != 0 or type(label_smoothing) is not float:
         check_number("label_smoothing", label_smoothing, low=0, high=1)
+
+
+def complete_options(options: Options) -> Options:
+    """The options with the defaults of those that are not given. Raises TypeError for others, ValueError for values."""
+    for name in options:
+        if name not in DEFAULTS:
+            raise TypeError(f"unexpected option {name!r}: choose from {', '.join(DEFAULTS)}")
+    settings = DEFAULTS | options
+    check_options(
+        settings["reduction"],
+        settings["soft_targets"],
+        settings["label_smoothing"],
+        settings["label_dim"],
+        settings["ignore_index"],
+    )
+    return settings

@@ -14,6 +14,7 @@ from rich.table import Table
 from lopsided.decision.summary import METRICS
 from lopsided.jobs.results import best_loss, epochs
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
+from lopsided.losses.closed_form import posterior_limits
 from lopsided.training.objective import own_threshold
 
 _PAIRED_CAPTION = "Effect: the difference in units of its spread over seeds."
@@ -112,7 +113,7 @@ def print_loss(loss: Formula, console: Console) -> None:
     console.print(f"\nsource: {SOURCES[name]}", highlight=False)
     console.print(f"decision threshold (logit): {_threshold(loss)}", highlight=False)
     if loss.pool.per_label and own_threshold(loss) is not None:
-        low, high = loss.posterior_limits()
+        low, high = posterior_limits(loss)
         console.print(f"logits stand for label probabilities from {low:.3f} to {high:.3f}", highlight=False)
 
 
