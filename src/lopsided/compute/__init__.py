@@ -11,6 +11,7 @@ from lopsided.compute.eager import row_loss
 from lopsided.compute.native import run as native
 from lopsided.compute.triton import run as triton
 from lopsided.losses.formulas import Formula
+from lopsided.targets.checks import is_traced
 
 __all__ = ["BACKENDS", "check_backend", "choose", "compiled", "native", "op", "row_loss", "streamed", "triton"]
 
@@ -22,7 +23,7 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
 
 
-def choose(backend: str, logits: Tensor, loss: Formula) -> str:
+def choose(backend: str, logits: Tensor, loss: Formula, *beside: Tensor | None) -> str:
     """The executor that serves these inputs. One that is asked for by name runs, or says why it cannot.
 
     Inside `torch.compile` the compiled ones are operators, and the compiler makes the blocks of a streamed one.
@@ -32,10 +33,15 @@ def choose(backend: str, logits: Tensor, loss: Formula) -> str:
         return "eager"
     if torch.compiler.is_compiling():
         return _inside(backend, logits, loss)
+    if is_traced(logits, *beside):
+        if backend == "auto":
+            return "eager"
+        raise RuntimeError(
+            f"backend={backend!r} cannot run: it serves no subclasses of Tensor, and nothing within vmap, torch.func, "
+            "torch.jit.trace, forward-mode differentiation or dispatch modes; backend='auto' takes another"
+        )
     if backend == "streamed":
         return "streamed"
-    if backend == "auto" and native.is_traced(logits):
-        return "eager"
     return compiled(backend, logits, loss)
 
 

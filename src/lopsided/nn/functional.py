@@ -117,7 +117,7 @@ def multilabel_loss(
     check_inputs(logits, labels, row_weight)
     if inplace and logits.requires_grad and not torch.compiler.is_compiling():
         check_no_leaf(logits)
-    executor = choose(backend, logits, loss) if soft_targets == "mixture" else "product"
+    executor = choose(backend, logits, loss, *labels.tensors, row_weight) if soft_targets == "mixture" else "product"
     if executor == "triton" and not loss.pool.transposed:
         return _by_triton(logits, labels, loss, row_weight, reduction, inplace)
     return _evaluate(executor, logits, labels, loss, row_weight, reduction, unusual)

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 if TYPE_CHECKING:
     from lopsided.targets import Supervision
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 TARGET_DTYPES = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 TARGET_DTYPES |= {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
+_transforms, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
+_modes = torch._C._len_torch_dispatch_stack
 _ENOUGH, _FEW = 256, 4096  # logits that tell scores from probabilities; those looked at before all are
 _warned_of_probabilities = False
 
@@ -27,6 +31,7 @@ def check_inputs(
     """Types, shapes, dtypes, devices. Values are left to `check_values`: the native executor looks at them itself."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {_kind(logits)}: pass a tensor of the model's raw scores")
+    _check_beside("logits", logits, logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits must have shape (..., labels) with labels > 0, got {tuple(logits.shape)}")
     if labels.crow is None:
@@ -69,7 +74,32 @@ def check_values(
 
 def has_values(tensor: Tensor) -> bool:
     """May its values be looked at without waiting for a device or breaking a graph?"""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not is_traced(tensor)
+
+
+def is_traced(*tensors: Tensor | None) -> bool:
+    """Returns whether only operations of torch may be used on these tensors, and their memory must not be read.
+
+    True for subclasses of Tensor, for tensors whose memory holds them negated, and wherever `is_recorded`.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    return is_recorded() or any(type(tensor) not in _PLAIN or tensor.is_neg() for tensor in given)
+
+
+def is_recorded() -> bool:
+    """Returns whether torch records or transforms operations now, other than by reverse-mode autograd.
+
+    True within `vmap`, `torch.func.grad`, `torch.jit.trace`, forward-mode differentiation and dispatch modes, such as
+    that of fake tensors.
+    """
+    return _transforms() is not None or _tracing() is not None or _modes() > 0 or forward_ad._current_level >= 0
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Returns whether the storage of a strided tensor holds all its elements: it may have been freed or shrunk."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    end = tensor.storage_offset() + sum((size - 1) * step for size, step in steps) + 1
+    return tensor.numel() == 0 or tensor.untyped_storage().nbytes() >= end * tensor.element_size()
 
 
 def check_no_leaf(logits: Tensor) -> None:
@@ -117,10 +147,29 @@ def _check_sparse(targets: Supervision, logits: Tensor) -> None:
 
 
 def _check_beside(name: str, tensor: Tensor, logits: Tensor) -> None:
+    if not torch.compiler.is_compiling():
+        _check_kind(name, tensor, logits)
+    if tensor is logits:
+        return
     if tensor.device != logits.device:
         raise ValueError(f"{name} are on {tensor.device} but logits on {logits.device}: move one of them")
-    if tensor.requires_grad:
+    if tensor.requires_grad or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None):
         raise ValueError(f"{name} require grad, but no gradient flows to them: pass {name}.detach()")
+
+
+def _check_kind(name: str, tensor: Tensor, logits: Tensor) -> None:
+    """Refuse tensors without memory of their own, unless torch can calculate with them and the logits together."""
+    kind = type(tensor)
+    wraps = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+    if wraps and (kind is not type(logits) or kind.__name__ == "MaskedTensor"):
+        raise TypeError(
+            f"{name} are a {kind.__name__} and logits a {type(logits).__name__}: pass plain tensors, such as "
+            "x.to_local() of a DTensor, or x.get_data() of a MaskedTensor with mask=x.get_mask()"
+        )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {tensor.layout}: call to_dense()")
+    if kind in _PLAIN and not is_recorded() and not has_memory(tensor):
+        raise RuntimeError(f"{name} have no memory: their storage was freed or made smaller after they were made")
 
 
 def _check_mask_and_weights(logits: Tensor, given: dict[str, Tensor]) -> None:

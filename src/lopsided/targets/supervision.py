@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ class Supervision(NamedTuple):
         """From dense targets, a 2-D CSR tensor, or `SparseTargets`."""
         if isinstance(targets, Tensor):
             if targets.layout != torch.sparse_csr:
-                return cls(targets, ignore_index=ignore_index, **said)
+                return cls(targets, ignore_index=_as_stored(ignore_index, targets.dtype), **said)
             targets = SparseTargets.from_csr(targets)
         elif not isinstance(targets, SparseTargets):
             raise TypeError(
@@ -47,10 +48,10 @@ class Supervision(NamedTuple):
                 "lopsided.SparseTargets.from_indices(...)"
             )
         values = targets.values
-        if values is not None and ignore_index is not None:
-            values = values.float() if not values.is_floating_point() else values
-            values = values.masked_fill(values == ignore_index, torch.nan)
-        return cls(values, targets.crow, targets.col, num_labels=targets.num_labels, ignore_index=ignore_index, **said)
+        if values is not None and (ignored := _as_stored(ignore_index, values.dtype)) is not None:
+            wide = values if values.is_floating_point() else values.float()
+            values = wide.masked_fill(values == ignored, torch.nan)
+        return cls(values, targets.crow, targets.col, num_labels=targets.num_labels, **said)
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -166,6 +167,20 @@ class Supervision(NamedTuple):
         mask, weight, pos_weight = turn(self.mask), turn(self.weight), turn(self.pos_weight)
         rest = self.label_smoothing, self.ignore_index, self.all_known
         return Supervision(turn(values), None, None, mask, weight, pos_weight, *rest)
+
+
+def _as_stored(ignore_index: int | None, dtype: torch.dtype) -> int | None:
+    """Returns ignore_index as targets of that dtype store it, which for floats is rounded; None if they cannot."""
+    if ignore_index is None or dtype == torch.bool:
+        return ignore_index if ignore_index in (0, 1) else None
+    limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    if not limits.min <= ignore_index <= limits.max:
+        return None
+    if not dtype.is_floating_point:
+        return ignore_index
+    digits = 2 - math.frexp(torch.finfo(dtype).eps)[1]
+    unit = 1 << max(abs(ignore_index).bit_length() - digits, 0)
+    return round(ignore_index / unit) * unit
 
 
 def _both(one: Tensor | None, other: Tensor) -> Tensor:

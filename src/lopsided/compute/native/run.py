@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lopsided.compute.executor import Run, attach
 from lopsided.compute.graph import MOST_TERMS, SETTINGS, printed
@@ -17,15 +16,14 @@ from lopsided.losses.formulas import Curve, Formula
 from lopsided.losses.names import as_formula
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, TwoWayPairs
 from lopsided.targets import SparseTargets, Supervision
-from lopsided.targets.checks import check_values, warn_of_probabilities
+from lopsided.targets.checks import check_values, is_recorded, warn_of_probabilities
 
 _LOGITS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _PLAIN = (torch.float32, torch.float64, torch.bfloat16)
 _TARGETS = {torch.float32: 0, torch.float64: 1, torch.uint8: 4, torch.bool: 4}
 _SPARSE = 5
+_CPU = torch.device("cpu")
 _POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
-_transforms, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
-_modes = torch._C._len_torch_dispatch_stack
 # before torch 2.8 nothing tells whether there are hooks: there may be
 _hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda ignore_is_tracing: True)
 _PARALLEL = 1 << 14  # logits below which threads cost more than they save
@@ -190,17 +188,6 @@ def _call(job: _Job) -> None:
     loaded.lopsided_rows(ctypes.byref(job))
 
 
-def is_traced(logits: Tensor) -> bool:
-    """Is it a stand-in for a tensor, whose memory cannot be read, or is what happens to it recorded in another way?"""
-    return (
-        type(logits) not in (Tensor, torch.nn.Parameter)
-        or _transforms() is not None
-        or _tracing() is not None
-        or _modes() > 0
-        or forward_ad._current_level >= 0
-    )
-
-
 def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Formula, counts: str) -> Tensor | bool:
     """What `run` and `attach` do, in as few steps as Python allows, for the commonest inputs.
 
@@ -223,13 +210,15 @@ def plain(logits: Tensor, targets: Tensor | SparseTargets, loss: Formula, counts
         and (size := logits.numel())
         and not loss.pool.transposed
         and counts != "positive rows"
-        and not is_traced(logits)
+        and not is_recorded()
+        and logits.untyped_storage().nbytes() >= (logits.storage_offset() + size) * logits.itemsize
+        and targets.untyped_storage().nbytes() >= (targets.storage_offset() + size) * targets.itemsize
         and (template := _template(loss)) is not None
     ):
         return False
     divisor = 1 if counts == "sum" else size if counts == "labels" else shape[0]
     gradient = torch.empty_like(logits) if logits.requires_grad and torch.is_grad_enabled() else None
-    value = logits.new_empty((), dtype=torch.float64 if logits.dtype is torch.float64 else torch.float32)
+    value = torch.empty((), dtype=torch.float64 if logits.dtype is torch.float64 else torch.float32, device=_CPU)
     job = _job(template, logits, 1 / divisor, gradient)
     job.targets, job.target_stride, job.target_type = targets.data_ptr(), shape[1], _TARGETS[targets.dtype]
     job.total = value.data_ptr()

@@ -19,6 +19,7 @@ from lopsided.compute.native import run as native
 from lopsided.losses.formulas import Formula
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, TwoWayPairs
 from lopsided.targets import Supervision
+from lopsided.targets.checks import is_traced
 
 DEVICES = ("cuda", "xpu")  # of torch; AMD's are called cuda too
 OLDEST = (3, 7)  # older ones do not take None within tuples
@@ -99,7 +100,7 @@ def refusal(logits: Tensor, loss: Formula) -> str | None:
         return f"it takes up to {_MOST} labels, and there are {logits.shape[-1]}"
     if _how(loss) is None:
         return f"it has no kernel for {loss}"
-    return None if native.is_traced(logits) else failure(logits.device)  # a stand-in's memory tells nothing
+    return None if is_traced(logits) else failure(logits.device)  # a stand-in's memory tells nothing
 
 
 def failure(device: torch.device) -> str | None:
