@@ -102,7 +102,8 @@ static double finish(const Job *job, Side *sides) {
     for (int i = 0; i < 2; i++) sides[i].factor = job->powers[i] * slope;
   } else if (job->pool == MEAN_PAIRS) {
     int any = sides[0].mass > 0 && sides[1].mass > 0;
-    value = any ? exp(log_sum(sides) + log_sum(sides + 1)) / (sides[0].mass * sides[1].mass) : 0 * (sides[0].sum + sides[1].sum); // or NaN
+    value = any ? exp(log_sum(sides) + log_sum(sides + 1)) / (sides[0].mass * sides[1].mass)
+                : 0 * (sides[0].sum + sides[1].sum); // or NaN
     sides[0].factor = sides[1].factor = value;
   } else {
     double mass = sides[0].mass;
@@ -111,7 +112,8 @@ static double finish(const Job *job, Side *sides) {
     sides[1].factor = mass > 0 ? 1 : 0;
   }
   for (int i = 0; i < 2; i++)
-    if (!(job->pool == SOFTMAX && i == 0)) sides[i].factor = sides[i].sum == 0 || sides[i].factor == 0 ? 0 : sides[i].factor / sides[i].sum;
+    if (!(job->pool == SOFTMAX && i == 0))
+      sides[i].factor = sides[i].sum == 0 || sides[i].factor == 0 ? 0 : sides[i].factor / sides[i].sum;
   return value;
 }
 
@@ -121,7 +123,10 @@ static double finish(const Job *job, Side *sides) {
 #define NAME(name) name##_f32
 #define SINGLE
 #include "real.h"
-INLINE int32_t sortable_f32(float x) { int32_t i = bits_f32(x); return i ^ ((i >> 31) & 0x7fffffff); }
+INLINE int32_t sortable_f32(float x) {
+  int32_t i = bits_f32(x);
+  return i ^ ((i >> 31) & 0x7fffffff);
+}
 INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fffffff)); }
 #include "half.h"
 #include "targets.h"
@@ -149,7 +154,10 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #define UNSIGNED uint64_t
 #define NAME(name) name##_f64
 #include "real.h"
-INLINE int64_t sortable_f64(double x) { int64_t i = bits_f64(x); return i ^ ((i >> 63) & 0x7fffffffffffffff); }
+INLINE int64_t sortable_f64(double x) {
+  int64_t i = bits_f64(x);
+  return i ^ ((i >> 63) & 0x7fffffffffffffff);
+}
 INLINE double unsortable_f64(int64_t i) { return real_f64(i ^ ((i >> 63) & 0x7fffffffffffffff)); }
 #include "targets.h"
 #include "rows.h"
@@ -167,7 +175,8 @@ EXPORT int lopsided_curve(const char *name) {
 EXPORT void lopsided_new(void *buffer, int64_t bytes) {
 #ifdef MADV_HUGEPAGE
   static const uintptr_t huge = 1 << 21;
-  uintptr_t start = ((uintptr_t)buffer + huge - 1) & ~(huge - 1), end = ((uintptr_t)buffer + (uintptr_t)bytes) & ~(huge - 1);
+  uintptr_t start = ((uintptr_t)buffer + huge - 1) & ~(huge - 1),
+            end = ((uintptr_t)buffer + (uintptr_t)bytes) & ~(huge - 1);
   if (buffer && end > start + huge) madvise((void *)start, end - start, MADV_HUGEPAGE);
 #endif
 }

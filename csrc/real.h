@@ -25,14 +25,15 @@ INLINE REAL NAME(choose)(int condition, REAL a, REAL b) {
 #define NEGATIVE_ABS(x) NAME(real)(NAME(bits)(x) | NAME(bits)((REAL)-0.0))
 #define TRUTH int
 #define SELECT NAME(choose)
-#define KERNEL(name) \
+#define KERNEL(name)                                                                                  \
   CLONES static REAL NAME(name)(const REAL *restrict z, const REAL *restrict w, REAL *restrict value, \
                                 REAL *restrict slope, long m, const NAME(Settings) *restrict s)
 
 #ifdef SINGLE
 #define TINY 1.17549435e-38f
 
-#define ROUND 12583039.0f // 1.5 2^23 + 127: the last bits of x + ROUND are the nearest whole number to x, biased as exponents are
+// 1.5 2^23 + 127: the last bits of x + ROUND are the nearest whole number to x, biased as exponents are
+#define ROUND 12583039.0f
 
 // x <= 87; 0 below the smallest normal result; at most 3 ulp
 INLINE float exp_f32(float x) {
@@ -76,7 +77,8 @@ INLINE float reciprocal1p_f32(float e) {
 
 INLINE float log1p_unit_f32(float e) {
   const float e2 = e * e, e4 = e2 * e2;
-  const float a = -0.49999648f + 0.33321324f * e, b = -0.24857163f + 0.19153656f * e, c = -0.13753803f + 0.07920455f * e, d = -0.030065803f + 5.3648268e-3f * e;
+  const float a = -0.49999648f + 0.33321324f * e, b = -0.24857163f + 0.19153656f * e,
+              c = -0.13753803f + 0.07920455f * e, d = -0.030065803f + 5.3648268e-3f * e;
   return e + e2 * ((a + b * e2) + (c + d * e2) * e4);
 }
 
@@ -95,9 +97,13 @@ INLINE float log1p_unit_f32(float e) {
 #endif
 
 #define POWER NAME(power)
-#define WHOLE(gamma, product) \
-  case gamma:                 \
-    for (long i = 0; i < m; i++) { const REAL v = x[i], v2 = v * v; out[i] = product; (void)v2; } \
+#define WHOLE(gamma, product)          \
+  case gamma:                          \
+    for (long i = 0; i < m; i++) {     \
+      const REAL v = x[i], v2 = v * v; \
+      out[i] = product;                \
+      (void)v2;                        \
+    }                                  \
     return
 // x^gamma for x in [0, 1]: products for whole exponents up to 8, which are exact to rounding; else exp(gamma log x)
 CLONES static void POWER(const REAL *restrict x, REAL gamma, REAL *restrict out, long m) {

@@ -21,8 +21,8 @@ INLINE void NAME(store)(const Job *job, long row, long m, const REAL *restrict g
 // ---- sum: one pass; what a label costs goes to t->value
 
 // What the listed positives cost in sum. Adds their gradient to g, and their cost to `cost`, where these are given.
-static REAL NAME(add_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list, REAL *g,
-                                REAL *cost) {
+static REAL NAME(add_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t,
+                                NAME(Positives) *list, REAL *g, REAL *cost) {
   REAL sum = 0;
   for (long from = 0; from < list->count; from += TILE) {
     const long m = NAME(pad)(list, from), real = list->count - from < m ? list->count - from : m;
@@ -34,8 +34,8 @@ static REAL NAME(add_positives)(const Job *job, const NAME(Settings) *s, NAME(Ti
   return sum;
 }
 
-static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
-                            REAL *g) {
+static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t,
+                            NAME(Positives) *list, REAL *g) {
   double sum = 0;
   for (long start = 0; start < job->labels; start += STEP) {
     const long m = job->labels - start < STEP ? job->labels - start : STEP;
@@ -47,7 +47,8 @@ static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, N
 
 // Several short rows that lie side by side, as one tile.
 CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
-                                        NAME(Positives) *list, REAL *values) {
+                                        NAME(Positives) *list,
+                                  REAL *values) {
   const long m = many * job->labels;
   REAL *gradient = NAME(gradient)(job, row, t->slope), *g = gradient ? gradient : t->slope;
   const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
@@ -67,8 +68,9 @@ CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, con
 
 // Adds logits to one side of a row: e = weight exp(value - peak), and share = e slope. Returns what older shares must be
 // multiplied with, since the peak has risen.
-CLONES static double NAME(add)(const REAL *restrict value, const REAL *restrict slope, const REAL *restrict weight, long m,
-                               REAL *restrict share, Side *side) {
+CLONES static double
+NAME(add)(const REAL *restrict value, const REAL *restrict slope, const REAL *restrict weight, long m,
+                         REAL *restrict share, Side *side) {
   INTEGER highest = NAME(sortable)(-LARGE);
   for (long i = 0; i < m; i++) {
     INTEGER x = NAME(sortable)(SELECT(weight[i] > 0, value[i], -LARGE));
@@ -97,7 +99,8 @@ CLONES static void NAME(multiply)(REAL *restrict g, REAL factor, long m) {
 }
 
 // The positive side, once all of it is listed; leaves the shares in place of the logits.
-static void NAME(fold_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list, Side *side) {
+static void NAME(fold_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t,
+                                 NAME(Positives) *list, Side *side) {
   for (long from = 0; from < list->count; from += TILE) {
     const long m = NAME(pad)(list, from), real = list->count - from < m ? list->count - from : m;
     NAME(curves)[job->positive](list->z + from, NAME(ones), t->value, t->slope, m, s);
@@ -115,8 +118,9 @@ static void NAME(make_known)(NAME(Tile) *t, long m) {
 }
 
 // `peaks` is for those of the tiles, which their shares are relative to at first.
-static double NAME(exponential_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
-                                    REAL *g, double *peaks) {
+static double NAME(exponential_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t,
+                                    NAME(Positives) *list, REAL *g,
+                              double *peaks) {
   Side sides[2] = {{-LARGE, 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
   for (long start = 0; start < job->labels; start += STEP) {
     const long m = job->labels - start < STEP ? job->labels - start : STEP;
@@ -128,17 +132,21 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   }
   NAME(fold_positives)(job, s, t, list, sides);
   const double raised = sides[0].peak;
-  for (int side = 0; side < 2 && job->found; side++) memcpy(job->found + (row * 2 + side) * PARTS, sides + side, PARTS * sizeof(double));
-  for (int side = 0; side < 2 && job->all; side++) memcpy(sides + side, job->all + (row * 2 + side) * PARTS, PARTS * sizeof(double));
+  for (int side = 0; side < 2 && job->found; side++)
+    memcpy(job->found + (row * 2 + side) * PARTS, sides + side, PARTS * sizeof(double));
+  for (int side = 0; side < 2 && job->all; side++)
+    memcpy(sides + side, job->all + (row * 2 + side) * PARTS, PARTS * sizeof(double));
   const double value = finish(job, sides) * job->scale;
   if (g) {
     for (long start = 0; start < job->labels; start += STEP) {
       const long m = job->labels - start < STEP ? job->labels - start : STEP;
-      const double behind = peaks[start / STEP] - sides[1].peak, relative = behind == 0 || sides[1].factor == 0 ? 1 : exp(behind);
+      const double behind = peaks[start / STEP] - sides[1].peak,
+                   relative = behind == 0 || sides[1].factor == 0 ? 1 : exp(behind);
       NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), m);
     }
     const double relative = job->pool == SOFTMAX || raised == sides[0].peak ? 1 : exp(raised - sides[0].peak);
-    const double factor = sides[0].factor * job->scale * relative; // not REAL: beside a share that is subnormal it is infinite
+    const double factor =
+        sides[0].factor * job->scale * relative; // not REAL: beside a share that is subnormal it is infinite
     for (long j = 0; j < list->count && factor != 0; j++) g[list->index[j]] += (REAL)(factor * list->z[j]);
   }
   list->count = 0;
@@ -151,8 +159,9 @@ CLONES static void NAME(exponentiate)(REAL *restrict value, const REAL *restrict
 }
 
 // The positive sides of `many` short rows, whose values lie in t->up: `ends` of them, and exponentials in place of the logits.
-static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t, NAME(Positives) *list,
-                                       long *ends, Side (*sides)[2]) {
+static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t,
+                                       NAME(Positives) *list, long *ends,
+                                 Side (*sides)[2]) {
   for (long r = 0, from = 0, to = 0; r < many; r++, from = to) {
     INTEGER highest = NAME(sortable)(-LARGE);
     for (; to < list->count && list->index[to] < (r + 1) * job->labels; to++) {
@@ -171,7 +180,8 @@ static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Til
 
 // Several short rows that lie side by side, as one tile: one call of each curve for all of them.
 static void NAME(exponential_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
-                                         NAME(Positives) *list, REAL *values) {
+                                         NAME(Positives) *list,
+                                   REAL *values) {
   const long labels = job->labels, m = many * labels;
   long ends[TILE];
   Side sides[TILE][2];
@@ -216,15 +226,17 @@ static void NAME(run)(Job *job) {
   // how many rows make a tile: one, unless they are short and nothing but logits and targets is read, both without gaps
   int bare = !job->found && !job->all && !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
              job->logit_stride == job->labels && job->target_stride == job->labels && job->labels > 0;
-  long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1, blocks = (job->rows + together - 1) / together;
+  long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1,
+       blocks = (job->rows + together - 1) / together;
   for (int side = 0; side < 2; side++) job->full[side] = job->pool == SUM ? job->factors[side] * job->scale : 1;
+  const int threads = job->threads;
   int odd = 0, failed = 0;
   REAL *values = job->value ? job->value : calloc(job->rows + 1, sizeof(REAL));
   if (!values) {
     job->failed = 1;
     return;
   }
-#pragma omp parallel num_threads(job->threads) reduction(| : odd, failed) if (job->threads > 1)
+#pragma omp parallel num_threads(threads) reduction(| : odd, failed) if (threads > 1)
   {
     NAME(Tile) t;
     NAME(Positives) list;
@@ -239,11 +251,12 @@ static void NAME(run)(Job *job) {
     for (long block = 0; block < blocks; block++) {
       const long row = block * together, many = job->rows - row < together ? job->rows - row : together;
       if (failed) continue;
-      if (together > 1) (job->pool == SUM ? NAME(sum_short_rows) : NAME(exponential_short_rows))(job, row, many, s, &t, &list, values);
+      if (together > 1)
+        (job->pool == SUM ? NAME(sum_short_rows) : NAME(exponential_short_rows))(job, row, many, s, &t, &list, values);
       else {
         REAL *g = NAME(gradient)(job, row, buffer);
-        double value = job->pool == SUM ? NAME(sum_row)(job, row, s, &t, &list, g)
-                                        : NAME(exponential_row)(job, row, s, &t, &list, g, peaks);
+        double value =
+            job->pool == SUM ? NAME(sum_row)(job, row, s, &t, &list, g) : NAME(exponential_row)(job, row, s, &t, &list, g, peaks);
         if (g) NAME(store)(job, row, job->labels, g);
         values[row] = (REAL)value;
       }

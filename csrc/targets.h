@@ -36,19 +36,19 @@ INLINE void NAME(line)(const Job *job, REAL *slope, REAL *base) {
 }
 
 // The weights of a tile, 0 where y is unknown. Most tiles hold nothing but [0, 1], which is quick.
-#define READ(TYPE, VALUE)                                                    \
-  {                                                                          \
-    const TYPE *restrict y = (const TYPE *)job->targets + at;                \
-    for (long i = 0; i < m; i++) {                                           \
-      const REAL v = (REAL)VALUE;                                            \
-      odd |= (UNSIGNED)NAME(bits)(v) > one, any |= NAME(bits)(v);            \
-      up[i] = v * slope[0] + base[0], down[i] = v * slope[1] + base[1];      \
-    }                                                                        \
-    for (long i = 0; i < m && odd; i++) {                                    \
-      const REAL v = (REAL)VALUE;                                            \
-      const int known = (v == v) & (v != ignored);                           \
-      up[i] = SELECT(known, up[i], 0), down[i] = SELECT(known, down[i], 0);  \
-    }                                                                        \
+#define READ(TYPE, VALUE)                                                   \
+  {                                                                         \
+    const TYPE *restrict y = (const TYPE *)job->targets + at;               \
+    for (long i = 0; i < m; i++) {                                          \
+      const REAL v = (REAL)VALUE;                                           \
+      odd |= (UNSIGNED)NAME(bits)(v) > one, any |= NAME(bits)(v);           \
+      up[i] = v * slope[0] + base[0], down[i] = v * slope[1] + base[1];     \
+    }                                                                       \
+    for (long i = 0; i < m && odd; i++) {                                   \
+      const REAL v = (REAL)VALUE;                                           \
+      const int known = (v == v) & (v != ignored);                          \
+      up[i] = SELECT(known, up[i], 0), down[i] = SELECT(known, down[i], 0); \
+    }                                                                       \
   }
 
 // Returns whether a target may be positive.
@@ -134,17 +134,16 @@ CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(
 
 // The commonest tile by far: its targets are 0 or 1, and nothing else is said. Returns whether it is one; then its weights are
 // known without arithmetic, and its positives listed. Where subnormal numbers count as 0, they do here.
-#define SCAN(TYPE, BITS)                                                   \
-  {                                                                        \
-    const TYPE *restrict y = (const TYPE *)job->targets + at;              \
-    for (long i = 0; i < m; i++) {                                         \
-      any |= BITS(y[i]), between |= BITS(y[i] - y[i] * y[i]);              \
-    }                                                                      \
-    if (any && !between)                                                   \
-      for (long i = 0; i < m; i++) flag[i] = y[i] > 0;                     \
+#define SCAN(TYPE, BITS)                                                                     \
+  {                                                                                          \
+    const TYPE *restrict y = (const TYPE *)job->targets + at;                                \
+    for (long i = 0; i < m; i++) { any |= BITS(y[i]), between |= BITS(y[i] - y[i] * y[i]); } \
+    if (any && !between)                                                                     \
+      for (long i = 0; i < m; i++) flag[i] = y[i] > 0;                                       \
   }
 
-CLONES static int NAME(scan)(const Job *job, int64_t at, long start, long m, NAME(Tile) *restrict t, NAME(Positives) *list) {
+CLONES static int NAME(scan)(const Job *job, int64_t at, long start, long m, NAME(Tile) *restrict t,
+                             NAME(Positives) *list) {
   ALIGNED uint8_t flag[TILE];
   INTEGER any = 0, between = 0;
   if (job->target_type == U8) SCAN(uint8_t, (INTEGER))
@@ -174,14 +173,14 @@ INLINE void NAME(ask)(const Job *job, long row, long start, long m, const REAL *
 }
 
 // Both weights of a tile; appends its positives, and returns where the logits lie. `g` is where its gradient will be, or null.
-static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list,
-                               const REAL *g) {
+static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t,
+                               NAME(Positives) *list, const REAL *g) {
   const REAL *z = NAME(load)(job, row, start, m, t->z);
   const long from = list->count;
   const int64_t at = row * job->target_stride + start;
   if (!t->even || !NAME(scan)(job, at, start, m, t, list)) {
-    const int unlisted = job->target_type == SPARSE ? NAME(place)(job, row, start, m, t, list)
-                                                    : NAME(read)(job, at, m, t) || job->smoothing > 0;
+    const int unlisted =
+        job->target_type == SPARSE ? NAME(place)(job, row, start, m, t, list) : NAME(read)(job, at, m, t) || job->smoothing > 0;
     NAME(weigh)(job, row, start, m, t);
     if (unlisted) NAME(pick)(t->up, start, m, list);
   }
@@ -200,7 +199,8 @@ static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAM
 static int NAME(allocate)(const Job *job, NAME(Positives) *list) {
   const size_t most = (job->labels > TILE ? job->labels : TILE) + 16;
   list->count = 0;
-  list->index = malloc(most * sizeof(int32_t)), list->z = malloc(most * sizeof(REAL)), list->weight = malloc(most * sizeof(REAL));
+  list->index = malloc(most * sizeof(int32_t)), list->z = malloc(most * sizeof(REAL)),
+  list->weight = malloc(most * sizeof(REAL));
   return list->index && list->z && list->weight;
 }
 
