@@ -21,8 +21,8 @@ INLINE void NAME(store)(const Job *job, long row, long m, const REAL *restrict g
 // ---- sum: one pass; what a label costs goes to t->value
 
 // What the listed positives cost in sum. Adds their gradient to g, and their cost to `cost`, where these are given.
-static REAL NAME(add_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t,
-                                NAME(Positives) *list, REAL *g, REAL *cost) {
+static REAL NAME(add_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list, REAL *g,
+                                REAL *cost) {
   REAL sum = 0;
   for (long from = 0; from < list->count; from += TILE) {
     const long m = NAME(pad)(list, from), real = list->count - from < m ? list->count - from : m;
@@ -34,8 +34,8 @@ static REAL NAME(add_positives)(const Job *job, const NAME(Settings) *s, NAME(Ti
   return sum;
 }
 
-static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t,
-                            NAME(Positives) *list, REAL *g) {
+static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
+                            REAL *g) {
   double sum = 0;
   for (long start = 0; start < job->labels; start += STEP) {
     const long m = job->labels - start < STEP ? job->labels - start : STEP;
@@ -47,8 +47,7 @@ static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, N
 
 // Several short rows that lie side by side, as one tile.
 CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
-                                        NAME(Positives) *list,
-                                  REAL *values) {
+                                        NAME(Positives) *list, REAL *values) {
   const long m = many * job->labels;
   REAL *gradient = NAME(gradient)(job, row, t->slope), *g = gradient ? gradient : t->slope;
   const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
@@ -68,9 +67,8 @@ CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, con
 
 // Adds logits to one side of a row: e = weight exp(value - peak), and share = e slope. Returns what older shares must be
 // multiplied with, since the peak has risen.
-CLONES static double
-NAME(add)(const REAL *restrict value, const REAL *restrict slope, const REAL *restrict weight, long m,
-                         REAL *restrict share, Side *side) {
+CLONES static double NAME(add)(const REAL *restrict value, const REAL *restrict slope, const REAL *restrict weight,
+                               long m, REAL *restrict share, Side *side) {
   INTEGER highest = NAME(sortable)(-LARGE);
   for (long i = 0; i < m; i++) {
     INTEGER x = NAME(sortable)(SELECT(weight[i] > 0, value[i], -LARGE));
@@ -99,8 +97,8 @@ CLONES static void NAME(multiply)(REAL *restrict g, REAL factor, long m) {
 }
 
 // The positive side, once all of it is listed; leaves the shares in place of the logits.
-static void NAME(fold_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t,
-                                 NAME(Positives) *list, Side *side) {
+static void NAME(fold_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
+                                 Side *side) {
   for (long from = 0; from < list->count; from += TILE) {
     const long m = NAME(pad)(list, from), real = list->count - from < m ? list->count - from : m;
     NAME(curves)[job->positive](list->z + from, NAME(ones), t->value, t->slope, m, s);
@@ -119,8 +117,7 @@ static void NAME(make_known)(NAME(Tile) *t, long m) {
 
 // `peaks` is for those of the tiles, which their shares are relative to at first.
 static double NAME(exponential_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t,
-                                    NAME(Positives) *list, REAL *g,
-                              double *peaks) {
+                                    NAME(Positives) *list, REAL *g, double *peaks) {
   Side sides[2] = {{-LARGE, 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
   for (long start = 0; start < job->labels; start += STEP) {
     const long m = job->labels - start < STEP ? job->labels - start : STEP;
@@ -159,9 +156,8 @@ CLONES static void NAME(exponentiate)(REAL *restrict value, const REAL *restrict
 }
 
 // The positive sides of `many` short rows, whose values lie in t->up: `ends` of them, and exponentials in place of the logits.
-static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t,
-                                       NAME(Positives) *list, long *ends,
-                                 Side (*sides)[2]) {
+static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t, NAME(Positives) *list,
+                                       long *ends, Side (*sides)[2]) {
   for (long r = 0, from = 0, to = 0; r < many; r++, from = to) {
     INTEGER highest = NAME(sortable)(-LARGE);
     for (; to < list->count && list->index[to] < (r + 1) * job->labels; to++) {
@@ -180,12 +176,12 @@ static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Til
 
 // Several short rows that lie side by side, as one tile: one call of each curve for all of them.
 static void NAME(exponential_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
-                                         NAME(Positives) *list,
-                                   REAL *values) {
+                                         NAME(Positives) *list, REAL *values) {
   const long labels = job->labels, m = many * labels;
   long ends[TILE];
   Side sides[TILE][2];
-  REAL *gradient = NAME(gradient)(job, row, t->z), *g = gradient ? gradient : t->z; // the logits are not needed to the end
+  REAL *gradient = NAME(gradient)(job, row, t->z),
+       *g = gradient ? gradient : t->z; // the logits are not needed to the end
   const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
   if (job->pool == SOFTMAX) NAME(make_known)(t, m);
   NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
@@ -217,18 +213,35 @@ static int NAME(may_be_probabilities)(const Job *job) {
   return m > 0 && i == m;
 }
 
-static void NAME(run)(Job *job) {
-  NAME(Settings) s[2];
+// The settings of both curves in the type of the values; what the weights of a label are multiplied with.
+static void NAME(take_settings)(Job *job, NAME(Settings) *s) {
   for (int side = 0; side < 2; side++) {
     REAL *at = (REAL *)(s + side);
     for (int i = 0; i < SETTINGS; i++) at[i] = (REAL)job->settings[side][i];
+    job->full[side] = job->pool == SUM ? job->factors[side] * job->scale : 1;
   }
-  // how many rows make a tile: one, unless they are short and nothing but logits and targets is read, both without gaps
+}
+
+// How many rows make a tile: one, unless they are short and nothing but logits and targets is read, both without gaps.
+static long NAME(rows_in_a_tile)(const Job *job) {
   int bare = !job->found && !job->all && !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
              job->logit_stride == job->labels && job->target_stride == job->labels && job->labels > 0;
-  long together = bare && job->labels <= TILE / 2 ? TILE / job->labels : 1,
-       blocks = (job->rows + together - 1) / together;
-  for (int side = 0; side < 2; side++) job->full[side] = job->pool == SUM ? job->factors[side] * job->scale : 1;
+  return bare && job->labels <= TILE / 2 ? TILE / job->labels : 1;
+}
+
+static REAL NAME(long_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
+                           REAL *buffer, double *peaks) {
+  REAL *g = NAME(gradient)(job, row, buffer);
+  double value =
+      job->pool == SUM ? NAME(sum_row)(job, row, s, t, list, g) : NAME(exponential_row)(job, row, s, t, list, g, peaks);
+  if (g) NAME(store)(job, row, job->labels, g);
+  return (REAL)value;
+}
+
+static void NAME(run)(Job *job) {
+  NAME(Settings) s[2];
+  NAME(take_settings)(job, s);
+  const long together = NAME(rows_in_a_tile)(job), blocks = (job->rows + together - 1) / together;
   const int threads = job->threads;
   int odd = 0, failed = 0;
   REAL *values = job->value ? job->value : calloc(job->rows + 1, sizeof(REAL));
@@ -253,22 +266,14 @@ static void NAME(run)(Job *job) {
       if (failed) continue;
       if (together > 1)
         (job->pool == SUM ? NAME(sum_short_rows) : NAME(exponential_short_rows))(job, row, many, s, &t, &list, values);
-      else {
-        REAL *g = NAME(gradient)(job, row, buffer);
-        double value =
-            job->pool == SUM ? NAME(sum_row)(job, row, s, &t, &list, g) : NAME(exponential_row)(job, row, s, &t, &list, g, peaks);
-        if (g) NAME(store)(job, row, job->labels, g);
-        values[row] = (REAL)value;
-      }
+      else values[row] = NAME(long_row)(job, row, s, &t, &list, buffer, peaks);
     }
     free(list.index), free(list.z), free(list.weight), free(peaks), free(buffer);
     odd = t.odd;
   }
-  if (job->total) {
-    double total = 0;
-    for (int64_t row = 0; row < job->rows; row++) total += values[row];
-    *(REAL *)job->total = (REAL)total;
-  }
+  double total = 0;
+  for (int64_t row = 0; row < job->rows && job->total; row++) total += values[row];
+  if (job->total) *(REAL *)job->total = (REAL)total;
   if (!job->value) free(values);
   job->odd = odd, job->failed = failed, job->probable = NAME(may_be_probabilities)(job);
 }

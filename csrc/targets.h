@@ -173,14 +173,14 @@ INLINE void NAME(ask)(const Job *job, long row, long start, long m, const REAL *
 }
 
 // Both weights of a tile; appends its positives, and returns where the logits lie. `g` is where its gradient will be, or null.
-static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t,
-                               NAME(Positives) *list, const REAL *g) {
+static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list,
+                               const REAL *g) {
   const REAL *z = NAME(load)(job, row, start, m, t->z);
   const long from = list->count;
   const int64_t at = row * job->target_stride + start;
   if (!t->even || !NAME(scan)(job, at, start, m, t, list)) {
-    const int unlisted =
-        job->target_type == SPARSE ? NAME(place)(job, row, start, m, t, list) : NAME(read)(job, at, m, t) || job->smoothing > 0;
+    const int unlisted = job->target_type == SPARSE ? NAME(place)(job, row, start, m, t, list)
+                                                    : NAME(read)(job, at, m, t) || job->smoothing > 0;
     NAME(weigh)(job, row, start, m, t);
     if (unlisted) NAME(pick)(t->up, start, m, list);
   }

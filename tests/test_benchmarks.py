@@ -13,6 +13,7 @@ from lopsided.compute.native import run as native
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(isinstance(native.library(), str), reason=f"no C library: {native.library()}")
 def test_runs_and_times_only_what_is_right(tmp_path: Path) -> None:
     path = tmp_path / "cpu.csv"
@@ -29,6 +30,7 @@ def test_runs_and_times_only_what_is_right(tmp_path: Path) -> None:
     assert contenders["torch bce"]["ratio to torch bce"] == "1.0"
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_and_says_where_it_did_not(tmp_path: Path) -> None:
     """On the CPU only to see that it runs."""
     script = ROOT / "benchmarks/gpu.py"

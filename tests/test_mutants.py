@@ -244,6 +244,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_is_killed(name: str, tmp_path: Path) -> None:
     mutant = MUTANTS[name]

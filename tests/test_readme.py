@@ -36,6 +36,7 @@ def test_every_command_is_run_somewhere() -> None:
     assert [line for line in INSTALLING if f"run '{line}'" not in ci] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", PLAIN)
 def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ from lopsided.nn.trackers import Diagnostics, DiagnosticsTracker, ProbabilityTra
 from lopsided.nn.weights import class_balanced_weights, logit_adjustment, positive_weights
 from lopsided.targets import SparseTargets
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "AdaptiveAsymmetricLoss",

@@ -1,6 +1,5 @@
 """The C library against the eager executor: every loss, target, dtype and odd size."""
 
-import ctypes
 import dataclasses
 import subprocess
 import sys
@@ -14,8 +13,7 @@ from torch import Tensor
 
 import lopsided
 from lopsided import SparseTargets
-from lopsided.compute import graph, row_loss
-from lopsided.compute.native import printer
+from lopsided.compute import row_loss
 from lopsided.compute.native import run as native
 from lopsided.losses import CATALOG, Curve, Formula, Sum, formula
 from lopsided.losses.curves import Values, polynomial_negative
@@ -236,53 +234,6 @@ def test_curves_of_ones_own_are_refused_with_a_reason() -> None:
     many = formula(f"apl(alphas=({', '.join(['0.1'] * 9)}))")
     assert "no loop for apl" in str(native.refusal(torch.zeros(2, 3), many))
     assert all(native.refusal(torch.zeros(2, 3), formula(spec)) is None for spec in VARIANTS)
-
-
-def test_the_printed_curves_are_those_of_today() -> None:
-    assert (ROOT / "csrc/curves.inc").read_text() == printer.print_all(), (
-        "run: python -m lopsided.compute.native.printer"
-    )
-
-
-def test_branching_on_a_logit_cannot_be_printed() -> None:
-    with pytest.raises(TypeError, match="may branch on its settings, not on z"):
-        bool(graph.Z >= 0)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="compiles with cc")
-@pytest.mark.parametrize("flags", [("-O2",), ("-O2", "-march=native")], ids=["baseline", "this processor"])
-def test_elementary_functions_are_within_four_units_in_the_last_place(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    program = tmp_path / "ulps"
-    compile_c(program, *flags, "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT / 'csrc'}", source="tests/ulps.c")
-    lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
-    worst = {name: float(error) for name, error in map(str.split, lines)}
-    assert len(worst) == 5
-    assert max(worst.values()) <= 4, worst
-
-
-def compile_c(path: Path, *flags: str, source: str = "csrc/lopsided.c") -> None:
-    try:
-        command = ["cc", "-std=gnu11", "-fopenmp", *flags, str(ROOT / source), "-o", str(path), "-lm"]
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no C compiler here")
-
-
-def built(tmp_path: Path, *flags: str) -> ctypes.CDLL:
-    """The library compiled here, as no clone for a better processor."""
-    path = tmp_path / "baseline.so"
-    compile_c(path, "-O2", "-shared", "-fPIC", *flags)
-    return ctypes.CDLL(str(path))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="compiles with cc")
-def test_the_baseline_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    baseline = built(tmp_path, "-DLOPSIDED_BASELINE")
-    monkeypatch.setattr(native, "library", lambda: baseline)
-    z, y = batch(5, 530)
-    for name in CATALOG:
-        for dtype in (torch.float32, torch.float64, torch.bfloat16):
-            compare(formula(name), z.to(dtype), Supervision(y))
 
 
 # not two_way: its other half compares rows, and six matrices of one row are not a matrix of six

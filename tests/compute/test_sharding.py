@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.fsdp as fsdp
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
@@ -26,7 +26,10 @@ from lopsided import FusedAdamW, FusedSGD, LabelShard, LinearHead, SparseTargets
 from lopsided.losses import CATALOG
 from tests.batches import batch
 
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo"),
+]
 Test = Callable[..., None]
 ROOT = Path(__file__).parents[2]
 evaluate: Any = linear_loss  # which mypy would not let take its arguments from lists
@@ -188,7 +191,7 @@ def _two_by_two(folder: Path) -> None:
                 twin = (
                     DistributedDataParallel(twin, process_group=mesh["data"].get_group())
                     if wrap == "ddp"
-                    else fully_shard(twin, mesh=mesh["data"])
+                    else fsdp.fully_shard(twin, mesh=mesh["data"])
                 )
                 mean = plain(body(x), SparseTargets.from_indices(targets))
                 mean.backward()
@@ -203,6 +206,7 @@ def _two_by_two(folder: Path) -> None:
                 differ(grad.full_tensor() if wrap == "fsdp" else grad, body.weight.grad)
 
 
+@pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="needs torch 2.6, for fully_shard")
 def test_two_by_two_with_ddp_and_fsdp(tmp_path: Path) -> None:
     on_ranks(4, tmp_path, _two_by_two)
 

@@ -27,6 +27,7 @@ DEVICE = "cuda" if GPU else "cpu"
 WHY = triton.library() if isinstance(triton.library(), str) else "no GPU; see test_triton_interpreter.py"
 
 pytestmark = [
+    pytest.mark.gpu,
     pytest.mark.skipif(not GPU and not triton.is_interpreted(), reason=str(WHY)),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # of numpy, for what selects then throw away
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),  # dynamo's own

@@ -29,6 +29,7 @@ def run(*arguments: str, **environment: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 @needs_triton
 def test_all_that_the_interpreter_can_run() -> None:
     """In a process of its own: whether Triton interprets is decided for good when it is imported."""
@@ -36,6 +37,7 @@ def test_all_that_the_interpreter_can_run() -> None:
     assert " passed" in run("-m", "pytest", *options, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("target", ["cuda", "hip"])
 def test_kernels_compile_for_gpus_that_are_not_here(target: str) -> None:
@@ -43,6 +45,7 @@ def test_kernels_compile_for_gpus_that_are_not_here(target: str) -> None:
     assert "kernels compiled" in run("tests/compile_kernels.py", target, "8")
 
 
+@pytest.mark.slow
 @needs_triton
 def test_loops_keep_what_they_compute_in_registers() -> None:
     text = run("benchmarks/instructions.py", "--losses", "asl", "zlpr", "--quick")

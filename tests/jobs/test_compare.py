@@ -97,6 +97,7 @@ def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
     assert read_results(finished)["losses"]["asl"]["tuned_thresholds"][1] == pytest.approx(best)
 
 
+@pytest.mark.slow
 def test_losses_that_only_rank_and_label_powerset_take_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rivals = "bce,lsep,two_way,bp_mll,softmax,hill,ral,powerset(max_sets=50)"
     assert main(["compare", *TINY[:4], "--seeds", "1", "--losses", rivals, "--out", "run"]) == 0
@@ -147,6 +148,7 @@ def test_the_same_command_gives_the_same_numbers(finished: Path, folder: Path) -
         assert np.array_equal(np.load(path), np.load(folder / "again/runs" / path.name))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(
     finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_run_on_a_file_goes_on_from_anywhere(folder: Path, monkeypatch: pytest
     assert main(["compare", "../run"]) == 0
 
 
+@pytest.mark.slow
 def test_texts_are_learnt(folder: Path) -> None:
     """Through the CSV reader, with its own columns and separator."""
     write_texts(folder / "texts.jsonl", rows=200)
@@ -216,6 +219,7 @@ def test_texts_are_learnt(folder: Path) -> None:
         assert entry["metrics"]["micro_f1_own"]["mean"] > 0.9
 
 
+@pytest.mark.slow
 def test_go_emotions(shared: Path, folder: Path) -> None:
     """Real texts: BCE is within two standard errors of a linear model on TF-IDF, .547 micro-F1 and .419 mAP."""
     source = shared / "data/goemotions"

@@ -15,6 +15,7 @@ from lopsided.__main__ import main
 from tests.tools import TINY, command, read_results, write_texts
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line(folder: Path) -> None:
     # a process started in the background, as the tests themselves may be, ignores the signal unless told otherwise
     code = (
@@ -81,12 +82,14 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_errors_of_the_installed_command(folder: Path) -> None:
     result = command(["compare", "none.jsonl"], env=os.environ | {"PYTHONWARNINGS": "error"})
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"lopsided: {folder}/none.jsonl: no such file\n"
 
 
+@pytest.mark.slow
 def test_a_diverging_loss_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     losses = "bce,apl(epsilon_pos=1e300, monotone=False),asl"
     assert main(["compare", *TINY[:4], "--seeds", "2", "--losses", losses, "--out", "run"]) == 0

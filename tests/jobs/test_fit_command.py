@@ -226,6 +226,7 @@ def test_changed_data_are_noticed(made: Path, folder: Path, capsys: pytest.Captu
     assert main(["evaluate", "run", str(made / "test.txt")]) == 0, "evaluation does not need the training rows"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["bce", "asl", "zlpr"])
 def test_bibtex_is_level_with_linear_classifiers(shared: Path, folder: Path, loss: str) -> None:
     """One-vs-rest logistic regression has P@1/3/5 of .630/.394/.293, with standard errors of .005 to .006."""

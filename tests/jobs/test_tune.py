@@ -92,6 +92,7 @@ def test_tuning_does_not_see_the_test_rows(tmp_path: Path) -> None:
     assert set(chosen["zlpr"].tuned()) == {"scale", "margin", "learning_rate"}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_trials(
     tuned: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

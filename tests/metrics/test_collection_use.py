@@ -168,6 +168,7 @@ def _rank(rank: int, store: str, out: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 def test_ranks_come_together(tmp_path: Path) -> None:
     spawn(_rank, (str(tmp_path / "store"), str(tmp_path / "out.npy")), nprocs=2)

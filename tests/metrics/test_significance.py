@@ -70,6 +70,7 @@ def simulate_map(world: str, seeds: int, trials: int, effect: float = 0.0) -> tu
     return equal, last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "seeds"), [("rows", 3), ("all", 2), ("all", 3), ("all", 5)])
 def test_false_positives_of_mean_average_precision(world: str, seeds: int) -> None:
     assert 0.03 <= sum(simulate_map(world, seeds, trials=500)) / 2 <= 0.07
