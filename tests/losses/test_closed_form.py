@@ -1,5 +1,9 @@
+import copy
 import math
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -47,8 +51,88 @@ def test_the_threshold_is_where_training_settles(spec: str, eta: float) -> None:
     assert z[risk.argmin()].item() == pytest.approx(lopsided.loss(spec).decision_threshold(eta).item(), abs=2e-4)
 
 
-def test_saturation_and_coupling() -> None:
-    assert lopsided.loss("asl(clip=0.5)").decision_threshold() == math.inf
+@pytest.mark.parametrize("formula_of", [lopsided.AsymmetricLoss, lopsided.AsymmetricPolynomialLoss])
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_thresholds_compare_with_tensors_and_arrays_of_every_dtype(formula_of: Any, shape: tuple[int, ...]) -> None:
+    criterion = formula_of(pos_weight=torch.tensor([1.0, 2.0, 0.5, 3.0]) if shape else None)
+    threshold = criterion.decision_threshold()
+    assert type(threshold) is Tensor
+    assert (threshold.shape, threshold.dtype) == (shape, torch.float64)
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0], [3.0, 2.0, 1.0, 0.0]])
+    expected = [
+        [z > limit for z, limit in zip(row, threshold.expand(4).tolist(), strict=True)] for row in logits.tolist()
+    ]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        assert (logits.to(dtype) > threshold).tolist() == (threshold < logits.to(dtype)).tolist() == expected
+    for kind in (np.float16, np.float32, np.float64):
+        array = logits.numpy().astype(kind)
+        assert isinstance(array > threshold, np.ndarray)
+        assert (array > threshold).tolist() == (threshold.numpy() < array).tolist() == expected
+        assert (array <= threshold).tolist() == (~(array > threshold)).tolist()
+
+
+def test_a_threshold_is_copied_and_saved_as_any_tensor(tmp_path: Path) -> None:
+    threshold = lopsided.AsymmetricLoss(pos_weight=torch.tensor([1.0, 2.0])).decision_threshold()
+    torch.save(threshold, tmp_path / "threshold.pt")
+    for twin in (torch.load(tmp_path / "threshold.pt", weights_only=True), copy.deepcopy(threshold)):
+        assert torch.equal(twin, threshold)
+
+
+HEAVIEST = 0.95**4 / 0.05  # of asl: at infinity f-' / -f+' is (1 - clip)^gamma_neg / clip, with detached focusing
+
+
+@pytest.mark.parametrize(
+    ("criterion", "eta", "count", "weight", "highest", "cure"),
+    [
+        (lopsided.loss("asl", clip=0.5), 0.5, "every label", "1", "0.111", "0.125"),
+        (lopsided.AsymmetricLoss(), 0.95, "every label", "1", "0.942", "0.857"),
+        (lopsided.AsymmetricLoss(pos_weight=torch.tensor([1.0, 17.0, 99.0])), 0.5, "2 of 3", "99", "0.141", "16.3"),
+        # smoothing e = 0.3 trains a label of probability 0.9 as one of 0.78, whose odds are 3.545
+        (
+            lopsided.AsymmetricLoss(pos_weight=torch.tensor([30.0]), label_smoothing=0.3),
+            0.9,
+            "1 of 1",
+            "30",
+            "",
+            "4.59",
+        ),
+        (lopsided.AsymmetricLoss(alpha=0.99), 0.5, "every label", "1", "0.141", "0.165"),
+    ],
+)
+def test_saturation_is_said_with_its_cure(
+    criterion: lopsided.MultiLabelLoss, eta: float, count: str, weight: str, highest: str, cure: str
+) -> None:
+    with pytest.warns(UserWarning, match="saturates for") as caught:
+        threshold = criterion.decision_threshold(eta)
+    assert threshold.isinf().any()
+    message = str(caught[0].message)
+    for part in (count, f"pos_weight of {weight} ", highest, f"pos_weight below {cure},", "gamma_pos above 0"):
+        assert part in message, message
+    assert caught[0].filename == __file__
+    milder = copy.deepcopy(criterion)
+    milder.pos_weight = torch.full_like(threshold, float(cure) * 0.99)
+    assert milder.decision_threshold(eta).isfinite().all()
+
+
+@pytest.mark.parametrize("cure", [{"gamma_pos": 0.5}, {"clip": 0.01}, {"clip": 0.0}])
+def test_the_cures_of_saturation_work(cure: dict[str, float]) -> None:
+    weight = torch.tensor([17.0, 50.0])
+    with pytest.warns(UserWarning, match="saturates for 2 of 2 labels"):
+        assert lopsided.AsymmetricLoss(pos_weight=weight).decision_threshold().tolist() == [math.inf] * 2
+    assert lopsided.loss("asl", pos_weight=weight, **cure).decision_threshold().isfinite().all()
+
+
+def test_limits_and_thresholds_take_the_weight_into_account() -> None:
+    weight = torch.tensor([1.0, 10.0, 50.0])
+    low, high = lopsided.AsymmetricLoss(pos_weight=weight).posterior_limits()
+    torch.testing.assert_close(high, HEAVIEST / (HEAVIEST + weight.double()))
+    assert low.tolist() == [0, 0, 0]
+    for factor, finite in ((1 - 1e-6, True), (1 + 1e-6, False)):
+        formula_at = (lopsided.losses.formula("asl"), torch.tensor(factor * HEAVIEST, dtype=torch.float64))
+        assert math.isfinite(closed_form.settled_logit(*formula_at)) == finite
+
+
+def test_zlpr_has_a_threshold_and_no_posterior() -> None:
     assert lopsided.loss("zlpr").decision_threshold() == 0
     with pytest.raises(ValueError, match="couple"):
         lopsided.loss("zlpr").posterior(torch.zeros(1))
@@ -75,11 +159,10 @@ def test_posteriors_rise_with_the_logit_and_pass_the_threshold(name: str) -> Non
 
 def test_limits_say_where_a_loss_saturates() -> None:
     """With gamma_pos=0 and a clip, a posterior above 1 / (1 + clip / ...) trains towards infinity: known values."""
-    assert lopsided.loss("asl").posterior_limits()[1] == pytest.approx(0.9422, abs=5e-5)
-    assert lopsided.loss("asl(detach_focus=False)").posterior_limits()[1] == pytest.approx(0.9637, abs=5e-5)
-    assert lopsided.loss("asl(gamma_neg=0)").posterior_limits()[1] == pytest.approx(1 / 1.05)
-    assert lopsided.loss("asl").decision_threshold(0.95) == math.inf
-    assert lopsided.loss("bce").posterior_limits() == pytest.approx((0, 1))
+    highest = {"asl": 0.9422, "asl(detach_focus=False)": 0.9637, "asl(gamma_neg=0)": 1 / 1.05}
+    for spec, expected in highest.items():
+        assert lopsided.loss(spec).posterior_limits()[1].item() == pytest.approx(expected, abs=5e-5)
+    assert [limit.item() for limit in lopsided.loss("bce").posterior_limits()] == pytest.approx([0, 1])
 
 
 @pytest.mark.parametrize("spec", ["bce", "focal(alpha=0.25)", "asl(detach_focus=False)", "hill", "ral"])

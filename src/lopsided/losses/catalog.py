@@ -13,13 +13,33 @@ from lopsided.losses.checks import check_clip, check_flag, check_number, check_n
 from lopsided.losses.formulas import Curve, Formula, Setting
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, TwoWayPairs
 
+
+@dataclass(frozen=True)
+class Range:
+    """Where to look for the value of a hyperparameter."""
+
+    low: float
+    high: float
+    log: bool = False  # search the orders of magnitude evenly
+
+
 CATALOG: dict[str, Callable[..., Formula]] = {}
 SOURCES: dict[str, str] = {}
+SEARCH: dict[str, dict[str, Range]] = {}  # around the values of the papers and of the official codes
+
+LEARNING_RATE = Range(0.1, 10.0, log=True)  # times the rate that was asked for; for every loss
+_ASYMMETRIC = {"gamma_neg": Range(0, 8), "gamma_pos": Range(0, 2), "clip": Range(0, 0.3)}
+_POLYNOMIAL = {"epsilon_pos": Range(-1, 1), "epsilon_pos_pow": Range(-3, 0)}  # all of them monotone
+_LAMB = {"lamb": Range(1.5, 3)}
 
 
-def _entry(name: str, source: str) -> Callable[[Callable[..., Formula]], Callable[..., Formula]]:
+def _entry(name: str, source: str, **search: Range) -> Callable[[Callable[..., Formula]], Callable[..., Formula]]:
+    """Registers a loss: its name, its source, and the ranges of the hyperparameters that are worth tuning."""
+
     def register(make: Callable[..., Formula]) -> Callable[..., Formula]:
         CATALOG[name], SOURCES[name] = make, source
+        if search:
+            SEARCH[name] = search
         return make
 
     return register
@@ -27,9 +47,7 @@ def _entry(name: str, source: str) -> Callable[[Callable[..., Formula]], Callabl
 
 def _named(name: str, positive: Curve, negative: Curve, pool: Pool, **settings: object) -> Formula:
     shown = ", ".join(f"{key}={_show(value)}" for key, value in settings.items() if value is not None)
-    loss = Formula(positive, negative, pool)
-    object.__setattr__(loss, "name", f"{name}({shown})" if shown else name)
-    return loss
+    return Formula(positive, negative, pool, named=f"{name}({shown})" if shown else name)
 
 
 def _show(value: object) -> str:
@@ -56,21 +74,21 @@ def binary_cross_entropy() -> Formula:
 @_entry("soft_margin", "torch.nn.MultiLabelSoftMarginLoss")
 def soft_margin() -> Formula:
     """log(1 + e^-z) for positives, log(1 + e^z) for negatives: binary cross-entropy under another name."""
-    loss = binary_cross_entropy()
-    return _named("soft_margin", loss.positive, loss.negative, loss.pool)
+    formula = binary_cross_entropy()
+    return _named("soft_margin", formula.positive, formula.negative, formula.pool)
 
 
-@_entry("focal", "arXiv 1708.02002")
+@_entry("focal", "arXiv 1708.02002", gamma=Range(0, 5))
 def focal(gamma: float = 2.0, alpha: float | None = None, detach_focus: bool = False) -> Formula:
     """-alpha y (1-p)^g log p - (1-alpha) (1-y) p^g log(1-p). Lin et al. 2017, eq. 5; without alpha eq. 4."""
     gamma = check_number("gamma", gamma, low=0)
-    loss = asymmetric(gamma, gamma, 0.0, detach_focus, alpha)
-    sides = loss.positive, loss.negative, loss.pool
+    formula = asymmetric(gamma, gamma, 0.0, detach_focus, alpha)
+    sides = formula.positive, formula.negative, formula.pool
     alpha = None if alpha is None else float(alpha)
     return _named("focal", *sides, gamma=gamma, alpha=alpha, detach_focus=detach_focus)
 
 
-@_entry("asl", "arXiv 2009.14119")
+@_entry("asl", "arXiv 2009.14119", **_ASYMMETRIC)
 def asymmetric(
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
@@ -101,7 +119,7 @@ def asymmetric(
     )
 
 
-@_entry("apl", "arXiv 2304.05361")
+@_entry("apl", "arXiv 2304.05361", **_ASYMMETRIC, **_POLYNOMIAL, epsilon_neg=Range(-1, 0))
 def asymmetric_polynomial(
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
@@ -127,7 +145,7 @@ def asymmetric_polynomial(
     check_flag("monotone", monotone)
     positive, shown_positive = _positive_terms(epsilon_pos, epsilon_pos_pow, alphas)
     negative, constant, shown_negative = _negative_terms(epsilon_neg, betas)
-    loss = _named(
+    formula = _named(
         "apl",
         _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], terms=positive, detach=detach_focus),
         _curve(
@@ -147,11 +165,11 @@ def asymmetric_polynomial(
         monotone=None if monotone else False,
     )
     if monotone and not torch.compiler.is_compiling():
-        _check_monotone(loss)
-    return loss
+        _check_monotone(formula)
+    return formula
 
 
-@_entry("hill", "arXiv 2112.07368")
+@_entry("hill", "arXiv 2112.07368", gamma=Range(0, 4), margin=Range(0, 2), **_LAMB)
 def hill(gamma: float = 2.0, margin: float = 1.0, lamb: float = 1.5) -> Formula:
     """Hill: positives -(1-p)^g log p at p = sigmoid(z - margin), negatives p^2 (lamb - p). Zhang et al. 2021.
 
@@ -170,7 +188,7 @@ def hill(gamma: float = 2.0, margin: float = 1.0, lamb: float = 1.5) -> Formula:
     )
 
 
-@_entry("ral", "arXiv 2308.05542")
+@_entry("ral", "arXiv 2308.05542", **_ASYMMETRIC, **_POLYNOMIAL, **_LAMB)
 def robust_asymmetric(
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
@@ -189,7 +207,7 @@ def robust_asymmetric(
     check_flag("detach_focus", detach_focus)
     peak = check_number("lamb", lamb, low=1.5)
     terms, shown = _positive_terms(epsilon_pos, epsilon_pos_pow, None)
-    loss = _named(
+    formula = _named(
         "ral",
         _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], terms=terms, detach=detach_focus),
         _curve(curves.robust_negative, gamma=gammas["gamma_neg"], margin=margin, peak=peak, detach=detach_focus),
@@ -201,11 +219,11 @@ def robust_asymmetric(
         detach_focus=detach_focus,
     )
     if not torch.compiler.is_compiling():
-        _check_monotone(loss)
-    return loss
+        _check_monotone(formula)
+    return formula
 
 
-@_entry("zlpr", "arXiv 2208.02955")
+@_entry("zlpr", "arXiv 2208.02955", scale=Range(0.25, 4, log=True), margin=Range(0, 2))
 def zlpr(threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0) -> Formula:
     """ZLPR: log(1 + sum_neg e^(s (z-t+m))) + log(1 + sum_pos e^(-s (z-t-m))), decided at t.
 
@@ -231,7 +249,12 @@ def lsep() -> Formula:
     return _named("lsep", _curve(curves.exponent, scale=-1.0), _curve(curves.exponent, scale=1.0), Pairs())
 
 
-@_entry("two_way", "Kobayashi, CVPR 2023")
+@_entry(
+    "two_way",
+    "Kobayashi, CVPR 2023",
+    temperature_pos=Range(0.5, 8, log=True),
+    temperature_neg=Range(0.5, 8, log=True),
+)
 def two_way(temperature_pos: float = 4.0, temperature_neg: float = 1.0) -> Formula:
     """Two-way loss: softplus(T- log sum_neg e^(z/T-) + T+ log sum_pos e^(-z/T+)), by rows plus by labels.
 
@@ -324,46 +347,18 @@ def _trim(terms: Iterable[float]) -> tuple[float, ...]:
 
 
 @functools.lru_cache
-def _check_monotone(loss: Formula) -> None:
+def _check_monotone(formula: Formula) -> None:
     """Refuse settings whose slope has the wrong sign by more than 1e-9 of what cross-entropy would have there."""
     z = torch.linspace(-25, 25, 5001, dtype=torch.float64)
     for side, curve, sign, p in (
-        ("positive", loss.positive, -1, torch.sigmoid(-z)),
-        ("negative", loss.negative, 1, torch.sigmoid(z)),
+        ("positive", formula.positive, -1, torch.sigmoid(-z)),
+        ("negative", formula.negative, 1, torch.sigmoid(z)),
     ):
         wrong = -sign * torch.as_tensor(curve(z)[1]) > 1e-9 * p ** (1 + curve.setting("gamma"))
         if wrong.any():
             at = torch.sigmoid(z[wrong.nonzero()[0]]).item()
             raise ValueError(
-                f"{loss} would train {side} labels the wrong way, at p = {at:.3g} for one: its slope changes sign "
+                f"{formula} would train {side} labels the wrong way, at p = {at:.3g} for one: its slope changes sign "
                 "there. epsilon_pos <= 1 with epsilon_pos_pow <= 0 is safe; for apl also alphas and betas >= 0, and -1 "
                 "<= epsilon_neg <= 0 (above 0 with detach_focus=True), and monotone=False allows such a loss for study"
             )
-
-
-@dataclass(frozen=True)
-class Range:
-    low: float
-    high: float
-    log: bool = False  # search the orders of magnitude evenly
-
-
-LEARNING_RATE = Range(0.1, 10.0, log=True)  # times the rate that was asked for; for every loss
-
-
-_ASYMMETRIC = {"gamma_neg": Range(0, 8), "gamma_pos": Range(0, 2), "clip": Range(0, 0.3)}
-
-
-_POLYNOMIAL = {"epsilon_pos": Range(-1, 1), "epsilon_pos_pow": Range(-3, 0)}  # all of them monotone
-
-
-# around the values of the papers and of the official codes; a loss that is not here has nothing to tune
-SEARCH: dict[str, dict[str, Range]] = {
-    "focal": {"gamma": Range(0, 5)},
-    "asl": _ASYMMETRIC,
-    "apl": _ASYMMETRIC | _POLYNOMIAL | {"epsilon_neg": Range(-1, 0)},
-    "hill": {"gamma": Range(0, 4), "margin": Range(0, 2), "lamb": Range(1.5, 3)},
-    "ral": _ASYMMETRIC | _POLYNOMIAL | {"lamb": Range(1.5, 3)},
-    "zlpr": {"scale": Range(0.25, 4, log=True), "margin": Range(0, 2)},
-    "two_way": {"temperature_pos": Range(0.5, 8, log=True), "temperature_neg": Range(0.5, 8, log=True)},
-}

@@ -1,9 +1,10 @@
-"""Checks of settings: numbers and flags, no tensors. What came, what was expected."""
+"""Checks of settings: numbers and flags, no tensors. What came, what was expected. And whom a warning is for."""
 
 from __future__ import annotations
 
 import math
 import numbers
+import sys
 from collections.abc import Iterable
 
 SMALLEST_CLIP = 0.001
@@ -42,3 +43,11 @@ def check_flag(name: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return value
+
+
+def stacklevel_of_user() -> int:
+    """Counts the frames up to the first one outside this library and torch, for `warnings.warn` in the caller."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lopsided", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 
 import torch
 from torch import Tensor
 
-from lopsided.losses.checks import check_number
+from lopsided.losses.checks import check_number, stacklevel_of_user
 from lopsided.losses.formulas import Formula
 
 _FAR = 40.0  # sigmoid is 4e-18 away from 0 and 1 there: any posterior that matters lies between
@@ -22,13 +23,17 @@ _FAR = 40.0  # sigmoid is 4e-18 away from 0 and 1 there: any posterior that matt
 def posterior(
     formula: Formula, logits: Tensor, pos_weight: Tensor | float = 1.0, label_smoothing: float = 0.0
 ) -> Tensor:
-    """The probability of a label whose trained logit is z: same shape as the logits, float64, in [0, 1].
+    """Computes the probability of a label whose trained logit is z.
 
     Args:
         logits: any shape, any float dtype.
         pos_weight, label_smoothing: as in training; pos_weight must broadcast with the logits.
 
-    Raises ValueError for losses that couple the labels of a row: their scores have no label-wise meaning.
+    Returns:
+        The shape of the logits, float64, in [0, 1].
+
+    Raises:
+        ValueError: for losses that couple the labels of a row: their scores have no label-wise meaning.
 
     >>> import torch, lopsided
     >>> posterior(lopsided.losses.formula("asl"), torch.tensor([0.0, 1.379]))
@@ -41,37 +46,26 @@ def posterior(
         )
     _check_training(pos_weight, label_smoothing)
     _check_one_to_one(formula)
-    eta = _settled(formula, logits.double(), pos_weight)
-    return ((eta - label_smoothing / 2) / (1 - label_smoothing)).clamp(0, 1)
+    rise, fall = _slopes(formula, logits.double())
+    return (rise / (rise + pos_weight * fall) - label_smoothing / 2).div(1 - label_smoothing).clamp(0, 1)
 
 
-def _settled(formula: Formula, z: Tensor, pos_weight: Tensor | float = 1.0) -> Tensor:
-    """The probability at which the slopes of both sides cancel."""
-    z = z.clamp(-_FAR, _FAR)  # beyond, both slopes may underflow
-    rise, fall = (torch.as_tensor(curve(z)[1]).expand_as(z) for curve in (formula.negative, formula.positive))
-    return rise / (rise - pos_weight * fall)
+def posterior_limits(
+    formula: Formula, pos_weight: Tensor | float = 1.0, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Computes the smallest and the largest posterior that a logit can stand for, each float64 of pos_weight's shape.
 
-
-@functools.lru_cache
-def _check_one_to_one(formula: Formula) -> None:
-    """Refuse losses under which a more probable label may settle at a lower logit: hill with a wide margin."""
-    if (_settled(formula, torch.linspace(-_FAR, _FAR, 4001, dtype=torch.float64)).diff() < -1e-9).any():
-        raise ValueError(
-            f"under {formula} a more probable label does not always get a higher score, so scores stand for no "
-            "probability: tune a threshold on validation data, or change the settings"
-        )
-
-
-def posterior_limits(formula: Formula) -> tuple[float, float]:
-    """The posteriors at z = -40 and z = 40, which stand for the limits."""
-    low, high = posterior(formula, torch.tensor([-_FAR, _FAR])).tolist()
+    They are those at z = -40 and z = 40. A label whose probability lies beyond trains towards infinity.
+    """
+    far = torch.full_like(torch.as_tensor(pos_weight, dtype=torch.float64), _FAR)
+    low, high = (posterior(formula, z, pos_weight, label_smoothing) for z in (-far, far))
     return low, high
 
 
 def decision_threshold(
     formula: Formula, eta: float = 0.5, pos_weight: Tensor | float = 1.0, label_smoothing: float = 0.0
 ) -> Tensor:
-    """The logit above which a label is predicted: there its implied posterior passes eta, 0 < eta < 1.
+    """Computes the logit above which a label is predicted: there its implied posterior passes eta, 0 < eta < 1.
 
     ZLPR ranks labels against a threshold by construction, whatever eta; pos_weight w moves it by log(w) / 2, divided
     by its scale.
@@ -80,10 +74,12 @@ def decision_threshold(
         pos_weight, label_smoothing: as in training.
 
     Returns:
-        float64, of the shape of pos_weight, () for a number. Infinity where the loss saturates: with a clip, posteriors
-        above `posterior_limits()[1]` all train towards z = infinity, and no finite logit separates them.
+        float64, of the shape of pos_weight, () for a number; tensors and arrays of numpy can be compared with it.
+        Infinity where the loss saturates, which a UserWarning says: with a clip and gamma_pos=0, labels more probable
+        than `posterior_limits()[1]` all train towards z = infinity, and no finite logit separates them.
 
-    Raises ValueError for losses that only rank labels among each other.
+    Raises:
+        ValueError: for losses that only rank labels among each other.
 
     >>> import lopsided
     >>> decision_threshold(lopsided.losses.formula("asl"))
@@ -93,21 +89,80 @@ def decision_threshold(
     _check_training(pos_weight, label_smoothing)
     if not formula.pool.thresholded:
         raise ValueError(f"{formula} only ranks the labels of a row: tune a threshold on validation data")
-    pos_weight = torch.as_tensor(pos_weight, dtype=torch.float64)
+    weight = torch.as_tensor(pos_weight, dtype=torch.float64)
+    smoothed = eta * (1 - label_smoothing) + label_smoothing / 2
+    odds = smoothed / (1 - smoothed) if formula.pool.per_label else 1.0
+    threshold = settled_logit(formula, odds * weight)
+    if threshold.isinf().any():
+        _warn_of_saturation(formula, odds, weight, threshold.isinf())
+    # else numpy leaves `array > threshold` to torch, which compares with no array
+    threshold.__array_priority__ = -1
+    return threshold
+
+
+def settled_logit(formula: Formula, odds: Tensor | float) -> Tensor:
+    """Computes the logits at which labels settle that have these odds of a positive, its weight in training included.
+
+    Args:
+        odds: any shape, positive: w eta / (1 - eta) for a label of probability eta with a pos_weight of w.
+
+    Returns:
+        The shape of odds, float64; infinity where the loss saturates before. For ZLPR the logit of a label alone in
+        its row.
+
+    >>> import lopsided
+    >>> settled_logit(lopsided.losses.formula("bce"), torch.tensor([0.25, 4.0]))
+    tensor([-1.3863,  1.3863], dtype=torch.float64)
+    """
+    if formula.pool.per_label:
+        _check_one_to_one(formula)
+    each, place = torch.as_tensor(odds, dtype=torch.float64).unique(return_inverse=True)
 
     def passed(z: Tensor) -> Tensor:
         if formula.pool.per_label:
-            return posterior(formula, z, pos_weight, label_smoothing) >= eta
-        return formula.negative(z)[0] >= formula.positive(z)[0] + pos_weight.log()
+            negative, positive = _slopes(formula, z)
+            return negative.ge(each * positive)
+        return formula.negative(z)[0].ge(formula.positive(z)[0] + each.log())
 
-    high = torch.full_like(pos_weight, _FAR if formula.pool.per_label else 1e4)
+    high = torch.full_like(each, _FAR if formula.pool.per_label else 1e4)
     low, saturated = -high, ~passed(high)
     for _ in range(80):
         middle = (low + high) / 2
         above = passed(middle)
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     rounded = torch.round(high, decimals=12) + 0.0  # the slopes' own rounding; + 0.0 turns -0.0 into 0.0
-    return torch.where(saturated, math.inf, rounded)
+    return torch.where(saturated, math.inf, rounded)[place]
+
+
+def _slopes(formula: Formula, z: Tensor) -> tuple[Tensor, Tensor]:
+    """f-' and -f+' at z, which is held within +-40: beyond, both may underflow."""
+    z = z.clamp(-_FAR, _FAR)
+    rise, fall = (torch.as_tensor(curve(z)[1]).expand_as(z) for curve in (formula.negative, formula.positive))
+    return rise, -fall
+
+
+@functools.lru_cache
+def _check_one_to_one(formula: Formula) -> None:
+    """Refuses losses under which a more probable label may settle at a lower logit: hill with a wide margin."""
+    rise, fall = _slopes(formula, torch.linspace(-_FAR, _FAR, 4001, dtype=torch.float64))
+    if ((rise / (rise + fall)).diff() < -1e-9).any():
+        raise ValueError(
+            f"under {formula} a more probable label does not always get a higher score, so scores stand for no "
+            "probability: tune a threshold on validation data, or change the settings"
+        )
+
+
+def _warn_of_saturation(formula: Formula, odds: float, weight: Tensor, saturated: Tensor) -> None:
+    rise, fall = (float(slope) for slope in _slopes(formula, torch.tensor(_FAR, dtype=torch.float64)))
+    heaviest = weight[saturated].max()
+    count = f"{int(saturated.sum())} of {saturated.numel()} labels" if saturated.ndim else "every label"
+    warnings.warn(
+        f"{formula} saturates for {count}: with a pos_weight of {heaviest:g} no logit stands for a probability above "
+        f"{rise / (rise + heaviest * fall):.3f}, so the threshold is infinite and nothing is predicted. Train with a "
+        f"pos_weight below {rise / fall / odds:.3g}, or with gamma_pos above 0 or a smaller clip where the loss has "
+        "them, or tune a threshold on validation data",
+        stacklevel=stacklevel_of_user(),
+    )
 
 
 def _check_training(pos_weight: Tensor | float, label_smoothing: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from lopsided.losses.pools import Pair, Pool
 Setting = float | tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curve:
     """A function of `curves.py`, or one of your own, with its hyperparameters: z -> (value, slope)."""
 
@@ -34,9 +34,15 @@ class Curve:
         assert not isinstance(value, tuple)
         return value
 
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", str(self.function))
+
     def __str__(self) -> str:
-        name = getattr(self.function, "__name__", str(self.function))
-        return f"{name}({', '.join(f'{key}={value}' for key, value in self.settings)})"
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.settings)})"
+
+    def __repr__(self) -> str:
+        return f"Curve({self.name}, {self.settings!r})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +66,10 @@ class Formula:
     negative: Curve
     pool: Pool
     name: str = field(default="", init=False, compare=False)  # with all settings, if it was made by name
+    named: InitVar[str] = ""
+
+    def __post_init__(self, named: str) -> None:
+        object.__setattr__(self, "name", named)  # `dataclasses.replace` carries no name over to a changed formula
 
     def summarize(self, z: Tensor, weights: Pair) -> Tensor:
         """(..., L) logits and weights -> (k, ...) state."""
@@ -82,4 +92,6 @@ class Formula:
         return self.name or f"{self.positive}|{self.negative}|{self.pool}"
 
     def __repr__(self) -> str:
-        return f"lopsided.losses.formula({self.name!r})" if self.name else f"Formula({self})"
+        if self.name:
+            return f"lopsided.losses.formula({self.name!r})"
+        return f"Formula({self.positive!r}, {self.negative!r}, {self.pool!r})"

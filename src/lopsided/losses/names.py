@@ -29,16 +29,15 @@ def formula(spec: str, **settings: object) -> Formula:
 
     Raises ValueError, with the nearest known name, for anything else.
 
-    >>> formula("asl(gamma_neg=0, clip=0)") == formula("bce")
+    >>> formula("asl(gamma_neg=0, clip=0)") == formula("asl", gamma_neg=0, clip=0) == formula("bce")
     True
     >>> print(formula("zlpr(scale=2)"))
     zlpr(threshold=0, scale=2, margin=0)
     """
-    name, arguments = read(spec)
-    for setting in settings:
-        if setting in arguments:
-            raise ValueError(f"{setting} is given twice: in {spec!r} and as a keyword")
-    arguments |= settings
+    name, given = read(spec)
+    for setting in given.keys() & settings:
+        raise ValueError(f"{setting} is given twice: in {spec!r} and as a keyword")
+    arguments = given | settings
     if name in PRESETS:
         if arguments:
             raise ValueError(f"{name} takes no settings: it is {PRESETS[name]}")
@@ -51,7 +50,8 @@ def formula(spec: str, **settings: object) -> Formula:
     try:
         return CATALOG[name](**arguments)
     except TypeError as error:
-        raise ValueError(f"cannot make the loss {spec!r}: {error}") from None
+        accepted = ", ".join(inspect.signature(CATALOG[name]).parameters) or "none"
+        raise ValueError(f"cannot make the loss {spec!r}: {error}; its settings are: {accepted}") from None
 
 
 def as_formula(loss: Formula | str) -> Formula:
@@ -78,9 +78,12 @@ def read(spec: str) -> tuple[str, dict[str, object]]:
         name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) else (call, [])
         if not isinstance(name, ast.Name) or (isinstance(call, ast.Call) and call.args):
             raise SyntaxError
-        return name.id, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
+        settings = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
     except (SyntaxError, ValueError):
         raise ValueError(f"cannot read the loss {spec[:60]!r}: write a name or name(setting=number, ...)") from None
+    if len(settings) < len(keywords):
+        raise ValueError(f"a setting is given twice in the loss {spec[:60]!r}")
+    return name.id, settings
 
 
 def split_specs(text: str) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from lopsided.losses.checks import stacklevel_of_user
 
 if TYPE_CHECKING:
     from lopsided.targets import Supervision
@@ -247,13 +248,5 @@ def warn_of_probabilities(logits: Tensor) -> None:
     _warned_of_probabilities = True
     warnings.warn(
         f"all {logits.numel()} logits lie in [0, 1], as probabilities do: pass the raw scores, without a sigmoid",
-        stacklevel=_outside(),
+        stacklevel=stacklevel_of_user(),
     )
-
-
-def _outside() -> int:
-    """How many frames up the first one is that is not of this library or torch, as seen by its caller."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lopsided", "torch"):
-        frame, level = frame.f_back, level + 1
-    return level

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lopsided.losses import Formula, formula
-from lopsided.losses.closed_form import decision_threshold
+from lopsided.losses.closed_form import settled_logit
 from lopsided.nn.modules import MultiLabelLoss
 from lopsided.nn.powerset import LabelPowerset
 
@@ -68,6 +68,6 @@ def own_threshold(method: Method) -> float | None:
     if isinstance(method, Powerset):
         return 0.0  # more likely than not
     try:
-        return float(decision_threshold(method))
+        return float(settled_logit(method, 1.0)) if method.pool.thresholded else None
     except ValueError:
         return None
