@@ -297,8 +297,57 @@ def test_the_module_keeps_what_it_is_told() -> None:
         bias = LinearHead(5, 70, name, prior=0.01).bias
         assert bias is not None
         torch.testing.assert_close(bias.detach(), torch.full((70,), start))
-    with pytest.raises(ValueError, match=r"prior must lie in \(0, 1\)"):
-        LinearHead(5, 70, prior=1.0)
+
+
+@pytest.mark.parametrize("spec", ["bce", "asl", "hill", "zlpr"])
+def test_biases_start_where_the_shares_settle(spec: str) -> None:
+    """A prior, a weight and smoothing of each label: there no gradient pulls a label that is positive so often."""
+    prior, weight = torch.tensor([0.5, 0.01, 0.2, 1e-4]), torch.tensor([1.0, 4.0, 0.5, 2.0])
+    head = LinearHead(3, 4, spec, prior=prior, pos_weight=weight, label_smoothing=0.1)
+    assert head.bias is not None
+    for label in range(4):  # each alone in its row, since labels of zlpr are coupled
+        criterion = lopsided.MultiLabelLoss(spec, pos_weight=weight[label].view(1), label_smoothing=0.1)
+        z = head.bias[label].detach().view(1, 1).requires_grad_()
+        (grad,) = torch.autograd.grad(criterion(z, prior[label].view(1, 1)), z)
+        assert grad.abs().item() < 1e-6
+
+
+def test_where_no_share_settles_the_bias_starts_at_a_number() -> None:
+    starts = (("asl", 0.96, 5.0), ("hill(margin=2)", 0.2, 0.0), ("lsep", 0.2, 0.0), ("bce", 1e-12, -20.0))
+    for spec, share, start in starts:
+        bias = LinearHead(3, 4, spec, prior=share).bias
+        assert bias is not None
+        assert bias.tolist() == [start] * 4, spec
+    priors: list[float | Tensor] = [1.0, 0.0, torch.tensor([0.2, 0.0, 0.3]), torch.full((3,), torch.nan)]
+    for prior in priors:
+        with pytest.raises(ValueError, match=r"prior must lie in \(0, 1\)"):
+            LinearHead(5, 3, prior=prior)
+    with pytest.raises(ValueError, match="needs a bias"):
+        LinearHead(5, 3, prior=0.1, bias=False)
+    with pytest.raises(ValueError, match=r"must be a number or have shape \(3,\), got \(2,\)"):
+        LinearHead(5, 3, prior=torch.tensor([0.1, 0.2]))
+
+
+@every_variant
+def test_batchmean_counts_the_rows_that_know_a_label(spec: str) -> None:
+    hidden, weight = torch.randn(5, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+    y = (torch.rand(5, 6) < 0.4).double()
+    y[1:3], y[4, 0] = torch.nan, torch.nan
+    y[3] = 0  # known, and without a positive
+    expected = lopsided.functional.multilabel_loss(hidden @ weight.T, y, spec, reduction="batchmean")
+    torch.testing.assert_close(linear_loss(hidden, weight, None, y, spec, reduction="batchmean", chunk=4), expected)
+
+
+def test_row_weights_do_not_lower_the_precision() -> None:
+    hidden = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    weight, y = torch.randn(7, 3, dtype=torch.float64), torch.rand(5, 7) < 0.4
+    row_weight = torch.tensor([0.1, 0.3, 0.7, 0.9, 0.2])
+    ways = (
+        linear_loss(hidden, weight, None, y, "bce", row_weight=row_weight),
+        lopsided.functional.multilabel_loss(hidden @ weight.T, y, "bce", row_weight=row_weight),
+    )
+    (ours,), (expected,) = (torch.autograd.grad(value, hidden) for value in ways)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
 
 
 def test_topk_breaks_ties_by_label() -> None:

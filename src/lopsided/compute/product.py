@@ -24,8 +24,8 @@ def product_rows(logits: Tensor, targets: Tensor, weights: tuple[Tensor, Tensor]
     r = (p - margin).clamp_min(0.0) if margin else p
     miss = targets * q + (1 - targets) * r
     gamma = positive.setting("gamma") * targets + negative.setting("gamma") * (1 - targets)
-    # the smallest normal number: a power's gradient at 0 may be infinite
-    focus = miss.clamp_min(torch.finfo(miss.dtype).tiny) ** gamma
+    # 0^gamma is 0, and 1 where gamma is 0; the gradient of a power at 0 may be infinite, so it is taken elsewhere
+    focus = torch.where(miss > 0, miss.clamp_min(torch.finfo(miss.dtype).tiny) ** gamma, (gamma == 0).to(miss.dtype))
     if positive.setting("detach") or negative.setting("detach"):
         focus = focus.detach()
     unfocused = [curve.without("gamma", "detach")(logits)[0] for curve in (positive, negative)]

@@ -64,7 +64,7 @@ def _measured(model: SparseClassifier, rows: SparseRows) -> Values:
     batch, targets = rows.batch(torch.arange(len(rows)))
     with torch.no_grad():
         logits = model.head.logits(model(batch))
-    multilabel_loss(logits.requires_grad_(), targets, model.head.loss, reduction="batchmean").backward()
+    multilabel_loss(logits.requires_grad_(), targets, model.head.formula, reduction="batchmean").backward()
     probabilities, gradients = ProbabilityTracker(), DiagnosticsTracker()
     probabilities.update(logits.detach(), targets)
     gradients.update(logits.detach(), logits.grad, targets)

@@ -87,8 +87,6 @@ def decision_threshold(
     """
     check_number("eta", eta, low=0, high=1)
     _check_training(pos_weight, label_smoothing)
-    if not formula.pool.thresholded:
-        raise ValueError(f"{formula} only ranks the labels of a row: tune a threshold on validation data")
     weight = torch.as_tensor(pos_weight, dtype=torch.float64)
     smoothed = eta * (1 - label_smoothing) + label_smoothing / 2
     odds = smoothed / (1 - smoothed) if formula.pool.per_label else 1.0
@@ -110,10 +108,15 @@ def settled_logit(formula: Formula, odds: Tensor | float) -> Tensor:
         The shape of odds, float64; infinity where the loss saturates before. For ZLPR the logit of a label alone in
         its row.
 
+    Raises:
+        ValueError: for losses that only rank labels among each other, or under which a score stands for no probability.
+
     >>> import lopsided
     >>> settled_logit(lopsided.losses.formula("bce"), torch.tensor([0.25, 4.0]))
     tensor([-1.3863,  1.3863], dtype=torch.float64)
     """
+    if not formula.pool.thresholded:
+        raise ValueError(f"{formula} only ranks the labels of a row: tune a threshold on validation data")
     if formula.pool.per_label:
         _check_one_to_one(formula)
     each, place = torch.as_tensor(odds, dtype=torch.float64).unique(return_inverse=True)

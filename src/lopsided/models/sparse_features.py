@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lopsided.losses import formula
-from lopsided.losses.closed_form import decision_threshold
 from lopsided.nn.fused import FusedAdagrad
 from lopsided.nn.head import LinearHead
 from lopsided.targets import SparseTargets
@@ -47,9 +45,8 @@ class SparseClassifier(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.1)
         self.dropout = nn.Dropout(dropout)
         step = FusedAdagrad(learning_rate)
-        self.head = LinearHead(hidden, len(label_counts), loss, reduction="batchmean", fused_step=step)
-        with torch.no_grad():
-            self.head.get_parameter("bias").copy_(_starting_bias(loss, (label_counts + 0.5) / (rows + 1)))
+        prior = (label_counts + 0.5) / (rows + 1)
+        self.head = LinearHead(hidden, len(label_counts), loss, prior=prior, reduction="batchmean", fused_step=step)
         self.register_buffer("label_counts", label_counts)
         self.optimizer = torch.optim.Adagrad(self.embedding.parameters(), learning_rate)
 
@@ -89,12 +86,3 @@ class SparseClassifier(nn.Module):
         for number, moments in state["state"].items():
             state["state"][number] = {name: tensors[f"optimizer.{number}.{name}"] for name in moments}
         self.optimizer.load_state_dict(state)
-
-
-def _starting_bias(loss: str, share: Tensor) -> Tensor:
-    """The logits, like share (L,), at which the loss implies these probabilities; within +-20: it may reach no 1."""
-    odds, place = (share.double() / (1 - share.double())).unique(return_inverse=True)
-    try:
-        return decision_threshold(formula(loss), pos_weight=odds)[place].clamp(-20, 20)
-    except ValueError:
-        return torch.zeros_like(share)

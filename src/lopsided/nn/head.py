@@ -13,11 +13,13 @@ from lopsided.compute.head import passes as linear
 from lopsided.compute.head.shard import LabelShard
 from lopsided.compute.topk import posteriors, top_labels
 from lopsided.losses import Formula, as_formula
-from lopsided.losses.closed_form import decision_threshold
+from lopsided.losses.closed_form import settled_logit
 from lopsided.nn.fused import FusedStep, Update
 from lopsided.nn.linear import check_head, chunk_width, evaluate, linear_loss, make_problem, rows_here
 from lopsided.nn.options import check_options
 from lopsided.targets import SparseTargets, Supervision
+
+_SATURATED = 5.0  # where a loss settles at infinity: far, but gradients have not vanished there
 
 
 class LinearHead(nn.Module):
@@ -28,9 +30,10 @@ class LinearHead(nn.Module):
         num_labels: L, of all ranks together.
         loss: a `Formula`, or its name with settings such as "asl(gamma_neg=2)".
         bias: False for none.
-        prior: a share of positives, in (0, 1): every bias starts where the loss settles for a label that is positive
-            so often (see `lopsided.losses.closed_form`; 0 for losses that rank against no threshold). Without, as
-            `nn.Linear`, and the first gradients of a million negatives push the model below far away.
+        prior: the share of positives of all labels or, (L,), of each, in (0, 1): every bias starts where the loss
+            settles for a label that is positive so often, within +-20; at 5 where it saturates before, and at 0 where
+            no score stands for a share, as in losses that only rank. Without, as `nn.Linear`, and the first gradients
+            of a million negatives push the model below far away.
         label_weight, pos_weight: (L,) of all labels, kept as buffers.
         label_smoothing, ignore_index, reduction, chunk, backend: as in `linear_loss`.
         shard: this rank's part of the labels; parameters are then `DTensor`s of all of them. Draw the same random
@@ -65,7 +68,7 @@ class LinearHead(nn.Module):
         loss: Formula | str = "asl",
         *,
         bias: bool = True,
-        prior: float | None = None,
+        prior: float | Tensor | None = None,
         label_weight: Tensor | None = None,
         pos_weight: Tensor | None = None,
         label_smoothing: float = 0.0,
@@ -81,7 +84,7 @@ class LinearHead(nn.Module):
         super().__init__()
         check_options(reduction, "mixture", label_smoothing, -1, ignore_index)
         check_backend(backend)
-        self.in_features, self.num_labels, self.loss = in_features, num_labels, as_formula(loss)
+        self.in_features, self.num_labels, self.formula = in_features, num_labels, as_formula(loss)
         self.shard, self.fused_step, self.prior = shard, fused_step, prior
         self.label_smoothing, self.ignore_index, self.reduction = label_smoothing, ignore_index, reduction
         self.chunk, self.backend = chunk, backend
@@ -103,8 +106,8 @@ class LinearHead(nn.Module):
             )
         if self.shard is not None and self.shard.num_labels != self.num_labels:
             raise ValueError(f"the shard is one of {self.shard.num_labels} labels, but num_labels is {self.num_labels}")
-        if self.prior is not None and not (bias and 0 < self.prior < 1):
-            raise ValueError(f"prior must lie in (0, 1), and needs a bias; got prior={self.prior!r}, bias={bias!r}")
+        if self.prior is not None:
+            self._check_prior(torch.as_tensor(self.prior), bias)
         if not isinstance(self.fused_step, FusedStep | None):
             raise TypeError(f"fused_step must be a FusedSGD, FusedAdamW or FusedAdagrad, got {self.fused_step!r}")
         if self.fused_step is not None and self.backend == "eager":
@@ -112,6 +115,25 @@ class LinearHead(nn.Module):
         for name, weight in zip(("label_weight", "pos_weight"), weights, strict=True):
             if weight is not None and weight.shape != (self.num_labels,):
                 raise ValueError(f"{name} must have shape ({self.num_labels},), got {tuple(weight.shape)}")
+
+    def _check_prior(self, prior: Tensor, bias: bool) -> None:
+        if prior.shape not in ((), (self.num_labels,)):
+            raise ValueError(f"prior must be a number or have shape ({self.num_labels},), got {tuple(prior.shape)}")
+        if not (bias and ((prior > 0) & (prior < 1)).all()):
+            raise ValueError(
+                f"prior must lie in (0, 1), as (counts + 0.5) / (rows + 1) does, and needs a bias; got {prior.min():g} "
+                f"to {prior.max():g}, bias={bias!r}"
+            )
+
+    def _starting_bias(self, prior: Tensor) -> Tensor:
+        """(L,) or () logits at which labels with these shares of positives settle, float64."""
+        smoothed = prior.double() * (1 - self.label_smoothing) + self.label_smoothing / 2
+        odds = smoothed / (1 - smoothed) * (1.0 if self.pos_weight is None else self.pos_weight)
+        try:
+            bias = settled_logit(self.formula, odds)
+        except ValueError:
+            return torch.zeros_like(odds)
+        return bias.nan_to_num(posinf=_SATURATED).clamp(-20, 20)
 
     def _add_states(self, fused_step: FusedStep) -> None:
         """Buffers such as `weight_momentum`, and the number of steps."""
@@ -146,8 +168,8 @@ class LinearHead(nn.Module):
                 if self.shard is not None:
                     self.shard.replicate(parameter)
         if self.prior is not None and self._local_bias is not None:
-            thresholded = self.loss.pool.thresholded
-            self._local_bias.fill_(float(decision_threshold(self.loss, self.prior)) if thresholded else 0.0)
+            bias = self._starting_bias(torch.as_tensor(self.prior)).expand(self.num_labels)
+            self._local_bias.copy_(bias[start : start + len(self._local_bias)])
         if self.fused_step is not None:
             for state in (self.steps, *(each for states in self._local_states().values() for each in states.values())):
                 state.zero_()
@@ -175,7 +197,7 @@ class LinearHead(nn.Module):
             self.weight,
             self.bias,
             targets,
-            self.loss,
+            self.formula,
             label_weight=self.label_weight,
             pos_weight=self.pos_weight,
             row_weight=row_weight,
@@ -235,7 +257,7 @@ class LinearHead(nn.Module):
             self.weight,
             self.bias,
             labels,
-            self.loss,
+            self.formula,
             row_weight,
             reduction=self.reduction,
             chunk=self.chunk,
@@ -257,7 +279,7 @@ class LinearHead(nn.Module):
         width = max(chunk_width(self.chunk, len(flat), weight), k)
         scores, labels = top_labels(flat, weight, self._local_bias, k, width, self.shard)
         if posterior:
-            scores = posteriors(self.loss, scores, labels, self.pos_weight, self.label_smoothing)
+            scores = posteriors(self.formula, scores, labels, self.pos_weight, self.label_smoothing)
         return scores.view(*hidden.shape[:-1], k), labels.view(*hidden.shape[:-1], k)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -265,7 +287,7 @@ class LinearHead(nn.Module):
         return functional.linear(hidden, self._local_weight, self._local_bias)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.num_labels}, {self.loss}, reduction={self.reduction!r}"
+        return f"{self.in_features}, {self.num_labels}, {self.formula}, reduction={self.reduction!r}"
 
 
 def _fill(parameter: Tensor, bound: float, start: int, num_labels: int) -> None:

@@ -159,11 +159,13 @@ def make_problem(
     start, stop = (0, num_labels) if shard is None else (shard.start, shard.stop)
     width = chunk_width(chunk, 0 if shard is not None and shard.data is not None else rows, weight)
     parts = Parts(labels, torch.Size((rows, num_labels)), start, stop, width)
-    known = parts.known() if reduction in ("mean", "batchmean") and loss.pool.counts != "positive rows" else None
+    divides_by_known = reduction == "batchmean" or (reduction == "mean" and loss.pool.counts != "positive rows")
+    known = parts.known() if divides_by_known else None
     if known is not None and shard is not None:
         known = shard.sum(known)
     executor = "streamed" if backend in ("streamed", "eager") else compiled(backend, logits, loss)
-    row_weight = None if row_weight is None else row_weight.reshape(-1)
+    if row_weight is not None:
+        row_weight = row_weight.reshape(-1).to(torch.promote_types(dtype, torch.float32))
     return linear.Problem(loss, evaluator(executor, loss), parts, reduction, row_weight, known, dtype, shard, updater)
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, TypeVar
 
 from torch import Tensor
 
+from lopsided.compute import check_backend
 from lopsided.losses.checks import check_number
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,6 +75,7 @@ def complete_options(options: Options) -> Options:
         if name not in DEFAULTS:
             raise TypeError(f"unexpected option {name!r}: choose from {', '.join(DEFAULTS)}")
     settings = DEFAULTS | options
+    check_backend(settings["backend"])
     check_options(
         settings["reduction"],
         settings["soft_targets"],

@@ -44,7 +44,7 @@ class LabelPowerset:
         _check_hard(targets, self.sets.shape[1])
         sets = self.sets.to(targets.device).float()
         y = targets.float()
-        differing: Tensor = y.sum(1, keepdim=True) + sets.sum(1) - 2 * y @ sets.T
+        differing: Tensor = y.sum(1, keepdim=True) + sets.sum(1) - 2 * _product(y, sets.T)
         return differing.argmin(1)  # the first among equals
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
@@ -55,15 +55,21 @@ class LabelPowerset:
 
     def marginals(self, scores: Tensor) -> Tensor:
         """(rows, num_sets) scores -> (rows, L) label probabilities."""
-        marginals: Tensor = scores.float().softmax(1) @ self.sets.to(scores.device).float()
-        return marginals
+        return _product(scores.float().softmax(1), self.sets.to(scores.device).float())
 
     def log_odds(self, scores: Tensor) -> Tensor:
         """The same as logits: log p - log(1 - p) without cancellation, +-1e30 for labels in all sets or in none."""
         log_p = scores.float().log_softmax(1).unsqueeze(2)
         inside = self.sets.to(scores.device)
         sides = [log_p.masked_fill(~side, -torch.inf).logsumexp(1) for side in (inside, ~inside)]
-        return (sides[0].clamp_min(-5e29) - sides[1].clamp_min(-5e29)).clamp(-1e30, 1e30)
+        return sides[0].clamp_min(-1e30) - sides[1].clamp_min(-1e30)
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """one @ other in float32, under autocast too: in bfloat16, numbers of labels above 256 are rounded."""
+    with torch.autocast(one.device.type, enabled=False):
+        result: Tensor = one @ other
+    return result
 
 
 def _check_hard(targets: Tensor, labels: int | None = None) -> None:

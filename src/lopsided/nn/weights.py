@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from lopsided.losses.checks import check_number
 
 
-def positive_weights(counts: Tensor, rows: int, cap: float = 100.0) -> Tensor:
-    """(L,) `pos_weight` that balances each label: negatives / positives, at most `cap`, which unseen labels get.
+def positive_weights(counts: Tensor, rows: int, cap: float = 10.0) -> Tensor:
+    """Computes the (L,) `pos_weight` that balances each label: negatives / positives, at most `cap`.
 
-    Moves the fair decision point: `criterion.posterior` and `criterion.decision_threshold` undo that.
+    It moves the fair decision point: `criterion.posterior` and `criterion.decision_threshold` undo that.
 
-    >>> positive_weights(torch.tensor([10, 50]), rows=100)
-    tensor([9., 1.])
+    Args:
+        counts: (L,), how many rows have each label.
+        rows: how many rows there are.
+        cap: the largest weight, which labels that no row has get. Losses with a clip and gamma_pos=0 saturate under
+            heavy weights, so that no score stands for "more likely than not": asl with its defaults above 16, which is
+            a label in fewer than 6 % of the rows. Under bce no weight saturates.
+
+    >>> positive_weights(torch.tensor([1, 10, 50]), rows=100)
+    tensor([10.,  9.,  1.])
     """
     counts = _check_counts(counts)
     if (counts > rows).any():
@@ -56,6 +65,9 @@ def logit_adjustment(priors: Tensor, tau: float = 1.0) -> Tensor:
 
 
 def _check_counts(counts: Tensor) -> Tensor:
-    if counts.ndim != 1 or (counts < 0).any():
-        raise ValueError(f"counts must be (L,) numbers of positives >= 0, got shape {tuple(counts.shape)}")
+    if counts.ndim != 1 or not ((counts >= 0) & (counts < math.inf)).all():
+        values = f"{counts.min():g} to {counts.max():g}" if counts.numel() else "nothing"
+        raise ValueError(f"counts must be (L,) numbers of positives >= 0, got shape {tuple(counts.shape)}, {values}")
+    if ((counts > 0) & (counts < 1)).any():
+        raise ValueError("counts below 1 look like shares of the rows: multiply them by the number of rows")
     return counts.double()

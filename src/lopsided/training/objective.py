@@ -68,6 +68,6 @@ def own_threshold(method: Method) -> float | None:
     if isinstance(method, Powerset):
         return 0.0  # more likely than not
     try:
-        return float(settled_logit(method, 1.0)) if method.pool.thresholded else None
+        return float(settled_logit(method, 1.0))
     except ValueError:
         return None
