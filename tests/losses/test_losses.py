@@ -205,6 +205,14 @@ def test_the_string_form_says_everything(spec: str) -> None:
     assert str(loss) in repr(lopsided.MultiLabelLoss(spec))
 
 
+def test_the_repr_of_a_formula_makes_it_again() -> None:
+    named = formula("apl(alphas=(0, 1.75), gamma_neg=2)")
+    unnamed = Formula(named.positive, named.negative, named.pool)
+    made_again = eval(repr(unnamed), vars(lopsided.losses) | vars(lopsided.losses.curves))
+    assert made_again == unnamed == named
+    assert repr(unnamed) == repr(made_again) != repr(named)
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     loss = CATALOG["asl"](gamma_neg=np.float32(2), clip=np.float64(0.1), alpha=np.float64(0.25))
     assert loss == formula(str(loss)) == formula("asl(gamma_neg=2, clip=0.1, alpha=0.25)")

@@ -1,8 +1,12 @@
 """The public edge: modules and functions, what a call leaves behind, compilation, messages."""
 
 import copy
+import inspect
 import pickle
+import pydoc
+import re
 from collections.abc import Callable
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from torch import Tensor
 import lopsided
 from lopsided.losses import CATALOG, formula
 from lopsided.nn.functional import multilabel_loss
+from lopsided.nn.options import DEFAULTS, Options
 from tests import oracle
 from tests.variants import every_variant, example, rows
 
@@ -136,6 +141,64 @@ def test_modules_and_functions_agree(module: lopsided.MultiLabelLoss, spec: str)
     assert torch.equal(default(z, y), plain), "the defaults of the class and of the catalog differ"
 
 
+FAMOUS = {
+    "bce": lopsided.BinaryCrossEntropyLoss,
+    "focal": lopsided.FocalLoss,
+    "asl": lopsided.AsymmetricLoss,
+    "apl": lopsided.AsymmetricPolynomialLoss,
+    "zlpr": lopsided.ZLPRLoss,
+}
+
+
+@pytest.mark.parametrize("name", FAMOUS)
+def test_a_class_has_the_settings_of_its_entry_and_the_options_of_all(name: str) -> None:
+    """Names, order, defaults and types; then the options, by keyword only, with theirs."""
+    parameters = list(inspect.signature(FAMOUS[name]).parameters.values())
+    settings = [each for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    assert settings == list(inspect.signature(CATALOG[name]).parameters.values())
+    assert {each.name: each.default for each in parameters[len(settings) :]} == DEFAULTS
+    assert {each.kind for each in parameters[len(settings) :]} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_settings_and_options_have_different_names() -> None:
+    for make in CATALOG.values():
+        assert not inspect.signature(make).parameters.keys() & DEFAULTS.keys()
+
+
+def test_options_are_those_of_the_function() -> None:
+    """The function takes what a module is given, and what belongs to a batch."""
+    function = inspect.signature(multilabel_loss).parameters
+    assert {name: function[name].default for name in DEFAULTS} == DEFAULTS
+    hints = get_type_hints(multilabel_loss)
+    assert {name: hints[name] for name in DEFAULTS} == get_type_hints(Options)
+    assert function.keys() - DEFAULTS.keys() == {"logits", "targets", "loss", "row_weight", "mask"}
+
+
+@pytest.mark.parametrize("module", [lopsided.MultiLabelLoss, lopsided.AdaptiveAsymmetricLoss, *FAMOUS.values()])
+def test_help_shows_every_option(module: type) -> None:
+    text = pydoc.plain(pydoc.render_doc(module))
+    for name, default in DEFAULTS.items():
+        assert re.search(rf"\b{name}: [^=\n]*= {re.escape(repr(default))}[,)\n]", text), name
+    assert "**options" not in text
+
+
+def test_loss_returns_a_module_from_settings_and_options() -> None:
+    z, y = example()
+    weight = torch.rand(9)
+    made = [
+        lopsided.loss("asl", gamma_neg=2, clip=0.1, reduction="sum", pos_weight=weight),
+        lopsided.loss("asl(gamma_neg=2)", clip=0.1, reduction="sum", pos_weight=weight),
+        lopsided.loss("asl(gamma_neg=2, clip=0.1)", reduction="sum", pos_weight=weight),
+        lopsided.AsymmetricLoss(gamma_neg=2, clip=0.1, reduction="sum", pos_weight=weight),
+    ]
+    for criterion in made:
+        assert isinstance(criterion, lopsided.MultiLabelLoss)
+        assert criterion.formula == formula("asl", gamma_neg=2, clip=0.1) == formula("asl(gamma_neg=2)", clip=0.1)
+        assert repr(criterion).partition("(")[2] == repr(made[-1]).partition("(")[2]
+        assert torch.equal(criterion(z, y), made[-1](z, y))
+    assert lopsided.loss("asl_official").formula == lopsided.AsymmetricLoss(gamma_pos=1).formula
+
+
 def unknown_somewhere(y: Tensor) -> Tensor:
     return y.masked_fill(torch.rand(y.shape, generator=torch.Generator().manual_seed(0)) < 0.2, torch.nan)
 
@@ -202,6 +265,15 @@ def test_bad_input_is_named(arguments: tuple[Tensor, ...], message: str) -> None
         (lambda: lopsided.FocalLoss(gamma=float("nan")), "gamma must be"),
         (lambda: lopsided.AsymmetricPolynomialLoss(epsilon_pos=float("inf")), "epsilon_pos must be finite"),
         (lambda: lopsided.ZLPRLoss(reduction="avg"), "none, mean, batchmean, sum; got 'avg'"),
+        (lambda: lopsided.ZLPRLoss(backend="cuda"), "backend must be one of auto, .*; got 'cuda'"),
+        (lambda: lopsided.ZLPRLoss(gama=1), "unexpected option 'gama': choose from weight, pos_weight, "),  # type: ignore[call-arg]
+        (
+            lambda: lopsided.loss("asl", reducton="sum"),
+            "its settings are: gamma_neg, gamma_pos, clip, detach_focus, alpha",
+        ),
+        (lambda: lopsided.loss("asl_official", clip=0), "asl_official takes no settings"),
+        (lambda: lopsided.loss("asl(clip=0)", clip=0.1), "clip is given twice: in 'asl"),
+        (lambda: formula("asl(clip=0, clip=0.1)"), "a setting is given twice"),
         (lambda: formula("als"), "did you mean 'ral' or 'asl'"),
         (lambda: formula("asl(4)"), "name or name"),
         (lambda: formula("asl(gamma=4)"), "unexpected keyword argument 'gamma'"),

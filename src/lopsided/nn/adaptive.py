@@ -12,6 +12,7 @@ from torch import Tensor
 from lopsided.losses.catalog import asymmetric
 from lopsided.losses.checks import check_number
 from lopsided.nn.modules import MultiLabelLoss
+from lopsided.nn.options import show_options
 from lopsided.nn.trackers import ProbabilityTracker
 from lopsided.targets import SparseTargets, labels_last
 
@@ -51,6 +52,7 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
     that is positive feedback. No official code exists.
     """
 
+    @show_options
     def __init__(
         self,
         target: float = 0.1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, get_type_hints
 
 from torch import Tensor
 
@@ -49,7 +49,7 @@ def show_options(function: F) -> F:
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=kind)  # type: ignore[literal-required]
-        for name, kind in Options.__annotations__.items()
+        for name, kind in get_type_hints(Options).items()
     ]
     function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
     return function
