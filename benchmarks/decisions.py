@@ -28,8 +28,7 @@ from torch import Tensor
 
 import lopsided
 from lopsided.data.sparse_files import SparseRows
-from lopsided.decision.calibrators import Calibrator, ClosedForm, fit_isotonic, fit_platt, fit_temperature
-from lopsided.decision.decided import DecisionMetrics
+from lopsided.decision.calibrators import Calibrator, ClosedForm, Temperature, fit_isotonic, fit_platt
 from lopsided.decision.rules import (
     AtLeastOne,
     ExpectedF1,
@@ -42,8 +41,10 @@ from lopsided.decision.rules import (
     tune_threshold,
 )
 from lopsided.decision.sweep import FBeta, best_thresholds
+from lopsided.metrics.registry import METRICS
 from lopsided.metrics.reliability import reliability
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged
+from lopsided.metrics.weighted import Weighable
 from lopsided.models.sparse_features import SparseClassifier
 from lopsided.targets import SparseTargets
 
@@ -82,7 +83,7 @@ def train_and_score(rows: SparseRows, loss: str, seed: int) -> dict[str, Tensor]
     return found
 
 
-def rules(scored: ScoredLabels, loss: str) -> dict[str, Rule]:
+def rules(scored: Judged, loss: str) -> dict[str, Rule]:
     platt = fit_platt(scored)
     k = max(1, round(float(scored.hits.sum() / len(scored))))
     made: dict[str, Rule] = {
@@ -102,11 +103,11 @@ def rules(scored: ScoredLabels, loss: str) -> dict[str, Rule]:
     }
 
 
-def calibrators(scored: ScoredLabels, loss: str) -> dict[str, Calibrator]:
+def calibrators(scored: Judged, loss: str) -> dict[str, Calibrator]:
     return {
-        "sigmoid": lambda scores, labels=None: torch.sigmoid(scores.double()),
+        "sigmoid": lambda scores: torch.sigmoid(scores.double()),
         "closed form": ClosedForm(loss),
-        "temperature": fit_temperature(scored),
+        "temperature": Temperature(lopsided.fit_temperature(scored.scores.values, scored.hits)),
         "Platt": fit_platt(scored),
         "Platt, one for all labels": fit_platt(scored, pseudo=1e9),
         "Platt, no shrinkage": fit_platt(scored, pseudo=1e-3),
@@ -116,14 +117,12 @@ def calibrators(scored: ScoredLabels, loss: str) -> dict[str, Calibrator]:
 
 def measured(found: dict[str, Tensor], loss: str) -> Iterable[dict[str, object]]:
     scores, truth = found["test.scores"], found["test.targets"]
-    scored = ScoredLabels.of(found["valid.scores"], found["valid.targets"])
-    labels = torch.arange(truth.shape[1]).expand_as(truth)
-    listed = SparseTargets(torch.nn.functional.pad(truth.sum(1).cumsum(0), (1, 0)), truth.nonzero()[:, 1])
+    scored = Judged.of(found["valid.scores"], found["valid.targets"])
+    judged = Judged.of(scores, truth)
     for name, rule in rules(scored, loss).items():
-        metrics = DecisionMetrics(truth.shape[1])
-        metrics.update(rule.decide(scores), labels, listed)
-        result = metrics.result()
-        yield {"kind": "rule", "name": name} | {key: result[key] for key in ("micro_f1", "macro_f1", "sample_f1")}
+        summary = Weighable(judged, rule.decide(scores)).summary()
+        values = {key: METRICS[key].value(summary) for key in ("micro_f1", "macro_f1", "sample_f1")}
+        yield {"kind": "rule", "name": name} | values
     for name, calibrate in calibrators(scored, loss).items():
         p = calibrate(scores)
         brier = float((p - truth.double()).square().sum(1).mean())  # of a row
@@ -165,8 +164,8 @@ def one_step(step: str, rows: int, labels: int) -> None:
     random = torch.Generator().manual_seed(0)
     scores = torch.randn(rows, labels, generator=random)
     targets = torch.rand(rows, labels, generator=random) < 0.01
-    scored = ScoredLabels.of(scores, targets)
-    rule = tune_label_thresholds(ScoredLabels.of(scores[:100], targets[:100]))
+    scored = Judged.of(scores, targets)
+    rule = tune_label_thresholds(Judged.of(scores[:100], targets[:100]))
     calls: dict[str, Callable[[], object]] = {
         "sweep": lambda: tune_label_thresholds(scored),
         "one": lambda: tune_threshold(scored),

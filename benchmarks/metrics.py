@@ -28,9 +28,10 @@ from linear import kilobytes
 from run import environment, write
 from torch import Tensor
 
-from lopsided.decision.metrics import average_precision
 from lopsided.metrics import MultiLabelMetrics
+from lopsided.metrics.scores import Judged
 from lopsided.metrics.top_k import propensities
+from lopsided.metrics.weighted import label_precision
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/metrics.md"
@@ -79,7 +80,7 @@ def of_torchmetrics(scores: Tensor, targets: Tensor) -> Tensor:
 CONTENDERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     ALL: lambda s, y: collected(s, y, None),
     BINNED: lambda s, y: collected(s, y, BINS),
-    OURS: average_precision,
+    OURS: lambda s, y: torch.from_numpy(label_precision(Judged.of(s, y))),
     THEIRS: of_scikit_learn,
 }
 if importlib.util.find_spec("torchmetrics"):

@@ -34,7 +34,7 @@ from lopsided.decision.suspects import rank_suspects
 from lopsided.jobs.config import make_config
 from lopsided.jobs.inspect_missing import score_part
 from lopsided.losses.closed_form import discarding_point
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged
 
 LOSSES = ("bce", "asl", "hill")
 SHARES = (0.2, 0.4)
@@ -77,7 +77,7 @@ def rankings(scores: Tensor, given: Tensor, loss: str) -> Iterator[tuple[str, Te
     )  # writing tables needs it not
 
     yield f"{loss}, sorted by score", scores
-    ours = rank_suspects(ScoredLabels.of(scores, given))
+    ours = rank_suspects(Judged.of(scores, given))
     suspicion = torch.full(scores.shape, -math.inf, dtype=torch.float64)
     suspicion[ours.row, ours.label] = torch.arange(len(ours), 0, -1, dtype=torch.float64)
     yield f"{loss}, lopsided inspect", suspicion

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import lopsided
+from lopsided import fit_temperature
 from lopsided.decision.calibrators import (
     Calibrator,
     ClosedForm,
@@ -16,10 +17,9 @@ from lopsided.decision.calibrators import (
     Temperature,
     fit_isotonic,
     fit_platt,
-    fit_temperature,
 )
 from lopsided.metrics.reliability import reliability
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged, Scores
 from lopsided.targets import SparseTargets
 
 ROWS, LABELS = 12_000, 12
@@ -39,17 +39,21 @@ def world() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def scored(world: tuple[Tensor, Tensor, Tensor]) -> ScoredLabels:
-    made = ScoredLabels.of(world[0][:ROWS], world[2][:ROWS])
+def scored(world: tuple[Tensor, Tensor, Tensor]) -> Judged:
+    made = Judged.of(world[0][:ROWS], world[2][:ROWS])
     assert made.positives[:3].max() < 40
     return made
 
 
-def calibrators(scored: ScoredLabels) -> list[Calibrator]:
-    return [ClosedForm("asl"), fit_temperature(scored), fit_platt(scored), fit_isotonic(scored)]
+def temperature(scored: Judged) -> Temperature:
+    return Temperature(fit_temperature(scored.scores.values, scored.hits))
 
 
-def test_probabilities_that_rise_with_the_score(scored: ScoredLabels) -> None:
+def calibrators(scored: Judged) -> list[Calibrator]:
+    return [ClosedForm("asl"), temperature(scored), fit_platt(scored), fit_isotonic(scored)]
+
+
+def test_probabilities_that_rise_with_the_score(scored: Judged) -> None:
     rising = torch.linspace(-60, 60, 601)[:, None].expand(-1, LABELS)
     for calibrate in calibrators(scored):
         p = calibrate(rising)
@@ -60,7 +64,7 @@ def test_probabilities_that_rise_with_the_score(scored: ScoredLabels) -> None:
 
 
 def test_fitted_maps_are_nearer_to_the_truth_on_other_rows(
-    world: tuple[Tensor, Tensor, Tensor], scored: ScoredLabels
+    world: tuple[Tensor, Tensor, Tensor], scored: Judged
 ) -> None:
     scores, p, truth = (each[ROWS:] for each in world)
     before = torch.sigmoid(scores)
@@ -76,7 +80,7 @@ def test_temperature_is_recovered() -> None:
     random = torch.Generator().manual_seed(2)
     scores = 3 * torch.randn(20_000, 3, generator=random)
     targets = torch.rand(scores.shape, generator=random) < torch.sigmoid(scores / 2.5)
-    assert fit_temperature(ScoredLabels.of(scores, targets)).temperature == pytest.approx(2.5, rel=0.03)
+    assert fit_temperature(scores, targets) == pytest.approx(2.5, rel=0.03)
 
 
 def test_platt_recovers_the_maps_of_labels_with_many_positives() -> None:
@@ -84,10 +88,10 @@ def test_platt_recovers_the_maps_of_labels_with_many_positives() -> None:
     slope, offset = torch.tensor([0.3, 1.0, 2.5]).double(), torch.tensor([0.5, -1.0, 0.0]).double()
     scores = torch.randn(100_000, 3, generator=random)
     targets = torch.rand(scores.shape, generator=random) < torch.sigmoid(slope * scores + offset)
-    found = fit_platt(ScoredLabels.of(scores, targets))
+    found = fit_platt(Judged.of(scores, targets))
     torch.testing.assert_close(found.slope, slope, rtol=0.05, atol=0)
     torch.testing.assert_close(found.offset, offset, rtol=0, atol=0.03)
-    own = fit_platt(ScoredLabels.of(scores, targets), pseudo=0.0)
+    own = fit_platt(Judged.of(scores, targets), pseudo=0.0)
     for label in range(3):
         expected = LogisticRegression(C=np.inf, tol=1e-10).fit(
             scores[:, label, None].double().numpy(), targets[:, label].numpy()
@@ -96,7 +100,7 @@ def test_platt_recovers_the_maps_of_labels_with_many_positives() -> None:
         assert float(own.offset[label]) == pytest.approx(expected.intercept_[0], abs=1e-3)
 
 
-def test_rare_labels_stay_near_the_pooled_map(scored: ScoredLabels) -> None:
+def test_rare_labels_stay_near_the_pooled_map(scored: Judged) -> None:
     pooled = fit_platt(scored, pseudo=1e9)
     assert pooled.slope.std() < 1e-4
     free, shrunk = fit_platt(scored, pseudo=0.1), fit_platt(scored)
@@ -108,7 +112,7 @@ def test_rare_labels_stay_near_the_pooled_map(scored: ScoredLabels) -> None:
 def test_scores_that_separate_or_mislead_have_a_finite_map_that_does_not_fall() -> None:
     scores = torch.linspace(-5, 5, 40)[:, None].expand(-1, 3)
     targets = torch.stack([scores[:, 0] > 0, scores[:, 0] < 0, scores[:, 0].abs() < 1], 1)
-    found = fit_platt(ScoredLabels.of(scores, targets), pseudo=0.5)
+    found = fit_platt(Judged.of(scores, targets), pseudo=0.5)
     assert found.slope.isfinite().all()
     assert found.offset.isfinite().all()
     assert (found.slope >= 0).all()
@@ -116,11 +120,11 @@ def test_scores_that_separate_or_mislead_have_a_finite_map_that_does_not_fall() 
     assert float(found(torch.zeros(1, 3))[0, 1]) == pytest.approx(0.5, abs=0.05)
 
 
-def test_isotonic_is_scikit_learns(world: tuple[Tensor, Tensor, Tensor], scored: ScoredLabels) -> None:
+def test_isotonic_is_scikit_learns(world: tuple[Tensor, Tensor, Tensor], scored: Judged) -> None:
     label, other = 8, world[0][ROWS:]
     assert scored.positives[label] > 1000
     expected = IsotonicRegression(out_of_bounds="clip").fit(
-        scored.scores[:, label].numpy(), scored.hits[:, label].numpy()
+        scored.scores.values[:, label].numpy(), scored.hits[:, label].numpy()
     )
     values = expected.predict(other[:, label].numpy())
     exact, shrunk = (fit_isotonic(scored, pseudo)(other)[:, label].numpy() for pseudo in (0.0, 5.0))
@@ -128,13 +132,13 @@ def test_isotonic_is_scikit_learns(world: tuple[Tensor, Tensor, Tensor], scored:
     assert shrunk == pytest.approx(values, abs=0.01)
 
 
-def test_candidates_are_calibrated_like_the_matrix_they_come_from(scored: ScoredLabels) -> None:
-    scores, labels = scored.scores.topk(LABELS, 1)
+def test_candidates_are_calibrated_like_the_matrix_they_come_from(scored: Judged) -> None:
+    scores, labels = scored.scores.values.topk(LABELS, 1)
     truth = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in scored.hits])
-    same = ScoredLabels.of_candidates(scores, labels, truth, LABELS)
+    same = Judged.of(Scores(scores, labels, LABELS), truth)
     for ours, theirs in zip(calibrators(scored), calibrators(same), strict=True):
         expected = ours(scored.scores).gather(1, labels)
-        torch.testing.assert_close(theirs(scores, labels), expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(theirs(Scores(scores, labels, LABELS)), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_closed_form_is_the_losses() -> None:

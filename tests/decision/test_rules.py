@@ -1,5 +1,6 @@
 """Decision rules against brute force, and that what is stored decides the same."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from torch import Tensor
 from lopsided.decision import choose as tuning
 from lopsided.decision import rules as decisions
 from lopsided.decision.calibrators import ClosedForm, Isotonic, Platt, Temperature, fit_isotonic, fit_platt
-from lopsided.decision.metrics import macro_f1
 from lopsided.decision.rules import (
     AtLeastOne,
     ExpectedF1,
@@ -27,19 +27,25 @@ from lopsided.decision.rules import (
     tune_threshold,
 )
 from lopsided.decision.sweep import FBeta, RecallAtPrecision, best_thresholds
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.registry import METRICS
+from lopsided.metrics.scores import Judged, Scores
+from lopsided.metrics.weighted import Weighable
 from lopsided.targets import SparseTargets
 
 SCORES = torch.tensor([[0.9, 0.2, 0.9, -1.0], [0.1, 0.0, -0.5, -2.0]])
 
 
-def validation(seed: int = 0, rows: int = 400, labels: int = 8) -> ScoredLabels:
+def validation(seed: int = 0, rows: int = 400, labels: int = 8) -> Judged:
     """Labels from frequent to rare, the last never true; scores are the log odds, so that one threshold fits all."""
     random = torch.Generator().manual_seed(seed)
     scores = 2 * torch.randn(rows, labels, generator=random) - torch.linspace(1, 5, labels)
     targets = torch.rand(rows, labels, generator=random) < torch.sigmoid(scores)
     targets[:, -1] = False
-    return ScoredLabels.of(scores, targets)
+    return Judged.of(scores, targets)
+
+
+def macro_f1(decisions: Tensor, judged: Judged) -> float:
+    return METRICS["macro_f1"].value(Weighable(judged, decisions).summary())
 
 
 def decided(rule: Rule, scores: Tensor = SCORES) -> list[list[int]]:
@@ -71,38 +77,40 @@ def test_candidates_are_decided_like_the_matrix_they_come_from() -> None:
         OnProbabilities(fit_isotonic(scored), Threshold(0.3)),
         TopK(2),
     ]
-    scores, labels = scored.scores.topk(scored.num_labels, 1)
+    scores, labels = scored.scores.values.topk(scored.num_labels, 1)
     for rule in rules:
-        whole = rule.decide(scored.scores)
-        assert 0 < whole.sum() < whole.numel()
-        assert torch.equal(rule.decide(scores, labels), whole.gather(1, labels)), rule
+        of_all = rule.decide(scored.scores)
+        assert 0 < of_all.sum() < of_all.numel()
+        assert torch.equal(rule.decide(Scores(scores, labels, scored.num_labels)), of_all.gather(1, labels)), rule
 
 
-def brute_force(p: list[float], chosen: tuple[int, ...]) -> float:
+def brute_force(p: list[float], chosen: tuple[int, ...], of_empty: float) -> float:
     """Expected F1 over all outcomes."""
     total = 0.0
     for outcome in product((0, 1), repeat=len(p)):
         likely = torch.tensor([q if true else 1 - q for q, true in zip(p, outcome, strict=True)]).double().prod()
         hits = sum(a * b for a, b in zip(outcome, chosen, strict=True))
         size = sum(outcome) + sum(chosen)
-        total += float(likely) * (2 * hits / size if size else 1.0)
+        total += float(likely) * (2 * hits / size if size else of_empty)
     return total
 
 
+@pytest.mark.parametrize("of_empty", [0.0, 1.0])
 @pytest.mark.parametrize("labels", [1, 2, 5])
-def test_no_set_of_labels_has_a_higher_expected_f1(labels: int) -> None:
+def test_no_set_of_labels_has_a_higher_expected_f1(labels: int, of_empty: float) -> None:
     p = torch.rand(6, labels, generator=torch.Generator().manual_seed(labels), dtype=torch.float64) ** 2
     p[0] = 0.0
     p[1] = 1.0
-    found = ExpectedF1().decide(p)
+    found = ExpectedF1(of_empty).decide(p)
     for row, chosen in zip(p.tolist(), found, strict=True):
-        of = {each: brute_force(row, each) for each in product((0, 1), repeat=labels)}
+        of = {each: brute_force(row, each, of_empty) for each in product((0, 1), repeat=labels)}
         assert of[tuple(chosen.int().tolist())] == pytest.approx(max(of.values()), abs=1e-6)
     ranked = p.sort(dim=1, descending=True).values
     first = [
-        [brute_force(row.tolist(), tuple([1] * k + [0] * (labels - k))) for k in range(labels + 1)] for row in ranked
+        [brute_force(row.tolist(), tuple([1] * k + [0] * (labels - k)), of_empty) for k in range(labels + 1)]
+        for row in ranked
     ]
-    assert expected_f1(ranked).numpy() == pytest.approx(torch.tensor(first).numpy(), abs=1e-6)
+    assert expected_f1(ranked, of_empty).numpy() == pytest.approx(torch.tensor(first).numpy(), abs=1e-6)
 
 
 def test_expected_f1_of_many_labels_and_rows() -> None:
@@ -151,17 +159,15 @@ def test_shrunk_thresholds_keep_what_a_shared_one_has_where_labels_are_rare() ->
     for seed in range(8):
         scored, other = validation(seed), validation(seed + 100, rows=4000)
         shared = best_thresholds(scored, FBeta()).shared
-        level = macro_f1(Threshold(shared).decide(other.scores), other.hits)
+        level = macro_f1(Threshold(shared).decide(other.scores), other)
         for pseudo, losses in loss.items():
-            losses.append(
-                level - macro_f1(tune_label_thresholds(scored, pseudo=pseudo).decide(other.scores), other.hits)
-            )
+            losses.append(level - macro_f1(tune_label_thresholds(scored, pseudo=pseudo).decide(other.scores), other))
     raw, shrunk = (torch.tensor(losses).mean() for losses in loss.values())
     assert 0 < shrunk < 0.6 * raw
 
 
 def test_without_a_positive_there_is_nothing_to_tune_on() -> None:
-    scored = ScoredLabels.of(torch.zeros(3, 2), torch.zeros(3, 2))
+    scored = Judged.of(torch.zeros(3, 2), torch.zeros(3, 2))
     platt = Platt(torch.ones(2), torch.zeros(2))
     for tune in (tune_threshold, tune_label_thresholds, lambda s: tune_macro_f1(s, platt), fit_platt, fit_isotonic):
         with pytest.raises(ValueError, match="no label is true in any of the 3"):
@@ -177,7 +183,7 @@ def test_shrinkage_is_by_a_number_of_positives() -> None:
 
 def test_scores_that_still_have_a_gradient_are_taken() -> None:
     scores = SCORES.clone().requires_grad_()
-    found = tune_label_thresholds(ScoredLabels.of(scores, SCORES > 0.15))
+    found = tune_label_thresholds(Judged.of(scores, SCORES > 0.15))
     assert not found.thresholds.requires_grad
     assert torch.equal(found.decide(scores), found.decide(SCORES))
 
@@ -199,7 +205,7 @@ def rules() -> list[Rule]:
 
 
 def test_what_is_stored_decides_the_same(tmp_path: Path) -> None:
-    scores = validation(5).scores
+    scores = validation(5).scores.values
     for number, rule in enumerate(rules()):
         tensors, header = decisions.to_tensors(rule)
         save_file(tensors | {"weight": torch.zeros(2)}, tmp_path / f"{number}", {"rule": header})
@@ -241,12 +247,12 @@ def test_candidates_without_their_truth_still_decide() -> None:
     same = Platt(torch.ones(1), torch.zeros(1))
     thresholds = []
     for truth in ([[0], [], []], [[0], [], [0]]):
-        scored = ScoredLabels.of_candidates(scores, labels, SparseTargets.from_indices(truth), 1)
+        scored = Judged.of(Scores(scores, labels, 1), SparseTargets.from_indices(truth))
         rule = tune_macro_f1(scored, same).rule
         assert isinstance(rule, LabelThresholds)
         thresholds.append(float(rule.thresholds))
-    missed = ScoredLabels.of_candidates(scores[:2], labels[:2], SparseTargets.from_indices([[0], []]), 1)
-    more = ScoredLabels(missed.scores, missed.hits, missed.labels, missed.positives + 1)
+    missed = Judged.of(Scores(scores[:2], labels[:2], 1), SparseTargets.from_indices([[0], []]))
+    more = replace(missed, positives=missed.positives + 1)
     p = torch.sigmoid(scores[:2]).sum()
     assert thresholds[0] == thresholds[1], "it looks at probabilities, not at the truth"
     for case, true in ((missed, p), (more, p + 1)):

@@ -14,11 +14,10 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, h
 
 import lopsided
 from lopsided.__main__ import main
-from lopsided.decision.metrics import best_threshold
-from lopsided.decision.rules import tune_label_thresholds
+from lopsided.decision.rules import best_threshold, tune_label_thresholds
 from lopsided.jobs.compare import load
 from lopsided.jobs.config import make_config
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged
 from lopsided.models import make_task
 from lopsided.models.task import Budget
 from lopsided.report.terminal import print_results
@@ -68,7 +67,7 @@ def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss
             macro = f1_score(truth[:, present], decisions[:, present], average="macro", zero_division=0)
             expected["macro_f1" + suffix].append(macro)
         valid_scores = torch.from_numpy(np.load(finished / f"runs/{number}-{loss}-seed{seed}-valid.npy"))
-        rule = tune_label_thresholds(ScoredLabels.of(valid_scores, splits.valid.targets))
+        rule = tune_label_thresholds(Judged.of(valid_scores, splits.valid.targets))
         by_label = scores > rule.thresholds.numpy()
         macro = f1_score(truth[:, present], by_label[:, present], average="macro", zero_division=0)
         expected["macro_f1_labels"].append(macro)
@@ -93,7 +92,7 @@ def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
     task = make_task(load(make_config({"images": 600})))
     objective = make_objective(parse_method("asl"), task.train.targets)
     model, _ = fit(task, objective, Budget(2, 64, 3e-3), seed=1)
-    best = best_threshold(predict(model, objective, task.valid), task.valid.targets)
+    best = best_threshold(Judged.of(predict(model, objective, task.valid), task.valid.targets))
     assert read_results(finished)["losses"]["asl"]["tuned_thresholds"][1] == pytest.approx(best)
 
 

@@ -17,10 +17,10 @@ from lopsided.__main__ import main
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.sparse_files import SparseRows, read_sparse
 from lopsided.decision.calibrators import Platt, fit_platt
-from lopsided.decision.decided import DecisionMetrics
 from lopsided.decision.rules import LabelThresholds, tune_label_thresholds
 from lopsided.jobs.fit import CANDIDATES, Checkpoint, FitFolder, read_parts
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics import MultiLabelMetrics
+from lopsided.metrics.scores import Judged, Scores
 from lopsided.targets import SparseTargets
 
 SMALL = ["--hidden", "16", "--epochs", "2", "--batch-size", "64"]
@@ -74,8 +74,8 @@ def test_the_rule_is_that_of_the_best_candidates_of_the_validation_rows(run: Pat
     assert valid is not None
     assert len(valid) == 300
     scores, labels = logits(state, valid).topk(CANDIDATES, 1)
-    scored = ScoredLabels.of_candidates(scores, labels, valid.labels, LABELS)
-    assert scored.found.sum() < scored.positives.sum(), "some true labels are no candidates"
+    scored = Judged.of(Scores(scores, labels, LABELS), valid.labels)
+    assert scored.listed_positives.sum() < scored.positives.sum(), "some true labels are no candidates"
     assert state.decision is not None
     rule, calibrator = state.decision.rule, state.decision.calibrator
     assert isinstance(rule, LabelThresholds)
@@ -209,15 +209,16 @@ def test_decision_metrics_do_not_depend_on_batches() -> None:
     truth[0], decided[0] = [], False
     results = []
     for size in (40, 7, 1):
-        metrics = DecisionMetrics(9)
+        metrics = MultiLabelMetrics(9, "logits")
         for start in range(0, 40, size):
             part = slice(start, start + size)
-            metrics.update(decided[part], labels[part], SparseTargets.from_indices(truth[part]))
-        results.append(metrics.result())
-    assert results[1] == pytest.approx(results[0])
-    assert results[2] == pytest.approx(results[0])
+            scores = Scores(decided[part].float() - 0.5, labels[part], 9)
+            metrics.update(scores, SparseTargets.from_indices(truth[part]))
+        results.append(metrics.compute())
+    assert results[1] == pytest.approx(results[0], nan_ok=True)
+    assert results[2] == pytest.approx(results[0], nan_ok=True)
     y = np.array([[label in row for label in range(9)] for row in truth])
     d = np.zeros((40, 9), dtype=bool)
     for row in range(40):
         d[row, labels[row][decided[row]]] = True
-    assert results[0]["sample_f1"] == pytest.approx(f1_score(y, d, average="samples", zero_division=1))
+    assert results[0]["sample_f1"] == pytest.approx(f1_score(y, d, average="samples", zero_division=0))

@@ -20,7 +20,7 @@ from lopsided.decision.suspects import Suspects, rank_suspects
 from lopsided.jobs.inspect_missing import plain, score_part
 from lopsided.losses import Curve, Formula, Sum, formula
 from lopsided.losses.closed_form import discarding_point
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged, Scores
 from lopsided.report.inspection import QUANTITIES
 from lopsided.targets import SparseTargets
 from lopsided.training.loop import fit
@@ -43,7 +43,7 @@ def found_early(suspects: Suspects, truth: Tensor, top: int) -> float:
 def test_scales_of_labels_do_not_matter() -> None:
     """Compared with the best possible ranking, by the true probability, which the scores alone do not tell."""
     scores, truth, given = planted()
-    suspects = rank_suspects(ScoredLabels.of(scores, given))
+    suspects = rank_suspects(Judged.of(scores, given))
     assert len(suspects) == int((~given).sum())
     assert not given[suspects.row, suspects.label].any()
     assert torch.equal(suspects.score, scores[suspects.row, suspects.label])
@@ -60,10 +60,10 @@ def test_scales_of_labels_do_not_matter() -> None:
 
 def test_candidates_are_ranked_as_all_scores_are() -> None:
     scores, _, given = planted(rows=300)
-    whole = rank_suspects(ScoredLabels.of(scores, given), 0.5, top=50)
+    whole = rank_suspects(Judged.of(scores, given), 0.5, top=50)
     labels = torch.rand(scores.shape, generator=torch.Generator().manual_seed(1)).argsort(1)
     positives = SparseTargets(torch.nn.functional.pad(given.sum(1).cumsum(0), (1, 0)), given.nonzero()[:, 1])
-    listed = ScoredLabels.of_candidates(scores.gather(1, labels), labels, positives, scores.shape[1])
+    listed = Judged.of(Scores(scores.gather(1, labels), labels, scores.shape[1]), positives)
     few = rank_suspects(listed, 0.5, top=50)
     for name in ("row", "label", "score", "discarded"):
         assert torch.equal(getattr(few, name), getattr(whole, name)), name
@@ -75,7 +75,7 @@ def test_candidates_are_ranked_as_all_scores_are() -> None:
 def test_certain_scores_of_label_powerset() -> None:
     scores, _, given = planted(rows=300)
     scores[:, 3] = torch.where(given[:, 3], -1e30, 1e30)
-    suspects = rank_suspects(ScoredLabels.of(scores, given))
+    suspects = rank_suspects(Judged.of(scores, given))
     assert suspects.probability.isfinite().all()
 
 

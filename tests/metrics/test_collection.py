@@ -129,6 +129,9 @@ def expected(
     found["auroc_micro"] = sk.roc_auc_score(y.ravel(), s.ravel()) if y.any() and not y.all() else math.nan
     found |= coco(y, d, "") | coco(y, third, "@3")
     found["micro_f1"] = sk.f1_score(y, d, average="micro", zero_division=0)
+    found["micro_precision"] = sk.precision_score(y, d, average="micro", zero_division=0)
+    found["micro_recall"] = sk.recall_score(y, d, average="micro", zero_division=0)
+    found |= {"empty_rows": (~d.any(1)).mean(), "predicted_per_row": d.sum(1).mean()}
     found["macro_f1"] = sk.f1_score(y, d, average=None, zero_division=0)[y.any(0)].mean() if y.any() else math.nan
     for name in ("precision", "recall", "f1"):
         found[f"sample_{name}"] = getattr(sk, f"{name}_score")(y, d, average="samples", zero_division=0)
@@ -275,7 +278,7 @@ def test_many_rows_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     scores, targets = case("plain")
     whole = collect(scores, targets).result()
     monkeypatch.setattr("lopsided.metrics.batch._PART", 3 * LABELS)
-    monkeypatch.setattr("lopsided.metrics.kept._PART", 2 * len(scores))
+    monkeypatch.setattr("lopsided.metrics.exact_scores._PART", 2 * len(scores))
     assert collect(scores, targets).result().values == pytest.approx(whole.values, abs=1e-12)
 
 

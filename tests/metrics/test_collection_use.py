@@ -68,7 +68,13 @@ def stored(columns: list[int]) -> Tensor:
         (torch.zeros(7), torch.zeros(7), r"scores must be \(rows, 7\)"),
         (torch.zeros(2, 7), torch.zeros(3, 7), r"targets have shape \(3, 7\) but scores \(2, 7\)"),
         (torch.zeros(2, 7), torch.full((2, 7), -1), "targets must be 0 or 1 to be evaluated, got -1 and 13 more"),
-        (torch.zeros(2, 7), torch.full((2, 7), math.nan), "targets must be 0 or 1 to be evaluated, got nan"),
+        (torch.zeros(2, 7), torch.full((2, 7), 0.5), "targets must be 0 or 1 to be evaluated, got 0.5 and 13 more"),
+        ([[0.5]], torch.zeros(2, 7), r"scores must be \(rows, 7\), as num_labels says; got \(1, 1\)"),
+        (
+            torch.zeros(2, 7),
+            [[0], [1]],
+            r"targets have shape \(2, 1\) but scores \(2, 7\): .*SparseTargets.from_indices",
+        ),
         (torch.zeros(2, 7), SparseTargets.from_indices([[1]]), "targets have 1 rows"),
         (torch.zeros(2, 7), SparseTargets.from_indices([[1], [7]]), r"label indices must lie in \[0, 7\)"),
         (
@@ -99,9 +105,9 @@ def test_bad_input(scores: Tensor, targets: Any, message: str) -> None:
             torch.zeros(2, 7),
             "scores must be a floating point tensor, got torch.int",
         ),
-        ([[0.5]], torch.zeros(2, 7), "scores must be a floating point tensor, got list"),
+        ("scores", torch.zeros(2, 7), "expected numbers, got str of"),
         (torch.zeros(2, 7).to_sparse_coo(), torch.zeros(2, 7), "must be torch.sparse_csr"),
-        (torch.zeros(2, 7), [[0], [1]], "targets must be a tensor or SparseTargets, got list"),
+        (torch.zeros(2, 7), [["a"], ["b"]], "expected numbers, got list of"),
     ],
 )
 def test_wrong_types(scores: Any, targets: Any, message: str) -> None:
@@ -122,7 +128,10 @@ def test_bad_settings() -> None:
             lambda: MultiLabelMetrics(2, "logits", propensity=torch.tensor([0.0, 1])),
             r"must lie in \(0, 1\], got 0 to 1",
         ),
-        (lambda: MultiLabelMetrics(3, "logits", decide=math.nan), "decide must be a number or a function, got nan"),
+        (
+            lambda: MultiLabelMetrics(3, "logits", decide=math.nan),
+            "decide must be a number, a tensor of one or 3 thresholds, a rule or a function, got nan",
+        ),
         (lambda: MultiLabelMetrics(3, "logits").result(), "no rows were collected"),
         (lambda: collection().merge(collection("probabilities")), "scale is logits and probabilities"),
         (lambda: collect(torch.zeros(1, 7), torch.zeros(1, 7), decide=lambda z: z), "decide must give a bool tensor"),

@@ -1,7 +1,6 @@
-"""Metrics against scikit-learn, or against the definition where it has none."""
+"""Weighted metrics against scikit-learn, or against the definition where it has none."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +8,10 @@ import torch
 from sklearn import metrics as sk
 from torch import Tensor
 
-from lopsided.decision import metrics
+from lopsided.decision.rules import best_threshold
+from lopsided.metrics.registry import METRICS
+from lopsided.metrics.scores import Judged
+from lopsided.metrics.weighted import Ranking, Weighable, label_precision
 
 CASES = ["plain", "ties", "empty rows and labels", "one row", "all positive", "nothing positive"]
 
@@ -36,6 +38,12 @@ def row_weights(rows: int) -> list[Tensor | None]:
     return [None, torch.from_numpy(np.bincount(drawn, minlength=rows))]
 
 
+def value(
+    name: str, scores: Tensor, targets: Tensor, decisions: Tensor | None = None, weights: Tensor | None = None
+) -> float:
+    return METRICS[name].value(Weighable(Judged.of(scores, targets), decisions).summary(weights))
+
+
 def close(ours: float, theirs: float) -> None:
     assert ours == pytest.approx(theirs, abs=1e-12, nan_ok=True)
 
@@ -43,19 +51,22 @@ def close(ours: float, theirs: float) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_average_precision(name: str) -> None:
     scores, targets = case(name)
-    ranking = metrics.Ranking.of(scores, targets)
+    judged = Judged.of(scores, targets)
     for weights in row_weights(len(targets)):
-        ours = ranking.average_precision(weights)
-        kept = slice(None) if weights is None else weights.numpy() > 0
+        w = None if weights is None else weights.numpy()
+        ones = np.ones(len(targets)) if w is None else w
+        ours = Ranking.of(judged).average_precision(ones)
+        kept = ones > 0
         for label in range(7):
             y, s = targets.numpy()[kept, label], scores.numpy()[kept, label]
-            w = None if weights is None else weights.numpy()[kept]
-            close(float(ours[label]), sk.average_precision_score(y, s, sample_weight=w) if y.any() else math.nan)
+            close(
+                float(ours[label]),
+                sk.average_precision_score(y, s, sample_weight=ones[kept]) if y.any() else math.nan,
+            )
         if weights is None:
-            fast = metrics.average_precision(scores, targets)
-            torch.testing.assert_close(fast, ours, rtol=0, atol=1e-12, equal_nan=True)
-        present = ours[~ours.isnan()]
-        close(metrics.mean_average_precision(ranking, weights), float(present.mean()) if len(present) else math.nan)
+            assert label_precision(judged) == pytest.approx(ours, abs=1e-12, nan_ok=True)
+        present = ours[~np.isnan(ours)]
+        close(value("map", scores, targets, weights=weights), float(present.mean()) if len(present) else math.nan)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -67,7 +78,7 @@ def test_decisions(name: str) -> None:
         y, d = targets.numpy().astype(int), decisions.numpy().astype(int)
         present = np.flatnonzero((y if w is None else y[w > 0]).any(0))
         close(
-            metrics.micro_f1(decisions, targets, weights),
+            value("micro_f1", scores, targets, decisions, weights),
             sk.f1_score(y, d, average="micro", sample_weight=w, zero_division=0),
         )
         macro = (
@@ -75,9 +86,9 @@ def test_decisions(name: str) -> None:
             if len(present)
             else math.nan
         )
-        close(metrics.macro_f1(decisions, targets, weights), macro)
-        close(metrics.subset_accuracy(decisions, targets, weights), sk.accuracy_score(y, d, sample_weight=w))
-        close(metrics.hamming_loss(decisions, targets, weights), sk.hamming_loss(y, d, sample_weight=w))
+        close(value("macro_f1", scores, targets, decisions, weights), macro)
+        close(value("subset_accuracy", scores, targets, decisions, weights), sk.accuracy_score(y, d, sample_weight=w))
+        close(value("hamming_loss", scores, targets, decisions, weights), sk.hamming_loss(y, d, sample_weight=w))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -90,19 +101,20 @@ def test_precision_at_k(name: str, k: int) -> None:
             for s, y in zip(scores.tolist(), targets.tolist(), strict=True)
         ]
         w = None if weights is None else weights.numpy()
-        close(metrics.precision_at(k, scores, targets, weights), float(np.average(shares, weights=w)))
+        close(value(f"p@{k}", scores, targets, weights=weights), float(np.average(shares, weights=w)))
 
 
-def test_precision_needs_k_labels() -> None:
-    assert math.isnan(metrics.precision_at(3, torch.zeros(4, 2), torch.zeros(4, 2, dtype=torch.bool)))
+def test_fewer_labels_than_ranks() -> None:
+    """P@k still divides by k, as if the ranking went on with labels that are wrong."""
+    close(value("p@3", torch.zeros(4, 2), torch.ones(4, 2)), 2 / 3)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_best_threshold_is_the_best_of_all(name: str) -> None:
     scores, targets = case(name)
-    found = metrics.micro_f1(scores > metrics.best_threshold(scores, targets), targets)
+    found = value("micro_f1", scores, targets, scores > best_threshold(Judged.of(scores, targets)))
     cuts = [-math.inf, *scores.unique().tolist()]
-    close(found, max(metrics.micro_f1(scores > cut, targets) for cut in cuts))
+    close(found, max(value("micro_f1", scores, targets, scores > cut) for cut in cuts))
 
 
 @pytest.mark.parametrize("scores", [(1.0000002, 1.0000001), (3e8, 2e8), (-1e-45, -2e-45), (0.0, -0.0)])
@@ -110,22 +122,14 @@ def test_best_threshold_of_neighbouring_numbers(scores: tuple[float, float]) -> 
     s = torch.tensor([scores])
     for targets in (torch.tensor([[True, False]]), torch.tensor([[True, True]])):
         best = 1.0 if s[0, 0] > s[0, 1] or targets.all() else 2 / 3
-        close(metrics.micro_f1(s > metrics.best_threshold(s, targets), targets), best)
+        close(value("micro_f1", s, targets, s > best_threshold(Judged.of(s, targets))), best)
 
 
-FUNCTIONS: list[Callable[[Tensor, Tensor, Tensor | None], float]] = [
-    lambda s, y, w: metrics.mean_average_precision(metrics.Ranking.of(s, y), w),
-    lambda s, y, w: metrics.micro_f1(s > 0, y, w),
-    lambda s, y, w: metrics.macro_f1(s > 0, y, w),
-    lambda s, y, w: metrics.subset_accuracy(s > 0, y, w),
-    lambda s, y, w: metrics.hamming_loss(s > 0, y, w),
-    lambda s, y, w: metrics.precision_at(3, s, y, w),
-]
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_weights_are_repetitions(function: Callable[[Tensor, Tensor, Tensor | None], float]) -> None:
+@pytest.mark.parametrize(
+    "name", ["map", "micro_f1", "macro_f1", "sample_f1", "subset_accuracy", "hamming_loss", "predicted_per_row", "p@3"]
+)
+def test_weights_are_repetitions(name: str) -> None:
     scores, targets = case("plain")
     times = torch.from_numpy(np.random.default_rng(3).integers(3, size=60))
-    repeated = function(scores.repeat_interleave(times, 0), targets.repeat_interleave(times, 0), None)
-    close(function(scores, targets, times), repeated)
+    y, s = targets.repeat_interleave(times, 0), scores.repeat_interleave(times, 0)
+    close(value(name, scores, targets, scores > 0, times), value(name, s, y, s > 0))

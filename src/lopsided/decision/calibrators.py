@@ -1,8 +1,9 @@
 """From scores to probabilities: the map that the loss implies, and maps fitted to validation rows.
 
-A calibrator is called with scores (n, L), or with (n, k) scores and the (n, k) labels that they are of, and gives
-float64 probabilities in that shape, in [0, 1]. Of one label, the higher score never gets the lower probability, but for
-rounding. What is fitted to candidates says how often a label with that score is true if it is a candidate.
+A calibrator is called with `Scores`, or a tensor or an array of the scores of all labels, and gives float64
+probabilities in the shape of their values, in [0, 1]; anything where a row has no further candidate. Of one label, the
+higher score never gets the lower probability, but for rounding. What is fitted to candidates says how often a label
+with that score is true if it is a candidate.
 
 Rare labels have too few positives for a map of their own: `fit_platt` and `fit_isotonic` shrink each label's map
 towards the one of all labels together, by `pseudo` positives.
@@ -10,34 +11,31 @@ towards the one of all labels together, by `pseudo` positives.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lopsided.decision import stored
-from lopsided.decision.temperature import fit_temperature as best_temperature
+from lopsided.decision.serialization import Portable
 from lopsided.losses import formula
 from lopsided.losses.checks import check_number
 from lopsided.losses.closed_form import posterior
-from lopsided.metrics.scores import ScoredLabels, at
+from lopsided.metrics.scores import Judged, Scores
 
 PSEUDO = 5.0
 
 
 class Calibrator(Protocol):
-    """(n, L) scores, or (n, k) of these labels -> probabilities."""
+    """(n, L) scores, or those of candidates -> probabilities."""
 
-    def __call__(self, scores: Tensor, labels: Tensor | None = None) -> Tensor: ...
+    def __call__(self, scores: Scores | Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class ClosedForm:
+class ClosedForm(Portable):
     """The posterior that a loss implies, see `lopsided.losses.closed_form`: no validation rows are needed.
 
     loss: its name with settings, trained without weights. ValueError at the call if it implies no posterior.
@@ -48,82 +46,96 @@ class ClosedForm:
 
     loss: str
 
-    def __call__(self, scores: Tensor, labels: Tensor | None = None) -> Tensor:
-        return posterior(formula(self.loss), scores)
+    def __call__(self, scores: Scores | Tensor) -> Tensor:
+        return posterior(formula(self.loss), Scores.of(scores).values)
 
 
 @dataclass(frozen=True)
-class Temperature:
-    """sigmoid(score / temperature) for all labels."""
+class Temperature(Portable):
+    """sigmoid(score / temperature) for all labels; `lopsided.fit_temperature` finds the most likely one."""
 
     temperature: float
 
-    def __call__(self, scores: Tensor, labels: Tensor | None = None) -> Tensor:
-        return torch.sigmoid(scores.double() / self.temperature)
-
-
-def fit_temperature(scored: ScoredLabels) -> Temperature:
-    """The most likely temperature, see `lopsided.fit_temperature`."""
-    return Temperature(best_temperature(scored.scores, scored.hits))
+    def __call__(self, scores: Scores | Tensor) -> Tensor:
+        return torch.sigmoid(Scores.of(scores).values.double() / self.temperature)
 
 
 @dataclass(frozen=True)
-class Platt:
+class Platt(Portable):
     """sigmoid(slope_l * score + offset_l): both (L,) float64, slope >= 0."""
 
     slope: Tensor
     offset: Tensor
 
-    def __call__(self, scores: Tensor, labels: Tensor | None = None) -> Tensor:
-        return torch.sigmoid(at(self.slope, labels) * scores.double() + at(self.offset, labels))
+    def __call__(self, scores: Scores | Tensor) -> Tensor:
+        scores = Scores.of(scores)
+        return torch.sigmoid(scores.at(self.slope) * scores.values.double() + scores.at(self.offset))
 
 
-def fit_platt(scored: ScoredLabels, pseudo: float = PSEUDO) -> Platt:
+def fit_platt(judged: Judged, pseudo: float = PSEUDO) -> Platt:
     """The most likely slope and offset of every label, shrunk towards those of all labels together.
 
     Scores are centred and scaled by the mean and deviation of those of true labels; there slope and offset have a
     normal prior around the pooled fit with precision `pseudo`, so that a label with that many positives goes about
-    half its own way. A negative slope becomes 0. Source: Platt, Probabilistic outputs for SVMs, 1999, whose smoothed
-    targets the prior replaces; the pooled fit has one of precision 1 around 0, which keeps it finite. Raises
-    ValueError without any positive.
+    half its own way. A negative slope becomes 0, and the map is then the share of the label. Source: Platt,
+    Probabilistic outputs for SVMs, 1999, whose smoothed targets the prior replaces; the pooled fit has one of precision
+    1 around 0, which keeps it finite. Raises ValueError without any positive, and with pseudo = 0 for labels that have
+    no most likely map: never or always true, or separated by their scores without an error.
     """
-    true = _true_scores(scored, pseudo).double()
+    true = _true_scores(judged, pseudo).double()
     centre, scale = true.mean(), true.std(correction=0).clamp_min(1e-3)
-    pooled = _newton(scored.together(), centre, scale, torch.zeros(2, dtype=torch.float64), 1.0)[0]
-    fits = [_newton(part, centre, scale, pooled, pseudo) for part in scored.parts()]
+    if pseudo == 0:
+        _check_most_likely(judged)
+    pooled = _newton(judged.together(), centre, scale, torch.zeros(2, dtype=torch.float64), 1.0)[0]
+    fits = [_newton(part, centre, scale, pooled, pseudo) for part in judged.parts()]
     offset, slope = torch.cat(fits).unbind(1)
     return Platt(slope / scale, offset - slope * centre / scale)
 
 
-def _newton(scored: ScoredLabels, centre: Tensor, scale: Tensor, prior: Tensor, precision: float) -> Tensor:
+def _check_most_likely(judged: Judged) -> None:
+    """Without a prior, slope and offset run to infinity where a step separates true from false."""
+    steps = 0
+    for scores, hits in judged.by_label():
+        one_kind = hits.all() or not hits.any()  # also without any row
+        steps += int(one_kind or (scores[hits].min() >= scores[~hits].max() and scores.min() < scores.max()))
+    if steps:
+        raise ValueError(
+            f"pseudo=0 leaves {steps} of {judged.num_labels} labels without a most likely map: they are never or "
+            "always true, or a threshold separates them without an error; choose pseudo > 0"
+        )
+
+
+def _newton(judged: Judged, centre: Tensor, scale: Tensor, prior: Tensor, precision: float) -> Tensor:
     """(L, 2) offset and slope >= 0 of every label on scaled scores: Newton's method, for all labels at once."""
-    x = (scored.scores.double() - centre) / scale
-    fit = _minimum(scored, x, prior, precision)
+    x = (judged.scores.values.double() - centre) / scale
+    fit = _minimum(judged, x, prior, precision)
     falling = fit[:, 1] < 0
     if falling.any():
-        fit = torch.where(falling[:, None], _minimum(scored, x * at(~falling, scored.labels), prior, precision), fit)
+        fit = torch.where(falling[:, None], _minimum(judged, x * judged.scores.at(~falling), prior, precision), fit)
         fit[falling, 1] = 0.0
     return fit
 
 
-def _minimum(scored: ScoredLabels, x: Tensor, prior: Tensor, precision: float) -> Tensor:
+def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tensor:
     """(L, 2), the least of  sum softplus(b + a x) - y (b + a x)  +  precision / 2 |(b, a) - prior|^2."""
-    y = scored.hits.double()
+    y = judged.hits.double()
 
     def logits(fit: Tensor) -> Tensor:
-        return at(fit[:, 0], scored.labels) + at(fit[:, 1], scored.labels) * x
+        return judged.scores.at(fit[:, 0]) + judged.scores.at(fit[:, 1]) * x
 
     def cost(fit: Tensor) -> Tensor:
         z = logits(fit)
-        return scored.sum(softplus(z) - y * z) + precision / 2 * (fit - prior).square().sum(1)
+        return judged.sum(softplus(z) - y * z) + precision / 2 * (fit - prior).square().sum(1)
 
-    fit = prior.expand(scored.num_labels, 2).clone()
+    fit = prior.expand(judged.num_labels, 2).clone()
     least = cost(fit)
     for _ in range(100):
         p = torch.sigmoid(logits(fit))
         error, weight = p - y, p * (1 - p)
-        gradient = torch.stack([scored.sum(error), scored.sum(error * x)], 1) + precision * (fit - prior)
-        a, b, c = scored.sum(weight) + precision, scored.sum(weight * x), scored.sum(weight * x * x) + precision
+        gradient = torch.stack([judged.sum(error), judged.sum(error * x)], 1) + precision * (fit - prior)
+        a, b, c = judged.sum(weight) + precision, judged.sum(weight * x), judged.sum(weight * x * x) + precision
+        if precision == 0:  # equal scores leave slope against offset open: then the step stays as short as it can
+            a, c = a + 1e-9 * (a + c), c + 1e-9 * (a + c)
         step = torch.stack([c * gradient[:, 0] - b * gradient[:, 1], a * gradient[:, 1] - b * gradient[:, 0]], 1)
         step /= (a * c - b * b)[:, None]
         if not step.abs().max() > 1e-9:
@@ -139,65 +151,93 @@ def _minimum(scored: ScoredLabels, x: Tensor, prior: Tensor, precision: float) -
 
 
 @dataclass(frozen=True)
-class Isotonic:
+class Isotonic(Portable):
     """A rising map of every label, mixed with the map of all labels: own * label's map + (1 - own) * pooled map.
 
+    The pooled map is moved to the share of the label: its odds are those of all labels times exp(shift).
+
     x, y: (knots,) float64 of the labels one after the other, then of the pooled map: lines between two knots,
-    level outside. ends: (L + 1,) int64, where each one's knots end. own: (L,) float64 in [0, 1].
+    level outside. ends: (L + 1,) int64, where each one's knots end. own: (L,) float64 in [0, 1]. shift: (L,) float64.
     """
 
     x: Tensor
     y: Tensor
     ends: Tensor
     own: Tensor
+    shift: Tensor
 
-    def __call__(self, scores: Tensor, labels: Tensor | None = None) -> Tensor:
-        values = scores.double().numpy()
-        pooled = self._interpolate(len(self.own), values)
-        result = pooled.copy()
-        for label in range(scores.shape[1]) if labels is None else labels.unique().tolist():
-            chosen = (slice(None), label) if labels is None else (labels == label).numpy()
-            own = float(self.own[label])
+    def __call__(self, scores: Scores | Tensor) -> Tensor:
+        scores = Scores.of(scores)
+        values = scores.values.double()
+        result = _shifted(self._interpolate(len(self.own), values), scores.at(self.shift))
+        columns = scores.columns
+        for label in range(values.shape[1]) if columns is None else columns.unique().tolist():
+            own = float(self.own[label]) if label < len(self.own) else 0.0
             if own > 0:
-                result[chosen] = own * self._interpolate(label, values[chosen]) + (1 - own) * pooled[chosen]
-        return torch.from_numpy(result)
+                chosen = (slice(None), label) if columns is None else columns == label
+                result[chosen] = own * self._interpolate(label, values[chosen]) + (1 - own) * result[chosen]
+        return result
 
-    def _interpolate(self, place: int, values: Any) -> Any:
+    def _interpolate(self, place: int, values: Tensor) -> Tensor:
         knots = slice(int(self.ends[place - 1]) if place else 0, int(self.ends[place]))
-        return np.interp(values, self.x[knots].numpy(), self.y[knots].numpy())
+        between = np.interp(values.cpu().numpy(), self.x[knots].cpu().numpy(), self.y[knots].cpu().numpy())
+        return torch.as_tensor(between, dtype=torch.float64, device=values.device)
 
 
-def fit_isotonic(scored: ScoredLabels, pseudo: float = PSEUDO) -> Isotonic:
+def fit_isotonic(judged: Judged, pseudo: float = PSEUDO) -> Isotonic:
     """The rising map of the least squared error for every label, shrunk towards that of all labels together.
 
-    A label with n positives goes n / (n + pseudo) its own way. Source: Zadrozny and Elkan, KDD 2002, by scikit-learn's
-    `IsotonicRegression`; the mixture is ours. Labels are fitted one after the other: for up to some ten thousand.
-    Raises ValueError without any positive.
+    A label with n positives goes n / (n + pseudo) its own way. The map of all labels is first moved to the label's
+    share of true rows, which negatives tell as well as positives do: rare labels get small probabilities. Source:
+    Zadrozny and Elkan, KDD 2002, by scikit-learn's `IsotonicRegression`; shift and mixture are ours. Labels are fitted
+    one after the other: for up to some ten thousand. Raises ValueError without any positive.
     """
-    _true_scores(scored, pseudo)
-    fits = []
-    for label, scores, hits in scored.by_label():
-        fits += [_rising(scores, hits) if scored.found[label] else (np.empty(0), np.empty(0))]
-    fits += [_rising(scored.scores.flatten(), scored.hits.flatten())]
+    _true_scores(judged, pseudo)
+    positives = judged.listed_positives.double()
+    together = judged.together()
+    pooled = next(_rising(scores, hits) for scores, hits in together.by_label())
+    share = positives.sum() / together.rows.sum()  # of all labels, which counts as much as one row
+    fits, shift = [], torch.zeros(judged.num_labels, dtype=torch.float64)
+    for label, (scores, hits) in enumerate(judged.by_label()):
+        fits += [_rising(scores, hits) if positives[label] else (np.empty(0), np.empty(0))]
+        if len(scores):
+            p = torch.from_numpy(np.interp(scores.double().numpy(), *pooled))
+            shift[label] = _shift(p, (hits.sum() + share) / (len(hits) + 1))
+    fits += [pooled]
     x, y = (torch.from_numpy(np.concatenate(each).astype(np.float64)) for each in zip(*fits, strict=True))
-    found = scored.found.double()
-    own = torch.where(found > 0, found / (found + pseudo), 0.0)
-    return Isotonic(x, y, torch.tensor([len(knots) for knots, _ in fits]).cumsum(0), own)
+    own = torch.where(positives > 0, positives / (positives + pseudo), 0.0)
+    return Isotonic(x, y, torch.tensor([len(knots) for knots, _ in fits]).cumsum(0), own, shift)
+
+
+def _shifted(p: Tensor, shift: Tensor) -> Tensor:
+    """Probabilities whose odds are exp(shift) times as high; 0 and 1 stay."""
+    odds = shift.exp()
+    moved: Tensor = odds * p / (1 - p + odds * p)
+    return moved
+
+
+def _shift(p: Tensor, mean: Tensor) -> Tensor:
+    """The shift after which probabilities have this mean, within -40 and 40: 0 and 1 do not move."""
+    low, high = torch.tensor(-40.0, dtype=torch.float64), torch.tensor(40.0, dtype=torch.float64)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _shifted(p, middle).mean() > mean else (middle, high)
+    return (low + high) / 2
 
 
 def _rising(scores: Tensor, hits: Tensor) -> tuple[Any, Any]:
+    from sklearn.isotonic import IsotonicRegression  # only who fits such maps needs it
+
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores.double().numpy(), hits.numpy())
     return fitted.X_thresholds_, fitted.y_thresholds_
 
 
-def _true_scores(scored: ScoredLabels, pseudo: float) -> Tensor:
+def _true_scores(judged: Judged, pseudo: float) -> Tensor:
     check_number("pseudo", pseudo, low=0)
-    true = scored.scores[scored.hits]
+    true = judged.scores.values[judged.hits]
     if not len(true):
-        raise ValueError(f"no label is true in any of the {len(scored)} rows (among the scores given): nothing to fit")
+        raise ValueError(f"no label is true in any of the {len(judged)} rows (among the scores given): nothing to fit")
     return true
 
 
 KINDS: tuple[type, ...] = (ClosedForm, Temperature, Platt, Isotonic)
-to_tensors = stored.to_tensors
-from_tensors = functools.partial(stored.from_tensors, kinds=KINDS)

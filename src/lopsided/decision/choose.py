@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 
 from lopsided.decision import rules as decisions
-from lopsided.decision import stored
+from lopsided.decision import serialization
 from lopsided.decision.calibrators import Calibrator, ClosedForm, fit_platt
 from lopsided.decision.rules import (
     AtLeastOne,
@@ -22,7 +22,7 @@ from lopsided.decision.rules import (
 )
 from lopsided.losses import formula
 from lopsided.losses.closed_form import decision_threshold, posterior_limits
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged
 
 TUNED = ("per-label", "global", "macro-f1", "expected-f1")
 UNTUNED = ("own", "top-K")
@@ -65,16 +65,16 @@ def untuned(name: str | None, loss: str, labels_per_row: float) -> Decision:
     return Decision(f"top-{k}", TopK(k), calibrator)
 
 
-def tuned(name: str, scored: ScoredLabels, loss: str, labels_per_row: float) -> Decision:
+def tuned(name: str, judged: Judged, loss: str, labels_per_row: float) -> Decision:
     """The rule of that name and Platt's map, both fitted to validation rows. Raises ValueError without any positive."""
-    calibrator = fit_platt(scored)
+    calibrator = fit_platt(judged)
     rule: Rule
     if name == "per-label":
-        rule = tune_label_thresholds(scored)
+        rule = tune_label_thresholds(judged)
     elif name == "global":
-        rule = tune_threshold(scored)
+        rule = tune_threshold(judged)
     elif name == "macro-f1":
-        rule = tune_macro_f1(scored, calibrator)
+        rule = tune_macro_f1(judged, calibrator)
     elif name == "expected-f1":
         rule = OnProbabilities(calibrator, ExpectedF1())
     else:
@@ -90,5 +90,5 @@ def implies_probabilities(loss: str) -> bool:
     return True
 
 
-to_tensors = stored.to_tensors
-from_tensors = functools.partial(stored.from_tensors, kinds=(Decision, *decisions.KINDS))
+to_tensors = serialization.to_tensors
+from_tensors = functools.partial(serialization.from_tensors, kinds=(Decision, *decisions.KINDS))

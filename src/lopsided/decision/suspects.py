@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from lopsided.decision.calibrators import fit_platt
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged
 
 _CERTAIN = 60.0  # logits beyond say nothing more; those of label powerset reach 1e30
 
@@ -31,10 +31,10 @@ class Suspects:
         return len(self.row)
 
 
-def rank_suspects(scored: ScoredLabels, discarded_above: float = math.inf, top: int | None = None) -> Suspects:
+def rank_suspects(judged: Judged, discarded_above: float = math.inf, top: int | None = None) -> Suspects:
     """Sort the negatives by the probability that the row was given the label, as Platt's map of the label tells it.
 
-    scored: scores of every row from a model that was not trained on it, with the labels that were given. If every
+    judged: scores of every row from a model that was not trained on it, with the labels that were given. If every
     positive of a row is forgotten with the same probability r, a negative is a forgotten positive with probability
     r q / (1 - q) / (1 - r), q being the probability that the label was given: it rises with q, so q ranks best. Scores
     are comparable within a label only, and so each label has its map, shrunk for rare ones: see `fit_platt`.
@@ -45,15 +45,17 @@ def rank_suspects(scored: ScoredLabels, discarded_above: float = math.inf, top: 
     >>> import torch
     >>> scores = torch.tensor([[3.0, -4.0], [2.0, -3.0], [-3.0, 2.0], [-2.0, -2.0]])
     >>> given = torch.tensor([[1, 0], [0, 0], [0, 1], [0, 0]])
-    >>> found = rank_suspects(ScoredLabels.of(scores, given), top=1)
-    >>> found.row, found.label
+    >>> suspects = rank_suspects(Judged.of(scores, given), top=1)
+    >>> suspects.row, suspects.label
     (tensor([1]), tensor([0]))
     """
-    kept = ScoredLabels(scored.scores.clamp(-_CERTAIN, _CERTAIN), scored.hits, scored.labels, scored.positives)
-    probability = fit_platt(kept)(kept.scores, kept.labels)
-    row, column = (~scored.hits).nonzero(as_tuple=True)
+    scores = judged.scores
+    bounded = replace(judged, scores=replace(scores, values=scores.values.clamp(-_CERTAIN, _CERTAIN)))
+    probability = fit_platt(bounded)(bounded.scores)
+    negative = ~judged.hits if judged.known is None else ~judged.hits & judged.known
+    row, column = negative.nonzero(as_tuple=True)
     order = probability[row, column].argsort(descending=True, stable=True)[:top]
     row, column = row[order], column[order]
-    score = scored.scores[row, column]
-    label = column if scored.labels is None else scored.labels[row, column]
+    score = scores.values[row, column]
+    label = column if scores.columns is None else scores.columns[row, column]
     return Suspects(row, label, score, probability[row, column], score > discarded_above)

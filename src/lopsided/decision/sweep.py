@@ -14,23 +14,24 @@ import torch
 from torch import Tensor
 
 from lopsided.losses.checks import check_number
+from lopsided.metrics.counts import Counts, quotient
 from lopsided.metrics.lists import ordered
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged
 
 
-class Objective(Protocol):
+class ThresholdObjective(Protocol):
     """What decisions are worth: more is better, and predicting a false label more is never better.
 
-    hits: labels predicted rightly; predicted; positives: labels that are true; rows: how many were decided. Counts,
-    float64, in shapes that broadcast.
+    hits: labels predicted rightly; predicted; positives: labels that are true; rows: those in which the label is known.
+    Counts, float64, in shapes that broadcast.
     """
 
-    def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: int) -> Tensor: ...
+    def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: Tensor | int) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class FBeta:
-    """(1 + beta^2) hits / (predicted + beta^2 positives): recall weighs beta times as much as precision; 0 for 0 / 0.
+    """F-beta, see `lopsided.metrics.counts`: recall weighs beta times as much as precision; 0 for 0 / 0.
 
     >>> FBeta()(torch.tensor(3.0), torch.tensor(4.0), torch.tensor(6.0), rows=10)
     tensor(0.6000)
@@ -41,9 +42,9 @@ class FBeta:
     def __post_init__(self) -> None:
         check_number("beta", self.beta, low=0)
 
-    def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: int) -> Tensor:
-        square = self.beta**2
-        return (1 + square) * hits / (predicted + square * positives).clamp_min(torch.finfo(torch.float64).tiny)
+    def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: Tensor | int) -> Tensor:
+        value: Tensor = Counts(hits, predicted, positives).f_beta(self.beta)
+        return value
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ class Cost:
         if self.false_positive < self.true_negative:
             raise ValueError("a false positive must not cost less than a true negative: everything would be predicted")
 
-    def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: int) -> Tensor:
+    def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: Tensor | int) -> Tensor:
         wrong, missed = predicted - hits, positives - hits
         cost = self.true_positive * hits + self.false_positive * wrong + self.false_negative * missed
-        return -(cost + self.true_negative * (rows - positives - wrong)) / rows
+        mean: Tensor = quotient(cost + self.true_negative * (rows - positives - wrong), rows)
+        return -mean
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,15 @@ class RecallAtPrecision:
         if not 0 <= self.floor <= 1:
             raise ValueError(f"the floor of a precision must lie between 0 and 1, got {self.floor!r}")
 
-    def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: int) -> Tensor:
-        enough = (predicted == 0) | (hits / predicted >= self.floor)  # floor * predicted would round
-        return torch.where(enough, hits / positives.clamp_min(1), -1.0)
+    def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: Tensor | int) -> Tensor:
+        counts = Counts(hits, predicted, positives)
+        enough = (predicted == 0) | (counts.precision() >= self.floor)  # floor * predicted would round
+        return torch.where(enough, counts.recall(), -1.0)
 
 
 @dataclass(frozen=True)
 class Best:
-    """What an objective is highest at, for `score > threshold`.
+    """The thresholds that an objective is highest at, for `score > threshold`.
 
     labels: (L,) float32, of each label; NaN for a label without a positive among the scores. shared: the one threshold
     with the highest sum of the objective over the labels, such as the best macro-F1.
@@ -94,7 +97,7 @@ class Best:
     shared: float
 
 
-def best_thresholds(scored: ScoredLabels, objective: Objective, cuts: int = 4096) -> Best:
+def best_thresholds(judged: Judged, objective: ThresholdObjective, cuts: int = 4096) -> Best:
     """The best thresholds by an exact sweep, n log n of the scores, some labels at a time.
 
     A threshold lies midway between a true label's score and the next lower one, or where float32 has no number between
@@ -102,23 +105,25 @@ def best_thresholds(scored: ScoredLabels, objective: Objective, cuts: int = 4096
     the highest score. The shared one is looked for below `cuts` true scores, evenly spaced: all, if they are no more;
     with more than 32,768 labels fewer, 2^27 / L.
 
-    >>> scored = ScoredLabels.of(torch.tensor([[4.0], [3.0], [1.0], [0.0]]), torch.tensor([[1], [0], [1], [0]]))
-    >>> best_thresholds(scored, FBeta()).labels, best_thresholds(scored, RecallAtPrecision(0.9)).labels
+    >>> judged = Judged.of(torch.tensor([[4.0], [3.0], [1.0], [0.0]]), torch.tensor([[1], [0], [1], [0]]))
+    >>> best_thresholds(judged, FBeta()).labels, best_thresholds(judged, RecallAtPrecision(0.9)).labels
     (tensor([0.5000]), tensor([3.5000]))
     """
-    true = np.unique(_order(scored.scores[scored.hits].numpy()))
-    cuts = min(len(true), cuts, max(1, 2**27 // scored.num_labels))
+    scores = judged.scores.values if judged.known is None else judged.scores.values[judged.known]
+    true = np.unique(_order(judged.scores.values[judged.hits].numpy()))
+    cuts = min(len(true), cuts, max(1, 2**27 // judged.num_labels))
     grid = true[np.linspace(0, len(true) - 1, cuts).astype(np.int64)]
-    labels, worth, rows = [], torch.zeros(cuts, dtype=torch.float64), len(scored)
-    for part in scored.parts():
-        ranked, positives = _Sorted.of(part), part.positives.double()
+    labels, worth = [], torch.zeros(cuts, dtype=torch.float64)
+    for part in judged.parts():
+        ranked, positives, rows = _Sorted.of(part), part.positives.double(), part.rows.double()
         labels.append(_best(ranked, positives, rows, objective))
         worth += _worth(ranked, positives, rows, objective, grid)
-    nothing = torch.zeros(scored.num_labels, dtype=torch.float64)
-    shared = float(scored.scores.max())
-    if cuts and worth.max() > objective(nothing, nothing, scored.positives.double(), rows).double().sum():
+    nothing = torch.zeros(judged.num_labels, dtype=torch.float64)
+    shared = float(scores.max())
+    of_nothing = objective(nothing, nothing, judged.positives.double(), judged.rows.double()).double().sum()
+    if cuts and worth.max() > of_nothing:
         above = _score(grid[cuts - 1 - int(worth.flip(0).argmax())])
-        lower = scored.scores[scored.scores < float(above)]
+        lower = scores[scores < float(above)]
         beneath = lower.max().numpy() if len(lower) else np.nextafter(above, np.float32(-np.inf))
         shared = float(_between(above, beneath))
     return Best(torch.cat(labels), shared)
@@ -134,16 +139,17 @@ class _Sorted:
     true_ends: Any
 
     @classmethod
-    def of(cls, scored: ScoredLabels) -> _Sorted:
-        label = np.arange(scored.num_labels)[:, None] if scored.labels is None else scored.labels.numpy().T
-        keys = (label << 32) + _order(scored.scores.T.numpy())
-        true = np.sort(keys[scored.hits.T.numpy()])
-        keys = np.sort(keys, axis=None)
-        bounds = np.arange(scored.num_labels + 1) << 32
+    def of(cls, judged: Judged) -> _Sorted:
+        scores, known = judged.scores, judged.known
+        label = np.arange(scores.num_labels)[:, None] if scores.columns is None else scores.columns.numpy().T
+        keys = (label << 32) + _order(scores.values.T.numpy())
+        true = np.sort(keys[judged.hits.T.numpy()])
+        keys = np.sort(keys if known is None else keys[known.T.numpy()], axis=None)
+        bounds = np.arange(scores.num_labels + 1) << 32
         return cls(keys, true, np.searchsorted(keys, bounds), np.searchsorted(true, bounds))
 
 
-def _best(ranked: _Sorted, positives: Tensor, rows: int, objective: Objective) -> Tensor:
+def _best(ranked: _Sorted, positives: Tensor, rows: Tensor, objective: ThresholdObjective) -> Tensor:
     """(L,) float32, the best threshold of each label."""
     keys, ends = ranked.keys, ranked.ends
     place = np.searchsorted(ranked.true, ranked.true)
@@ -152,7 +158,7 @@ def _best(ranked: _Sorted, positives: Tensor, rows: int, objective: Objective) -
     number, below = cut >> 32, np.searchsorted(keys, cut)
     label = torch.from_numpy(number)
     hits, predicted = ranked.true_ends[number + 1] - place, ends[number + 1] - below
-    values = objective(*_counts(hits, predicted), positives[label], rows).double()
+    values = objective(*_counts(hits, predicted), positives[label], rows[label]).double()
     nothing = torch.zeros_like(positives)
     best = objective(nothing, nothing, positives, rows).double().scatter_reduce(0, label, values, "amax")
     chosen = (values == best[label]).numpy()
@@ -163,7 +169,7 @@ def _best(ranked: _Sorted, positives: Tensor, rows: int, objective: Objective) -
     return torch.from_numpy(highest)
 
 
-def _worth(ranked: _Sorted, positives: Tensor, rows: int, objective: Objective, grid: Any) -> Tensor:
+def _worth(ranked: _Sorted, positives: Tensor, rows: Tensor, objective: ThresholdObjective, grid: Any) -> Tensor:
     """(len(grid),) float64, the sum over the labels of what a cut just below each of the grid is worth."""
     worth = torch.zeros(len(grid), dtype=torch.float64)
     for label in torch.arange(len(positives)).split(max(1, 2**20 // max(1, len(grid)))):
@@ -171,7 +177,7 @@ def _worth(ranked: _Sorted, positives: Tensor, rows: int, objective: Objective, 
         cut = (number << 32) + grid
         hits = ranked.true_ends[number + 1] - np.searchsorted(ranked.true, cut)
         predicted = ranked.ends[number + 1] - np.searchsorted(ranked.keys, cut)
-        worth += objective(*_counts(hits, predicted), positives[label, None], rows).double().sum(0)
+        worth += objective(*_counts(hits, predicted), positives[label, None], rows[label, None]).double().sum(0)
     return worth
 
 

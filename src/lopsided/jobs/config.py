@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lopsided.data.storage import UserError
 from lopsided.decision.choose import TUNED, untuned
 from lopsided.decision.choose import check_name as check_rule
-from lopsided.decision.summary import METRICS
+from lopsided.jobs.score import METRICS
 from lopsided.losses import formula
 from lopsided.losses.names import split_specs
 from lopsided.training.objective import parse_method

@@ -23,12 +23,13 @@ from torch import Tensor
 from lopsided.compute.native import run as native
 from lopsided.data import MultiLabelData, Splits
 from lopsided.decision.calibrators import ClosedForm, fit_platt
-from lopsided.decision.metrics import Ranking
 from lopsided.jobs.folder import Run
 from lopsided.jobs.results import best_loss
 from lopsided.losses.closed_form import profile
+from lopsided.metrics.counts import Counts
 from lopsided.metrics.reliability import reliability
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged
+from lopsided.metrics.weighted import label_precision
 from lopsided.training.objective import Powerset, parse_method
 
 POINTS = 200
@@ -67,7 +68,7 @@ def _label_table(
     """Positives, and for each loss average precision and F1 at the tuned threshold, of the labels that are shown."""
     truth = splits.test.targets
     precision = {
-        loss: torch.stack([Ranking.of(run.scores, truth).average_precision() for run in group]).mean(0)
+        loss: torch.stack([torch.from_numpy(label_precision(Judged.of(run.scores, truth))) for run in group]).mean(0)
         for loss, group in runs.items()
     }
     f1 = {loss: torch.stack([_f1(one, truth, 0) for one in group]).mean(0) for loss, group in decided.items()}
@@ -110,9 +111,9 @@ def _shown(positives: Tensor, precision: Tensor) -> list[int]:
 
 def _row_examples(test: MultiLabelData, decided: Mapping[str, Tensor], winner: str) -> Details:
     """The rows with the highest and with the lowest F1 of the winner's decisions; those with most labels first."""
-    f1 = {loss: _f1(decisions, test.targets, 1).nan_to_num(nan=1.0) for loss, decisions in decided.items()}
+    f1 = {loss: _f1(decisions, test.targets, 1) for loss, decisions in decided.items()}
     wrong, true = (decided[winner] != test.targets).sum(1), test.targets.sum(1)
-    worst = np.lexsort((-wrong.numpy(), f1[winner].numpy()))[:ROWS]
+    worst = np.lexsort((-wrong.numpy(), f1[winner].numpy(), wrong.numpy() == 0))[:ROWS]  # right ones last
     best = np.lexsort((-true.numpy(), -f1[winner].numpy()))[:ROWS]
     return {
         "loss": winner,
@@ -148,8 +149,9 @@ def _names(test: MultiLabelData, decisions: Tensor, row: int) -> Details:
 
 
 def _f1(decisions: Tensor, truth: Tensor, dim: int) -> Tensor:
-    """float64; NaN where nothing is true or predicted."""
-    return 2 * (decisions & truth).sum(dim).double() / (decisions.sum(dim) + truth.sum(dim))
+    """float64, see `Counts`."""
+    value: Tensor = Counts(*(each.sum(dim).double() for each in (decisions & truth, decisions, truth))).f_beta()
+    return value
 
 
 def _curves(run: Run, truth: Tensor) -> Details:
@@ -161,15 +163,15 @@ def _curves(run: Run, truth: Tensor) -> Details:
     places = torch.linspace(0, len(positive) - 1, POINTS).round().long() if len(positive) else torch.zeros(0).long()
     thresholds = torch.nextafter(positive[places].unique(), torch.tensor(-torch.inf))
     hits, predicted = (_above(run.scores, thresholds, counted) for counted in (truth, torch.ones_like(truth)))
-    true = truth.sum(0)
-    recall, precision = hits.sum(1) / true.sum(), hits.sum(1) / predicted.sum(1)
+    by_label, true = Counts(hits, predicted, truth.sum(0)), truth.sum(0)
+    overall = Counts(hits.sum(1), predicted.sum(1), true.sum())
     return {
         "seed": run.seed,
         "threshold": _rounded(thresholds),
-        "precision": _rounded(precision),
-        "recall": _rounded(recall),
-        "micro_f1": _rounded(2 * hits.sum(1) / (predicted.sum(1) + true.sum())),
-        "macro_f1": _rounded((2 * hits / (predicted + true))[:, true > 0].mean(1)),
+        "precision": _rounded(overall.precision()),
+        "recall": _rounded(overall.recall()),
+        "micro_f1": _rounded(overall.f_beta()),
+        "macro_f1": _rounded(by_label.f_beta()[:, true > 0].mean(1)),
     }
 
 
@@ -187,7 +189,7 @@ def _reliability(spec: str, run: Run, splits: Splits) -> Details:
     readings: dict[str, Callable[[], Tensor]] = {
         "logit": lambda: torch.sigmoid(run.scores.double()),
         "implied": lambda: ClosedForm(spec)(run.scores),
-        "fitted": lambda: fit_platt(ScoredLabels.of(run.valid_scores, splits.valid.targets))(run.scores),
+        "fitted": lambda: fit_platt(Judged.of(run.valid_scores, splits.valid.targets))(run.scores),
     }
     found = {}
     for name, read in readings.items():

@@ -12,10 +12,25 @@ from torch.nn.functional import pad
 
 from lopsided.data.sparse_files import SparseRows
 from lopsided.data.storage import UserError, write_atomically, write_json
-from lopsided.decision.decided import DecisionMetrics
 from lopsided.decision.rules import Rule
 from lopsided.jobs.fit import CANDIDATES, KS, Checkpoint, FitFolder, candidates, read
+from lopsided.metrics.counts import Sums, label_counts, row_sums
+from lopsided.metrics.registry import METRICS
+from lopsided.metrics.scores import Scores
+from lopsided.metrics.summary import Summary
 from lopsided.metrics.top_k import RankedMetrics, propensities
+from lopsided.metrics.truth import Truth
+
+DECISIONS = (
+    "micro_f1",
+    "micro_precision",
+    "micro_recall",
+    "macro_f1",
+    "sample_f1",
+    "subset_accuracy",
+    "empty_rows",
+    "predicted_per_row",
+)
 
 
 def evaluate(folder: FitFolder, data: Path | None, a: float, b: float, bars: Bars) -> dict[str, Any]:
@@ -54,11 +69,15 @@ def _judge(
     state: Checkpoint, rule: Rule, rows: SparseRows, ranked: RankedMetrics, bars: Bars
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The metrics of the ranking, and of the decisions."""
-    decided = DecisionMetrics(rows.num_labels)
-    for scores, labels, truth in candidates(state.model, rows, CANDIDATES, "evaluating", bars):
-        ranked.update(labels, truth)
-        decided.update(rule.decide(scores, labels), labels, truth)
-    return ranked.result(), decided.result()
+    sums: Sums = {}
+    for values, labels, targets in candidates(state.model, rows, CANDIDATES, "evaluating", bars):
+        ranked.update(labels, targets)
+        scores = Scores(values, labels, rows.num_labels)
+        truth, decided = Truth.of(targets, len(scores), rows.num_labels), scores.places(rule.decide(scores))
+        for name, part in (("labels", label_counts(truth, decided)), ("rows", row_sums(truth, decided))):
+            sums[name] = sums.get(name, 0) + part
+    summary = Summary(sums)
+    return ranked.result(), {name: METRICS[name].value(summary) for name in DECISIONS}
 
 
 def predict(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
@@ -77,9 +96,10 @@ def predict(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
 
     def write(file: BinaryIO) -> None:
         for scores, labels, _ in candidates(state.model, rows, CANDIDATES, "predicting", bars):
-            decided = decision.rule.decide(scores, labels)
+            given = Scores(scores, labels, rows.num_labels)
+            decided = decision.rule.decide(given)
             name = "scores" if decision.calibrator is None else "probabilities"
-            values = scores if decision.calibrator is None else decision.calibrator(scores, labels)
+            values = scores if decision.calibrator is None else decision.calibrator(given)
             for chosen, label, value in zip(decided, labels, values, strict=True):
                 found, order = value[chosen].sort(descending=True, stable=True)
                 numbers = [round(number, 6) for number in found.tolist()]

@@ -32,7 +32,7 @@ from lopsided.decision import choose as tuning
 from lopsided.decision.choose import Decision
 from lopsided.jobs.config import FitConfig
 from lopsided.jobs.folder import ConfigFolder
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged, Scores
 from lopsided.metrics.top_k import RankedMetrics
 from lopsided.models.sparse_features import SparseClassifier
 from lopsided.targets import SparseTargets
@@ -190,9 +190,9 @@ def decide(config: FitConfig, state: Checkpoint, valid: SparseRows | None, bars:
     parts = candidates(state.model, valid, CANDIDATES, "tuning", bars)
     scores, labels, _ = zip(*parts, strict=True)
     number = len(state.model.label_counts)
-    scored = ScoredLabels.of_candidates(torch.cat(scores), torch.cat(labels), valid.labels, number)
+    judged = Judged.of(Scores(torch.cat(scores), torch.cat(labels), number), valid.labels)
     try:
-        decision = tuning.tuned(config.decide or "per-label", scored, config.loss, state.labels_per_row)
+        decision = tuning.tuned(config.decide or "per-label", judged, config.loss, state.labels_per_row)
     except ValueError as error:  # trained all the same
         bars.console.print(f"the decision rule is not tuned: {error}", highlight=False, markup=False, soft_wrap=True)
         return _untuned(config, state)

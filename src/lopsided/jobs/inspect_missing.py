@@ -33,7 +33,7 @@ from lopsided.jobs.fit import fit as fit_sparse
 from lopsided.jobs.folder import RunFolder
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import discarding_point
-from lopsided.metrics.scores import ScoredLabels
+from lopsided.metrics.scores import Judged, Scores
 from lopsided.models import make_task
 from lopsided.training.loop import fit, predict
 from lopsided.training.objective import make_objective, parse_method
@@ -129,7 +129,7 @@ def _among_labelled(
 
     parts = [torch.tensor(part) for part in stratified_split(rows.targets, [1 / folds] * folds, config.data_seed)]
     scores = _out_of_fold(_cache(folder.path, config, loss, folds), parts, score, bars)["scores"]
-    suspects = rank_suspects(ScoredLabels.of(scores, rows.targets), _discarded_above(loss), top)
+    suspects = rank_suspects(Judged.of(scores, rows.targets), _discarded_above(loss), top)
     names = [plain(rows.labels[label]) for label in suspects.label.tolist()]
     if isinstance(rows.inputs, Tensor):
         return suspects, names, [""] * len(names)
@@ -167,8 +167,8 @@ def _among_sparse(
     found = _out_of_fold(cache, [part.sort().values for part in order.tensor_split(folds)], score, bars)
     for number in range(folds):
         shutil.rmtree(cache / f"training-{number}", ignore_errors=True)
-    scored = ScoredLabels.of_candidates(found["scores"], found["labels"], rows.labels, rows.num_labels)
-    suspects = rank_suspects(scored, _discarded_above(loss), top)
+    scores = Scores(found["scores"], found["labels"], rows.num_labels)
+    suspects = rank_suspects(Judged.of(scores, rows.labels), _discarded_above(loss), top)
     return suspects, [str(label) for label in suspects.label.tolist()], [""] * len(suspects)
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 import lopsided
 from lopsided.data import Splits
-from lopsided.decision.summary import METRICS, Scored, evaluate
 from lopsided.jobs.config import CompareConfig
 from lopsided.jobs.folder import Run
 from lopsided.jobs.progress import Progress
+from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.jobs.tune import Candidate
 from lopsided.metrics.significance import (
     LEVEL,

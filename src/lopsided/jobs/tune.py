@@ -14,9 +14,9 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from lopsided.data.storage import UserError, write_csv
-from lopsided.decision.summary import METRICS, Scored, evaluate
 from lopsided.jobs.config import CompareConfig
 from lopsided.jobs.progress import Progress
+from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.losses.catalog import LEARNING_RATE, Range
 from lopsided.losses.names import defaults, ranges, with_settings
 from lopsided.models.task import Budget, Task

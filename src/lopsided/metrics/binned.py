@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lopsided.metrics.batch import Batch
+from lopsided.metrics.counts import known_counts
 from lopsided.metrics.lists import Array, ratio
 
 _RANGE = 16.0
@@ -25,14 +26,14 @@ def histogram(batch: Batch, scale: str, bins: int) -> Array:
     place = (bin_ + label * bins).reshape(-1)
     true = batch.true if batch.places is None else np.flatnonzero(batch.stored_true())
     shape, size = (batch.labels, bins), batch.labels * bins
-    counts = np.stack([np.bincount(each, minlength=size).reshape(shape) for each in (place, place[true])])
+    counts = np.stack([np.bincount(each, minlength=size).reshape(shape) for each in (place, place[true])]).astype(float)
     total = np.bincount(batch.true % batch.labels, minlength=batch.labels)
-    counts[:, :, 0] += np.stack([np.full(batch.labels, batch.rows), total]) - counts.sum(2)
-    return counts.astype(np.float64)
+    counts[:, :, 0] += np.stack([known_counts(batch.truth), total]) - counts.sum(2)
+    return counts
 
 
 def binned_values(counts: Array) -> tuple[Array, Array, Array, Array]:
-    """(2, S, bins) -> (S,) AP, the most by which exact AP can differ, AUROC, and the same of it; NaN as of `Ranks`.
+    """(2, S, bins) -> (S,) AP, the most by which exact AP can differ, AUROC, and the same of it; NaN as of `ListRanks`.
 
     Whatever the order inside a bin, the j-th of its p positives, with T positives and F negatives above the bin and n
     negatives in it, has at least the precision (T + j) / (T + j + F + n), and at most (T + p) / (T + p + F), which
@@ -42,11 +43,11 @@ def binned_values(counts: Array) -> tuple[Array, Array, Array, Array]:
     negative = rows - positive
     hits, misses = positive.cumsum(1), negative.cumsum(1)
     before, total = hits - positive, hits[:, -1]
-    value, highest = ratio(hits, hits + misses), ratio(hits, hits + misses - negative)
-    found, high = (ratio(np.where(positive > 0, positive * each, 0).sum(1), total) for each in (value, highest))
+    precise, highest = ratio(hits, hits + misses), ratio(hits, hits + misses - negative)
+    value, high = (ratio(np.where(positive > 0, positive * each, 0).sum(1), total) for each in (precise, highest))
     steps = torch.digamma(torch.from_numpy(np.stack([hits + misses + 1, before + misses + 1]))).numpy()
     low = ratio((positive - misses * (steps[0] - steps[1])).sum(1), total)
     pairs = total * misses[:, -1]
     ties = ratio((positive * negative).sum(1) / 2, pairs)
     auroc = ratio((positive * (misses[:, -1:] - misses)).sum(1), pairs) + ties
-    return found, np.maximum(high - found, found - low), auroc, ties
+    return value, np.maximum(high - value, value - low), auroc, ties

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from lopsided.metrics.batch import Batch
-from lopsided.metrics.lists import Array
+from lopsided.metrics.counts import known_counts
+from lopsided.metrics.lists import Array, ratio
 
 
 def probabilities(scores: Array, scale: str) -> Array:
@@ -47,25 +48,26 @@ def calibration_sums(batch: Batch, scale: str, bins: int) -> dict[str, Array]:
         true, true_label = np.flatnonzero(at), label[at]
     place, p, size = place.reshape(-1), p.reshape(-1), batch.labels * bins
     shape = batch.labels, bins
-    count = np.bincount(place, minlength=size).reshape(shape)
+    count = np.bincount(place, minlength=size).reshape(shape).astype(np.float64)
     mass = np.bincount(place, weights=p, minlength=size).reshape(shape)
     positive = np.bincount(place[true], minlength=size).reshape(shape)
     total = np.bincount(batch.true % batch.labels, minlength=batch.labels)
-    count[:, 0] += batch.rows - count.sum(1)
+    count[:, 0] += known_counts(batch.truth) - count.sum(1)
     positive[:, 0] += total - positive.sum(1)
     brier = squares - 2 * np.bincount(true_label, weights=p[true], minlength=batch.labels) + total
     return {"bins": np.stack([count, mass, positive]).astype(np.float64), "brier": brier}
 
 
 def expected_error(bins: Array) -> Array:
-    """(3, ..., bins) -> (...)."""
+    """(3, ..., bins) -> (...), NaN without rows."""
     rows, mass, positive = bins
-    error: Array = np.abs(positive - mass).sum(-1) / rows.sum(-1)
-    return error
+    return ratio(np.abs(positive - mass).sum(-1), rows.sum(-1))
 
 
 def adaptive_error(falling: Array, positive: Array, bins: int) -> float:
     """falling: (N,) probabilities of all rows, sorted; positive: those of the positives, sorted the same way."""
+    if not len(falling):
+        return np.nan
     rising = falling[::-1]
     share, below = np.modf(np.linspace(0, len(rising) - 1, bins + 1)[1:-1])
     left = rising[below.astype(np.int64)]

@@ -6,28 +6,40 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from lopsided.metrics.batch import SCALES, Batch, member, read_batch
+from lopsided.metrics.batch import SCALES, Batch, read_batch
 from lopsided.metrics.binned import binned_values, histogram
 from lopsided.metrics.calibration_error import calibration_sums, expected_error
-from lopsided.metrics.decision_sums import Sums, coco_values, decision_sums, decision_values, precision_recall_f1
-from lopsided.metrics.kept import Kept, label_values, micro_values, stored_label_values
+from lopsided.metrics.counts import Counts, Sums
+from lopsided.metrics.exact_scores import ExactScores, label_values, micro_values, stored_label_values
 from lopsided.metrics.lists import Array, ratio
+from lopsided.metrics.registry import METRICS, Metric, top_k_metrics
+from lopsided.metrics.scores import Scores
 from lopsided.metrics.state import State, gather
-from lopsided.metrics.top_k import RankedMetrics
-from lopsided.targets import SparseTargets
+from lopsided.metrics.summary import Summary, add_up
+from lopsided.metrics.truth import Truth, as_tensor, member, places
 
-_COCO = 3  # labels of the second half of the COCO tables
+_MEANS = {  # over labels or all labels as one list, by column: these have a bound of their error where they are binned
+    "map": "average_precision",
+    "auroc": "auroc",
+}
+
+
+class Decider(Protocol):
+    """A rule of `lopsided.decision.rules`."""
+
+    def decide(self, scores: Scores, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class MetricValues:
-    """What a collection found.
+    """The metrics of a collection.
 
     values: every metric by name, NaN where it is undefined. per_label: (L,) float64 tensors, NaN likewise.
     """
@@ -37,6 +49,7 @@ class MetricValues:
     labels: int
     labels_without_positives: int  # left out of every mean over labels but that of calibration
     labels_without_negatives: int  # these have no AUROC either
+    unknown: int  # labels of rows of which nothing is known: left out of everything
     values: dict[str, float]
     per_label: dict[str, Tensor]
 
@@ -47,8 +60,10 @@ class MultiLabelMetrics:
     Args:
         num_labels: L.
         scale: "logits" or "probabilities": what the scores are, in every batch.
-        decide: a threshold t on the same scale, for `scores > t`, or a function of (n, L) scores that gives (n, L)
-            bool and looks at one row at a time. Probability one half when left out.
+        decide: a threshold t on the same scale, for `scores > t`: a number, a tensor such as
+            `criterion.decision_threshold()`, one for all labels or (L,); or a rule of `lopsided.decision.rules`; or a
+            function of (n, L) scores that gives (n, L) bool and looks at one row at a time. Probability one half when
+            left out.
         ks: the ranks k of P@k, nDCG@k and PSP@k; 1 is always among them.
         propensity: (L,) in (0, 1], or None to leave out PSP@k (`lopsided.metrics.top_k.propensities`).
         calibration_bins: M of the expected calibration errors.
@@ -70,7 +85,7 @@ class MultiLabelMetrics:
         num_labels: int,
         scale: str,
         *,
-        decide: float | Callable[[Tensor], Tensor] | None = None,
+        decide: float | Tensor | Decider | Callable[[Tensor], Tensor] | None = None,
         ks: Sequence[int] = (1, 3, 5),
         propensity: Tensor | None = None,
         calibration_bins: int = 15,
@@ -81,15 +96,12 @@ class MultiLabelMetrics:
         _check_whole(num_labels=num_labels, calibration_bins=calibration_bins, binned=2 if binned is None else binned)
         for k in ks or (ks,):
             _check_whole(k=k)
-        if decide is not None and not callable(decide) and not (isinstance(decide, float | int) and decide == decide):
-            raise ValueError(f"decide must be a number or a function, got {decide!r}")
         if propensity is not None and propensity.shape != (num_labels,):
             raise ValueError(f"propensity must have shape ({num_labels},), got {tuple(propensity.shape)}")
         if propensity is not None and not ((propensity > 0) & (propensity <= 1)).all():
             raise ValueError(f"propensity must lie in (0, 1], got {propensity.min():g} to {propensity.max():g}")
         self.num_labels, self.scale, self.binned, self.calibration_bins = num_labels, scale, binned, calibration_bins
-        threshold = (0.0 if scale == "logits" else 0.5) if decide is None else decide
-        self.decide = threshold if callable(threshold) else float(threshold)  # of Python: compared in the scores' dtype
+        self.decide = _decider((0.0 if scale == "logits" else 0.5) if decide is None else decide, num_labels)
         self.ks, self.propensity = tuple(sorted({1, *ks})), propensity
         self._state = self._empty()
 
@@ -97,20 +109,27 @@ class MultiLabelMetrics:
     def rows(self) -> int:
         return self._state.rows
 
+    def reset(self) -> None:
+        """Forget all rows."""
+        self._state = self._empty()
+
     @torch.no_grad()
-    def update(self, scores: Tensor, targets: Tensor | SparseTargets) -> None:
+    def update(self, scores: Any, targets: Any, *, mask: Any = None, ignore_index: int | None = None) -> None:
         """Add rows.
 
-        scores: (n, L) float, or a sparse CSR tensor: entries that are not stored rank below all that are, equal to
-        each other, and have probability 0. targets: (n, L) of 0 and 1, dense or sparse CSR, or `SparseTargets`.
+        scores: (n, L) float, a tensor, numpy array or list; or sparse: a CSR tensor, a sparse matrix of scipy, or
+        `Scores` of candidates. Entries that are not stored rank below all that are, equal to each other, and have
+        probability 0. targets: (n, L) of 0 and 1, in the same forms, or `SparseTargets`. Unknown labels, by NaN,
+        `mask`, (n, L) bool, True = known, or `ignore_index`, are left out of everything and counted.
 
-        Raises ValueError for shapes that do not match, NaN, targets beside 0 and 1, and scores outside the scale.
+        Raises ValueError for shapes that do not match, NaN scores, soft targets, and scores outside the scale.
         """
-        batch = read_batch(scores, targets, self.num_labels, self.scale)
+        scores = Scores.of(scores, self.num_labels)
+        batch = read_batch(scores, Truth.of(targets, len(scores), self.num_labels, mask, ignore_index), self.scale)
         stored = batch.places is not None
-        parts = [State(self._sums(part, self._decided(part)), part.rows, stored) for part in batch.parts()]
+        parts = [State(self._sums(part, self._decided(part, scores)), part.rows, stored) for part in batch.parts()]
         if parts and self.binned is None:
-            parts[0].kept = [Kept.of(batch)]
+            parts[0].exact = [ExactScores.of(batch)]
         for part in parts:
             self._state.add(part)
 
@@ -135,134 +154,127 @@ class MultiLabelMetrics:
             whole._state.add(state)
         return whole
 
+    def compute(self) -> dict[str, float]:
+        """All metrics of the rows so far by name, to be logged; raises ValueError without any."""
+        return self.result().values
+
     def result(self) -> MetricValues:
-        """All metrics of the rows so far. Raises ValueError without any."""
-        state = self._state
-        if not state.rows:
+        """All metrics of the rows so far, those of each label, and what was left out; ValueError without rows."""
+        sums, rows = self._state.sums, self._state.rows
+        if not rows:
             raise ValueError("no rows were collected: call update(scores, targets) first")
-        positives = state.sums["labels"][2].copy()  # the sums go on
-        ranked, micro = self._ranked_labels(positives)
-        table = {"positives": positives, **_decision_table(state.sums["labels"]), **ranked}
-        table |= {"ece": expected_error(state.sums["bins"]), "brier": state.sums["brier"] / state.rows}
-        values = {
-            **means("map", ranked, "average_precision", positives),
-            **means("auroc", ranked, "auroc", positives),
-            **micro,
-            **decision_values(state.sums, state.rows),
-            **coco_values(state.sums["top_labels"], f"@{_COCO}"),
-            **self._row_values(),
-            **calibration_values(table, state.sums["bins"]),
-        }
+        positives, known = sums["labels"][2].copy(), sums["known"]  # the sums go on
+        table, micro = self._ranked_labels()
+        table = {"positives": positives, **_decision_table(Counts(*sums["labels"])), **table}
+        table |= {"ece": expected_error(sums["bins"]), "brier": ratio(sums["brier"], known)}
+        micro["ece"] = float(expected_error(sums["bins"].sum(1)))
+        summary = Summary(sums, table, micro, self.ks)
         return MetricValues(
-            state.rows,
-            int(state.sums["row_ranks"][0]),
+            rows,
+            int(sums["row_ranks"][0]),
             self.num_labels,
             int((positives == 0).sum()),
-            int((positives == state.rows).sum()),
-            values,
+            int((positives == known).sum()),
+            int(rows * self.num_labels - known.sum()),
+            {name: metric.value(summary) for name, metric in self._metrics(table).items()} | _errors(summary),
             {name: torch.from_numpy(column) for name, column in table.items()},
         )
 
+    def _metrics(self, table: dict[str, Array]) -> dict[str, Metric]:
+        """Those that these settings make."""
+        metrics = {
+            name: metric
+            for name, metric in METRICS.items()
+            if "@" not in name or (name.endswith("@3") and name[0] in "CO")
+        }
+        metrics |= top_k_metrics(self.ks)
+        left_out = [name for name in metrics if name.startswith("psp@") and self.propensity is None]
+        left_out += ["ece_adaptive"] * ("ece_adaptive" not in table)
+        return {name: metric for name, metric in metrics.items() if name not in left_out}
+
     def _empty(self) -> State:
         nothing = np.empty(0, np.int64)
-        batch = Batch(0, self.num_labels, nothing, np.empty((0, self.num_labels), np.float32))
-        return State(self._sums(batch, nothing))
+        truth = Truth(0, self.num_labels, nothing, nothing)
+        return State(self._sums(Batch(truth, np.empty((0, self.num_labels), np.float32)), nothing))
 
-    def _decided(self, batch: Batch) -> Array:
-        """The places of the labels decided for, rising."""
-        if not callable(self.decide):
-            above = batch.scores > self.decide
-            return np.flatnonzero(above) if batch.places is None else batch.places[above]
-        scores = batch.dense_scores(-math.inf if self.scale == "logits" else 0.0)
-        decided = self.decide(scores)
-        if not isinstance(decided, Tensor) or decided.dtype != torch.bool or decided.shape != scores.shape:
-            kind = f"{decided.dtype} {tuple(decided.shape)}" if isinstance(decided, Tensor) else type(decided).__name__
-            raise ValueError(f"decide must give a bool tensor of shape {tuple(scores.shape)}, got {kind}")
-        return np.flatnonzero(decided.cpu().numpy())
+    def _decided(self, batch: Batch, scores: Scores) -> Array:
+        """The places of the labels decided for, rising, unknown ones left out. scores: those of the whole batch."""
+        if isinstance(self.decide, np.ndarray | float):
+            above = batch.scores > self._thresholds(batch)
+            decided = np.flatnonzero(above) if batch.places is None else batch.places[above]
+        elif batch.places is None or not hasattr(self.decide, "decide"):
+            dense = batch.dense_scores(-math.inf if self.scale == "logits" else 0.0)
+            decided = places(_checked(getattr(self.decide, "decide", self.decide)(dense), dense))
+        else:
+            decided = scores.places(_checked(self.decide.decide(scores), scores.values))
+        return decided if not len(batch.truth.unknown) else decided[~member(decided, batch.truth.unknown)]
+
+    def _thresholds(self, batch: Batch) -> float | Array:
+        thresholds: float | Array = self.decide
+        if isinstance(thresholds, float) or batch.places is None:
+            return thresholds
+        of_entries: Array = thresholds[batch.places % batch.labels]
+        return of_entries
 
     def _sums(self, batch: Batch, decided: Array) -> Sums:
         """Of a few rows."""
-        top = batch.top(max(_COCO, *self.ks))
-        best = top[:, :_COCO]
-        places = np.sort((np.arange(batch.rows)[:, None] * batch.labels + best)[best < batch.labels])
-        sums = decision_sums(batch, decided)
-        sums["top_labels"] = decision_sums(batch, places[member(places, decided)])["labels"]
-        ranked = RankedMetrics(self.ks, self.propensity)
-        crow = batch.true.searchsorted(np.arange(batch.rows + 1) * batch.labels)
-        truth = SparseTargets(torch.from_numpy(crow), torch.from_numpy(batch.true % batch.labels))
-        ranked.update(torch.from_numpy(top), truth)
-        sums["top"] = ranked.sums.numpy()
-        sums["row_ranks"] = row_rank_sums(batch, self.ks)
+        batch = batch.without_unknown()
+        sums = add_up(batch, decided, self.ks, self.propensity)
         sums |= calibration_sums(batch, self.scale, self.calibration_bins)
         if self.binned is not None:
             sums["histogram"] = histogram(batch, self.scale, self.binned)
         return sums
 
-    def _ranked_labels(self, positives: Array) -> tuple[dict[str, Array], dict[str, float]]:
+    def _ranked_labels(self) -> tuple[dict[str, Array], dict[str, float]]:
         """Per label and of all labels as one list: average precision, AUROC and what goes with them."""
         state = self._state
         if self.binned is not None:
             counts = state.sums["histogram"]
             names = "average_precision", "average_precision_error", "auroc", "auroc_error"
-            micro = (float(each[0]) for each in binned_values(counts.sum(1, keepdims=True)))
-            micro_names = "map_micro", "map_micro_error", "auroc_micro", "auroc_micro_error"
-            return dict(zip(names, binned_values(counts), strict=True)), dict(zip(micro_names, micro, strict=True))
-        micro_found = micro_values(state.kept, state.stored is True, state.rows * self.num_labels, int(positives.sum()))
+            of_all = (float(each[0]) for each in binned_values(counts.sum(1, keepdims=True)))
+            return dict(zip(names, binned_values(counts), strict=True)), dict(zip(names, of_all, strict=True))
+        positives, known = state.sums["labels"][2].astype(np.int64), state.sums["known"]
+        micro = micro_values(state.exact, state.stored is True, int(known.sum()), int(positives.sum()))
         if state.stored:
-            return stored_label_values(state.kept, positives.astype(np.int64), state.rows), micro_found
-        return label_values(state.kept, self.num_labels, self.scale, self.calibration_bins), micro_found
-
-    def _row_values(self) -> dict[str, float]:
-        """The metrics of rankings of labels."""
-        state = self._state
-        ranked = RankedMetrics(self.ks, self.propensity)
-        ranked.sums, ranked.rows = torch.from_numpy(state.sums["top"]), state.rows
-        found = ranked.result()
-        _, lrap, loss, coverage, *ndcg = (state.sums["row_ranks"] / state.rows).tolist()
-        return {
-            **found,
-            **{f"ndcg@{k}": value for k, value in zip(self.ks, ndcg, strict=True)},
-            "lrap": lrap,
-            "ranking_loss": loss,
-            "coverage": coverage,
-            "one_error": 1 - found["p@1"],
-        }
+            return stored_label_values(state.exact, positives, known), micro
+        return label_values(state.exact, self.num_labels, self.scale, self.calibration_bins), micro
 
 
-def row_rank_sums(batch: Batch, ks: Sequence[int]) -> Array:
-    """Rows without labels, LRAP, ranking loss, coverage, then nDCG at each k, ties in the mean over their orders."""
-    ranks = batch.row_ranks()
-    discounts = 1 / np.log2(np.arange(2, max(ks) + 2))
-    ideal = np.concatenate([[1.0], discounts.cumsum()])  # 0 / 1 without labels
-    ndcg = [ranks.gain(discounts[:k]) / ideal[ranks.positives.clip(max=k)] for k in ks]
-    lrap = np.nan_to_num(ranks.average_precision(), nan=1.0)  # as scikit-learn has it
-    columns = (ranks.positives == 0, lrap, ranks.ranking_loss(), ranks.coverage(), *ndcg)
-    return np.array([column.sum() for column in columns], np.float64)
+def _errors(summary: Summary) -> dict[str, float]:
+    """The most by which binned values can be wrong, none where they are exact."""
+    errors = {}
+    for name, column in _MEANS.items():
+        if f"{column}_error" in summary.table:
+            error = summary.table[f"{column}_error"]
+            errors[f"{name}_error"] = summary.mean(error)
+            errors[f"{name}_weighted_error"] = summary.mean(error, weighted=True)
+            errors[f"{name}_micro_error"] = summary.micro[f"{column}_error"]
+    return errors
 
 
-def means(name: str, table: dict[str, Array], column: str, positives: Array) -> dict[str, float]:
-    """Over the labels where it is defined, and the same weighted by their positives; with the bound of the error."""
-    found = {}
-    for ending in ("", "_error"):
-        if column + ending in table:
-            values = table[column + ending]
-            defined = ~np.isnan(values)
-            weights = positives[defined]
-            found[name + ending] = float(ratio(values[defined].sum(), defined.sum()))
-            found[f"{name}_weighted{ending}"] = float(ratio((values[defined] * weights).sum(), weights.sum()))
-    return found
+def _decider(decide: Any, num_labels: int) -> Any:
+    """A float of Python, which is compared in the dtype of the scores; (L,) thresholds; a rule; or a function."""
+    if callable(decide) or hasattr(decide, "decide"):
+        return decide
+    thresholds = as_tensor(decide).double().cpu()
+    if thresholds.isnan().any() or thresholds.shape not in ((), (num_labels,)):
+        raise ValueError(
+            f"decide must be a number, a tensor of one or {num_labels} thresholds, a rule or a function, got {decide!r}"
+        )
+    return float(thresholds) if thresholds.ndim == 0 else thresholds.numpy()
 
 
-def calibration_values(table: dict[str, Array], bins: Array) -> dict[str, float]:
-    """Means over all labels, and the error of all labels in the same bins."""
-    names = [name for name in ("ece", "ece_adaptive", "brier") if name in table]
-    return {**{name: float(table[name].mean()) for name in names}, "ece_micro": float(expected_error(bins.sum(1)))}
+def _checked(decided: Any, scores: Tensor) -> Tensor:
+    if not isinstance(decided, Tensor) or decided.dtype != torch.bool or decided.shape != scores.shape:
+        kind = f"{decided.dtype} {tuple(decided.shape)}" if isinstance(decided, Tensor) else type(decided).__name__
+        raise ValueError(f"decide must give a bool tensor of shape {tuple(scores.shape)}, got {kind}")
+    return decided.cpu()
 
 
-def _decision_table(counts: Array) -> dict[str, Array]:
+def _decision_table(counts: Counts) -> dict[str, Array]:
     """(L,) precision, recall and F1, NaN for labels without positives."""
-    columns = (np.where(counts[2] > 0, column, np.nan) for column in precision_recall_f1(counts))
-    return dict(zip(("precision", "recall", "f1"), columns, strict=True))
+    columns = {"precision": counts.precision(), "recall": counts.recall(), "f1": counts.f_beta()}
+    return {name: np.where(counts.positives > 0, column, np.nan) for name, column in columns.items()}
 
 
 def _check_whole(**given: object) -> None:

@@ -16,10 +16,10 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """The P positives of S lists of `length` items each, list by list and by falling score."""
+class ListRanks:
+    """The P positives of S lists of `length` items, one number or (S,), list by list and by falling score."""
 
-    length: int
+    length: int | Array
     positives: Array  # (S,) int64, how many each list has
     list: Array  # (P,) int64, the list of each
     above: Array  # (P,) int64, items of its list that score more
@@ -33,7 +33,7 @@ class Ranks:
 
     def average_precision(self) -> Array:
         """(S,) float64, NaN without positives: the mean over the positives of the precision at their score."""
-        return ratio(self.sum(self.hits / self.upto), self.positives)
+        return average_precision(self.list, self.hits / self.upto, len(self.positives))
 
     def auroc(self) -> Array:
         """(S,) float64, NaN without positives or negatives: the share of pairs in order, ties by half."""
@@ -61,19 +61,28 @@ class Ranks:
         return self.sum(within / (self.upto - self.above))
 
 
+def average_precision(lists: Array, precision: Array, count: int, weights: Array | None = None) -> Array:
+    """(P,) precision at the score of each positive, (P,) the list of each, (P,) weights -> (count,), the mean of each.
+
+    NaN for a list without positives. Items of equal score enter together, as scikit-learn has it.
+    """
+    total = np.bincount(lists, weights=precision if weights is None else precision * weights, minlength=count)
+    return ratio(total, np.bincount(lists, weights=weights, minlength=count))
+
+
 def ratio(numerator: Array, denominator: Array) -> Array:
     """float64, NaN where the denominator is 0."""
-    found: Array = np.where(denominator == 0, np.nan, numerator / np.where(denominator == 0, 1, denominator))
-    return found
+    result: Array = np.where(denominator == 0, np.nan, numerator / np.where(denominator == 0, 1, denominator))
+    return result
 
 
-def one_list(keys: Array, true_keys: Array, length: int, positives: int) -> Ranks:
+def one_list(keys: Array, true_keys: Array, length: int, positives: int) -> ListRanks:
     """A single list. keys: sorted scores with their sign turned; true_keys: those of the positives, sorted."""
     zero = np.zeros(len(true_keys), np.int64)
-    return _with_unstored(_found(keys, true_keys, zero, zero, zero, length, 1), np.array([positives]), len(keys))
+    return _with_unstored(_located(keys, true_keys, zero, zero, zero, length, 1), np.array([positives]), len(keys))
 
 
-def dense_lists(scores: Array, lists: Array, items: Array) -> Ranks:
+def dense_lists(scores: Array, lists: Array, items: Array) -> ListRanks:
     """scores: (S, N), a list each; its positives are at (lists, items)."""
     keys = list_keys(scores, np.arange(len(scores))[:, None])
     true_keys = np.sort(keys[lists, items])
@@ -81,21 +90,21 @@ def dense_lists(scores: Array, lists: Array, items: Array) -> Ranks:
     return sorted_lists(keys.reshape(-1), true_keys, *scores.shape)
 
 
-def stored_lists(lists: Array, scores: Array, true: Array, length: int, positives: Array) -> Ranks:
+def stored_lists(lists: Array, scores: Array, true: Array, length: int | Array, positives: Array) -> ListRanks:
     """Lists of which only (E,) items are stored, the others being equal and below. positives: (S,), all of them."""
     keys = list_keys(scores, lists)
     true_keys = np.sort(keys[true])
     keys.sort()
-    found = sorted_lists(keys, true_keys, len(positives), length)
-    return _with_unstored(found, positives, np.bincount(lists, minlength=len(positives)))
+    ranks = sorted_lists(keys, true_keys, len(positives), length)
+    return _with_unstored(ranks, positives, np.bincount(lists, minlength=len(positives)))
 
 
-def sorted_lists(keys: Array, true_keys: Array, lists: int, length: int) -> Ranks:
+def sorted_lists(keys: Array, true_keys: Array, lists: int, length: int | Array) -> ListRanks:
     """From the keys of `list_keys`, sorted."""
     numbers = np.arange(lists) << 32
     of = true_keys >> 32
     start, first = keys.searchsorted(numbers)[of], true_keys.searchsorted(numbers)[of]
-    return _found(keys, true_keys, of, start, first, length, lists)
+    return _located(keys, true_keys, of, start, first, length, lists)
 
 
 def list_keys(scores: Array, lists: Array) -> Array:
@@ -113,9 +122,11 @@ def ordered(scores: Array) -> Array:
     return rising
 
 
-def _found(keys: Array, true_keys: Array, of: Array, start: Array, first: Array, length: int, lists: int) -> Ranks:
+def _located(
+    keys: Array, true_keys: Array, of: Array, start: Array, first: Array, length: int | Array, lists: int
+) -> ListRanks:
     """of: the list of each positive; start, first: where it starts in keys and in true_keys."""
-    return Ranks(
+    return ListRanks(
         length,
         np.bincount(of, minlength=lists),
         of,
@@ -126,19 +137,19 @@ def _found(keys: Array, true_keys: Array, of: Array, start: Array, first: Array,
     )
 
 
-def _with_unstored(found: Ranks, positives: Array, stored: Array | int) -> Ranks:
+def _with_unstored(ranks: ListRanks, positives: Array, stored: Array | int) -> ListRanks:
     """The same with the positives that are not stored, all equal and at the end of their list."""
-    absent = positives - found.positives
+    absent = positives - ranks.positives
     if not absent.any():
-        return found
+        return ranks
     of = np.repeat(np.arange(len(positives)), absent)
-    above, better = np.broadcast_to(stored, positives.shape)[of], found.positives[of]
-    return Ranks(
-        found.length,
+    above, better = np.broadcast_to(stored, positives.shape)[of], ranks.positives[of]
+    return ListRanks(
+        ranks.length,
         positives,
-        np.concatenate([found.list, of]),
-        np.concatenate([found.above, above]),
-        np.concatenate([found.upto, np.full(len(of), found.length)]),
-        np.concatenate([found.better, better]),
-        np.concatenate([found.hits, positives[of]]),
+        np.concatenate([ranks.list, of]),
+        np.concatenate([ranks.above, above]),
+        np.concatenate([ranks.upto, np.broadcast_to(ranks.length, positives.shape)[of]]),
+        np.concatenate([ranks.better, better]),
+        np.concatenate([ranks.hits, positives[of]]),
     )

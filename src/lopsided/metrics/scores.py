@@ -1,114 +1,227 @@
-"""Scores of validation rows with the truth beside them: of all labels, or of the best candidates of each row."""
+"""Scores of rows, of all labels or of the best candidates of each row, and the truth beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from lopsided.metrics.lists import Array
+from lopsided.metrics.truth import Truth, as_targets, as_tensor, dense_truth, places
 from lopsided.targets import SparseTargets
 
 
 @dataclass(frozen=True)
-class ScoredLabels:
-    """What decision rules and calibrators are fitted to.
+class Scores:
+    """Scores of some rows. What takes `Scores` takes a tensor or an array of the scores of all labels as well.
 
-    scores: (n, L) float of all labels, or (n, k) of k candidates a row; finite. hits: bool in the same shape, whether
-    the label is true. labels: (n, k) int64, the label that each score is of, or None where column l is label l.
-    positives: (L,) int64, the rows that have each label, found among the candidates or not.
-    Made by `of` and `of_candidates`, which check.
+    values: (n, L) float of all labels, or (n, k) of k candidates a row. columns: (n, k) int64, the label that each
+    score is of, `num_labels` where a row has fewer candidates; None where column l is label l. num_labels: L.
 
-    >>> scored = ScoredLabels.of(torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([[1, 0], [0, 1]]))
-    >>> scored.positives
-    tensor([1, 1])
+    >>> Scores.of([[0.5, 2.0, -1.0]]).num_labels
+    3
     """
 
-    scores: Tensor
-    hits: Tensor
-    labels: Tensor | None
-    positives: Tensor
+    values: Tensor
+    columns: Tensor | None
+    num_labels: int
 
     @classmethod
-    def of(cls, scores: Tensor, targets: Tensor) -> ScoredLabels:
-        """From (n, L) scores and (n, L) targets, bool or 0 and 1. Raises ValueError where they do not fit."""
-        if targets.shape != scores.shape:
-            raise ValueError(f"scores {tuple(scores.shape)} and targets {tuple(targets.shape)} must have one shape")
-        if not ((targets == 0) | (targets == 1)).all():
-            raise ValueError("targets must be 0 or 1: rows with soft or unknown labels cannot judge a decision")
-        hits = targets.bool()
-        return cls(_as_float32(scores), hits, None, hits.sum(0))
+    def of(cls, scores: Any, num_labels: int | None = None) -> Scores:
+        """From a tensor, a numpy array or a list, (n, L); from a CSR tensor or matrix, whose entries are candidates.
+
+        Raises TypeError for what is not floating point, ValueError for other shapes or not `num_labels` labels.
+        """
+        if isinstance(scores, Scores):
+            made = scores
+        elif hasattr(scores, "tocsr") or (isinstance(scores, Tensor) and scores.layout == torch.sparse_csr):
+            made = cls._of_entries(as_targets(scores))
+        else:
+            values = as_tensor(scores)
+            if values.layout != torch.strided:
+                raise TypeError(f"sparse scores must be torch.sparse_csr, got {values.layout}: call .to_sparse_csr()")
+            made = cls(values, None, values.shape[-1] if values.ndim else 0)
+        if not made.values.is_floating_point():
+            raise TypeError(f"scores must be a floating point tensor, got {made.values.dtype}")
+        if made.values.ndim != 2 or num_labels not in (None, made.num_labels):
+            width = "labels" if num_labels is None else f"{num_labels}), as num_labels says"
+            shape = (len(made), made.num_labels) if made.values.ndim == 2 else tuple(made.values.shape)
+            raise ValueError(f"scores must be (rows, {width}{')' * (num_labels is None)}; got {shape}")
+        return made
 
     @classmethod
-    def of_candidates(cls, scores: Tensor, labels: Tensor, truth: SparseTargets, num_labels: int) -> ScoredLabels:
-        """From (n, k) scores of (n, k) labels and the true labels of the n rows, each listed once."""
-        if labels.shape != scores.shape or len(truth.crow) != len(scores) + 1:
+    def _of_entries(cls, entries: Tensor | SparseTargets) -> Scores:
+        """Ragged rows become as long as the longest: -inf for label `num_labels`, which is none."""
+        assert isinstance(entries, SparseTargets)
+        assert entries.values is not None
+        assert entries.num_labels is not None
+        if (
+            len(entries.col) and not 0 <= entries.col.min() <= entries.col.max() < entries.num_labels
+        ):  # torch does not look
             raise ValueError(
-                f"scores {tuple(scores.shape)}, labels {tuple(labels.shape)} and the truth of {len(truth.crow) - 1} "
-                "rows do not fit"
+                f"sparse scores must name each of the labels [0, {entries.num_labels}) once in a row at most"
             )
-        row = torch.repeat_interleave(truth.crow.diff())
-        width = 1 + int(max(labels.max(), truth.col.max() if len(truth.col) else 0))
-        hits = torch.isin(torch.arange(len(labels))[:, None] * width + labels, row * width + truth.col)
-        known = truth.col[truth.col < num_labels]
-        return cls(_as_float32(scores), hits, labels, torch.bincount(known, minlength=num_labels))
+        lengths = entries.crow.diff().long()
+        row = torch.repeat_interleave(lengths)
+        place = torch.arange(len(row)) - entries.crow.long()[row]
+        shape = len(lengths), max(1, int(lengths.max())) if len(lengths) else 1
+        values = entries.values.new_full(shape, -torch.inf)
+        columns = torch.full(shape, entries.num_labels)
+        values[row, place], columns[row, place] = entries.values.detach(), entries.col.long()
+        return cls(values, columns, entries.num_labels)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def where_listed(self, values: Tensor, rest: float) -> Tensor:
+        """Values in the shape of the scores, with `rest` where a row has no further candidate."""
+        return values if self.columns is None else values.masked_fill(self.columns >= self.num_labels, rest)
+
+    def at(self, per_label: Tensor) -> Tensor:
+        """(L,) numbers of labels, to be broadcast with the values."""
+        per_label = per_label.to(self.values.device)
+        return per_label if self.columns is None else pad(per_label, (0, 1))[self.columns]
+
+    def places(self, chosen: Tensor) -> Array:
+        """Bool in the shape of the scores -> the places, row * L + label, rising, of the entries that are chosen."""
+        if self.columns is None:
+            return places(chosen.cpu())
+        row, _ = self.where_listed(chosen, False).nonzero(as_tuple=True)
+        labels = self.columns[self.where_listed(chosen, False)]
+        return np.sort((row * self.num_labels + labels).cpu().numpy())
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Values in the shape of the scores -> (L,) their sum over the rows."""
+        if self.columns is None:
+            return values.sum(0)
+        return values.new_zeros(self.num_labels + 1).index_add_(0, self.columns.flatten(), values.flatten())[:-1]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores with the truth: what metrics are computed of, and what rules and calibrators are fitted to.
+
+    hits: bool in the shape of the scores, whether the label is true. positives: (L,) int64, the rows in which each
+    label is true, whether it is a candidate or not. rows: (L,) int64, the rows in which it is known. known: bool in the
+    shape of the scores, None where all labels are known: what is unknown is neither true nor false, and not looked at.
+    Made by `of`, which checks. Scores are finite and float32, on the CPU.
+
+    >>> judged = Judged.of([[2.0, -1.0], [0.5, 3.0]], [[1, 0], [0, float("nan")]])
+    >>> judged.positives, judged.rows
+    (tensor([1, 0]), tensor([2, 1]))
+    """
+
+    scores: Scores
+    hits: Tensor
+    positives: Tensor
+    rows: Tensor
+    known: Tensor | None = None
+
+    @classmethod
+    def of(cls, scores: Any, targets: Any, mask: Any = None, ignore_index: int | None = None) -> Judged:
+        """From scores, see `Scores`, and targets as the losses take them, but hard: 0 and 1, dense or sparse.
+
+        NaN, `mask`, (n, L) bool, False, and `ignore_index` mark unknown labels. Raises ValueError for soft targets,
+        for shapes that do not fit, and for scores of known labels that are not finite in float32.
+        """
+        scores = Scores.of(scores)
+        targets = as_targets(targets)
+        if scores.columns is not None:
+            return cls._of_candidates(scores, targets, mask, ignore_index)
+        shape = torch.Size(scores.values.shape)
+        if isinstance(targets, SparseTargets):
+            hits, known = Truth.of(targets, shape[0], shape[1], mask, ignore_index).matrices()
+        else:
+            hits, known = dense_truth(targets, shape, mask, ignore_index)
+        rows = torch.full((shape[1],), shape[0]) if known is None else known.sum(0)
+        return cls(_as_float32(scores, known), hits, hits.sum(0), rows, known)
+
+    @classmethod
+    def _of_candidates(cls, scores: Scores, targets: Any, mask: Any, ignore_index: int | None) -> Judged:
+        assert scores.columns is not None
+        columns, labels = scores.columns.cpu(), scores.num_labels
+        width = labels + 1  # a place for no label; or more, as rows may have labels that the model does not know
+        if isinstance(targets, SparseTargets) and mask is None:
+            width = max(width, targets.num_labels or 0, 1 + int(targets.col.max()) if len(targets.col) else 0)
+            truth = Truth.of(replace(targets, num_labels=None), len(scores), width, None, ignore_index)
+        else:
+            narrow = Truth.of(targets, len(scores), labels, mask, ignore_index)
+            wide = ((each // labels * width + each % labels) for each in (narrow.true, narrow.unknown))
+            truth = Truth(len(scores), width, *wide)
+        if columns.shape != scores.values.shape:
+            raise ValueError(f"scores {tuple(scores.values.shape)} and columns {tuple(columns.shape)} do not fit")
+        true, unknown = (torch.from_numpy(each) for each in (truth.true, truth.unknown))
+        place = torch.arange(len(scores))[:, None] * width + columns
+        counts = [torch.bincount(each % width, minlength=width)[:labels] for each in (true, unknown)]
+        known = (columns < labels) & ~torch.isin(place, unknown)
+        hits = torch.isin(place, true) & known
+        known_or_none = None if known.all() else known
+        return cls(_as_float32(scores, known_or_none), hits, counts[0], len(scores) - counts[1], known_or_none)
 
     def __len__(self) -> int:
         return len(self.scores)
 
     @property
     def num_labels(self) -> int:
-        return len(self.positives)
+        return self.scores.num_labels
 
     @cached_property
-    def found(self) -> Tensor:
+    def listed_positives(self) -> Tensor:
         """(L,) int64, the positives of each label among the scores: all, unless there are only candidates."""
-        return self.positives if self.labels is None else self.sum(self.hits.long())
+        return self.positives if self.scores.columns is None else self.scores.sum(self.hits.long())
 
-    def together(self) -> ScoredLabels:
-        """All as if of one label."""
-        one = self.positives.sum()[None]
-        return ScoredLabels(self.scores.reshape(-1, 1), self.hits.reshape(-1, 1), None, one)
+    def together(self) -> Judged:
+        """All entries as if of one label."""
+        one, known = Scores(self.scores.values.reshape(-1, 1), None, 1), self.known
+        count = torch.tensor([one.values.numel()] if known is None else [int(known.sum())])
+        known = None if known is None else known.reshape(-1, 1)
+        return Judged(one, self.hits.reshape(-1, 1), self.positives.sum()[None], count, known)
 
-    def parts(self, entries: int = 2**22) -> Iterator[ScoredLabels]:
+    def parts(self, entries: int = 2**22) -> Iterator[Judged]:
         """Ranges of labels, one after the other, each of about that many scores; candidates are few and stay whole."""
-        width = self.num_labels if self.labels is not None else max(1, entries // len(self))
-        for low in range(0, self.num_labels, width):
-            if self.labels is not None:
-                yield self
-            else:
-                part = slice(low, low + width)
-                yield ScoredLabels(self.scores[:, part], self.hits[:, part], None, self.positives[part])
-
-    def by_label(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Every label with its scores and hits."""
-        if self.labels is None:
-            yield from ((label, self.scores[:, label], self.hits[:, label]) for label in range(self.num_labels))
+        if self.scores.columns is not None:
+            yield self
             return
-        order = self.labels.flatten().argsort()
-        lengths = torch.bincount(self.labels.flatten(), minlength=self.num_labels).tolist()
-        scores, hits = (each.flatten()[order].split(lengths) for each in (self.scores, self.hits))
-        yield from zip(range(self.num_labels), scores, hits, strict=True)
+        width = max(1, entries // len(self))
+        for low in range(0, self.num_labels, width):
+            part = slice(low, low + width)
+            values = self.scores.values[:, part]
+            known = None if self.known is None else self.known[:, part]
+            scores = Scores(values, None, values.shape[1])
+            yield Judged(scores, self.hits[:, part], self.positives[part], self.rows[part], known)
+
+    def by_label(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The known scores and hits of every label."""
+        values, hits, known = self.scores.values, self.hits, self.known
+        if self.scores.columns is None:
+            for label in range(self.num_labels):
+                chosen = slice(None) if known is None else known[:, label]
+                yield values[chosen, label], hits[chosen, label]
+            return
+        chosen = torch.ones_like(hits) if known is None else known
+        columns = self.scores.columns[chosen]
+        order = columns.argsort()
+        lengths = torch.bincount(columns, minlength=self.num_labels).tolist()
+        yield from zip(*(each[chosen][order].split(lengths) for each in (values, hits)), strict=True)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Values in the shape of the scores -> (L,) their sum over the rows."""
-        if self.labels is None:
-            return values.sum(0)
-        return values.new_zeros(self.num_labels).index_add_(0, self.labels.flatten(), values.flatten())
+        """Values in the shape of the scores -> (L,) their sum over the rows in which each label is known."""
+        return self.scores.sum(values if self.known is None else torch.where(self.known, values, 0))
 
 
-def at(per_label: Tensor, labels: Tensor | None) -> Tensor:
-    """(L,) numbers of labels, to be broadcast with scores: of all labels if None, else (n, k) of these."""
-    return per_label if labels is None else per_label[labels]
-
-
-def _as_float32(scores: Tensor) -> Tensor:
-    if scores.ndim != 2 or not scores.is_floating_point() or not scores.numel():
-        raise ValueError(f"scores must be floats, (rows, labels), got {scores.dtype} {tuple(scores.shape)}")
-    exact = scores.detach().float()
-    finite = exact.isfinite()
-    if not finite.all():
-        raise ValueError(f"{int((~finite).sum())} of {scores.numel()} scores are NaN or infinite in float32")
-    return exact
+def _as_float32(scores: Scores, known: Tensor | None) -> Scores:
+    values = scores.values.detach().float().cpu()
+    if not values.numel():
+        raise ValueError(f"scores must be floats, (rows, labels), got {scores.values.dtype} {tuple(values.shape)}")
+    finite = values.isfinite()
+    if not (finite if known is None else finite | ~known).all():
+        count = int((~finite if known is None else ~finite & known).sum())
+        raise ValueError(f"{count} of {values.numel()} scores are NaN or infinite in float32")
+    columns = None if scores.columns is None else scores.columns.cpu()
+    return replace(scores, values=values if finite.all() else values.masked_fill(~finite, 0.0), columns=columns)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from lopsided.metrics.decision_sums import Sums
-from lopsided.metrics.kept import Kept, join
+from lopsided.metrics.counts import Sums
+from lopsided.metrics.exact_scores import ExactScores, join
 
 
 @dataclass
@@ -20,7 +20,7 @@ class State:
     sums: Sums  # float64, add up over rows
     rows: int = 0
     stored: bool | None = None  # are the scores sparse? None before the first row
-    kept: list[Kept] = field(default_factory=list)  # of every batch, where values are exact
+    exact: list[ExactScores] = field(default_factory=list)  # of every batch, where values are exact
 
     def add(self, other: State) -> None:
         if not other.rows:
@@ -30,25 +30,25 @@ class State:
         for name, value in other.sums.items():
             self.sums[name] += value
         self.rows, self.stored = self.rows + other.rows, other.stored
-        self.kept += other.kept
+        self.exact += other.exact
 
 
 def gather(state: State, labels: int, group: dist.ProcessGroup | None) -> list[State]:
     """The states of all ranks, in their order."""
-    scores, marks = (torch.from_numpy(each) for each in join(state.kept, state.stored is True))
+    scores, marks = (torch.from_numpy(each) for each in join(state.exact, state.stored is True))
     facts = _all(torch.tensor([state.rows, state.stored is True, scores.dtype == torch.float64]), group)
     widest = torch.float64 if any(fact[2] for fact in facts) else torch.float32
     names = sorted(state.sums)
     sums = _all(torch.from_numpy(np.concatenate([state.sums[name].reshape(-1) for name in names])), group)
     ends = np.cumsum([state.sums[name].size for name in names])[:-1]
-    found = []
+    states = []
     for fact, total, values, at in zip(facts, sums, _all(scores.to(widest), group), _all(marks, group), strict=True):
         rows, stored, _ = fact.tolist()
         cut = dict(zip(names, np.split(total.numpy(), ends), strict=True))
-        kept = Kept(values.numpy() if stored else values.numpy().reshape(-1, labels), at.numpy())
+        exact = ExactScores(values.numpy() if stored else values.numpy().reshape(-1, labels), at.numpy())
         shaped = {name: value.reshape(state.sums[name].shape) for name, value in cut.items()}
-        found.append(State(shaped, rows, bool(stored), [kept] if len(values) else []))
-    return found
+        states.append(State(shaped, rows, bool(stored), [exact] if len(values) else []))
+    return states
 
 
 def _all(tensor: Tensor, group: dist.ProcessGroup | None) -> list[Tensor]:

@@ -13,10 +13,13 @@ A row without true labels has no hit: it counts as 0 in P@k and nDCG@k, and adds
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lopsided.metrics.truth import Truth
 from lopsided.targets import SparseTargets
 
 
@@ -48,51 +51,64 @@ class RankedMetrics:
     """
 
     def __init__(self, ks: Sequence[int] = (1, 3, 5), propensity: Tensor | None = None) -> None:
-        self.ks = tuple(ks)
-        self.rows = 0
-        # the last is that of no label
-        self._inverse = None if propensity is None else torch.nn.functional.pad(1 / propensity.double(), (0, 1))
-        self._discount = 1 / torch.arange(2, max(ks) + 2, dtype=torch.float64).log2()
-        self.sums = torch.zeros(4, len(self.ks), dtype=torch.float64)  # P, nDCG, gained and possible propensity
+        self.ks, self.propensity, self.rows = tuple(ks), propensity, 0.0
+        self.sums = torch.zeros(4, len(self.ks), dtype=torch.float64)
 
-    def update(self, top: Tensor, truth: SparseTargets) -> None:
-        """top: (n, max(ks) or more) label numbers, the best first; truth: the true labels of the n rows, each once.
+    def update(self, top: Tensor, targets: SparseTargets) -> None:
+        """top: (n, max(ks) or more) label numbers, the best first; targets: 0 and 1 of all labels of the n rows.
 
         Where a ranking ends before k, the number of labels stands for none.
         """
-        top = top[:, : max(self.ks)]
-        counts = truth.crow.diff()
-        row = torch.repeat_interleave(counts)
-        labels = 1 + int(max(part.max() if part.numel() else 0 for part in (top, truth.col)))
-        hits = torch.isin(torch.arange(len(top))[:, None] * labels + top, row * labels + truth.col).double()
-        best = (torch.arange(top.shape[1]) < counts[:, None]).double()  # what a perfect ranking hits
-        gained = possible = torch.zeros_like(hits)
-        if self._inverse is not None:
-            gained, possible = hits * self._inverse[top], self._heaviest(truth, row, best)
-        for place, k in enumerate(self.ks):
-            discount = self._discount[: min(k, top.shape[1])]
-            ideal = (best[:, :k] @ discount).clamp_min(1)  # without true labels, 0 / 1
-            ndcg = (hits[:, :k] @ discount) / ideal
-            sums = (hits[:, :k].sum() / k, ndcg.sum(), gained[:, :k].sum(), possible[:, :k].sum())
-            self.sums[:, place] += torch.stack(sums)
+        labels = 1 + int(max(part.max() if part.numel() else 0 for part in (top, targets.col)))
+        truth = Truth.of(replace(targets, num_labels=None), len(top), labels)
+        self.sums += top_k_sums(top, truth, self.ks, self.propensity)
         self.rows += len(top)
-
-    def _heaviest(self, truth: SparseTargets, row: Tensor, best: Tensor) -> Tensor:
-        """(n, k): the largest inverse propensities of each row's true labels, falling, then zeros."""
-        assert self._inverse is not None
-        falling = self._inverse[truth.col].sort(descending=True)
-        by_row = row[falling.indices].sort(stable=True)
-        rank = torch.arange(len(row)) - truth.crow[by_row.values]
-        kept = rank < best.shape[1]
-        heaviest = torch.zeros_like(best)
-        heaviest[by_row.values[kept], rank[kept]] = falling.values[by_row.indices[kept]]
-        return heaviest
 
     def result(self) -> dict[str, float]:
         """Every metric by name, such as "p@1", between 0 and 1; NaN where nothing was collected."""
-        precision, ndcg, gained, possible = self.sums
-        rows = torch.tensor(self.rows, dtype=torch.float64)
-        found = {"p": precision / rows, "ndcg": ndcg / rows}
-        if self._inverse is not None:
-            found["psp"] = gained / possible
-        return {f"{name}@{k}": float(v) for name, values in found.items() for k, v in zip(self.ks, values, strict=True)}
+        return top_k_values(self.sums, self.rows, self.ks, self.propensity is not None)
+
+
+def top_k_sums(
+    top: Tensor, truth: Truth, ks: Sequence[int], propensity: Tensor | None, row_weights: Tensor | None = None
+) -> Tensor:
+    """(4, len(ks)) sums over rows: of P and nDCG at k, and of the inverse propensity that is gained and possible."""
+    top, width = top[:, : max(ks)], truth.labels + 1  # a place for no label
+    row, col = (torch.from_numpy(each) for each in np.divmod(truth.true, truth.labels))
+    counts = torch.bincount(row, minlength=len(top))
+    weights = torch.ones(len(top), dtype=torch.float64) if row_weights is None else row_weights.double()
+    hits = torch.isin(torch.arange(len(top))[:, None] * width + top, row * width + col).double()
+    best = (torch.arange(top.shape[1]) < counts[:, None]).double()  # what a perfect ranking hits
+    gained = possible = torch.zeros_like(hits)
+    if propensity is not None:
+        inverse = torch.nn.functional.pad(1 / propensity.double(), (0, 1))  # the last is that of no label
+        gained, possible = hits * inverse[top], _heaviest(inverse[col], row, counts, best)
+    discount = 1 / torch.arange(2, top.shape[1] + 2, dtype=torch.float64).log2()
+    sums = []
+    for k in ks:
+        ideal = (best[:, :k] @ discount[:k]).clamp_min(1)  # without true labels, 0 / 1
+        ndcg = (hits[:, :k] @ discount[:k]) / ideal
+        columns = hits[:, :k].sum(1) / k, ndcg, gained[:, :k].sum(1), possible[:, :k].sum(1)
+        sums.append(torch.stack(columns) @ weights)
+    return torch.stack(sums, 1)
+
+
+def top_k_values(sums: Tensor, rows: float, ks: Sequence[int], with_propensity: bool = True) -> dict[str, float]:
+    """What `top_k_sums` says in the mean over the rows, by name; NaN without any."""
+    precision, ndcg, gained, possible = sums
+    total = torch.tensor(rows, dtype=torch.float64)
+    values = {"p": precision / total, "ndcg": ndcg / total}
+    if with_propensity:
+        values["psp"] = gained / possible
+    return {f"{name}@{k}": float(v) for name, each in values.items() for k, v in zip(ks, each, strict=True)}
+
+
+def _heaviest(inverse: Tensor, row: Tensor, counts: Tensor, best: Tensor) -> Tensor:
+    """(n, k): the largest inverse propensities of each row's true labels, falling, then zeros."""
+    falling = inverse.sort(descending=True)
+    by_row = row[falling.indices].sort(stable=True)
+    rank = torch.arange(len(row)) - (counts.cumsum(0) - counts)[by_row.values]
+    listed = rank < best.shape[1]
+    heaviest = torch.zeros_like(best)
+    heaviest[by_row.values[listed], rank[listed]] = falling.values[by_row.indices[listed]]
+    return heaviest

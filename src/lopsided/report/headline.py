@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lopsided.decision.summary import METRICS
+from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import Ranks
 from lopsided.metrics.significance import LEVEL
 

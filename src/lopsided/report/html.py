@@ -17,9 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lopsided.data.storage import write_text
-from lopsided.decision.summary import METRICS
 from lopsided.jobs.folder import Histories, read_histories, read_json
 from lopsided.jobs.results import best_loss
+from lopsided.jobs.score import METRICS
 from lopsided.report import plots
 from lopsided.report.headline import headline
 from lopsided.report.svg import Drawing

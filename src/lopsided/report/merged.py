@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lopsided.data.storage import UserError, write_text
-from lopsided.decision.summary import METRICS
 from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import Ranks, rank_losses
 from lopsided.report import plots
 from lopsided.report.critical_difference import critical_difference

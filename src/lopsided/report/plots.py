@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from lopsided.decision.summary import METRICS
 from lopsided.jobs.folder import Histories
+from lopsided.jobs.score import METRICS
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 
 Curves = dict[str, tuple[Sequence[float], Sequence[float]]]  # loss -> abscissae and ordinates

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lopsided.decision.summary import METRICS
 from lopsided.jobs.results import best_loss, epochs
+from lopsided.jobs.score import METRICS
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
 from lopsided.losses.closed_form import posterior_limits
 from lopsided.training.objective import own_threshold

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lopsided.decision.metrics import Ranking, best_threshold, mean_average_precision
+from lopsided.decision.rules import best_threshold
+from lopsided.metrics.registry import METRICS
+from lopsided.metrics.scores import Judged
+from lopsided.metrics.weighted import Weighable
 from lopsided.models.task import Budget, Rows, Task
 from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker
 from lopsided.training.objective import Objective
@@ -94,9 +97,10 @@ def fit(
 
 
 def _on_validation(scores: Tensor, targets: Tensor) -> dict[str, float]:
-    found = (scores > best_threshold(scores, targets)).any(0)
-    dead = int((targets.any(0) & ~found).sum())
-    return {"valid_map": mean_average_precision(Ranking.of(scores, targets)), "dead_labels": dead}
+    judged = Judged.of(scores, targets)
+    decided = (scores > best_threshold(judged)).any(0)
+    dead = int((targets.any(0) & ~decided).sum())
+    return {"valid_map": METRICS["map"].value(Weighable(judged).summary()), "dead_labels": dead}
 
 
 @torch.no_grad()

@@ -14,30 +14,35 @@ from lopsided.metrics.lists import Array, one_list, stored_lists
 _PART = 1 << 22  # scores that are sorted at a time
 
 
-class Kept(NamedTuple):
+class ExactScores(NamedTuple):
     """The scores of a batch, and the least that tells which are positive.
 
-    Dense: scores (rows, labels), and the places of the positives. Stored: (E,), and for each 2 * label + positive.
+    Dense: scores (rows, labels), NaN of unknown labels, and the places of the positives. Stored: (E,) of known labels,
+    and for each 2 * label + positive.
     """
 
     scores: Array
     marks: Array
 
     @classmethod
-    def of(cls, batch: Batch) -> Kept:
+    def of(cls, batch: Batch) -> ExactScores:
         """A copy: 4 or 8 bytes for each score, and 8 for each positive or stored entry."""
         if batch.places is None:
-            return cls(batch.scores.copy(), batch.true)
-        return cls(batch.scores, batch.places % batch.labels * 2 + batch.stored_true())
+            scores = batch.scores.copy()
+            scores.reshape(-1)[batch.truth.unknown] = np.nan  # sorted to the end of every list
+            return cls(scores, batch.true)
+        known = batch.without_unknown()
+        assert known.places is not None
+        return cls(known.scores, known.places % known.labels * 2 + known.stored_true())
 
 
-def join(parts: Sequence[Kept], stored: bool) -> Kept:
+def join(parts: Sequence[ExactScores], stored: bool) -> ExactScores:
     """Of all batches; the scores flat."""
     scores = [np.empty(0, np.float32), *(part.scores.reshape(-1) for part in parts)]
-    return Kept(np.concatenate(scores), _marks(parts, stored))
+    return ExactScores(np.concatenate(scores), _marks(parts, stored))
 
 
-def label_lists(parts: Sequence[Kept], labels: int) -> Iterator[tuple[Array, Array]]:
+def label_lists(parts: Sequence[ExactScores], labels: int) -> Iterator[tuple[Array, Array]]:
     """Of each label the dense scores of all rows and those of its positives, both sorted, with their sign turned."""
     rows = sum(len(part.scores) for part in parts)
     row, label = np.divmod(_marks(parts, stored=False), labels)
@@ -48,10 +53,10 @@ def label_lists(parts: Sequence[Kept], labels: int) -> Iterator[tuple[Array, Arr
         keys = np.negative(columns.T, order="C")
         true_keys = [np.sort(each[true]) for each, true in zip(keys, rows_of[low : low + step], strict=True)]
         keys.sort(axis=1)
-        yield from zip(keys, true_keys, strict=True)
+        yield from zip(map(_numbers, keys), true_keys, strict=True)
 
 
-def label_values(parts: Sequence[Kept], labels: int, scale: str, bins: int) -> dict[str, Array]:
+def label_values(parts: Sequence[ExactScores], labels: int, scale: str, bins: int) -> dict[str, Array]:
     """(L,) AP, AUROC and adaptive calibration error from dense scores."""
     values = np.empty((3, labels))
     for label, (keys, true_keys) in enumerate(label_lists(parts, labels)):
@@ -61,24 +66,29 @@ def label_values(parts: Sequence[Kept], labels: int, scale: str, bins: int) -> d
     return dict(zip(("average_precision", "auroc", "ece_adaptive"), values, strict=True))
 
 
-def stored_label_values(parts: Sequence[Kept], positives: Array, rows: int) -> dict[str, Array]:
-    """(L,) AP and AUROC from stored scores."""
+def stored_label_values(parts: Sequence[ExactScores], positives: Array, rows: Array) -> dict[str, Array]:
+    """(L,) AP and AUROC from stored scores. rows: (L,), those in which each label is known."""
     scores, marks = join(parts, stored=True)
     ranks = stored_lists(marks >> 1, scores, marks & 1 == 1, rows, positives)
     return {"average_precision": ranks.average_precision(), "auroc": ranks.auroc()}
 
 
-def micro_values(parts: Sequence[Kept], stored: bool, length: int, positives: int) -> dict[str, float]:
-    """AP and AUROC of all labels of all rows as one list."""
+def micro_values(parts: Sequence[ExactScores], stored: bool, length: int, positives: int) -> dict[str, float]:
+    """AP and AUROC of all labels of all rows as one list of that many known entries."""
     keys, marks = join(parts, stored)
     np.negative(keys, out=keys)
     true_keys = np.sort(keys[marks & 1 == 1] if stored else keys[marks])
     keys.sort()
-    ranks = one_list(keys, true_keys, length, positives)
-    return {"map_micro": float(ranks.average_precision()[0]), "auroc_micro": float(ranks.auroc()[0])}
+    ranks = one_list(_numbers(keys), true_keys, length, positives)
+    return {"average_precision": float(ranks.average_precision()[0]), "auroc": float(ranks.auroc()[0])}
 
 
-def _marks(parts: Sequence[Kept], stored: bool) -> Array:
+def _numbers(keys: Array) -> Array:
+    """Sorted keys without the NaN at their end."""
+    return keys[: keys.searchsorted(np.nan)] if len(keys) and np.isnan(keys[-1]) else keys
+
+
+def _marks(parts: Sequence[ExactScores], stored: bool) -> Array:
     sizes = [0, *(0 if stored else part.scores.size for part in parts)]
     marks = [part.marks + start for part, start in zip(parts, np.cumsum(sizes)[:-1], strict=True)]
     return np.concatenate([np.empty(0, np.int64), *marks])

@@ -1,0 +1,101 @@
+"""The numbers of one trained model in a comparison: thresholds are tuned here, and metrics receive decisions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor
+
+from lopsided.decision.rules import best_threshold, tune_label_thresholds
+from lopsided.metrics import registry
+from lopsided.metrics.scores import Judged
+from lopsided.metrics.weighted import Weighable
+
+Thresholds = Literal["own", "tuned", "by label"]
+
+
+@dataclass(frozen=True)
+class ComparedMetric:
+    """A metric of the registry, and at which thresholds it is decided where it reads decisions."""
+
+    title: str
+    name: str
+    at: Thresholds = "tuned"
+
+    @property
+    def higher_is_better(self) -> bool:
+        return registry.METRICS[self.name].higher_is_better
+
+
+METRICS = {
+    "map": ComparedMetric("mAP", "map"),
+    "micro_f1_own": ComparedMetric("micro-F1 own", "micro_f1", "own"),
+    "macro_f1_own": ComparedMetric("macro-F1 own", "macro_f1", "own"),
+    "micro_f1": ComparedMetric("micro-F1 tuned", "micro_f1"),
+    "macro_f1": ComparedMetric("macro-F1 tuned", "macro_f1"),
+    "macro_f1_labels": ComparedMetric("macro-F1 by label", "macro_f1", "by label"),
+    "subset_accuracy": ComparedMetric("subset acc.", "subset_accuracy"),
+    "hamming_loss": ComparedMetric("Hamming loss", "hamming_loss"),
+    "p_at_1": ComparedMetric("P@1", "p@1"),
+    "p_at_3": ComparedMetric("P@3", "p@3"),
+}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's scores of test and validation rows with known labels, and the threshold that its loss implies."""
+
+    scores: Tensor
+    targets: Tensor
+    valid_scores: Tensor
+    valid_targets: Tensor
+    own: float | None  # None where the loss implies no threshold
+
+    @cached_property
+    def diverged(self) -> bool:
+        """Did training end in scores that are not numbers?"""
+        return not bool(self.scores.isfinite().all())
+
+    @cached_property
+    def tuned(self) -> float:
+        """The threshold with the best micro-F1 on the validation rows; infinite after a training that diverged."""
+        return math.inf if self.diverged else best_threshold(self._valid)
+
+    def at(self, thresholds: Thresholds) -> Weighable:
+        """The test scores with the decisions at these thresholds."""
+        if thresholds not in self._decisions:
+            self._decisions[thresholds] = Weighable(self._judged, self._decide(thresholds))
+        return self._decisions[thresholds]
+
+    @cached_property
+    def _decisions(self) -> dict[Thresholds, Weighable]:
+        return {}
+
+    @cached_property
+    def _judged(self) -> Judged:
+        return Judged.of(self.scores, self.targets)
+
+    @cached_property
+    def _valid(self) -> Judged:
+        return Judged.of(self.valid_scores, self.valid_targets)
+
+    def _decide(self, thresholds: Thresholds) -> Tensor:
+        if thresholds == "by label" and self._valid.hits.any():
+            return tune_label_thresholds(self._valid).decide(self.scores)
+        threshold = self.own if thresholds == "own" else self.tuned
+        assert threshold is not None
+        return self.scores > threshold
+
+
+def evaluate(name: str, scored: Scored, row_weights: Tensor | None = None) -> float:
+    """A metric of a model, NaN if its training diverged or there is no own threshold that it asks for.
+
+    row_weights: (N,), or None for ones.
+    """
+    metric = METRICS[name]
+    if scored.diverged or (metric.at == "own" and scored.own is None):
+        return math.nan
+    return registry.METRICS[metric.name].value(scored.at(metric.at).summary(row_weights))
