@@ -43,7 +43,7 @@ def test_every_page_shows_the_plot_of_today(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_example(code: str) -> None:
+def test_example(code: str, folder: Path) -> None:
     exec(compile(code, "example", "exec"), {})
 
 

@@ -67,7 +67,7 @@ def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_code(code: str) -> None:
+def test_code(code: str, folder: Path) -> None:
     exec(compile(code, "README.md", "exec"), {})
 
 
