@@ -22,7 +22,7 @@ from lopsided.targets import SparseTargets
 
 _NUMBER = rb"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _ROW = re.compile(rb"(\d+(?:,\d+)*)?((?:[ \t]+\d+:" + _NUMBER + rb")*)\s*")
-_HEADER = re.compile(rb"\s*(\d+)[ \t]+(\d+)[ \t]+(\d+)\s*")
+_HEADER = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})[ \t]+(\d{1,18})\s*")
 _BLOCK = 2**24  # bytes parsed at once
 _MOST = 2**31  # rows, features or labels: more would not fit into any memory
 

@@ -131,7 +131,9 @@ def _json_rows(lines: Iterator[str], columns: Columns) -> Iterator[Row]:
 
 
 def _is_label(label: Any) -> bool:
-    return isinstance(label, str | int) and not isinstance(label, bool) and label != ""
+    if isinstance(label, str):
+        return label != "" and not _LONE_SURROGATE.search(label)
+    return isinstance(label, int) and not isinstance(label, bool)
 
 
 def _csv_rows(lines: Iterator[str], columns: Columns, delimiter: str) -> Iterator[Row]:

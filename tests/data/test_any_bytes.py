@@ -1,0 +1,71 @@
+"""Whatever a file holds, a reader gives its rows or one error in one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lopsided.data.sparse_files import read_sparse
+from lopsided.data.storage import UserError
+from lopsided.data.text_files import Columns, read_rows
+
+NEARLY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["text", "labels", "label", ""]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+PIECES = ["text", "labels", ",", "\t", '"', "\n", "\r", "a", "é", "\0", "\ufeff"]
+NEARLY_CSV = st.lists(st.sampled_from(PIECES)).map("".join)
+NEARLY_SPARSE = st.lists(
+    st.sampled_from([*map(str, range(3)), *",: \n\r\v.-e#", "12", "1:2", " 3:4", "9" * 400]).map(str.encode)
+).map(b"".join)
+
+
+def read_or_refuse(read: Callable[[Path], Any], path: Path, content: bytes) -> Any:
+    """What `read` gives for a file with that content; None if it refuses, in one line that begins with the path."""
+    path.write_bytes(content)
+    try:
+        return read(path)
+    except UserError as error:
+        message = str(error)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return None
+
+
+@given(st.binary() | NEARLY_CSV.map(str.encode) | st.lists(NEARLY_JSON.map(json.dumps)).map("\n".join).map(str.encode))
+def test_texts(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    for suffix in (".jsonl", ".csv", ".tsv"):
+        path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+        rows = read_or_refuse(lambda path: read_rows(path, Columns()), path, content)
+        for text, labels in rows or []:
+            for part in (text, *labels):
+                part.encode()  # what cannot be encoded cannot be written to a report
+
+
+@given(st.binary() | NEARLY_SPARSE)
+def test_sparse_rows(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    rows = read_or_refuse(read_sparse, tmp_path_factory.getbasetemp() / "any.txt", content)
+    if rows is not None:
+        assert len(rows.labels.crow) == len(rows) + 1 == len(rows.indptr)
+        assert rows.indptr[-1] == len(rows.indices) == len(rows.values)
+        assert rows.labels.crow[-1] == len(rows.labels.col)
+        assert rows.values.isfinite().all()
+        assert not len(rows.indices) or int(rows.indices.max()) < rows.num_features
+        assert not len(rows.labels.col) or int(rows.labels.col.max()) < rows.num_labels
+
+
+def test_a_header_with_a_number_of_five_thousand_digits(tmp_path: Path) -> None:
+    assert read_or_refuse(read_sparse, tmp_path / "long.txt", b"1" * 5000 + b" 2 3\n1 0:1\n") is None
+
+
+def test_a_label_that_is_no_text(tmp_path: Path) -> None:
+    content = json.dumps({"text": "a", "labels": ["\ud800", "b"]}).encode()
+    assert read_or_refuse(lambda path: read_rows(path, Columns()), tmp_path / "lone.jsonl", content) is None
