@@ -356,3 +356,19 @@ def test_what_stands_behind_a_mask_may_be_anything() -> None:
     mask = torch.tensor([[True, False, True]] * 2)
     targets = torch.tensor([[1.0, -7.0, 0.0]] * 2)
     assert multilabel_loss(Z, targets, "bce", mask=mask) == multilabel_loss(Z, targets.clamp_min(0), "bce", mask=mask)
+
+
+def test_a_label_dim_that_the_logits_lack_is_named() -> None:
+    for logits, label_dim in ((torch.zeros(3), 5), (torch.zeros(3), 1), (torch.zeros(2, 3), -3)):
+        with pytest.raises(ValueError, match=f"label_dim must be a dimension of the logits, .* got {label_dim}"):
+            multilabel_loss(logits, torch.zeros_like(logits), "asl", label_dim=label_dim)
+    assert multilabel_loss(torch.zeros(3), torch.zeros(3), "asl", label_dim=0) > 0
+
+
+def test_soft_values_of_sparse_targets_are_not_rounded_on_their_way() -> None:
+    """In float64, transposed too, as for the second way of a two-way loss."""
+    generator = torch.Generator().manual_seed(0)
+    z, y = (torch.rand(4, 6, dtype=torch.float64, generator=generator) for _ in range(2))
+    for name in CATALOG:
+        dense, sparse = (multilabel_loss(9 * z, targets, name) for targets in (y, y.to_sparse_csr()))
+        torch.testing.assert_close(sparse, dense, rtol=1e-14, atol=0)

@@ -14,6 +14,8 @@ from lopsided.targets.sparse import SparseTargets
 
 def labels_last(said: Any, ndim: int, label_dim: int) -> Any:
     """Tensors of all dimensions turned; sparse targets and (L,) weights have their labels last already."""
+    if not -ndim <= label_dim < ndim:
+        raise ValueError(f"label_dim must be a dimension of the logits, which have {ndim}, got {label_dim}")
     dense = isinstance(said, Tensor) and said.layout == torch.strided
     return said.movedim(label_dim, -1) if dense and said.ndim == ndim > 1 else said
 
@@ -163,7 +165,8 @@ class Supervision(NamedTuple):
         def turn(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.expand(shape).reshape(-1, shape[-1]).T
 
-        values = self.values if self.crow is None else self.dense(shape, torch.float32)  # NaN stays NaN
+        wide = torch.float32 if self.values is None else torch.promote_types(self.values.dtype, torch.float32)
+        values = self.values if self.crow is None else self.dense(shape, wide)  # NaN stays NaN
         mask, weight, pos_weight = turn(self.mask), turn(self.weight), turn(self.pos_weight)
         rest = self.label_smoothing, self.ignore_index, self.all_known
         return Supervision(turn(values), None, None, mask, weight, pos_weight, *rest)
