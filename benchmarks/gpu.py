@@ -169,7 +169,7 @@ def run_case(case: Case, seconds: float, quick: bool, device: str) -> list[dict[
         row: dict[str, object] = {"case": str(case), "contender": name, "copy TB/s": round(bandwidth / 1e12, 3)}
         limit = moved(case, loss) * case.rows * case.labels / bandwidth
         took = found.get(name, "wrong, not timed")
-        row |= {"executor": choose("auto", sets[0].z, lopsided.losses.formula(loss)) if "ours" in name else ""}
+        row |= {"executor": choose("auto", lopsided.losses.formula(loss), sets[0].z).NAME if "ours" in name else ""}
         if isinstance(took, float):
             rows.append(row | {"milliseconds": round(1e3 * took, 4), "share of limit": round(limit / took, 3)})
         else:

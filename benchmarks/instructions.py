@@ -68,7 +68,7 @@ def compile_kernels(name: str, logits: str, targets: str) -> list[tuple[str, Any
     labels = Supervision(torch.empty(SHAPE, dtype=getattr(torch, targets))) if targets != "sparse" else None
     labels = labels or Supervision.of(SparseTargets(torch.zeros(SHAPE[0] + 1, dtype=torch.long), torch.zeros(8).long()))
     loss = lopsided.losses.formula(name)
-    return compile_step(executor._Job(z, labels, z.shape, loss, torch.empty_like(z), None, 1.0), loss)
+    return compile_step(executor._Job(z, labels, z.shape, loss, torch.empty_like(z), 1.0), loss)
 
 
 def compile_step(job: Any, loss: Formula) -> list[tuple[str, Any]]:

@@ -1,5 +1,5 @@
 // Losses of rows in one call: value, and gradient with respect to the logits. Plain C; the curves are printed by
-// src/lopsided/compute/retarget.py, and src/lopsided/compute/native.py calls this through ctypes.
+// src/lopsided/compute/native/printer.py, and src/lopsided/compute/native/run.py calls this through ctypes.
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -50,23 +50,24 @@ enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX };
 
 static const int bytes_of[] = {4, 8, 2, 2, 1, 0};
 
-typedef struct { // in the order of native.py
+typedef struct { // in the order of native/run.py
   int64_t rows, labels, logit_stride, target_stride, mask_stride, weight_stride, pos_weight_stride, entries;
   const void *logits, *targets;
   const int64_t *crow, *col;
   const double *sparse_values;
   const uint8_t *mask;
   const void *weight, *pos_weight; // in the type of the values
-  // Of each row, and the sum of them: either may be null. The gradient, or null: rows x labels in the type of the logits.
+  // Of each row, and scale times the sum of them: either may be null. The gradient of scale times the rows, or null:
+  // rows x labels in the type of the logits.
   void *value, *total, *gradient;
-  // Pools of exponentials, where the labels of a row come in parts: what this part found goes to `found`; what all found is
-  // in `all`, and makes value and gradient. rows x 2 sides x PARTS, or null.
-  double *found;
-  const double *all;
+  // Pools of exponentials, where the labels of a row come in parts: the state of this part is written to `part_state`; that
+  // of all parts is read from `joined_state`, and makes value and gradient. rows x 2 sides x PARTS, or null.
+  double *part_state;
+  const double *joined_state;
   double smoothing, ignored, scale, powers[2], factors[2], settings[2][SETTINGS]; // of the positive, of the negative
   int32_t logit_type, target_type, ignoring, pool, positive, negative, threads;
-  // found: a value out of the ordinary, no memory, sparse targets that are not sound; the first row may be probabilities
-  int32_t odd, failed, broken, probable;
+  // results: a value out of the ordinary, no memory, sparse targets that are not sound; the first row may be probabilities
+  int32_t needs_check, failed, broken, looks_like_probabilities;
   double full[2]; // what the weights of a label that is positive, or negative, are multiplied with
 } Job;
 
@@ -162,7 +163,7 @@ INLINE double unsortable_f64(int64_t i) { return real_f64(i ^ ((i >> 63) & 0x7ff
 #include "targets.h"
 #include "rows.h"
 
-// The number of the curve of that name, as retarget.py makes it; -1 if there is none.
+// The number of the curve of that name, as native/printer.py makes it; -1 if there is none.
 EXPORT int lopsided_curve(const char *name) {
 #define ENTRY(name) #name,
   static const char *const names[] = {KERNELS};

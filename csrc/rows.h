@@ -129,10 +129,10 @@ static double NAME(exponential_row)(const Job *job, long row, const NAME(Setting
   }
   NAME(fold_positives)(job, s, t, list, sides);
   const double raised = sides[0].peak;
-  for (int side = 0; side < 2 && job->found; side++)
-    memcpy(job->found + (row * 2 + side) * PARTS, sides + side, PARTS * sizeof(double));
-  for (int side = 0; side < 2 && job->all; side++)
-    memcpy(sides + side, job->all + (row * 2 + side) * PARTS, PARTS * sizeof(double));
+  for (int side = 0; side < 2 && job->part_state; side++)
+    memcpy(job->part_state + (row * 2 + side) * PARTS, sides + side, PARTS * sizeof(double));
+  for (int side = 0; side < 2 && job->joined_state; side++)
+    memcpy(sides + side, job->joined_state + (row * 2 + side) * PARTS, PARTS * sizeof(double));
   const double value = finish(job, sides) * job->scale;
   if (g) {
     for (long start = 0; start < job->labels; start += STEP) {
@@ -224,8 +224,9 @@ static void NAME(take_settings)(Job *job, NAME(Settings) *s) {
 
 // How many rows make a tile: one, unless they are short and nothing but logits and targets is read, both without gaps.
 static long NAME(rows_in_a_tile)(const Job *job) {
-  int bare = !job->found && !job->all && !job->mask && !job->weight && !job->pos_weight && job->target_type != SPARSE &&
-             job->logit_stride == job->labels && job->target_stride == job->labels && job->labels > 0;
+  int bare = !job->part_state && !job->joined_state && !job->mask && !job->weight && !job->pos_weight &&
+             job->target_type != SPARSE && job->logit_stride == job->labels && job->target_stride == job->labels &&
+             job->labels > 0;
   return bare && job->labels <= TILE / 2 ? TILE / job->labels : 1;
 }
 
@@ -275,5 +276,7 @@ static void NAME(run)(Job *job) {
   for (int64_t row = 0; row < job->rows && job->total; row++) total += values[row];
   if (job->total) *(REAL *)job->total = (REAL)total;
   if (!job->value) free(values);
-  job->odd = odd, job->failed = failed, job->probable = NAME(may_be_probabilities)(job);
+  else if (job->scale != 1)
+    for (int64_t row = 0; row < job->rows; row++) values[row] = (REAL)(values[row] / job->scale);
+  job->needs_check = odd, job->failed = failed, job->looks_like_probabilities = NAME(may_be_probabilities)(job);
 }

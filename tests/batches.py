@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lopsided import SparseTargets
-from lopsided.compute.executor import Run
+from lopsided.compute.executor import RowResult
 from lopsided.losses import Formula
 from lopsided.targets import Supervision
 
@@ -50,14 +50,14 @@ def said(z: Tensor, y: Tensor) -> list[Supervision]:
 
 
 def check_nan_is_seen_unless_masked(
-    run: Callable[[Tensor, Supervision, Formula], Run], loss: Formula, z: Tensor, y: Tensor
+    rows: Callable[[Formula, Tensor, Supervision], RowResult], formula: Formula, z: Tensor, y: Tensor
 ) -> None:
     """Of 4 rows, of which the second has a NaN at its fourth label."""
-    value, grad = run(z, Supervision(y), loss)[:2]
+    value, grad = rows(formula, z, Supervision(y))[:2]
     assert grad is not None
     assert value.isnan().tolist() == [False, True, False, False]
     assert grad[1, 3].isnan()
-    masked, grad = run(z, Supervision(y, mask=~z.isnan()), loss)[:2]
+    masked, grad = rows(formula, z, Supervision(y, mask=~z.isnan()))[:2]
     assert grad is not None
     assert masked.isfinite().all()
     assert grad.isfinite().all()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -29,9 +30,9 @@ def compile_case(number: int, rows: int, labels: int, way: int) -> int:
     """One of the ways; loss, dtype and what comes from above change with the number. How many kernels there were."""
     z, y = batch(rows, labels)
     z, loss = z.to(DTYPES[number % 3]), formula(LOSSES[number % 7])
-    upstream = [None, torch.ones(()), torch.ones(rows)][number % 3]
+    scales: list[float | Tensor] = [0.5, torch.ones(()), torch.ones(rows)]
     gradient = torch.empty_like(z) if number % 4 else None
-    job = triton._Job(z, said(z.double(), y)[way], z.shape, loss, gradient, upstream, 0.5)
+    job = triton._Job(z, said(z.double(), y)[way], z.shape, loss, gradient, scales[number % 3])
     return len(instructions.compile_step(job, loss))
 
 

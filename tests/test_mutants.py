@@ -152,9 +152,9 @@ MUTANTS = {
         "nn/test_linear.py::test_every_loss_and_kind_of_targets",
     ),
     "parts: a soft target goes to another label": Mutant(
-        "compute/head/parts.py",
-        "labels.values[mine[first:last]]",
-        "labels.values[first:last]",
+        "compute/head/label_ranges.py",
+        "supervision.values[mine[first:last]]",
+        "supervision.values[first:last]",
         "nn/test_linear.py::test_every_loss_and_kind_of_targets",
     ),
     "head: the row weight is forgotten in the bias": Mutant(
@@ -171,8 +171,8 @@ MUTANTS = {
     ),
     "head: the factor from above is left out": Mutant(
         "compute/head/passes.py",
-        "made = descend(problem, hidden, weight, bias, found, ctx.needs_input_grad[:3], grad)[1]",
-        "made = descend(problem, hidden, weight, bias, found, ctx.needs_input_grad[:3])[1]",
+        "made = descend(problem, hidden, weight, bias, totals, ctx.needs_input_grad[:3], grad)[1]",
+        "made = descend(problem, hidden, weight, bias, totals, ctx.needs_input_grad[:3])[1]",
         "nn/test_linear.py::test_every_loss_and_kind_of_targets",
     ),
     "head: mask and row weight are not passed on": Mutant(

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 import lopsided
-from lopsided.compute import blocks as streamed
-from lopsided.compute import row_loss
+from lopsided.compute import blocks, eager
 from lopsided.losses import CATALOG, Curve, Formula, Pool, Sum, formula
 from lopsided.losses.curves import polynomial_negative, polynomial_positive
 from lopsided.losses.pools import Pair
@@ -19,12 +18,12 @@ from tests.variants import every_variant
 
 def compare(loss: Formula, z: Tensor, labels: Supervision) -> None:
     leaf = z.detach().requires_grad_()
-    expected = row_loss(leaf, labels, loss)
+    expected = eager.rows(loss, leaf, labels).values
     (gradient,) = torch.autograd.grad(expected.sum(), leaf)
-    value, found = streamed.run(z, labels, loss)[:2]
+    value, found = blocks.rows(loss, z, labels)[:2]
     torch.testing.assert_close(value, expected.detach(), equal_nan=True)
     torch.testing.assert_close(found, gradient, equal_nan=True)
-    alone, nothing = streamed.run(z, labels, loss, with_gradient=False)[:2]
+    alone, nothing = blocks.rows(loss, z, labels, with_gradient=False)[:2]
     assert nothing is None
     torch.testing.assert_close(alone, value, equal_nan=True)
 
@@ -40,7 +39,7 @@ def test_every_loss(spec: str, density: float) -> None:
 @pytest.mark.parametrize("name", CATALOG)
 @pytest.mark.parametrize("cached", [1, 100, 1 << 18])
 def test_every_kind_of_labels_cut_anywhere(name: str, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed, "_CACHED", max(cached // torch.get_num_threads(), 1))
+    monkeypatch.setattr(blocks, "_CACHED", max(cached // torch.get_num_threads(), 1))
     z, y = batch(5, 40)
     for labels in said(z, y):
         compare(formula(name), z, labels)
@@ -83,7 +82,7 @@ def test_a_pool_of_ones_own_is_only_read_where_the_weight_is_positive() -> None:
 
 
 def test_both_halves_of_a_two_way_loss_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed, "_CACHED", 50)
+    monkeypatch.setattr(blocks, "_CACHED", 50)
     z, y = batch(30, 40)
     weight = torch.rand(40, dtype=torch.float64)
     values = [

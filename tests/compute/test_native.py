@@ -13,7 +13,8 @@ from torch import Tensor
 
 import lopsided
 from lopsided import SparseTargets
-from lopsided.compute import row_loss
+from lopsided.compute import eager
+from lopsided.compute.fast_path import fast_loss
 from lopsided.compute.native import run as native
 from lopsided.losses import CATALOG, Curve, Formula, Sum, formula
 from lopsided.losses.curves import Values, polynomial_negative
@@ -34,16 +35,16 @@ def compare(loss: Formula, z: Tensor, labels: Supervision) -> None:
     """Against the eager executor in float64, at the same logits."""
     value_budget, gradient_budget = BUDGET[z.dtype]
     exact = z.detach().double().requires_grad_()
-    expected = row_loss(exact, labels, loss)
+    expected = eager.rows(loss, exact, labels).values
     (expected_grad,) = torch.autograd.grad(expected.sum(), exact)
-    value, grad = native.run(z, labels, loss)[:2]
+    value, grad = native.rows(loss, z, labels)[:2]
     assert grad is not None
     assert grad.dtype == z.dtype
     assert value.dtype == torch.promote_types(z.dtype, torch.float32)
     assert ((value - expected).abs() <= value_budget * expected.abs().clamp_min(1)).all()
     room = gradient_budget * expected_grad.abs().max().clamp_min(0.1)
     assert ((grad.double() - expected_grad).abs() <= room).all()
-    alone, nothing = native.run(z, labels, loss, with_gradient=False)[:2]
+    alone, nothing = native.rows(loss, z, labels, with_gradient=False)[:2]
     assert nothing is None
     assert torch.equal(alone, value)
 
@@ -75,17 +76,17 @@ def test_targets_that_are_all_0_or_1_but_for_one(name: str, labels: int) -> None
     y[0, 1], y[1, labels - 2], y[2, labels // 2], y[3, 0] = 0.5, -0.0, 1e-40, torch.nan
     for dtype in (torch.float32, torch.float64):
         compare(formula(name), z.to(dtype), Supervision(y.to(dtype)))
-    assert not native.run(z.float(), Supervision((y > 0.4).byte()), formula(name)).odd
-    assert native.run(z.float(), Supervision((y > 0.4).byte() * 2), formula(name)).odd
+    assert not native.rows(formula(name), z.float(), Supervision((y > 0.4).byte())).needs_check
+    assert native.rows(formula(name), z.float(), Supervision((y > 0.4).byte() * 2)).needs_check
     y[4, labels - 1] = 1 + 1e-6
-    assert native.run(z[4:].float(), Supervision(y[4:].float()), formula(name)).odd
+    assert native.rows(formula(name), z[4:].float(), Supervision(y[4:].float())).needs_check
 
 
 def test_a_row_without_a_part_in_the_loss_has_no_gradient_whatever_its_logits() -> None:
     z = torch.zeros(2, 600)
     z[0, 3], z[1, 590] = torch.nan, torch.nan
     for labels in (40, 600):
-        value, grad = native.run(z[:, -labels:], Supervision(torch.zeros(2, labels)), formula("softmax"))[:2]
+        value, grad = native.rows(formula("softmax"), z[:, -labels:], Supervision(torch.zeros(2, labels)))[:2]
         assert grad is not None
         assert not value.any()
         assert not grad.any()
@@ -102,12 +103,12 @@ def test_a_row_whose_only_positive_is_subnormal(name: str, labels: int) -> None:
 def test_subnormal_targets_are_0_where_the_processor_flushes_them() -> None:
     for dtype, tiny in ((torch.float32, 1e-40), (torch.float64, 1e-310)):
         z, y = torch.zeros(2, 40, dtype=dtype), torch.zeros(2, 40, dtype=dtype)
-        expected = native.run(z, Supervision(y), formula("zlpr"))[1]
+        expected = native.rows(formula("zlpr"), z, Supervision(y))[1]
         y[1, 3] = tiny
         if not torch.set_flush_denormal(True):
             pytest.skip("this processor does not flush")
         try:
-            found = native.run(z, Supervision(y), formula("zlpr"))[1]
+            found = native.rows(formula("zlpr"), z, Supervision(y))[1]
         finally:
             torch.set_flush_denormal(False)
         assert torch.equal(found, expected)  # type: ignore[arg-type]
@@ -117,7 +118,7 @@ def test_subnormal_targets_are_0_where_the_processor_flushes_them() -> None:
 def test_shapes_and_strides(spec: str) -> None:
     loss = formula(spec)
     z, y = batch(6, 40)
-    whole, grad = native.run(z, Supervision(y), loss)[:2]
+    whole, grad = native.rows(loss, z, Supervision(y))[:2]
     assert grad is not None
     cases = {
         "leading dimensions": (z.view(2, 3, 40), y.view(2, 3, 40)),
@@ -128,7 +129,7 @@ def test_shapes_and_strides(spec: str) -> None:
         "no rows": (z[:0], y[:0]),
     }
     for logits, targets in cases.values():
-        value, gradient = native.run(logits, Supervision(targets), loss)[:2]
+        value, gradient = native.rows(loss, logits, Supervision(targets))[:2]
         assert gradient is not None
         assert value.shape == logits.shape[:-1]
         assert gradient.shape == logits.shape
@@ -147,7 +148,7 @@ def test_finite_for_every_finite_logit(name: str, dtype: torch.dtype) -> None:
     points = [0.0, 1e-4, 0.5, 3, 10, 17, 20, 60, 88, 104, 710, 1e4, 6e4, largest]
     z = torch.tensor([[x * sign] for x in points for sign in (1, -1)], dtype=dtype)
     for target in (0.0, 1.0, 0.3):
-        value, grad = native.run(z, Supervision(torch.full(z.shape, target)), formula(name))[:2]
+        value, grad = native.rows(formula(name), z, Supervision(torch.full(z.shape, target)))[:2]
         assert grad is not None
         assert value.isfinite().all()
         assert grad.isfinite().all()
@@ -159,9 +160,9 @@ def test_nan_logits_are_seen_unless_masked(name: str) -> None:
     y[:, :2] = torch.tensor([1.0, 0.0])
     z = z.float()
     z[1, 3] = torch.nan
-    check_nan_is_seen_unless_masked(native.run, formula(name), z, y)
+    check_nan_is_seen_unless_masked(native.rows, formula(name), z, y)
     listed = SparseTargets.from_indices([[0], [1, 3], [0], [0, 1]])
-    masked, grad = native.run(z, Supervision.of(listed, mask=~z.isnan()), formula(name))[:2]
+    masked, grad = native.rows(formula(name), z, Supervision.of(listed, mask=~z.isnan()))[:2]
     assert grad is not None
     assert masked.isfinite().all()
     assert grad.isfinite().all()
@@ -175,7 +176,7 @@ def test_threads_and_repetitions_give_the_same_bits(name: str) -> None:
     try:
         for threads in (1, 2, 3, 2):
             torch.set_num_threads(threads)
-            results.append(native.run(z.float(), Supervision(y), formula(name))[:2])
+            results.append(native.rows(formula(name), z.float(), Supervision(y))[:2])
     finally:
         torch.set_num_threads(before)
     for value, grad in results[1:]:
@@ -186,12 +187,12 @@ def test_threads_and_repetitions_give_the_same_bits(name: str) -> None:
 
 def test_python_threads_do_not_disturb_each_other() -> None:
     z, y = batch(40, 900)
-    expected = {name: native.run(z, Supervision(y), formula(name))[:2] for name in CATALOG}
+    expected = {name: native.rows(formula(name), z, Supervision(y))[:2] for name in CATALOG}
     wrong: list[str] = []
 
     def work(name: str) -> None:
         for _ in range(10):
-            value, grad = native.run(z, Supervision(y), formula(name))[:2]
+            value, grad = native.rows(formula(name), z, Supervision(y))[:2]
             if not (torch.equal(value, expected[name][0]) and torch.equal(grad, expected[name][1])):  # type: ignore[arg-type]
                 wrong.append(name)
 
@@ -209,8 +210,8 @@ def test_sixteen_bit_conversions_are_torchs() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         z = bits.view(dtype)
         z = z[z.isfinite() & (z.abs() < 1e30)][:, None]
-        value, grad = native.run(z, Supervision(torch.zeros(z.shape)), formula("bce"))[:2]
-        wide, wide_grad = native.run(z.float(), Supervision(torch.zeros(z.shape)), formula("bce"))[:2]
+        value, grad = native.rows(formula("bce"), z, Supervision(torch.zeros(z.shape)))[:2]
+        wide, wide_grad = native.rows(formula("bce"), z.float(), Supervision(torch.zeros(z.shape)))[:2]
         assert grad is not None
         assert wide_grad is not None
         assert torch.equal(value, wide)
@@ -230,10 +231,10 @@ def test_curves_of_ones_own_are_refused_with_a_reason() -> None:
         return polynomial_negative(z)
 
     loss = Formula(Curve(mine), Curve(polynomial_negative), Sum())
-    assert native.refusal(torch.zeros(2, 3), loss) == f"it has no loop for {loss}"
+    assert native.refusal(loss, torch.zeros(2, 3)) == f"it has no loop for {loss}"
     many = formula(f"apl(alphas=({', '.join(['0.1'] * 9)}))")
-    assert "no loop for apl" in str(native.refusal(torch.zeros(2, 3), many))
-    assert all(native.refusal(torch.zeros(2, 3), formula(spec)) is None for spec in VARIANTS)
+    assert "no loop for apl" in str(native.refusal(many, torch.zeros(2, 3)))
+    assert all(native.refusal(formula(spec), torch.zeros(2, 3)) is None for spec in VARIANTS)
 
 
 # not two_way: its other half compares rows, and six matrices of one row are not a matrix of six
@@ -257,7 +258,9 @@ def test_the_short_way_for_plain_batches_is_the_long_way(name: str, reduction: s
 def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
     bce = formula("bce")
     z, y = torch.randn(4, 300), (torch.rand(4, 300) < 0.1).float()
-    assert isinstance(native.plain(z, y, bce, "labels"), Tensor)
+    value, needs_check = fast_loss(z, y, bce, "mean")
+    assert value is not None
+    assert not needs_check
     others: list[tuple[Tensor, Tensor]] = [
         (z[0], y[0]),
         (z.T.contiguous().T, y),
@@ -272,11 +275,11 @@ def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
         (z.to("meta"), y.to("meta")),
     ]
     for logits, targets in others:
-        assert native.plain(logits, targets, bce, "labels") is False
-    assert native.plain(z, y, formula("lsep"), "positive rows") is False
-    assert native.plain(z, y, formula("two_way"), "positive rows") is False
+        assert fast_loss(logits, targets, bce, "mean") == (None, False)
+    assert fast_loss(z, y, formula("lsep"), "mean") == (None, False)
+    assert fast_loss(z, y, formula("two_way"), "sum") == (None, False)
     for unusual in (y - 1, y.masked_fill(y == 1, torch.nan), y * 2):
-        assert native.plain(z, unusual, bce, "labels") is True
+        assert fast_loss(z, unusual, bce, "mean") == (None, True)
 
 
 def test_hooks_that_read_what_is_saved_find_the_gradient() -> None:
@@ -377,4 +380,4 @@ def test_a_changed_loss_is_not_taken_for_the_one_it_was_made_from() -> None:
     changed = dataclasses.replace(formula("asl"), negative=Curve(polynomial_negative))
     assert changed.name == ""
     odd = Formula(changed.positive, Curve(polynomial_negative, (("constant", 0.5),)), Sum())
-    assert "no loop" in str(native.refusal(torch.zeros(2, 3), odd))
+    assert "no loop" in str(native.refusal(odd, torch.zeros(2, 3)))

@@ -70,9 +70,10 @@ def test_the_operator_keeps_its_promises() -> None:
     """Schema, fake and autograd registration, as torch itself examines them."""
     z, y = example()
     nothing = [None] * 5
-    for leaf, wanted in ((z.float().requires_grad_(), True), (z.float(), False)):
-        arguments = (leaf, y.float(), *nothing, 0.1, None, "asl", wanted)
-        torch.library.opcheck(torch.ops.lopsided.rows.default, arguments)
+    said = y.float(), *nothing, 0.1, None, "asl", "native"
+    for leaf, wanted in ((z.float().requires_grad_(), True), (z.float().requires_grad_(), False), (z.float(), False)):
+        torch.library.opcheck(torch.ops.lopsided.rows.default, (leaf, *said, wanted))
+    torch.library.opcheck(torch.ops.lopsided.gradient.default, (torch.rand(len(z)), z.float(), *said))
 
 
 def test_wrong_values_are_named_inside_as_well() -> None:

@@ -12,8 +12,7 @@ from torch import Tensor
 
 import lopsided
 from lopsided import SparseTargets, linear_loss
-from lopsided.compute import operators as op
-from lopsided.compute import row_loss
+from lopsided.compute import eager
 from lopsided.compute.triton import run as triton
 from lopsided.losses import CATALOG, Formula, formula
 from lopsided.nn.functional import multilabel_loss
@@ -47,17 +46,17 @@ def compare(loss: Formula, z: Tensor, labels: Supervision) -> None:
     if z.dtype == torch.bfloat16 and triton.is_interpreted():
         gradient_budget *= 2  # the interpreter cuts bits off where a GPU rounds
     exact = z.detach().double().requires_grad_()
-    expected = row_loss(exact, labels, loss)
+    expected = eager.rows(loss, exact, labels).values
     (expected_grad,) = torch.autograd.grad(expected.sum(), exact)
     out = torch.full(z.shape, torch.nan, dtype=z.dtype, device=DEVICE)
-    value, grad = triton.run(z.to(DEVICE), to(labels, DEVICE), loss, 0.5, out=out)[:2]
+    value, grad = triton.rows(loss, z.to(DEVICE), to(labels, DEVICE), scale=0.5, out=out)[:2]
     assert grad is not None
     assert grad.data_ptr() == out.data_ptr()
     assert value.dtype == torch.float32
     assert ((value.cpu() - expected).abs() <= value_budget * expected.abs().clamp_min(1)).all()
     room = gradient_budget * expected_grad.abs().max().clamp_min(0.1)
     assert ((2 * grad.double().cpu() - expected_grad).abs() <= room).all()
-    alone, nothing = triton.run(z.to(DEVICE), to(labels, DEVICE), loss, with_gradient=False)[:2]
+    alone, nothing = triton.rows(loss, z.to(DEVICE), to(labels, DEVICE), with_gradient=False)[:2]
     assert nothing is None
     torch.testing.assert_close(alone, value, rtol=value_budget, atol=value_budget)  # its tile may be another
 
@@ -96,7 +95,7 @@ def test_rows_in_parts_and_rows_in_tiles(name: str, monkeypatch: pytest.MonkeyPa
 def test_shapes_and_strides(name: str) -> None:
     loss = formula(name)
     z, y = (tensor.float().to(DEVICE) for tensor in batch(6, 40))
-    whole, grad = triton.run(z, Supervision(y), loss)[:2]
+    whole, grad = triton.rows(loss, z, Supervision(y))[:2]
     assert grad is not None
     cases = {
         "leading dimensions": (z.view(2, 3, 40), y.view(2, 3, 40)),
@@ -108,7 +107,7 @@ def test_shapes_and_strides(name: str) -> None:
         "no rows": (z[:0], y[:0]),
     }
     for logits, targets in cases.values():
-        value, gradient = triton.run(logits, Supervision(targets), loss)[:2]
+        value, gradient = triton.rows(loss, logits, Supervision(targets))[:2]
         assert gradient is not None
         assert value.shape == logits.shape[:-1]
         assert gradient.shape == logits.shape
@@ -126,7 +125,7 @@ def test_finite_for_every_finite_logit(name: str) -> None:
         points = [0.0, 1e-4, 0.5, 3, 10, 17, 20, 60, 88, 104, 710, 1e4, 6e4, largest]
         z = torch.tensor([[x * sign] for x in points for sign in (1, -1)], dtype=dtype, device=DEVICE)
         for target in (0.0, 1.0, 0.3):
-            value, grad = triton.run(z, Supervision(torch.full_like(z, target)), formula(name))[:2]
+            value, grad = triton.rows(formula(name), z, Supervision(torch.full_like(z, target)))[:2]
             assert grad is not None
             assert value.isfinite().all()
             assert grad.isfinite().all()
@@ -138,14 +137,14 @@ def test_nan_logits_are_seen_unless_masked(name: str) -> None:
     y[:, :2] = torch.tensor([1.0, 0.0])
     z[1, 3] = torch.nan
     for targets in (y, y.byte()):
-        check_nan_is_seen_unless_masked(triton.run, formula(name), z, targets)
+        check_nan_is_seen_unless_masked(triton.rows, formula(name), z, targets)
 
 
 def test_infinite_logits_on_the_right_side_cost_nothing() -> None:
     z = torch.tensor([[torch.inf, -torch.inf, 0.5]], device=DEVICE)
     y = torch.tensor([[1, 0, 1]], device=DEVICE)
     for targets in (y, y.float()):
-        value, grad = triton.run(z, Supervision(targets), formula("bce"))[:2]
+        value, grad = triton.rows(formula("bce"), z, Supervision(targets))[:2]
         assert grad is not None
         torch.testing.assert_close(value, torch.nn.functional.softplus(torch.tensor([-0.5], device=DEVICE)))
         assert grad.isfinite().all()
@@ -262,7 +261,7 @@ def test_inside_a_compiled_graph(name: str) -> None:
 
     torch.compiler.reset()
     torch.compile(module, fullgraph=True, backend=look)(z, y)
-    assert "lopsided.triton_rows" in seen
+    assert "lopsided.rows" in seen
     compiled = torch.compile(lambda z, y: module(z, y).square().sum(), fullgraph=True, backend="aot_eager")
     for targets in (y, listed):
         found = []
@@ -277,10 +276,9 @@ def test_inside_a_compiled_graph(name: str) -> None:
 def test_the_operators_keep_their_promises() -> None:
     """Schema, fake and autograd registration, as torch itself examines them."""
     z, y = (tensor.float().to(DEVICE) for tensor in example())
-    said = y, *[None] * 5, 0.1, None, "asl"
-    torch.library.opcheck(torch.ops.lopsided.triton_rows.default, (z.clone().requires_grad_(), *said))
-    torch.library.opcheck(torch.ops.lopsided.triton_slopes.default, (torch.rand(len(z), device=DEVICE), z, *said))
-    assert op.triton_row_loss(z, Supervision(y), formula("asl")).shape == z.shape[:1]
+    said = y, *[None] * 5, 0.1, None, "asl", "triton"
+    torch.library.opcheck(torch.ops.lopsided.rows.default, (z.clone().requires_grad_(), *said, False))
+    torch.library.opcheck(torch.ops.lopsided.gradient.default, (torch.rand(len(z), device=DEVICE), z, *said))
 
 
 def test_what_it_does_not_serve_is_said() -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lopsided.compute import compiled
+from lopsided.compute import choose
 from lopsided.compute.triton import printer
 from lopsided.compute.triton import run as triton
 from lopsided.jobs.doctor import findings
@@ -76,7 +76,7 @@ def test_a_loss_on_a_gpu_is_left_to_plain_torch_without_triton(monkeypatch: pyte
     assert findings()["executor on GPUs"] == "streamed, plain torch: Triton is not installed (pip install triton)"
     for name in CATALOG:
         assert not triton.serves(name, "cuda")
-    assert "Triton is not installed" in str(triton.refusal(torch.zeros(1, 2), CATALOG["asl"]()))
+    assert "Triton is not installed" in str(triton.refusal(CATALOG["asl"](), torch.zeros(1, 2)))
 
 
 @needs_triton
@@ -92,12 +92,12 @@ def test_where_kernels_cannot_be_built_plain_torch_serves(monkeypatch: pytest.Mo
     monkeypatch.setattr(triton, "DEVICES", ("cpu",))
     monkeypatch.setattr(triton, "_failures", {})
     monkeypatch.setattr(triton, "_is_captured", lambda: True)
-    assert triton.refusal(z, loss) is None
+    assert triton.refusal(loss, z) is None
     monkeypatch.setattr(triton, "_is_captured", lambda: False)
-    assert triton.refusal(z, loss) == "Triton cannot run a kernel on cpu: Failed to find C compiler"
-    assert compiled("auto", z, loss) == "streamed"
+    assert triton.refusal(loss, z) == "Triton cannot run a kernel on cpu: Failed to find C compiler"
+    assert choose("auto", loss, z).NAME == "streamed"
     with pytest.raises(RuntimeError, match=r"backend='triton' cannot run: .* Failed to find C compiler"):
-        compiled("triton", z, loss)
+        choose("triton", loss, z)
 
 
 @needs_triton
@@ -105,5 +105,5 @@ def test_every_loss_of_the_catalog_is_served_on_gpus() -> None:
     assert all(triton.serves(name, "cuda") for name in CATALOG)
     assert not triton.serves("asl", "cpu")
     assert not triton.serves("", "cuda")
-    assert triton.refusal(torch.zeros(1, 2), CATALOG["asl"]()) == "it serves GPUs, and the logits are on cpu"
+    assert triton.refusal(CATALOG["asl"](), torch.zeros(1, 2)) == "it serves GPUs, and the logits are on cpu"
     assert findings()["executor on GPUs"].startswith("triton 3")

@@ -77,8 +77,8 @@ def test_entries_of_the_next_row_are_not_heard() -> None:
 
 def test_rows_longer_than_a_grid_are_refused() -> None:
     z = torch.zeros(1, device=DEVICE, dtype=torch.half).expand(triton._MOST + 1)
-    assert triton.refusal(z, formula("asl")) == "it takes up to 1073725440 labels, and there are 1073725441"
-    assert triton.refusal(z[1:], formula("asl")) is None
+    assert triton.refusal(formula("asl"), z) == "it takes up to 1073725440 labels, and there are 1073725441"
+    assert triton.refusal(formula("asl"), z[1:]) is None
 
 
 def spread(low: float, high: float) -> Tensor:
@@ -117,9 +117,9 @@ def test_offsets_are_64_bit() -> None:
     base = torch.empty((1 << 31) + 8, dtype=torch.bfloat16, device=DEVICE)
     for strides in ((1 << 31, 1), (1, 1 << 29)):
         far = base.as_strided(z.shape, strides).copy_(z)
-        value, grad = triton.run(far, Supervision(y.to(DEVICE)), loss)[:2]
-        near = triton.run(far.clone(memory_format=torch.contiguous_format), Supervision(y.to(DEVICE)), loss)
-        torch.testing.assert_close((value, grad), (near.value, near.gradient))
+        value, grad = triton.rows(loss, far, Supervision(y.to(DEVICE)))[:2]
+        near = triton.rows(loss, far.clone(memory_format=torch.contiguous_format), Supervision(y.to(DEVICE)))
+        torch.testing.assert_close((value, grad), (near.values, near.gradient))
 
 
 needs_gpu = pytest.mark.skipif(not GPU, reason="no GPU")
@@ -129,7 +129,7 @@ needs_gpu = pytest.mark.skipif(not GPU, reason="no GPU")
 def test_bits_repeat() -> None:
     z, y = (tensor.float().to(DEVICE) for tensor in batch(64, 3000))
     for name in CATALOG:
-        results = [triton.run(z, Supervision(y), formula(name))[:2] for _ in range(3)]
+        results = [triton.rows(formula(name), z, Supervision(y))[:2] for _ in range(3)]
         for value, grad in results[1:]:
             assert torch.equal(value, results[0][0])
             assert torch.equal(grad, results[0][1])  # type: ignore[arg-type]
@@ -172,9 +172,9 @@ def test_more_elements_than_32_bits_count() -> None:
         pytest.skip("needs 20 GiB")
     z = torch.randn(rows, labels, dtype=torch.bfloat16, device=DEVICE)
     y = torch.zeros(rows, labels, dtype=torch.bool, device=DEVICE)
-    value, grad = triton.run(z, Supervision(y), formula("bce"))[:2]
+    value, grad = triton.rows(formula("bce"), z, Supervision(y))[:2]
     assert grad is not None
-    last, slopes = triton.run(z[-1:].clone(), Supervision(y[-1:].clone()), formula("bce"))[:2]
+    last, slopes = triton.rows(formula("bce"), z[-1:].clone(), Supervision(y[-1:].clone()))[:2]
     torch.testing.assert_close((value[-1:], grad[-1:]), (last, slopes))
 
 

@@ -18,10 +18,10 @@ WHY = "the C library was not built, for want of a compiler at installation"
 
 @pytest.fixture
 def without_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    native._template.cache_clear()
+    native.template.cache_clear()
     monkeypatch.setattr(native, "library", lambda: WHY)
     yield
-    native._template.cache_clear()
+    native.template.cache_clear()
 
 
 @pytest.mark.skipif(isinstance(native.library(), str), reason=str(native.library()))

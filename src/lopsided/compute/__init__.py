@@ -1,21 +1,24 @@
-"""How a loss is evaluated: executors, which know no loss."""
+"""How a loss is evaluated: executors, which know no loss. `Executor` is the door to each; `EXECUTORS` lists them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from lopsided.compute import blocks as streamed
-from lopsided.compute import operators as op
-from lopsided.compute.eager import row_loss
+from lopsided.compute import blocks, eager, product
+from lopsided.compute.executor import Executor, RowResult
 from lopsided.compute.native import run as native
+from lopsided.compute.operators import OPERATORS
 from lopsided.compute.triton import run as triton
 from lopsided.losses.formulas import Formula
 from lopsided.targets.checks import is_traced
 
-__all__ = ["BACKENDS", "check_backend", "choose", "compiled", "native", "op", "row_loss", "streamed", "triton"]
+__all__ = ["BACKENDS", "EXECUTORS", "Executor", "RowResult", "check_backend", "choose", "choose_for_head"]
 
-BACKENDS = ("auto", "eager", "streamed", "native", "triton")
+EXECUTORS: dict[str, Executor] = {each.NAME: each for each in (eager, blocks, native, triton, product)}
+BACKENDS = ("auto", *(name for name in EXECUTORS if name != product.NAME))
 
 
 def check_backend(backend: str) -> None:
@@ -23,48 +26,50 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
 
 
-def choose(backend: str, logits: Tensor, loss: Formula, *beside: Tensor | None) -> str:
-    """The executor that serves these inputs. One that is asked for by name runs, or says why it cannot.
+def choose(
+    backend: str, formula: Formula, logits: Tensor, *beside: Tensor | None, soft_targets: str = "mixture"
+) -> Executor:
+    """Returns the executor that serves these logits and the tensors beside them.
 
-    Inside `torch.compile` the compiled ones are operators, and the compiler makes the blocks of a streamed one.
+    One that is asked for by name runs; RuntimeError says why it cannot. Within a graph the compiled ones are operators,
+    and the compiler of the graph takes the place of the streamed one.
     """
     check_backend(backend)
+    if soft_targets == product.NAME:
+        if (reason := product.refusal(formula, logits)) is not None:
+            raise ValueError(reason)
+        return EXECUTORS[product.NAME]
     if backend == "eager":
-        return "eager"
+        return eager
     if torch.compiler.is_compiling():
-        return _inside(backend, logits, loss)
-    if is_traced(logits, *beside):
-        if backend == "auto":
-            return "eager"
+        return eager if backend == "streamed" else _compiled(backend, formula, logits, OPERATORS, eager)
+    if backend == "auto" and is_traced(logits, *beside):
+        return eager
+    return choose_for_head(backend, formula, logits, *beside)
+
+
+def choose_for_head(backend: str, formula: Formula, logits: Tensor, *beside: Tensor | None) -> Executor:
+    """The same for logits that are never there as a whole: they are streamed where no compiled executor serves them."""
+    check_backend(backend)
+    if backend not in ("auto", "eager") and is_traced(logits, *beside, observers=False):
         raise RuntimeError(
             f"backend={backend!r} cannot run: it serves no subclasses of Tensor, and nothing within vmap, torch.func, "
-            "torch.jit.trace, forward-mode differentiation or dispatch modes; backend='auto' takes another"
+            "torch.jit.trace or forward-mode differentiation; backend='auto' takes another"
         )
-    if backend == "streamed":
-        return "streamed"
-    return compiled(backend, logits, loss)
+    if backend in ("streamed", "eager") or (backend == "auto" and is_traced(logits, *beside)):
+        return blocks
+    return _compiled(backend, formula, logits, EXECUTORS, blocks)
 
 
-def compiled(backend: str, logits: Tensor, loss: Formula) -> str:
-    """The C library or Triton, whichever serves these inputs; "streamed" if neither does and neither is asked for."""
-    check_backend(backend)
-    by_triton = backend == "triton" or (backend == "auto" and logits.device.type in triton.DEVICES)
-    reason = (triton if by_triton else native).refusal(logits, loss)
+def _compiled(
+    backend: str, formula: Formula, logits: Tensor, executors: Mapping[str, Executor], otherwise: Executor
+) -> Executor:
+    """Returns the C library or Triton, whichever serves these inputs; `otherwise` if neither is asked for by name."""
+    on_gpu = logits.device.type in triton.DEVICES
+    executor = executors[(triton.NAME if on_gpu else native.NAME) if backend == "auto" else backend]
+    reason = executor.refusal(formula, logits)
     if reason is None:
-        return "triton" if by_triton else "native"
+        return executor
     if backend == "auto":
-        return "streamed"
+        return otherwise
     raise RuntimeError(f"backend={backend!r} cannot run: {reason}; backend='auto' takes another")
-
-
-def _inside(backend: str, logits: Tensor, loss: Formula) -> str:
-    if backend in ("auto", "native") and logits.device.type == "cpu" and native.serves(loss.name):
-        return "native operator"
-    by_triton = backend == "triton" or (backend == "auto" and logits.device.type != "cpu")
-    if by_triton and logits.dtype in triton.DTYPES and triton.serves(loss.name, logits.device.type):
-        return "triton operator"
-    if backend in ("native", "triton"):
-        raise RuntimeError(
-            f"backend={backend!r} has no operator for {loss} on {logits.device}; backend='auto' has a way"
-        )
-    return "eager"

@@ -5,75 +5,97 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lopsided.compute.executor import Run
+from lopsided.compute.executor import RowResult, Source
 from lopsided.losses.formulas import Formula
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pair, Pairs, Sum
 from lopsided.targets import Supervision
 
+NAME = "streamed"
+GRADIENT: Source = "forward"
+CHECKS_VALUES = False
 _CACHED, _LAUNCHED = 1 << 17, 1 << 24  # logits of a block: what the cache of a core holds, what keeps a GPU busy
 _FEW = 8  # where less than one label in so many is positive, their curve is evaluated for them alone
 
 
-def run(logits: Tensor, labels: Supervision, loss: Formula, scale: float = 1.0, with_gradient: bool = True) -> Run:
-    """One pass over (..., L) logits."""
+def refusal(formula: Formula, logits: Tensor) -> None:
+    """As `Executor.refusal`: it serves everything."""
+
+
+def rows(
+    formula: Formula,
+    logits: Tensor,
+    supervision: Supervision,
+    *,
+    scale: float | Tensor = 1.0,
+    with_gradient: bool = True,
+    out: Tensor | None = None,
+) -> RowResult:
+    """As `Executor.rows`."""
     shape = logits.shape
     z = logits.detach().reshape(-1, shape[-1])
     dtype = torch.promote_types(z.dtype, torch.float32)
-    value = z.new_empty(len(z), dtype=dtype)
-    gradient = torch.empty_like(z, memory_format=torch.contiguous_format) if with_gradient else None
+    values, gradient = z.new_empty(len(z), dtype=dtype), out
+    if with_gradient and out is None:
+        gradient = torch.empty_like(z, memory_format=torch.contiguous_format)
+    gradient = None if gradient is None else gradient.view(z.shape)
+    factors = scale.reshape(-1, 1).expand(len(z), 1) if isinstance(scale, Tensor) else None
     together = _CACHED * torch.get_num_threads() if z.device.type == "cpu" else _LAUNCHED
     step = max(together // shape[-1], 1)
     for start in range(0, len(z), step):
         block = slice(start, start + step)
-        rows, slopes = evaluate(z[block].to(dtype), labels.of_rows(block, shape), loss, with_gradient)
-        value[block] = rows * scale
+        part = supervision.of_rows(block, shape)
+        values[block], slopes = block_rows(formula, z[block].to(dtype), part, with_gradient)
         if gradient is not None and slopes is not None:
-            torch.mul(slopes, scale, out=gradient[block])
-    return Run(value.view(shape[:-1]), None if gradient is None else gradient.view(shape))
+            torch.mul(slopes, scale if factors is None else factors[block], out=gradient[block])
+    return RowResult(values.view(shape[:-1]), None if gradient is None else gradient.view(shape))
 
 
-def evaluate(z: Tensor, labels: Supervision, loss: Formula, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """(rows, L) logits -> their loss and its gradient; each curve is evaluated once."""
-    known = labels.known(z.shape)
+def block_rows(
+    formula: Formula, z: Tensor, supervision: Supervision, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Returns the loss of each row of (rows, L) logits and its gradient; each curve is evaluated once."""
+    known = supervision.known(z.shape)
     z = z if known is None else torch.where(known, z, 0.0)
-    weights = labels.weights(z.shape, z.dtype)
+    weights = supervision.weights(z.shape, z.dtype)
     finite = z.device.type == "cpu" and bool(z.sum().isfinite())
-    if finite and isinstance(loss.pool, Sum):
-        rows, slopes = _finite_sum(z, weights, loss)
-        if rows.isfinite().all():  # curves of one's own may not be
-            return rows, slopes
+    if finite and isinstance(formula.pool, Sum):
+        values, slopes = _finite_sum(z, weights, formula)
+        if values.isfinite().all():  # curves of one's own may not be
+            return values, slopes
     # pools whose sides are apart, and whose coefficients are 0 where the weight is
-    if finite and isinstance(loss.pool, LogSumExp | Pairs | MeanPairs) and not loss.pool.transposed:
-        found = _few_positives(z, weights, loss, with_gradient)
-        if found is not None:
-            return found
-    (up, rise), (down, fall) = loss.positive(z), loss.negative(z)
-    state = loss.pool.fold((up, down), weights)
+    if finite and isinstance(formula.pool, LogSumExp | Pairs | MeanPairs) and not formula.pool.transposed:
+        result = _few_positives(z, weights, formula, with_gradient)
+        if result is not None:
+            return result
+    (up, rise), (down, fall) = formula.positive(z), formula.negative(z)
+    state = formula.pool.fold((up, down), weights)
     if not with_gradient:
-        return loss.pool.value(state), None
-    k_up, k_down = loss.pool.coefficients((up, down), weights, state)
+        return formula.pool.value(state), None
+    k_up, k_down = formula.pool.coefficients((up, down), weights, state)
     rise, fall = k_up * rise, k_down * fall
     if finite:
-        return loss.pool.value(state), rise.mul_(weights[0] > 0) + fall.mul_(weights[1] > 0)
-    return loss.pool.value(state), torch.where(weights[0] > 0, rise, 0.0) + torch.where(weights[1] > 0, fall, 0.0)
+        return formula.pool.value(state), rise.mul_(weights[0] > 0) + fall.mul_(weights[1] > 0)
+    return formula.pool.value(state), torch.where(weights[0] > 0, rise, 0.0) + torch.where(weights[1] > 0, fall, 0.0)
 
 
-def _finite_sum(z: Tensor, weights: Pair, loss: Formula) -> tuple[Tensor, Tensor]:
+def _finite_sum(z: Tensor, weights: Pair, formula: Formula) -> tuple[Tensor, Tensor]:
     """Where curves are finite, as ours are, times 0 removes a label; to select is ten times slower on a CPU."""
-    down, fall = loss.negative(z)
-    rows, slopes = (weights[1] * down).sum(-1), (weights[1] * fall).contiguous()
+    down, fall = formula.negative(z)
+    values, slopes = (weights[1] * down).sum(-1), (weights[1] * fall).contiguous()
     picked = weights[0].flatten().nonzero().squeeze(-1)
     if len(picked) * _FEW > z.numel():
-        up, rise = loss.positive(z)
-        return rows + (weights[0] * up).sum(-1), slopes.add_(weights[0] * rise)
-    up, rise = loss.positive(z.flatten()[picked])
+        up, rise = formula.positive(z)
+        return values + (weights[0] * up).sum(-1), slopes.add_(weights[0] * rise)
+    up, rise = formula.positive(z.flatten()[picked])
     weight = weights[0].flatten()[picked]
-    rows.index_add_(0, picked // z.shape[-1], weight * up)
+    values.index_add_(0, picked // z.shape[-1], weight * up)
     slopes.view(-1).index_add_(0, picked, weight * rise)
-    return rows, slopes
+    return values, slopes
 
 
-def _few_positives(z: Tensor, weights: Pair, loss: Formula, with_gradient: bool) -> tuple[Tensor, Tensor | None] | None:
+def _few_positives(
+    z: Tensor, weights: Pair, formula: Formula, with_gradient: bool
+) -> tuple[Tensor, Tensor | None] | None:
     """Pools of exponentials: where no row has more than a few positives, these are gathered, padded with weight 0."""
     positive = weights[0] > 0
     counts = positive.sum(-1)
@@ -84,11 +106,11 @@ def _few_positives(z: Tensor, weights: Pair, loss: Formula, with_gradient: bool)
     place = torch.arange(len(row), device=z.device) - (counts.cumsum(0) - counts)[row]
     few, weight = z.new_zeros(len(z), most), z.new_zeros(len(z), most)
     few[row, place], weight[row, place] = z[row, label], weights[0][row, label]
-    (up, rise), (down, fall) = loss.positive(few), loss.negative(z)
-    state = loss.pool.fold((up, down), (weight, weights[1]))
+    (up, rise), (down, fall) = formula.positive(few), formula.negative(z)
+    state = formula.pool.fold((up, down), (weight, weights[1]))
     if not with_gradient:
-        return loss.pool.value(state), None
-    k_up, k_down = loss.pool.coefficients((up, down), (weight, weights[1]), state)
+        return formula.pool.value(state), None
+    k_up, k_down = formula.pool.coefficients((up, down), (weight, weights[1]), state)
     slopes = k_down * fall
     slopes[row, label] += (k_up * rise)[row, place]
-    return loss.pool.value(state), slopes
+    return formula.pool.value(state), slopes

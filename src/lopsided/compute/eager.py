@@ -7,8 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lopsided.compute.executor import RowResult, Source
 from lopsided.losses.formulas import Formula
 from lopsided.targets import Supervision
+
+NAME = "eager"
+GRADIENT: Source = "autograd"
+CHECKS_VALUES = False
 
 
 class _RowLoss(torch.autograd.Function):
@@ -22,7 +27,7 @@ class _RowLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         logits: Tensor,
-        loss: Formula,
+        formula: Formula,
         label_smoothing: float,
         ignore_index: int | None,
         values: Tensor | None,  # from here on Supervision.tensors, one by one: dynamo does not follow *arguments here
@@ -32,41 +37,44 @@ class _RowLoss(torch.autograd.Function):
         weight: Tensor | None,
         pos_weight: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        labels = Supervision(values, crow, col, mask, weight, pos_weight, label_smoothing, ignore_index)
-        z, weights = _widen(logits, labels)
-        state = loss.summarize(z, weights)
-        return loss.value(state), state
+        supervision = Supervision(values, crow, col, mask, weight, pos_weight, label_smoothing, ignore_index)
+        z, weights = _widen(logits, supervision)
+        state = formula.summarize(z, weights)
+        return formula.value(state), state
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        logits, ctx.loss, ctx.label_smoothing, ctx.ignore_index, *said = inputs
-        ctx.save_for_backward(logits, output[1], *said)
+        logits, ctx.formula, ctx.label_smoothing, ctx.ignore_index, *tensors = inputs
+        ctx.save_for_backward(logits, output[1], *tensors)
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     def backward(ctx: Any, grad_rows: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         logits, state, values, crow, col, mask, weight, pos_weight = ctx.saved_tensors
-        labels = Supervision(values, crow, col, mask, weight, pos_weight, ctx.label_smoothing, ctx.ignore_index)
-        z, weights = _widen(logits, labels)
+        supervision = Supervision(values, crow, col, mask, weight, pos_weight, ctx.label_smoothing, ctx.ignore_index)
+        z, weights = _widen(logits, supervision)
         if torch.is_grad_enabled():  # a second derivative: the state depends on the logits too
-            state = ctx.loss.summarize(z, weights)
-        grad = ctx.loss.grad(z, weights, state) * grad_rows.unsqueeze(-1)
+            state = ctx.formula.summarize(z, weights)
+        grad = ctx.formula.grad(z, weights, state) * grad_rows.unsqueeze(-1)
         return grad.to(logits.dtype), *[None] * 9
 
 
-def _widen(logits: Tensor, labels: Supervision) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def _widen(logits: Tensor, supervision: Supervision) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Logits and weights in at least float32: sums and exponentials of 16-bit numbers lose or overflow."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     z = logits.to(dtype)
-    known = labels.known(logits.shape)
+    known = supervision.known(logits.shape)
     if known is not None:
         z = torch.where(known, z, 0.0)  # NaN behind the mask would reach second derivatives
-    return z, labels.weights(logits.shape, dtype)
+    return z, supervision.weights(logits.shape, dtype)
 
 
-def row_loss(logits: Tensor, labels: Supervision, loss: Formula) -> Tensor:
-    """(..., L) logits -> (...) loss of each row, float32 for 16-bit logits. Differentiable twice."""
-    rows: Tensor = _RowLoss.apply(  # type: ignore[no-untyped-call]
-        logits, loss, labels.label_smoothing, labels.ignore_index, *labels.tensors
-    )[0]
-    return rows
+def refusal(formula: Formula, logits: Tensor) -> None:
+    """As `Executor.refusal`: it serves everything."""
+
+
+def rows(formula: Formula, logits: Tensor, supervision: Supervision, **_: Any) -> RowResult:
+    """As `Executor.rows`; the values are differentiable twice."""
+    fixed = formula, supervision.label_smoothing, supervision.ignore_index
+    values: Tensor = _RowLoss.apply(logits, *fixed, *supervision.tensors)[0]  # type: ignore[no-untyped-call]
+    return RowResult(values, None)

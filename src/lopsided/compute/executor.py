@@ -1,54 +1,53 @@
-"""Values whose gradient is known already, as part of the graph of autograd."""
+"""The door to every executor: what it is asked for, and what it returns."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
+from lopsided.losses.formulas import Formula
+from lopsided.targets import Supervision
 
-class Run(NamedTuple):
-    """What one pass over (..., L) logits found."""
-
-    value: Tensor  # (...), loss of each row times the scale
-    gradient: Tensor | None  # (..., L), of the values, in the dtype of the logits
-    odd: bool = (
-        False  # a value was out of the ordinary: `lopsided.targets.checks.check_values` says whether it is wrong
-    )
-    probable: bool = False  # the first row may be probabilities
+Source = Literal["autograd", "forward", "backward"]
 
 
-def chain(gradient: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of the rows times what comes from above, one number for each row."""
-    if torch.is_grad_enabled():
-        raise RuntimeError("only the eager executor has second derivatives: pass backend='eager'")
-    return (gradient * grad.unsqueeze(-1)).to(gradient.dtype)
+class RowResult(NamedTuple):
+    """What an executor makes of (..., L) logits."""
+
+    values: Tensor  # (...), the loss of each row, float32 or wider; never scaled
+    gradient: Tensor | None  # (..., L), of scale * values, in the dtype of the logits
+    needs_check: bool = False  # a target or weight is unusual: `targets.checks.check_values` says whether it is wrong
+    looks_like_probabilities: bool = False  # the first row does
 
 
-class _Attached(torch.autograd.Function):
-    """A value whose gradient is known already, and is all that is kept: 4 bytes per float32 logit.
+class Executor(Protocol):
+    """A way to evaluate any formula; a module of this room, or an object. `lopsided.compute.EXECUTORS` lists them."""
 
-    The value may be one of each row, or their sum.
-    """
+    NAME: str
 
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, gradient: Tensor, held: tuple[Tensor]) -> Tensor:
-        ctx.save_for_backward(gradient)
-        return held[0]  # in a tuple, since an input that is returned would be copied
+    # What makes the gradient: "autograd", as the values are part of its graph; `rows`, "forward", along with the
+    # values; or `rows`, "backward", where the loss is one of each row: to make it again costs less than to keep it.
+    GRADIENT: Source
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        if grad.is_cpu and grad.numel() == 1 and not torch.is_grad_enabled() and grad.item() == 1:
-            return gradient, None, None
-        return chain(gradient, grad), None, None
+    CHECKS_VALUES: bool  # does `rows` look at every target and weight, and say what `needs_check`?
 
+    def refusal(self, formula: Formula, logits: Tensor) -> str | None:
+        """Returns why the executor cannot serve these inputs, or None if it can."""
 
-def attach(logits: Tensor, value: Tensor, gradient: Tensor | None, total: bool = False) -> Tensor:
-    """The values of a run, or their sum, as part of the graph of the logits; differentiable once."""
-    value = value.sum() if total else value
-    if gradient is None:
-        return value
-    attached: Tensor = _Attached.apply(logits, gradient, (value,))  # type: ignore[no-untyped-call]
-    return attached
+    def rows(
+        self,
+        formula: Formula,
+        logits: Tensor,
+        supervision: Supervision,
+        *,
+        scale: float | Tensor = 1.0,
+        with_gradient: bool = True,
+        out: Tensor | None = None,
+    ) -> RowResult:
+        """Returns the loss of each row of (..., L) logits that are not refused.
+
+        With `with_gradient`, and unless autograd makes it, also the gradient of sum(scale * values) by the logits,
+        where scale is a number, a tensor of one number, or one number for each row. It is written to `out`,
+        contiguous and like the logits, if that is given.
+        """

@@ -1,111 +1,113 @@
 """The compiled executors as nodes of a compiled graph: custom operators with a fake and a gradient.
 
-Outside of `torch.compile` they are not used: a call of an operator costs more than a small loss. The one of the C
-library makes the gradient along with the values. With Triton the gradient is an operator of its own, which what comes
-from above enters: that would otherwise be one more pass over memory.
+Outside of `torch.compile` and `torch.export` they are not used: a call of an operator costs more than a small loss.
+Where an executor makes the gradient along with the values, and it is known to be needed, one operator returns both;
+else the gradient is an operator of its own, which what comes from above enters.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lopsided.compute.executor import chain
+from lopsided.compute.executor import RowResult, Source
 from lopsided.compute.native import run as native
+from lopsided.compute.node import chain, refuse_second_derivatives
 from lopsided.compute.triton import run as triton
-from lopsided.losses import Formula
+from lopsided.losses.formulas import Formula
 from lopsided.targets import Supervision
 from lopsided.targets.checks import check_values
 
-_SAID = (
+_BATCH = (
     "Tensor logits, Tensor? values, Tensor? crow, Tensor? col, Tensor? mask, Tensor? weight, Tensor? pos_weight, "
-    "float label_smoothing, int? ignore_index, str loss"
+    "float label_smoothing, int? ignore_index, str formula, str executor"
 )
+_TENSORS, _ALL = 7, 11  # of the arguments in _BATCH
 
 
-def _rows(logits: Tensor, *said: Any) -> tuple[Tensor, Tensor]:
-    labels, (loss, with_gradient) = Supervision(*said[:8]), said[8:]
-    found = native.run(logits, labels, native.named(loss), with_gradient=with_gradient)
-    if found.odd:
-        check_values(logits, labels)
-    return found.value, logits.new_empty(0) if found.gradient is None else found.gradient
+def _evaluate(logits: Tensor, *rest: Any, **options: Any) -> RowResult:
+    *fields, formula, executor = rest
+    supervision = Supervision(*fields)
+    by: ModuleType = native if executor == native.NAME else triton
+    result: RowResult = by.rows(native.named(formula), logits, supervision, **options)
+    if result.needs_check:
+        check_values(logits, supervision)
+    return result
 
 
-def _fake(logits: Tensor, *said: Any) -> tuple[Tensor, Tensor]:
-    return _fake_rows(logits), _fake_slopes(None, logits) if said[-1] else logits.new_empty(0)
+def _rows(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    result = _evaluate(logits, *rest[:-1], with_gradient=rest[-1])
+    return result.values, logits.new_empty(0) if result.gradient is None else result.gradient
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
+def _fake_rows(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    values = logits.new_empty(logits.shape[:-1], dtype=torch.promote_types(logits.dtype, torch.float32))
+    return values, _fake_gradient(None, logits) if rest[-1] else logits.new_empty(0)
 
 
-def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    (gradient,) = ctx.saved_tensors
-    return chain(gradient, grad), *[None] * 10
-
-
-_operator = torch.library.custom_op(
-    "lopsided::rows",
-    _rows,
-    mutates_args=(),
-    device_types="cpu",
-    schema=f"({_SAID}, bool with_gradient) -> (Tensor, Tensor)",
-)
-_operator.register_fake(_fake)
-_operator.register_autograd(_backward, setup_context=_keep)
-
-
-def _triton_rows(logits: Tensor, *said: Any) -> Tensor:
-    return triton.run(logits, Supervision(*said[:8]), native.named(said[8]), with_gradient=False).value
-
-
-def _triton_slopes(grad: Tensor, logits: Tensor, *said: Any) -> Tensor:
-    gradient = triton.run(logits, Supervision(*said[:8]), native.named(said[8]), upstream=grad).gradient
+def _gradient(grad: Tensor, logits: Tensor, *rest: Any) -> Tensor:
+    gradient = _evaluate(logits, *rest, scale=grad).gradient
     assert gradient is not None
     return gradient
 
 
-def _fake_rows(logits: Tensor, *said: Any) -> Tensor:
-    return logits.new_empty(logits.shape[:-1], dtype=torch.promote_types(logits.dtype, torch.float32))
-
-
-def _fake_slopes(grad: Any, logits: Tensor, *said: Any) -> Tensor:
+def _fake_gradient(grad: Any, logits: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:7])
-    ctx.rest = inputs[7:]
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *ctx.rest, ctx.with_gradient = inputs[_TENSORS:]
+    ctx.save_for_backward(*((output[1],) if ctx.with_gradient else inputs[:_TENSORS]))
+    ctx.mark_non_differentiable(output[1])
 
 
-def _backward_rows(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():
-        raise RuntimeError("only the eager executor has second derivatives: pass backend='eager'")
-    return torch.ops.lopsided.triton_slopes(grad, *ctx.saved_tensors, *ctx.rest), *[None] * 9
+def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    refuse_second_derivatives()
+    if ctx.with_gradient:
+        gradient = chain(ctx.saved_tensors[0], grad)
+    else:
+        gradient = torch.ops.lopsided.gradient(grad, *ctx.saved_tensors, *ctx.rest)
+    return gradient, *[None] * _ALL
 
 
-_triton = torch.library.custom_op("lopsided::triton_rows", _triton_rows, mutates_args=(), schema=f"({_SAID}) -> Tensor")
-_triton.register_fake(_fake_rows)
-_triton.register_autograd(_backward_rows, setup_context=_keep_inputs)
-_slopes = torch.library.custom_op(
-    "lopsided::triton_slopes", _triton_slopes, mutates_args=(), schema=f"(Tensor grad, {_SAID}) -> Tensor"
+_rows_operator = torch.library.custom_op(
+    "lopsided::rows", _rows, mutates_args=(), schema=f"({_BATCH}, bool with_gradient) -> (Tensor, Tensor)"
 )
-_slopes.register_fake(_fake_slopes)
+_rows_operator.register_fake(_fake_rows)
+_rows_operator.register_autograd(_backward, setup_context=_save)
+_gradient_operator = torch.library.custom_op(
+    "lopsided::gradient", _gradient, mutates_args=(), schema=f"(Tensor grad, {_BATCH}) -> Tensor"
+)
+_gradient_operator.register_fake(_fake_gradient)
 
 
-def row_loss(logits: Tensor, labels: Supervision, loss: Formula) -> Tensor:
-    """(..., L) logits -> (...) loss of each row, for a loss that was made by name; differentiable once."""
-    with_gradient = torch.is_grad_enabled() and logits.requires_grad
-    said = *labels.tensors, labels.label_smoothing, labels.ignore_index, loss.name
-    rows: Tensor = torch.ops.lopsided.rows(logits, *said, with_gradient)[0]
-    return rows
+class Operator:
+    """An executor that stands for a compiled one within a graph."""
+
+    GRADIENT: Source = "autograd"
+    CHECKS_VALUES = False  # the operator does, when the graph runs
+
+    def __init__(self, executor: ModuleType) -> None:
+        self.NAME: str = executor.NAME
+        self.along = executor.GRADIENT == "forward"
+
+    def refusal(self, formula: Formula, logits: Tensor) -> str | None:
+        device = logits.device.type
+        if self.NAME == native.NAME:
+            served = device == "cpu" and native.serves(formula.name)
+        else:
+            served = logits.dtype in triton.DTYPES and triton.serves(formula.name, device)
+        return None if served else f"it has no operator for {formula} on {logits.device}"
+
+    def rows(self, formula: Formula, logits: Tensor, supervision: Supervision, **_: Any) -> RowResult:
+        """As `Executor.rows`, for a formula that was made by name; differentiable once."""
+        settings = supervision.label_smoothing, supervision.ignore_index, formula.name, self.NAME
+        with_gradient = self.along and torch.is_grad_enabled() and logits.requires_grad
+        values = torch.ops.lopsided.rows(logits, *supervision.tensors, *settings, with_gradient)[0]
+        return RowResult(values, None)
 
 
-def triton_row_loss(logits: Tensor, labels: Supervision, loss: Formula) -> Tensor:
-    """The same by Triton."""
-    said = *labels.tensors, labels.label_smoothing, labels.ignore_index, loss.name
-    rows: Tensor = torch.ops.lopsided.triton_rows(logits, *said)
-    return rows
+OPERATORS = {executor.NAME: Operator(executor) for executor in (native, triton)}

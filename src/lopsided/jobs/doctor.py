@@ -48,4 +48,4 @@ def _on_gpus() -> str:
 
 def _served() -> list[str]:
     row = torch.zeros(1, 2)
-    return [name for name, make in CATALOG.items() if native.refusal(row, make()) is None]
+    return [name for name, make in CATALOG.items() if native.refusal(make(), row) is None]

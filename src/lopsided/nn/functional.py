@@ -5,17 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lopsided.compute import blocks as streamed
-from lopsided.compute import choose, row_loss
-from lopsided.compute import operators as op
-from lopsided.compute.executor import attach
-from lopsided.compute.native import run as native
-from lopsided.compute.product import product_rows
-from lopsided.compute.triton import node as triton_node
+from lopsided.compute import choose
+from lopsided.compute.fast_path import fast_loss
+from lopsided.compute.reduce import Problem, evaluate
 from lopsided.losses import Formula, as_formula
 from lopsided.nn.options import check_options
 from lopsided.targets import SparseTargets, Supervision, labels_last
-from lopsided.targets.checks import check_inputs, check_no_leaf, check_values, has_values, warn_of_probabilities
+from lopsided.targets.checks import check_inputs, check_no_leaf
 
 __all__ = ["multilabel_loss"]
 
@@ -82,8 +78,8 @@ def multilabel_loss(
     >>> multilabel_loss(logits, SparseTargets.from_indices([[0], [1]]), "zlpr", reduction="none")
     tensor([0.4402, 1.0227])
     """
-    loss = as_formula(loss)
-    unusual = False
+    formula = as_formula(loss)
+    needs_check = False
     if (
         mask is None
         and weight is None
@@ -96,147 +92,21 @@ def multilabel_loss(
         and reduction in ("mean", "batchmean", "sum")
         and not torch.compiler.is_compiling()
     ):
-        counts = {"mean": loss.pool.counts, "batchmean": "rows", "sum": "sum"}[reduction]
-        result = native.plain(logits, targets, loss, counts)
-        if not isinstance(result, bool):
-            return result
-        unusual = result
+        value, needs_check = fast_loss(logits, targets, formula, reduction)
+        if value is not None:
+            return value
     check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
     if label_dim != -1:
         logits, targets, mask, weight = (
             labels_last(tensor, logits.ndim, label_dim) for tensor in (logits, targets, mask, weight)
         )
-    labels = Supervision.of(
-        targets,
-        ignore_index,
-        mask=mask,
-        weight=weight,
-        pos_weight=pos_weight,
-        label_smoothing=label_smoothing,
+    supervision = Supervision.of(
+        targets, ignore_index, mask=mask, weight=weight, pos_weight=pos_weight, label_smoothing=label_smoothing
     )
-    check_inputs(logits, labels, row_weight)
+    check_inputs(logits, supervision, row_weight)
     if inplace and logits.requires_grad and not torch.compiler.is_compiling():
         check_no_leaf(logits)
-    executor = choose(backend, logits, loss, *labels.tensors, row_weight) if soft_targets == "mixture" else "product"
-    if executor == "triton" and not loss.pool.transposed:
-        return _by_triton(logits, labels, loss, row_weight, reduction, inplace)
-    return _evaluate(executor, logits, labels, loss, row_weight, reduction, unusual)
-
-
-def _by_triton(
-    logits: Tensor, labels: Supervision, loss: Formula, row_weight: Tensor | None, reduction: str, inplace: bool = False
-) -> Tensor:
-    if has_values(logits):  # in its interpreter
-        labels = check_values(logits, labels, row_weight)
-    if reduction == "none" or row_weight is not None:
-        rows = triton_node.evaluate(logits, labels, loss, None, inplace)
-        return _reduce_rows(rows, logits, labels, loss, row_weight, reduction)
-    return triton_node.evaluate(logits, labels, loss, _divisor(labels, logits.shape, loss, reduction), inplace)
-
-
-def _evaluate(
-    executor: str,
-    logits: Tensor,
-    labels: Supervision,
-    loss: Formula,
-    row_weight: Tensor | None,
-    reduction: str,
-    unusual: bool,  # some value is already known to be out of the ordinary
-) -> Tensor:
-    # the native executor looks at values as it goes: it may trust that all are known, and that a divisor follows
-    trusting = executor == "native" and not unusual and row_weight is None and loss.pool.counts != "positive rows"
-    trusting = trusting and (labels.crow is not None or labels.ignore_index is None)
-    if trusting:
-        labels = labels._replace(all_known=True)
-    else:
-        labels = check_values(logits, labels, row_weight)
-        if has_values(logits):
-            warn_of_probabilities(logits)
-    if loss.pool.transposed and executor != "product":
-        return _both_ways(executor, logits, labels, loss, row_weight, reduction)
-    return _reduced(executor, logits, labels, loss, row_weight, reduction, trusting)
-
-
-def _reduced(
-    executor: str,
-    logits: Tensor,
-    labels: Supervision,
-    loss: Formula,
-    row_weight: Tensor | None,
-    reduction: str,
-    trusting: bool = False,
-) -> Tensor:
-    if executor in ("native", "streamed"):
-        return _along_the_way(executor, logits, labels, loss, row_weight, reduction, trusting)
-    if executor == "triton":
-        return _by_triton(logits, labels, loss, row_weight, reduction)
-    by_rows = {"product": _product, "eager": row_loss}
-    by_rows |= {"native operator": op.row_loss, "triton operator": op.triton_row_loss}
-    rows = by_rows[executor](logits, labels, loss)
-    return _reduce_rows(rows, logits, labels, loss, row_weight, reduction)
-
-
-def _reduce_rows(
-    rows: Tensor, logits: Tensor, labels: Supervision, loss: Formula, row_weight: Tensor | None, reduction: str
-) -> Tensor:
-    if row_weight is not None:
-        rows = rows * row_weight.to(rows.dtype)
-    return rows if reduction == "none" else rows.sum() / _divisor(labels, logits.shape, loss, reduction)
-
-
-def _along_the_way(
-    executor: str,
-    logits: Tensor,
-    labels: Supervision,
-    loss: Formula,
-    row_weight: Tensor | None,
-    reduction: str,
-    trusting: bool,
-) -> Tensor:
-    """By an executor that makes the gradient in the forward pass: a second pass if trust gave the wrong divisor."""
-    # a gradient in float16 is divided later, since a loss scaler could not bring back what becomes 0 here,
-    # and a divisor on another device would be waited for
-    by_rows = reduction == "none" or row_weight is not None or logits.dtype == torch.float16
-    by_rows = by_rows or logits.device.type != "cpu"
-    run = native.run if executor == "native" else streamed.run
-    needs_grad = torch.is_grad_enabled() and logits.requires_grad
-    divisor = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
-    found = run(logits, labels, loss, 1 / float(divisor), needs_grad)
-    if trusting and found.probable:
-        warn_of_probabilities(logits)
-    if trusting and found.odd:
-        labels = check_values(logits, labels)
-        exact = 1 if by_rows else _divisor(labels, logits.shape, loss, reduction)
-        if exact != divisor:
-            found = run(logits, labels, loss, 1 / float(exact), needs_grad)
-    value = attach(logits, found.value, found.gradient, total=not by_rows)
-    return _reduce_rows(value, logits, labels, loss, row_weight, reduction) if by_rows else value
-
-
-def _product(logits: Tensor, labels: Supervision, loss: Formula) -> Tensor:
-    z = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets, known = labels.dense(z.shape, z.dtype), labels.known(z.shape)
-    if known is not None:  # whatever stands there must not reach a power, nor its gradient
-        z, targets = torch.where(known, z, 0.0), torch.where(known, targets, 0.0)
-    smoothed = targets * (1 - labels.label_smoothing) + labels.label_smoothing / 2
-    return product_rows(z, smoothed, labels.weights(z.shape, z.dtype), loss)
-
-
-def _divisor(labels: Supervision, shape: torch.Size, loss: Formula, reduction: str) -> Tensor | int:
-    """What the sum over the rows is divided by. It is 0 when nothing is known, and so is its gradient: divide by 1."""
-    if reduction == "sum":
-        return 1
-    count = labels.number_of("rows" if reduction == "batchmean" else loss.pool.counts, shape)
-    return count.clamp_min(1) if isinstance(count, Tensor) else max(count, 1)
-
-
-def _both_ways(
-    executor: str, logits: Tensor, labels: Supervision, loss: Formula, row_weight: Tensor | None, reduction: str
-) -> Tensor:
-    if reduction == "none" or row_weight is not None:
-        raise ValueError(f"{loss} compares rows with each other: no reduction='none' and no row_weight")
-    by_rows = _reduced(executor, logits, labels, loss, None, reduction)
-    if logits.numel() == 0:
-        return by_rows
-    columns, turned = logits.reshape(-1, logits.shape[-1]).T, labels.transpose(logits.shape)
-    return by_rows + _reduced(executor, columns, turned, loss, None, reduction)
+    beside = *supervision.tensors, row_weight
+    executor = choose(backend, formula, logits, *beside, soft_targets=soft_targets)
+    problem = Problem(formula, supervision, row_weight, reduction, inplace)
+    return evaluate(executor, logits, problem, needs_check)

@@ -237,7 +237,7 @@ class LinearHead(nn.Module):
 
     def _fused_problem(
         self, hidden: Tensor, targets: Tensor | SparseTargets, mask: Tensor | None, row_weight: Tensor | None
-    ) -> linear.Problem:
+    ) -> linear.HeadProblem:
         assert self.fused_step is not None
         trained = {
             which: rows_here(parameter, self.shard).detach()

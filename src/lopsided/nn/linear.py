@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lopsided.compute import compiled
+from lopsided.compute import choose_for_head
 from lopsided.compute.head import passes as linear
-from lopsided.compute.head.parts import Parts, evaluator
+from lopsided.compute.head.evaluators import evaluator
+from lopsided.compute.head.label_ranges import LabelRanges
 from lopsided.compute.head.shard import LabelShard
 from lopsided.losses import Formula, as_formula
 from lopsided.nn.functional import multilabel_loss
@@ -116,7 +117,7 @@ def _outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
 
 
 @_outside_graphs
-def evaluate(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.Problem) -> Tensor:
+def evaluate(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.HeadProblem) -> Tensor:
     """The loss of (..., D) hidden states, differentiable: a number, or (...) with reduction="none"."""
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
     weight, bias = rows_here(weight, problem.shard), None if bias is None else rows_here(bias, problem.shard)
@@ -144,7 +145,7 @@ def make_problem(
     backend: str,
     shard: LabelShard | None,
     updater: linear.Updater | None = None,
-) -> linear.Problem:
+) -> linear.HeadProblem:
     """Check everything, and put together what a pass must know. Hidden (..., D), weight (L, D) or this rank's part."""
     check_head(hidden, weight, bias, shard)
     num_labels = weight.shape[0] if shard is None else shard.num_labels
@@ -158,15 +159,17 @@ def make_problem(
     rows = hidden.shape[:-1].numel()
     start, stop = (0, num_labels) if shard is None else (shard.start, shard.stop)
     width = chunk_width(chunk, 0 if shard is not None and shard.data is not None else rows, weight)
-    parts = Parts(labels, torch.Size((rows, num_labels)), start, stop, width)
+    ranges = LabelRanges(labels, torch.Size((rows, num_labels)), start, stop, width)
     divides_by_known = reduction == "batchmean" or (reduction == "mean" and loss.pool.counts != "positive rows")
-    known = parts.known() if divides_by_known else None
+    known = ranges.known() if divides_by_known else None
     if known is not None and shard is not None:
         known = shard.sum(known)
-    executor = "streamed" if backend in ("streamed", "eager") else compiled(backend, logits, loss)
+    beside = hidden, weight, bias, *labels.tensors, row_weight
+    executor = choose_for_head(backend, loss, logits, *beside)
     if row_weight is not None:
         row_weight = row_weight.reshape(-1).to(torch.promote_types(dtype, torch.float32))
-    return linear.Problem(loss, evaluator(executor, loss), parts, reduction, row_weight, known, dtype, shard, updater)
+    by = evaluator(executor, loss)
+    return linear.HeadProblem(loss, by, ranges, reduction, row_weight, known, dtype, shard, updater)
 
 
 def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: LabelShard | None) -> None:

@@ -22,6 +22,7 @@ TARGET_DTYPES |= {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 _transforms, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
 _modes = torch._C._len_torch_dispatch_stack
+_PROXY = torch._C._TorchDispatchModeKey.PROXY
 _ENOUGH, _FEW = 256, 4096  # logits that tell scores from probabilities; those looked at before all are
 _warned_of_probabilities = False
 
@@ -78,13 +79,15 @@ def has_values(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not is_traced(tensor)
 
 
-def is_traced(*tensors: Tensor | None) -> bool:
+def is_traced(*tensors: Tensor | None, observers: bool = True) -> bool:
     """Returns whether only operations of torch may be used on these tensors, and their memory must not be read.
 
-    True for subclasses of Tensor, for tensors whose memory holds them negated, and wherever `is_recorded`.
+    True for subclasses of Tensor, for tensors whose memory holds them negated, and wherever `is_recorded`. Without
+    `observers`, dispatch modes do not count that calculate as without them, such as one that counts operations.
     """
     given = [tensor for tensor in tensors if tensor is not None]
-    return is_recorded() or any(type(tensor) not in _PLAIN or tensor.is_neg() for tensor in given)
+    recorded = is_recorded() if observers else torch._C._get_dispatch_mode(_PROXY) is not None or _is_transformed()
+    return recorded or any(type(tensor) not in _PLAIN or tensor.is_neg() for tensor in given)
 
 
 def is_recorded() -> bool:
@@ -93,7 +96,11 @@ def is_recorded() -> bool:
     True within `vmap`, `torch.func.grad`, `torch.jit.trace`, forward-mode differentiation and dispatch modes, such as
     that of fake tensors.
     """
-    return _transforms() is not None or _tracing() is not None or _modes() > 0 or forward_ad._current_level >= 0
+    return _modes() > 0 or _is_transformed()
+
+
+def _is_transformed() -> bool:
+    return _transforms() is not None or _tracing() is not None or forward_ad._current_level >= 0
 
 
 def has_memory(tensor: Tensor) -> bool:

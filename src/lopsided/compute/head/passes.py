@@ -13,9 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lopsided.compute.head.parts import Evaluator, Parts
+from lopsided.compute.head.evaluators import Evaluator
+from lopsided.compute.head.label_ranges import LabelRanges
 from lopsided.compute.head.shard import LabelShard
 from lopsided.compute.native import run as native
+from lopsided.compute.node import refuse_second_derivatives
+from lopsided.compute.reduce import at_least_one, counted
 from lopsided.compute.triton import run as triton
 from lopsided.losses.formulas import Formula
 from lopsided.targets import Supervision
@@ -34,12 +37,12 @@ class Updater(Protocol):
 
 
 @dataclass(frozen=True)
-class Problem:
+class HeadProblem:
     """All that a pass must know beside hidden, weight and bias."""
 
-    loss: Formula
+    formula: Formula
     evaluator: Evaluator
-    parts: Parts
+    ranges: LabelRanges
     reduction: str
     row_weight: Tensor | None  # (B,)
     known: Tensor | None  # (B,) how many labels of each row are known, on all ranks; None if all are, or nobody asks
@@ -49,17 +52,17 @@ class Problem:
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """What the user said, which autograd must keep and watch."""
-        return (self.row_weight, *self.parts.labels.tensors)
+        """Returns what the user said, which autograd must keep and watch."""
+        return (self.row_weight, *self.ranges.supervision.tensors)
 
-    def with_tensors(self, row_weight: Tensor | None, *said: Tensor | None) -> Problem:
-        p, labels = self.parts, self.parts.labels.with_tensors(said)
-        return replace(self, row_weight=row_weight, parts=Parts(labels, p.shape, p.start, p.stop, p.width))
+    def with_tensors(self, row_weight: Tensor | None, *tensors: Tensor | None) -> HeadProblem:
+        r, supervision = self.ranges, self.ranges.supervision.with_tensors(tensors)
+        return replace(self, row_weight=row_weight, ranges=LabelRanges(supervision, r.shape, r.start, r.stop, r.width))
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a pass over the labels knows of the rows, and of the columns for losses that compare rows too."""
+class Totals:
+    """What a pass over all labels knows of the rows, and of the columns for losses that compare rows too."""
 
     state: Tensor
     columns: Tensor  # (2,): what the rows of each label cost, in sum, and the number that this is divided by
@@ -75,10 +78,10 @@ class Gradients:
 class _Work:
     """Buffers for the logits and the slopes of a range, used again for the next one."""
 
-    def __init__(self, problem: Problem, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, problem: HeadProblem, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.problem, self.weight, self.bias = problem, weight.detach(), None if bias is None else bias.detach()
         self.hidden = hidden.detach().to(problem.dtype)
-        size = len(hidden) * problem.parts.width
+        size = len(hidden) * problem.ranges.width
         self._z, self._slopes = (torch.empty(size, dtype=problem.dtype, device=hidden.device) for _ in range(2))
 
     def weight_of(self, place: slice) -> Tensor:
@@ -99,17 +102,17 @@ class _Work:
         return buffer[: rows * labels].view(rows, labels)
 
 
-def fold(problem: Problem, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Found:
+def fold(problem: HeadProblem, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Totals:
     """A pass without gradients: the state of the rows over all labels, those of other ranks included."""
     work, evaluator = _Work(problem, hidden, weight, bias), problem.evaluator
     state, columns = None, torch.zeros(2, dtype=torch.float64)
-    for place, labels in problem.parts:
+    for place, supervision in problem.ranges:
         z = work.logits(place)
-        state = _joined(evaluator, state, evaluator.summarize(z, labels))
-        if problem.loss.pool.transposed:
-            turned = evaluator.summarize(z.T.contiguous(), labels.transpose(z.shape))
-            columns[0] += evaluator.value(turned).sum().cpu()
-            columns[1] += _columns_that_count(problem, turned, labels.known(z.shape)).cpu()
+        state = _joined(evaluator, state, evaluator.summarize(z, supervision))
+        if problem.formula.pool.transposed:
+            transposed = evaluator.summarize(z.T.contiguous(), supervision.transpose(z.shape))
+            columns[0] += evaluator.value(transposed).sum().cpu()
+            columns[1] += _columns_that_count(problem, transposed, supervision.known(z.shape)).cpu()
     return _complete(problem, state, columns, work)
 
 
@@ -117,100 +120,100 @@ def _joined(evaluator: Evaluator, one: Tensor | None, other: Tensor) -> Tensor:
     return other if one is None else evaluator.merge(torch.stack([one, other]))
 
 
-def _complete(problem: Problem, state: Tensor | None, columns: Tensor, work: _Work) -> Found:
+def _complete(problem: HeadProblem, state: Tensor | None, columns: Tensor, work: _Work) -> Totals:
     if state is None:  # an empty shard
         nothing = work.hidden.new_empty(len(work.hidden), 0)
         state = problem.evaluator.summarize(nothing, Supervision(nothing))
     if problem.shard is not None:
         state = problem.evaluator.merge(problem.shard.gather(state))
-        if problem.loss.pool.transposed:
+        if problem.formula.pool.transposed:
             columns = problem.shard.sum(columns.to(state.device))
-    return Found(state, columns)
+    return Totals(state, columns)
 
 
-def _columns_that_count(problem: Problem, turned: Tensor, known: Tensor | None) -> Tensor:
+def _columns_that_count(problem: HeadProblem, transposed: Tensor, known: Tensor | None) -> Tensor:
     """How many labels of a range reduction="mean" and "batchmean" divide by."""
-    positive = problem.evaluator.has_positive(turned)
+    positive = problem.evaluator.has_positive(transposed)
     if problem.reduction == "mean":
         return positive.sum()
     return torch.tensor(len(positive)) if known is None else known.any(0).sum()
 
 
-def _divisor(problem: Problem, found: Found | None) -> Tensor | int:
-    """What the sum over the rows is divided by. `found` is only asked where rows with a positive count."""
-    counts = {"mean": problem.loss.pool.counts, "batchmean": "rows"}.get(problem.reduction)
+def _divisor(problem: HeadProblem, totals: Totals | None) -> Tensor | int:
+    """What the sum over the rows is divided by. `totals` is only asked where rows with a positive count."""
+    counts = counted(problem.formula, problem.reduction)
     if counts is None:
         return 1
     wide = torch.promote_types(problem.dtype, torch.float32)
     if counts == "positive rows":
-        assert found is not None
-        return problem.evaluator.has_positive(found.state).sum().clamp_min(1).to(wide)
-    known, (rows, num_labels) = problem.known, problem.parts.shape
+        assert totals is not None
+        return problem.evaluator.has_positive(totals.state).sum().clamp_min(1).to(wide)
+    known, (rows, num_labels) = problem.known, problem.ranges.shape
     if known is None:
-        return max(rows * num_labels if counts == "labels" else rows, 1)
+        return at_least_one(rows * num_labels if counts == "labels" else rows)
     return (known if counts == "labels" else known > 0).sum().clamp_min(1).to(wide)
 
 
-def _row_scale(problem: Problem, found: Found | None, upstream: Tensor | None) -> Tensor | float:
+def _row_scale(problem: HeadProblem, totals: Totals | None, upstream: Tensor | None) -> Tensor | float:
     """What the gradient of each row is multiplied with: (B, 1), or one number."""
-    scale: Tensor | float = 1 / _divisor(problem, found)
+    scale: Tensor | float = 1 / _divisor(problem, totals)
     for factor in (problem.row_weight, upstream):
         if factor is not None:
             scale = scale * (factor.unsqueeze(-1) if factor.ndim else factor)
     return scale
 
 
-def value(problem: Problem, found: Found) -> Tensor:
+def value(problem: HeadProblem, totals: Totals) -> Tensor:
     """(B,) row values, or the reduced loss."""
-    rows = problem.evaluator.value(found.state)
+    rows = problem.evaluator.value(totals.state)
     if problem.row_weight is not None:
         rows = rows * problem.row_weight.to(rows.dtype)
     if problem.reduction != "none":
-        rows = rows.sum() / _divisor(problem, found)
-    if problem.loss.pool.transposed:
-        rows = rows + found.columns[0].to(rows.device, rows.dtype) * _column_scale(problem, found)
+        rows = rows.sum() / _divisor(problem, totals)
+    if problem.formula.pool.transposed:
+        rows = rows + totals.columns[0].to(rows.device, rows.dtype) * _column_scale(problem, totals)
     return rows.to(torch.promote_types(problem.dtype, torch.float32))
 
 
-def _column_scale(problem: Problem, found: Found) -> float:
-    return 1 / max(found.columns[1].item(), 1) if problem.reduction in ("mean", "batchmean") else 1.0
+def _column_scale(problem: HeadProblem, totals: Totals) -> float:
+    return 1 / max(totals.columns[1].item(), 1) if problem.reduction in ("mean", "batchmean") else 1.0
 
 
 def descend(
-    problem: Problem,
+    problem: HeadProblem,
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    found: Found | None,
+    totals: Totals | None,
     needs: Needs,
     upstream: Tensor | None = None,
-) -> tuple[Found, Gradients]:
-    """The pass that makes gradients. Where labels are independent, `found` may be None: it is found on the way."""
+) -> tuple[Totals, Gradients]:
+    """The pass that makes gradients. Where labels are independent, `totals` may be None: it is totals on the way."""
     work, evaluator = _Work(problem, hidden, weight, bias), problem.evaluator
-    sink = _Sink(work, _row_scale(problem, found, upstream), needs)
+    sink = _Sink(work, _row_scale(problem, totals, upstream), needs)
     state = None
-    for place, labels in problem.parts:
+    for place, supervision in problem.ranges:
         z, out = work.logits(place), work.out(place)
-        if problem.loss.pool.per_label:
-            part, slopes = evaluator.both(z, labels, out)
+        if problem.formula.pool.per_label:
+            part, slopes = evaluator.both(z, supervision, out)
             state = _joined(evaluator, state, part)
         else:
-            assert found is not None
-            slopes = evaluator.slopes(z, labels, found.state, out)
-            if problem.loss.pool.transposed:
-                slopes = slopes + _column_slopes(problem, z, labels, found)
+            assert totals is not None
+            slopes = evaluator.slopes(z, supervision, totals.state, out)
+            if problem.formula.pool.transposed:
+                slopes = slopes + _column_slopes(problem, z, supervision, totals)
         sink.take(place, slopes)
-    if found is None:
-        found = _complete(problem, state, torch.zeros(2, dtype=torch.float64), work)
-    return found, sink.finish()
+    if totals is None:
+        totals = _complete(problem, state, torch.zeros(2, dtype=torch.float64), work)
+    return totals, sink.finish()
 
 
-def _column_slopes(problem: Problem, z: Tensor, labels: Supervision, found: Found) -> Tensor:
+def _column_slopes(problem: HeadProblem, z: Tensor, supervision: Supervision, totals: Totals) -> Tensor:
     """(B, l) what the loss over the columns adds, before the scale of the rows, which is one number here."""
-    turned, said = z.T.contiguous(), labels.transpose(z.shape)
-    state = problem.evaluator.summarize(turned, said)
-    slopes = problem.evaluator.slopes(turned, said, state, torch.empty_like(turned)).T
-    return slopes * (_column_scale(problem, found) * _divisor(problem, found))
+    columns, supervision = z.T.contiguous(), supervision.transpose(z.shape)
+    state = problem.evaluator.summarize(columns, supervision)
+    slopes = problem.evaluator.slopes(columns, supervision, state, torch.empty_like(columns)).T
+    return slopes * (_column_scale(problem, totals) * _divisor(problem, totals))
 
 
 class _Sink:
@@ -226,7 +229,7 @@ class _Sink:
         self.weight_grad = self.bias_grad = self.scratch = None
         if self.updater is not None:
             self.updater.begin()
-            self.scratch = hidden.new_empty(work.problem.parts.width, hidden.shape[1])
+            self.scratch = hidden.new_empty(work.problem.ranges.width, hidden.shape[1])
         else:
             self.weight_grad = native.new(*weight.shape, dtype=weight.dtype, device=weight.device) if needs[1] else None
             self.bias_grad = torch.empty_like(bias) if bias is not None and needs[2] else None
@@ -271,31 +274,30 @@ class LinearRows(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, with_gradient: bool
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: HeadProblem, with_gradient: bool
     ) -> Tensor:
         ready = with_gradient and problem.reduction != "none" and problem.updater is None
         # gradients in float16 may need the factor from above to be seen
         ready = ready and torch.float16 not in (problem.dtype, weight.dtype)
-        found, ctx.held = None, None
-        if not (ready and problem.loss.pool.per_label):
-            found = fold(problem, hidden, weight, bias)
+        totals, ctx.held = None, None
+        if not (ready and problem.formula.pool.per_label):
+            totals = fold(problem, hidden, weight, bias)
         if ready:
-            found, ctx.held = descend(problem, hidden, weight, bias, found, ctx.needs_input_grad[:3])
-        assert found is not None
+            totals, ctx.held = descend(problem, hidden, weight, bias, totals, ctx.needs_input_grad[:3])
+        assert totals is not None
         # what was said is kept by autograd alone, which frees it after use and sees when it is changed
         ctx.problem = problem.with_tensors(*[None] * len(problem.tensors))
-        ctx.save_for_backward(hidden, weight, bias, found.state, found.columns, *problem.tensors)
-        return value(problem, found)
+        ctx.save_for_backward(hidden, weight, bias, totals.state, totals.columns, *problem.tensors)
+        return value(problem, totals)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("only the eager executor has second derivatives: pass backend='eager'")
-        hidden, weight, bias, state, columns, *said = ctx.saved_tensors
+        refuse_second_derivatives()
+        hidden, weight, bias, state, columns, *tensors = ctx.saved_tensors
         made, ctx.held = ctx.held, None
         if made is None:
-            problem, found = ctx.problem.with_tensors(*said), Found(state, columns)
-            made = descend(problem, hidden, weight, bias, found, ctx.needs_input_grad[:3], grad)[1]
+            problem, totals = ctx.problem.with_tensors(*tensors), Totals(state, columns)
+            made = descend(problem, hidden, weight, bias, totals, ctx.needs_input_grad[:3], grad)[1]
         elif not (grad.is_cpu and grad.item() == 1):
             for each in (made.hidden, made.weight, made.bias):
                 if each is not None:
@@ -305,9 +307,9 @@ class LinearRows(torch.autograd.Function):
 
 
 def step(
-    problem: Problem, hidden: Tensor, weight: Tensor, bias: Tensor | None, hidden_needs: bool
+    problem: HeadProblem, hidden: Tensor, weight: Tensor, bias: Tensor | None, hidden_needs: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Value, and gradient of hidden, with the weight updated on the way."""
-    found = None if problem.loss.pool.per_label else fold(problem, hidden, weight, bias)
-    found, made = descend(problem, hidden, weight, bias, found, (hidden_needs, False, False))
-    return value(problem, found), None if made.hidden is None else made.hidden.to(hidden.dtype)
+    totals = None if problem.formula.pool.per_label else fold(problem, hidden, weight, bias)
+    totals, made = descend(problem, hidden, weight, bias, totals, (hidden_needs, False, False))
+    return value(problem, totals), None if made.hidden is None else made.hidden.to(hidden.dtype)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lopsided.compute.executor import Run
+from lopsided.compute.executor import RowResult, Source
 from lopsided.compute.graph import printed
 from lopsided.compute.native import run as native
 from lopsided.losses.formulas import Formula
@@ -21,6 +21,9 @@ from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, Two
 from lopsided.targets import Supervision
 from lopsided.targets.checks import is_traced
 
+NAME = "triton"
+GRADIENT: Source = "backward"
+CHECKS_VALUES = False
 DEVICES = ("cuda", "xpu")  # of torch; AMD's are called cuda too
 OLDEST = (3, 7)  # older ones do not take None within tuples
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -65,16 +68,16 @@ def is_interpreted() -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _how(loss: Formula) -> tuple[Any, ...] | None:
-    """The part of `How` that a loss fixes; None if its curves are not printed."""
-    pool, positive, negative = _POOLS.get(type(loss.pool)), printed(loss.positive), printed(loss.negative)
+def _how(formula: Formula) -> tuple[Any, ...] | None:
+    """The part of `How` that a formula fixes; None if its curves are not printed."""
+    pool, positive, negative = _POOLS.get(type(formula.pool)), printed(formula.positive), printed(formula.negative)
     if pool is None or positive is None or negative is None:
         return None
     factors: tuple[float, float] = positive.factor, negative.factor
     if factors != (1.0, 1.0) and pool != "Sum":
         return None
-    if isinstance(loss.pool, Pairs):
-        factors = loss.pool.power_pos, loss.pool.power_neg
+    if isinstance(formula.pool, Pairs):
+        factors = formula.pool.power_pos, formula.pool.power_neg
     return pool, positive.name, positive.settings, negative.name, negative.settings, *factors
 
 
@@ -87,8 +90,8 @@ def serves(name: str, device: str) -> bool:
 serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def refusal(logits: Tensor, loss: Formula) -> str | None:
-    """Why these inputs cannot be served, None if they can."""
+def refusal(formula: Formula, logits: Tensor) -> str | None:
+    """As `Executor.refusal`."""
     loaded, device = library(), logits.device.type
     if isinstance(loaded, str):
         return loaded
@@ -98,8 +101,8 @@ def refusal(logits: Tensor, loss: Formula) -> str | None:
         return f"it has no kernel for {logits.dtype} logits"
     if logits.shape[-1:].numel() > _MOST:
         return f"it takes up to {_MOST} labels, and there are {logits.shape[-1]}"
-    if _how(loss) is None:
-        return f"it has no kernel for {loss}"
+    if _how(formula) is None:
+        return f"it has no kernel for {formula}"
     return None if is_traced(logits) else failure(logits.device)  # a stand-in's memory tells nothing
 
 
@@ -127,39 +130,35 @@ def _try(device: torch.device) -> str | None:
     return None
 
 
-def run(
+def rows(
+    formula: Formula,
     logits: Tensor,
-    labels: Supervision,
-    loss: Formula,
-    scale: float = 1.0,
-    upstream: Tensor | None = None,
-    with_gradient: bool = True,
+    supervision: Supervision,
     *,
-    found: Tensor | None = None,
-    whole: Tensor | None = None,
+    scale: float | Tensor = 1.0,
+    with_gradient: bool = True,
     out: Tensor | None = None,
-) -> Run:
-    """As `native.run`, but that `scale` enters the gradient alone, and `upstream` too, of each row or of all.
-
-    The gradient goes to `out`, which may be the logits themselves. Nothing waits for the device.
-    """
+    part_state: Tensor | None = None,
+    joined_state: Tensor | None = None,
+) -> RowResult:
+    """As `native.rows`; `out` may be the logits themselves. Nothing waits for the device."""
     shape = logits.shape
     z = logits.detach().reshape(shape[:-1].numel(), shape[-1])
     gradient = out
     if with_gradient and out is None:
         gradient = torch.empty_like(z, memory_format=torch.contiguous_format)
     gradient = gradient.reshape(z.shape) if with_gradient and gradient is not None else None
-    job = _Job(z, labels, shape, loss, gradient, upstream, scale)
+    job = _Job(z, supervision, shape, formula, gradient, scale)
     with _on(z.device):
-        if isinstance(loss.pool, Sum):
+        if isinstance(formula.pool, Sum):
             values = job.sum()
         else:
-            state = job.fold() if whole is None else whole.float()
-            if found is not None:
-                found.copy_(state)
-                return Run(z.new_empty(0), None)
+            state = job.fold() if joined_state is None else joined_state.float()
+            if part_state is not None:
+                part_state.copy_(state)
+                return RowResult(z.new_empty(0), None)
             values = job.finish(state.contiguous())
-    return Run(values.view(shape[:-1]), None if gradient is None else gradient.view(shape))
+    return RowResult(values.view(shape[:-1]), None if gradient is None else gradient.view(shape))
 
 
 class _Job:
@@ -168,37 +167,36 @@ class _Job:
     def __init__(
         self,
         z: Tensor,
-        labels: Supervision,
+        supervision: Supervision,
         shape: torch.Size,
-        loss: Formula,
+        formula: Formula,
         gradient: Tensor | None,
-        upstream: Tensor | None,
-        scale: float,
+        scale: float | Tensor,
     ) -> None:
-        loaded, fixed = library(), _how(loss)
+        loaded, fixed = library(), _how(formula)
         assert not isinstance(loaded, str)
         assert fixed is not None
-        self.kernels, self.z, self.shape, self.loss, self.scale, self.labels = loaded, z, z.shape, fixed, scale, labels
+        self.kernels, self.z, self.shape, self.formula, self.supervision = loaded, z, z.shape, fixed, supervision
         self.gradient = None if gradient is None else _strided(gradient)
-        self.upstream = None if upstream is None else _numbers(upstream.detach(), len(z))
-        self.batch = _say(loaded, z, labels, shape)
+        self.scale = (_numbers(scale.detach(), len(z)), 1.0) if isinstance(scale, Tensor) else (None, scale)
+        self.batch = _batch(loaded, z, supervision, shape)
         self.parts = max(-(-z.shape[1] // _SPAN), 1)
 
     def sum(self) -> Tensor:
         values = self._new(len(self.z), self.parts)
-        self._launch(self.kernels.sum_rows, self.gradient, values, self.upstream, self.scale)
+        self._launch(self.kernels.sum_rows, self.gradient, values, *self.scale)
         return values.squeeze(1) if self.parts == 1 else values.sum(1)
 
     def fold(self) -> Tensor:
         """(rows, 2, 4)."""
-        found = self._new(self.parts, len(self.z), 2, 4)
-        self._launch(self.kernels.fold_rows, found)
-        return found[0] if self.parts == 1 else native.join(found)
+        states = self._new(self.parts, len(self.z), 2, 4)
+        self._launch(self.kernels.fold_rows, states)
+        return states[0] if self.parts == 1 else native.join(states)
 
-    def finish(self, whole: Tensor) -> Tensor:
+    def finish(self, joined_state: Tensor) -> Tensor:
         values = self._new(len(self.z))
         parts = self.parts if self.gradient else 1
-        arguments = whole, self.gradient, values, self.upstream, self.scale
+        arguments = joined_state, self.gradient, values, *self.scale
         self._launch(self.kernels.finish_rows, *arguments, parts=parts)
         return values
 
@@ -214,7 +212,7 @@ class _Job:
             width = min(_power_of_2(labels), tile.elements)
             height = 1 if self.batch.sparse else tile.elements // width
             how = self.kernels.How(
-                *self.loss, self.labels.label_smoothing, height, width, _SPAN, self._is_wide(), *self._certain()
+                *self.formula, self.supervision.label_smoothing, height, width, _SPAN, self._is_wide(), *self._certain()
             )
             grid = (-(-rows // height), parts or self.parts)
             kernel[grid](self.batch, *arguments, HOW=how, num_warps=tile.warps)
@@ -223,19 +221,19 @@ class _Job:
 
     def _kind(self) -> tuple[Any, ...]:
         """All that may change which tile is best."""
-        said = self.batch.targets or self.batch.sparse
-        assert said is not None
+        targets = self.batch.targets or self.batch.sparse
+        assert targets is not None
         weighted = [tensor is not None for tensor in (self.batch.mask, self.batch.weight, self.batch.pos_weight)]
         sizes = _power_of_2(self.shape[1]), _power_of_2(self.shape[0]), self.gradient is not None
-        return self.z.device, self.z.dtype, self.loss, said[0].dtype, self.batch.sparse is None, *weighted, *sizes
+        return self.z.device, self.z.dtype, self.formula, targets[0].dtype, self.batch.sparse is None, *weighted, *sizes
 
     def _certain(self) -> tuple[bool, bool]:
         """`hard` and `known` of `How`."""
         b = self.batch
-        said = b.targets[0] if b.sparse is None else b.sparse[2]
-        whole = said is None or not said.is_floating_point()
-        weighted = not (b.weight is None and b.pos_weight is None and self.labels.label_smoothing == 0)
-        return whole and not weighted, whole and b.mask is None and b.ignored is None
+        values = b.targets[0] if b.sparse is None else b.sparse[2]
+        integer = values is None or not values.is_floating_point()
+        weighted = not (b.weight is None and b.pos_weight is None and self.supervision.label_smoothing == 0)
+        return integer and not weighted, integer and b.mask is None and b.ignored is None
 
     def _is_over(self) -> bool:
         """Is the gradient written over the logits?"""
@@ -302,8 +300,8 @@ def _numbers(tensor: Tensor, rows: int) -> tuple[Tensor, int]:
     return flat, 0 if flat.numel() == 1 else flat.stride(0)
 
 
-def _say(kernels: ModuleType, z: Tensor, labels: Supervision, shape: torch.Size) -> Any:
-    """What was said about the labels, as `Batch`."""
+def _batch(kernels: ModuleType, z: Tensor, supervision: Supervision, shape: torch.Size) -> Any:
+    """Returns logits and supervision as a `Batch` of the kernels."""
 
     def rows(tensor: Tensor | None, dtype: torch.dtype | None = None) -> tuple[Tensor, int, int] | None:
         if tensor is None:
@@ -315,18 +313,18 @@ def _say(kernels: ModuleType, z: Tensor, labels: Supervision, shape: torch.Size)
         return _strided(flat if dtype is None else flat.to(dtype))
 
     sparse = None
-    if labels.crow is not None and labels.col is not None:
-        values = None if labels.values is None else labels.values.float().contiguous()
-        sparse = labels.crow.contiguous(), labels.col.contiguous(), values
+    if supervision.crow is not None and supervision.col is not None:
+        values = None if supervision.values is None else supervision.values.float().contiguous()
+        sparse = supervision.crow.contiguous(), supervision.col.contiguous(), values
     return kernels.Batch(
         _strided(z),
-        rows(labels.values) if sparse is None else None,
+        rows(supervision.values) if sparse is None else None,
         sparse,
-        rows(labels.mask),
-        rows(labels.weight, torch.float32),
-        rows(labels.pos_weight, torch.float32),
+        rows(supervision.mask),
+        rows(supervision.weight, torch.float32),
+        rows(supervision.pos_weight, torch.float32),
         *z.shape,
-        labels.ignore_index if sparse is None else None,
+        supervision.ignore_index if sparse is None else None,
     )
 
 
