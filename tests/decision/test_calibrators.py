@@ -179,3 +179,77 @@ def test_empty_bins_and_bad_probabilities() -> None:
             reliability(torch.tensor([bad]), torch.tensor([1]))
     with pytest.raises(ValueError, match="but targets"):
         reliability(torch.zeros(2), torch.zeros(3))
+
+
+# ---- nonsense, and rare labels
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "mask", "message"),
+    [
+        (torch.full((5, 3), torch.nan), torch.eye(5)[:, :3], None, "15 logits of known labels are NaN or infinite"),
+        (torch.full((5, 3), torch.inf), torch.eye(5)[:, :3], None, "15 logits of known labels are NaN or infinite"),
+        (torch.randn(5, 3), torch.ones(5, 3), None, "all 15 known labels are true: no temperature fits that"),
+        (torch.randn(5, 3), torch.zeros(5, 3), None, "all 15 known labels are false: no temperature fits that"),
+        (torch.randn(5, 3), torch.ones(5, 3), torch.zeros(5, 3, dtype=torch.bool), "no label is known"),
+        (torch.zeros(5, 3), torch.eye(5)[:, :3], None, "the logits are not higher where labels are true"),
+        (-torch.eye(5)[:, :3], torch.eye(5)[:, :3], None, "the logits are not higher where labels are true"),
+    ],
+)
+def test_no_temperature_is_fitted_to_nonsense(
+    logits: Tensor, targets: Tensor, mask: Tensor | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit_temperature(logits, targets, mask)
+
+
+def test_the_temperature_of_scores_that_separate_is_the_lowest() -> None:
+    z = torch.linspace(-3, 3, 21)[:, None]
+    assert fit_temperature(z, z > 0) == pytest.approx(1e-3)
+    assert fit_temperature(z.numpy(), (z > 0).numpy()) == pytest.approx(1e-3)
+    unknown = torch.where(torch.arange(21)[:, None] < 3, torch.nan, z)  # behind a mask a logit may be anything
+    known = ~unknown.isnan()
+    soft = torch.sigmoid(z / 1.5)
+    assert fit_temperature(unknown, soft, known) == pytest.approx(1.5)
+    marked = torch.where(known, (z > torch.randn(21, 1)).int(), -1)
+    assert fit_temperature(z, marked, ignore_index=-1) == pytest.approx(fit_temperature(z[3:], marked[3:]))
+
+
+def test_platt_without_a_prior_is_the_most_likely_map_or_an_error() -> None:
+    torch.manual_seed(0)
+    z = torch.randn(4000, 3)
+    y = torch.rand(4000, 3) < torch.sigmoid(torch.tensor([1.0, 3.0, 0.2]) * z + torch.tensor([-2.0, 0.0, 1.0]))
+    level = z.clone()
+    level[:, 0] = -1.0
+    equal = fit_platt(Judged.of(level, y), pseudo=0.0)
+    share = float(y[:, 0].double().mean())
+    assert equal.slope.isfinite().all()
+    assert float(equal(level)[0, 0]) == pytest.approx(share, rel=1e-6)
+    y[:, 0] = torch.rand(4000) < torch.sigmoid(-2 * z[:, 0] - 2)
+    share = float(y[:, 0].double().mean())
+    wrong_way = Judged.of(z, y)
+    for pseudo in (0.0, 1e-9):
+        assert fit_platt(wrong_way, pseudo)(z)[:, 0].numpy() == pytest.approx(share, rel=1e-6)
+    for column in (z[:, 0] > 0, z[:, 0] > 9, z[:, 0] < 9):  # separated, never and always true
+        steps = y.clone()
+        steps[:, 0] = column
+        with pytest.raises(ValueError, match="pseudo=0 leaves 1 of 3 labels without a most likely map"):
+            fit_platt(Judged.of(z, steps), pseudo=0.0)
+        assert fit_platt(Judged.of(z, steps), pseudo=0.1).slope.isfinite().all()
+
+
+@pytest.mark.parametrize("rows", [1000, 5000])
+def test_isotonic_maps_give_rare_labels_small_probabilities(rows: int) -> None:
+    """Scores that do not tell how rare a label is: of 40 labels half are true in .002 of the rows, half in .1."""
+    random = torch.Generator().manual_seed(rows)
+    share = torch.tensor([0.002, 0.1]).repeat_interleave(20)
+    steps = torch.linspace(-20, 5, 2501, dtype=torch.float64)  # offsets, and the share that each would make
+    normal = torch.distributions.Normal(0.0, 2.0).icdf((torch.arange(2000, dtype=torch.float64) + 0.5) / 2000)
+    made = torch.sigmoid(normal + steps[:, None]).mean(1)
+    offset = steps[torch.searchsorted(made, share.double())]
+    z = 2 * torch.randn(rows, 40, generator=random, dtype=torch.float64)
+    y = torch.rand(rows, 40, generator=random) < torch.sigmoid(z + offset)
+    other = 2 * torch.randn(5000, 40, generator=random, dtype=torch.float64)
+    p = fit_isotonic(Judged.of(z, y))(other)
+    assert float(p[:, :20].mean()) == pytest.approx(0.002, rel=0.2)
+    assert float(p[:, 20:].mean()) == pytest.approx(0.1, rel=0.2)

@@ -259,3 +259,62 @@ def test_candidates_without_their_truth_still_decide() -> None:
         rule = tune_macro_f1(case, same).rule
         assert isinstance(rule, LabelThresholds)
         assert float(rule.thresholds) == pytest.approx(float(p / (true + 2)))
+
+
+# ---- saved, loaded, moved
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_a_rule_is_saved_and_loaded_in_one_line_each(number: int, tmp_path: Path) -> None:
+    rule, scores = rules()[number], validation(5).scores.values
+    rule.save(tmp_path / "rule.safetensors")  # type: ignore[attr-defined]
+    loaded = decisions.load_rule(tmp_path / "rule.safetensors")
+    assert type(loaded) is type(rule)
+    assert torch.equal(loaded.decide(scores), rule.decide(scores))
+    torch.save({"epoch": 3, "rule": rule}, tmp_path / "checkpoint.pt")
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert torch.equal(checkpoint["rule"].decide(scores), rule.decide(scores))
+    assert torch.equal(rule.to("cpu").decide(scores), rule.decide(scores))  # type: ignore[attr-defined]
+
+
+def test_calibrators_are_saved_too_and_other_files_are_refused(tmp_path: Path) -> None:
+    judged = validation()
+    for calibrator in (fit_platt(judged), fit_isotonic(judged), Temperature(0.7), ClosedForm("asl")):
+        calibrator.save(tmp_path / "map")
+        assert torch.equal(decisions.load_rule(tmp_path / "map")(judged.scores), calibrator(judged.scores))
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model")
+    with pytest.raises(ValueError, match="holds no rule and no calibrator"):
+        decisions.load_rule(tmp_path / "model")
+
+
+def test_all_tensors_of_a_rule_move() -> None:
+    judged = validation()
+    rule = AtLeastOne(OnProbabilities(fit_isotonic(judged), tune_label_thresholds(judged))).to("meta")
+    tensors, _ = decisions.to_tensors(rule)
+    assert len(tensors) == 6
+    assert all(tensor.is_meta for tensor in tensors.values())
+
+
+def test_rules_of_a_row_with_fewer_candidates() -> None:
+    scores = Scores.of(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0]]).to_sparse_csr())
+    assert scores.columns is not None
+    assert scores.columns.tolist() == [[0, 2], [2, 3]]
+    platt = Platt(torch.ones(3), torch.zeros(3))
+    level = Isotonic(torch.zeros(1), torch.zeros(1), torch.tensor([0, 0, 0, 1]), torch.zeros(3), torch.zeros(3))
+    for rule in (
+        Threshold(-5.0),
+        LabelThresholds(torch.full((3,), -5.0)),
+        TopK(2),
+        AtLeastOne(Threshold(9.0)),
+        OnProbabilities(platt, ExpectedF1()),
+        OnProbabilities(ClosedForm("asl"), Threshold(-1.0)),
+        OnProbabilities(level, TopK(2)),
+    ):
+        found = rule.decide(scores)
+        assert not found[1, 1], rule
+        assert found.any()
+
+
+def test_expected_f1_refuses_what_is_no_probability() -> None:
+    with pytest.raises(ValueError, match=r"made of probabilities in \[0, 1\]"):
+        expected_f1(torch.tensor([[3.0, -2.0]], dtype=torch.float64))

@@ -160,7 +160,7 @@ def collection(scale: str = "logits", **options: Any) -> MultiLabelMetrics:
     return MultiLabelMetrics(LABELS, scale, propensity=PROPENSITY, calibration_bins=BINS, **options)
 
 
-def collect(scores: Tensor, targets: Any, scale: str = "logits", **options: Any) -> MultiLabelMetrics:
+def collect(scores: Any, targets: Any, scale: str = "logits", **options: Any) -> MultiLabelMetrics:
     metrics = collection(scale, **options)
     metrics.update(scores, targets)
     return metrics

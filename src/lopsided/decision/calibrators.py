@@ -23,7 +23,7 @@ from lopsided.decision.serialization import Portable
 from lopsided.losses import formula
 from lopsided.losses.checks import check_number
 from lopsided.losses.closed_form import posterior
-from lopsided.metrics.scores import Judged, Scores
+from lopsided.metrics.scores import Judged, Scores, ScoresLike
 
 PSEUDO = 5.0
 
@@ -31,7 +31,7 @@ PSEUDO = 5.0
 class Calibrator(Protocol):
     """(n, L) scores, or those of candidates -> probabilities."""
 
-    def __call__(self, scores: Scores | Tensor) -> Tensor: ...
+    def __call__(self, scores: ScoresLike) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ClosedForm(Portable):
 
     loss: str
 
-    def __call__(self, scores: Scores | Tensor) -> Tensor:
+    def __call__(self, scores: ScoresLike) -> Tensor:
         return posterior(formula(self.loss), Scores.of(scores).values)
 
 
@@ -56,7 +56,7 @@ class Temperature(Portable):
 
     temperature: float
 
-    def __call__(self, scores: Scores | Tensor) -> Tensor:
+    def __call__(self, scores: ScoresLike) -> Tensor:
         return torch.sigmoid(Scores.of(scores).values.double() / self.temperature)
 
 
@@ -67,7 +67,7 @@ class Platt(Portable):
     slope: Tensor
     offset: Tensor
 
-    def __call__(self, scores: Scores | Tensor) -> Tensor:
+    def __call__(self, scores: ScoresLike) -> Tensor:
         scores = Scores.of(scores)
         return torch.sigmoid(scores.at(self.slope) * scores.values.double() + scores.at(self.offset))
 
@@ -166,7 +166,7 @@ class Isotonic(Portable):
     own: Tensor
     shift: Tensor
 
-    def __call__(self, scores: Scores | Tensor) -> Tensor:
+    def __call__(self, scores: ScoresLike) -> Tensor:
         scores = Scores.of(scores)
         values = scores.values.double()
         result = _shifted(self._interpolate(len(self.own), values), scores.at(self.shift))

@@ -22,7 +22,7 @@ from lopsided.decision.calibrators import Calibrator
 from lopsided.decision.serialization import Portable
 from lopsided.decision.sweep import FBeta, ThresholdObjective, best_thresholds
 from lopsided.losses.checks import check_number
-from lopsided.metrics.scores import Judged, Scores
+from lopsided.metrics.scores import Judged, Scores, ScoresLike
 
 PSEUDO = 50.0
 
@@ -30,7 +30,7 @@ PSEUDO = 50.0
 class Rule(Protocol):
     """(n, L) scores, or those of candidates -> bool: is the label predicted?"""
 
-    def decide(self, scores: Scores | Tensor) -> Tensor: ...
+    def decide(self, scores: ScoresLike) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Threshold(Portable):
 
     threshold: float
 
-    def decide(self, scores: Scores | Tensor) -> Tensor:
+    def decide(self, scores: ScoresLike) -> Tensor:
         return Scores.of(scores).values.float() > self.threshold
 
 
@@ -53,7 +53,7 @@ class LabelThresholds(Portable):
 
     thresholds: Tensor
 
-    def decide(self, scores: Scores | Tensor) -> Tensor:
+    def decide(self, scores: ScoresLike) -> Tensor:
         scores = Scores.of(scores)
         return scores.where_listed(scores.values.float() > scores.at(self.thresholds), False)
 
@@ -68,7 +68,7 @@ class TopK(Portable):
         if self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
 
-    def decide(self, scores: Scores | Tensor) -> Tensor:
+    def decide(self, scores: ScoresLike) -> Tensor:
         scores = Scores.of(scores)
         top = ranked_labels(scores.values, min(self.k, scores.values.shape[1]))
         return scores.where_listed(torch.zeros_like(scores.values, dtype=torch.bool).scatter_(1, top, True), False)
@@ -80,7 +80,7 @@ class AtLeastOne(Portable):
 
     rule: Rule
 
-    def decide(self, scores: Scores | Tensor) -> Tensor:
+    def decide(self, scores: ScoresLike) -> Tensor:
         decided = self.rule.decide(scores)
         return decided | (TopK(1).decide(scores) & ~decided.any(1, keepdim=True))
 
@@ -92,7 +92,7 @@ class OnProbabilities(Portable):
     calibrator: Calibrator
     rule: Rule
 
-    def decide(self, scores: Scores | Tensor) -> Tensor:
+    def decide(self, scores: ScoresLike) -> Tensor:
         scores = Scores.of(scores)
         probabilities = scores.where_listed(self.calibrator(scores), -torch.inf)
         return self.rule.decide(replace(scores, values=probabilities))
@@ -111,7 +111,7 @@ class ExpectedF1(Portable):
 
     of_empty: float = 0.0
 
-    def decide(self, scores: Scores | Tensor) -> Tensor:
+    def decide(self, scores: ScoresLike) -> Tensor:
         p, order = Scores.of(scores).values.double().clamp_min(0).sort(dim=1, descending=True, stable=True)
         block = max(1, 2**22 // (p.shape[1] + 1) ** 2)
         best = torch.cat([expected_f1(part, self.of_empty).argmax(1) for part in p.split(block)])

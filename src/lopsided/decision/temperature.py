@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,10 +11,13 @@ from torch import Tensor
 from lopsided.targets import SparseTargets, Supervision
 from lopsided.targets.checks import check_inputs, check_values
 
+if TYPE_CHECKING:  # not needed to run
+    from numpy.typing import NDArray
+
 
 def fit_temperature(
-    logits: Tensor,
-    targets: Tensor | SparseTargets,
+    logits: Tensor | NDArray[Any],
+    targets: Tensor | NDArray[Any] | SparseTargets,
     mask: Tensor | None = None,
     *,
     ignore_index: int | None = None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -103,6 +104,9 @@ class Scores:
         return values.new_zeros(self.num_labels + 1).index_add_(0, self.columns.flatten(), values.flatten())[:-1]
 
 
+ScoresLike = Scores | Tensor | Array | Sequence[Sequence[float]]
+
+
 @dataclass(frozen=True)
 class Judged:
     """Scores with the truth: what metrics are computed of, and what rules and calibrators are fitted to.
@@ -139,8 +143,8 @@ class Judged:
             hits, known = Truth.of(targets, shape[0], shape[1], mask, ignore_index).matrices()
         else:
             hits, known = dense_truth(targets, shape, mask, ignore_index)
-        rows = torch.full((shape[1],), shape[0]) if known is None else known.sum(0)
-        return cls(_as_float32(scores, known), hits, hits.sum(0), rows, known)
+        rows = torch.full((shape[1],), shape[0]) if known is None else _column_counts(known)
+        return cls(_as_float32(scores, known), hits, _column_counts(hits), rows, known)
 
     @classmethod
     def _of_candidates(cls, scores: Scores, targets: Any, mask: Any, ignore_index: int | None) -> Judged:
@@ -215,13 +219,20 @@ class Judged:
         return self.scores.sum(values if self.known is None else torch.where(self.known, values, 0))
 
 
+def _column_counts(chosen: Tensor) -> Tensor:
+    """(n, L) bool -> (L,) int64, as torch counts, which takes ten times as long."""
+    return torch.from_numpy(np.count_nonzero(chosen.numpy(), axis=0))
+
+
 def _as_float32(scores: Scores, known: Tensor | None) -> Scores:
     values = scores.values.detach().float().cpu()
     if not values.numel():
         raise ValueError(f"scores must be floats, (rows, labels), got {scores.values.dtype} {tuple(values.shape)}")
-    finite = values.isfinite()
-    if not (finite if known is None else finite | ~known).all():
-        count = int((~finite if known is None else ~finite & known).sum())
-        raise ValueError(f"{count} of {values.numel()} scores are NaN or infinite in float32")
     columns = None if scores.columns is None else scores.columns.cpu()
-    return replace(scores, values=values if finite.all() else values.masked_fill(~finite, 0.0), columns=columns)
+    if not all(math.isfinite(bound) for bound in values.aminmax()):
+        finite = values.isfinite()
+        wrong = ~finite if known is None else ~finite & known
+        if wrong.any():
+            raise ValueError(f"{int(wrong.sum())} of {values.numel()} scores are NaN or infinite in float32")
+        values = values.masked_fill(~finite, 0.0)
+    return replace(scores, values=values, columns=columns)

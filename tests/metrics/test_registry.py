@@ -1,0 +1,127 @@
+"""One F-beta, one top-k, one average precision: every way to a number ends at the same."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+import lopsided
+from lopsided.decision.sweep import FBeta
+from lopsided.jobs.details import _f1
+from lopsided.jobs.score import METRICS as COMPARED
+from lopsided.jobs.score import Scored, evaluate
+from lopsided.metrics import METRICS, Judged, MultiLabelMetrics, Scores
+from lopsided.metrics.counts import Counts, label_counts, row_sums
+from lopsided.metrics.summary import Summary
+from lopsided.metrics.top_k import RankedMetrics
+from lopsided.metrics.truth import Truth, places
+from lopsided.metrics.weighted import Weighable
+from lopsided.targets import SparseTargets
+
+SOURCE = Path(lopsided.__file__).parent
+THRESHOLD = 0.4
+
+
+def example() -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and targets; in row 0 nothing is true and nothing predicted, label 4 is never true."""
+    random = torch.Generator().manual_seed(0)
+    scores = torch.randn(50, 5, generator=random)
+    targets = torch.rand(50, 5, generator=random) < torch.sigmoid(2 * scores - 1)
+    scores[0], targets[0], targets[:, 4] = -3.0, False, False
+    return scores, targets
+
+
+def listed(targets: torch.Tensor) -> SparseTargets:
+    return SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in targets])
+
+
+def all_ways(scores: torch.Tensor, targets: torch.Tensor) -> Iterator[dict[str, float]]:
+    """A collection, dense and of candidates; weighted rows; the sums of `lopsided evaluate`; `compare`; its report."""
+    values, columns = scores.sort(dim=1, descending=True)
+    for given, truth in ((scores, targets), (Scores(values, columns, 5), listed(targets))):
+        metrics = MultiLabelMetrics(5, "logits", decide=THRESHOLD)
+        metrics.update(given, truth)
+        yield metrics.compute()
+    for weights in (None, torch.ones(50)):
+        summary = Weighable(Judged.of(scores, targets), scores > THRESHOLD).summary(weights)
+        names = ("map", "micro_f1", "macro_f1", "sample_f1", "subset_accuracy", "hamming_loss", "p@1", "p@3")
+        yield {name: METRICS[name].value(summary) for name in names}
+    read, decided = Truth.of(listed(targets), 50, 5), places(scores > THRESHOLD)
+    summary = Summary({"labels": label_counts(read, decided), "rows": row_sums(read, decided)})
+    ranked = RankedMetrics((1, 3))
+    ranked.update(columns, listed(targets))
+    of_sums = ("micro_f1", "macro_f1", "sample_f1", "subset_accuracy")
+    yield {name: METRICS[name].value(summary) for name in of_sums} | ranked.result()
+    scored = Scored(scores, targets, scores, targets, THRESHOLD)
+    own = {"micro_f1_own": "micro_f1", "macro_f1_own": "macro_f1", "map": "map", "p_at_1": "p@1", "p_at_3": "p@3"}
+    yield {name: evaluate(compared, scored) for compared, name in own.items()}
+    hits, predicted, true = (
+        each.sum(0).double() for each in ((scores > THRESHOLD) & targets, scores > THRESHOLD, targets)
+    )
+    yield {"macro_f1": float(FBeta()(hits, predicted, true, rows=50)[targets.any(0)].mean())}
+    yield {"sample_f1": float(_f1(scores > THRESHOLD, targets, 1).mean())}
+
+
+def test_every_way_to_a_number_ends_at_the_same() -> None:
+    scores, targets = example()
+    whole, *others = all_ways(scores, targets)
+    assert whole["sample_f1"] == pytest.approx(
+        f1_score(targets, scores > THRESHOLD, average="samples", zero_division=0)
+    )
+    for values in others:
+        for name in set(values) - {"ndcg@1", "ndcg@3"}:
+            assert values[name] == pytest.approx(whole[name], abs=1e-12, nan_ok=True), name
+
+
+def test_an_empty_row_has_an_f1_of_0_and_is_right() -> None:
+    scores, targets = torch.full((1, 3), -1.0), torch.zeros(1, 3)
+    for values in all_ways_of_one_row(scores, targets):
+        assert values["sample_f1"] == 0
+        assert values["subset_accuracy"] == 1
+    nothing = torch.zeros((), dtype=torch.float64)
+    assert float(FBeta()(nothing, nothing, nothing, rows=1)) == 0
+    assert float(_f1(scores > 0, targets.bool(), 1)) == 0
+
+
+def all_ways_of_one_row(scores: torch.Tensor, targets: torch.Tensor) -> Iterator[dict[str, float]]:
+    metrics = MultiLabelMetrics(3, "logits")
+    metrics.update(scores, targets)
+    yield metrics.compute()
+    summary = Weighable(Judged.of(scores, targets), scores > 0).summary()
+    yield {name: METRICS[name].value(summary) for name in ("sample_f1", "subset_accuracy")}
+
+
+def test_f_beta_stands_in_one_place() -> None:
+    """No other file multiplies 2 or 1 + beta^2 by hits: counts.py has the formula."""
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+                words = ast.unparse(node)
+                assert (
+                    path.name == "counts.py"
+                    or not ("hits" in words and ("2 *" in words or "beta" in words))
+                    or (
+                        path.name == "registry.py" and "2 * hits" in words  # Hamming: predicted + positives - 2 hits
+                    )
+                ), f"{path}: {words}"
+
+
+def test_f_beta_of_arrays_and_tensors() -> None:
+    hits, predicted, positives = np.array([0.0, 0, 2]), np.array([0.0, 3, 4]), np.array([0.0, 0, 3])
+    for make in (np.asarray, torch.from_numpy):
+        counts = Counts(make(hits), make(predicted), make(positives))
+        assert counts.f_beta().tolist() == pytest.approx([0, 0, 4 / 7])
+        assert counts.f_beta(2.0).tolist() == pytest.approx([0, 0, 5 * 2 / (4 + 4 * 3)])
+        assert counts.precision().tolist() == [0, 0, 0.5]
+
+
+def test_every_compared_metric_is_one_of_the_registry() -> None:
+    for metric in COMPARED.values():
+        assert metric.name in METRICS
+    assert not COMPARED["hamming_loss"].higher_is_better
+    for name, each in METRICS.items():
+        assert each.reads in ("all scores", "ranking", "decisions"), name
