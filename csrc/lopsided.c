@@ -57,8 +57,8 @@ typedef struct { // in the order of native/run.py
   const double *sparse_values;
   const uint8_t *mask;
   const void *weight, *pos_weight; // in the type of the values
-  // Of each row, and scale times the sum of them: either may be null. The gradient of scale times the rows, or null:
-  // rows x labels in the type of the logits.
+  // Of each row, and the sum of them: either may be null. The gradient, or null: rows x labels in the type of the logits.
+  // All three are multiplied with `scale`.
   void *value, *total, *gradient;
   // Pools of exponentials, where the labels of a row come in parts: the state of this part is written to `part_state`; that
   // of all parts is read from `joined_state`, and makes value and gradient. rows x 2 sides x PARTS, or null.

@@ -276,7 +276,5 @@ static void NAME(run)(Job *job) {
   for (int64_t row = 0; row < job->rows && job->total; row++) total += values[row];
   if (job->total) *(REAL *)job->total = (REAL)total;
   if (!job->value) free(values);
-  else if (job->scale != 1)
-    for (int64_t row = 0; row < job->rows; row++) values[row] = (REAL)(values[row] / job->scale);
   job->needs_check = odd, job->failed = failed, job->looks_like_probabilities = NAME(may_be_probabilities)(job);
 }

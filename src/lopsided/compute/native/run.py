@@ -151,6 +151,8 @@ def rows(
         raise AssertionError("the C library refuses sparse targets that the checks let pass: please report this")
     if job.failed:
         raise MemoryError(f"no memory for a row of {z.shape[1]} labels in each of {job.threads} threads")
+    if factor != 1:  # which C multiplies both with
+        values /= factor
     gradient = None if gradient is None else gradient.view(shape)
     if gradient is not None and isinstance(scale, Tensor):
         gradient.mul_(scale.unsqueeze(-1))
