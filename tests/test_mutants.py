@@ -129,9 +129,27 @@ MUTANTS = {
     ),
     "calibration: the weight of positives is forgotten": Mutant(
         "losses/closed_form.py",
-        "return rise / (rise - pos_weight * fall)",
-        "return rise / (rise - fall)",
+        "rise / (rise + pos_weight * fall)",
+        "rise / (rise + fall)",
         "losses/test_closed_form.py::test_weights_and_smoothing_are_undone",
+    ),
+    "calibration: the threshold forgets the smoothing": Mutant(
+        "losses/closed_form.py",
+        "smoothed = eta * (1 - label_smoothing) + label_smoothing / 2",
+        "smoothed = eta",
+        "losses/test_closed_form.py::test_weights_and_smoothing_are_undone",
+    ),
+    "calibration: odds enter the wrong side": Mutant(
+        "losses/closed_form.py",
+        "return negative.ge(each * positive)",
+        "return (negative * each).ge(positive)",
+        "nn/test_linear.py::test_biases_start_where_the_shares_settle",
+    ),
+    "product: tiny^gamma for 0^gamma": Mutant(
+        "compute/product.py",
+        "(gamma == 0).to(miss.dtype))",
+        "miss.clamp_min(torch.finfo(miss.dtype).tiny) ** gamma)",
+        "targets/test_inputs.py::test_a_product_is_zero_where_the_clip_leaves_nothing",
     ),
     "controller: the printed sign": Mutant(
         "nn/adaptive.py",

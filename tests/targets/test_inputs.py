@@ -202,6 +202,15 @@ PRODUCTS = [
 ]
 
 
+def test_a_product_is_zero_where_the_clip_leaves_nothing() -> None:
+    """0^gamma is 0 for a small gamma too, in float32, where (1e-38)^0.05 is 0.013; APL has a constant to show it."""
+    z, y = torch.tensor([[-4.0, -5.0, 2.0]]), torch.tensor([[0.0, 0.0, 1.0]])
+    spec = "apl(gamma_neg=0.05, epsilon_neg=-1)"
+    values = [multilabel_loss(z, y, spec, reduction="sum", soft_targets=way) for way in ("mixture", "product")]
+    torch.testing.assert_close(values[1], values[0])
+    assert values[0].item() == pytest.approx(0.0254868, rel=1e-4)  # of the official class with epsilon_neg=-1
+
+
 @pytest.mark.parametrize("spec", PRODUCTS)
 def test_product_and_mixture_agree_on_hard_targets(spec: str) -> None:
     z, y = example()

@@ -59,10 +59,10 @@ def _show(value: object) -> str:
 def _curve(function: Callable[..., curves.Values], **settings: Setting) -> Curve:
     """Settings at their neutral value are left out, so that equal losses are equal values: ASL(0, 0, 0) is BCE."""
     neutral = {"scale": 1.0} if function in (curves.polynomial_positive, curves.polynomial_negative) else {}
-    kept = tuple((key, value) for key, value in settings.items() if value and value != neutral.get(key))
-    if not dict(kept).get("gamma"):
-        kept = tuple(item for item in kept if item[0] != "detach")
-    return Curve(function, kept)
+    effective = {key: value for key, value in settings.items() if value and value != neutral.get(key)}
+    if "gamma" not in effective:
+        effective.pop("detach", None)
+    return Curve(function, tuple(effective.items()))
 
 
 @_entry("bce", "torch.nn.BCEWithLogitsLoss")
@@ -340,10 +340,10 @@ def _negative_terms(first: float, betas: Sequence[float] | None) -> tuple[tuple[
 
 
 def _trim(terms: Iterable[float]) -> tuple[float, ...]:
-    kept = list(terms)
-    while kept and kept[-1] == 0:
-        kept.pop()
-    return tuple(kept)
+    coefficients = list(terms)
+    while coefficients and coefficients[-1] == 0:
+        coefficients.pop()
+    return tuple(coefficients)
 
 
 @functools.lru_cache

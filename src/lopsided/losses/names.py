@@ -60,7 +60,7 @@ def as_formula(loss: Formula | str) -> Formula:
         return formula(loss)
     if not isinstance(loss, Formula):
         raise TypeError(
-            f"loss must be a lopsided Formula or its name, got {type(loss).__name__}: a module holds its loss"
+            f"loss must be a lopsided Formula or its name, got {type(loss).__name__}: of a module, pass its formula"
         )
     return loss
 

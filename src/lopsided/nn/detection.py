@@ -48,10 +48,10 @@ def sigmoid_asymmetric_loss(
     if num_positives is not None and reduction != "positives":
         raise ValueError(f"num_positives is for reduction='positives', got reduction={reduction!r}")
     gamma_pos = gamma if gamma_pos is None else gamma_pos
-    loss = catalog.asymmetric(gamma, gamma_pos, clip, detach_focus, alpha=None if alpha < 0 else alpha)
+    formula = catalog.asymmetric(gamma, gamma_pos, clip, detach_focus, alpha=None if alpha < 0 else alpha)
     single = "sum" if reduction == "positives" else reduction
     value = multilabel_loss(
-        inputs.unsqueeze(-1), targets.unsqueeze(-1), loss, ignore_index=ignore_index, reduction=single
+        inputs.unsqueeze(-1), targets.unsqueeze(-1), formula, ignore_index=ignore_index, reduction=single
     )
     if reduction != "positives":
         return value

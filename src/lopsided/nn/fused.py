@@ -57,14 +57,14 @@ class FusedStep(ABC):
         """Change some rows of a parameter in place; `steps` counts this one."""
 
     def layout(self, parameter: Tensor) -> dict[str, tuple[torch.Size, torch.dtype]]:
-        """Name, shape and dtype of all that is kept of a parameter."""
+        """Returns the name, shape and dtype of every state of a parameter."""
         if parameter.dtype == torch.float16:
             raise ValueError("fused_step has no float16 weights, whose steps would vanish: use bfloat16 or float32")
         wide = torch.promote_types(parameter.dtype, torch.float32)
-        kept = {name: (shape, wide) for name, shape in self.shapes(parameter).items()}
+        layout = {name: (shape, wide) for name, shape in self.shapes(parameter).items()}
         if parameter.dtype == torch.bfloat16 and self.rounding == "kahan":
-            kept["residual"] = parameter.shape, torch.bfloat16
-        return kept
+            layout["residual"] = parameter.shape, torch.bfloat16
+        return layout
 
 
 class Update:
@@ -80,10 +80,10 @@ class Update:
         self.settings, self.parameters, self.states, self.steps = settings, parameters, states, steps
         for which, parameter in parameters.items():
             expected = {name: dtype for name, (_, dtype) in settings.layout(parameter).items()}
-            found = {name: state.dtype for name, state in states[which].items()}
-            if found != expected:
+            given = {name: state.dtype for name, state in states[which].items()}
+            if given != expected:
                 raise RuntimeError(
-                    f"{settings} needs {expected or 'no state'} for a {parameter.dtype} {which}, the head has {found}: "
+                    f"{settings} needs {expected or 'no state'} for a {parameter.dtype} {which}, the head has {given}: "
                     "make the head with its final dtype and kind of settings, LinearHead(..., dtype=, fused_step=)"
                 )
 

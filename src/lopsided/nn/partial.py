@@ -51,20 +51,20 @@ def partial_loss(
     known = ~targets.isnan()
     if mode == "ignore":
         return multilabel_loss(logits, targets, loss, reduction=reduction)
-    kept = ~known
+    negatives = ~known
     if mode == "selective":
-        kept = selected_negatives(logits, known, top, priors, prior_threshold)
+        negatives = selected_negatives(logits, known, top, priors, prior_threshold)
     filled = torch.where(known, targets, 0.0)
     if unknown_loss is None:
-        return multilabel_loss(logits, filled, loss, mask=known | kept, reduction=reduction)
+        return multilabel_loss(logits, filled, loss, mask=known | negatives, reduction=reduction)
     first, second = as_formula(loss), as_formula(unknown_loss)
     if not (first.pool.per_label and second.pool.per_label):
         raise ValueError(f"{first} and {second} must both be label-wise: pass unknown_loss=None to use one loss")
     rows = multilabel_loss(logits, filled, first, mask=known, reduction="none")
-    rows = rows + multilabel_loss(logits, filled, second, mask=kept, reduction="none")
+    rows = rows + multilabel_loss(logits, filled, second, mask=negatives, reduction="none")
     if reduction in ("none", "sum"):
         return rows if reduction == "none" else rows.sum()
-    counted = known | kept
+    counted = known | negatives
     count = (counted if reduction == "mean" else counted.any(-1)).sum()
     return rows.sum() / count.clamp_min(1)
 
@@ -89,10 +89,10 @@ def selected_negatives(
     """
     if top < 0:
         raise ValueError(f"top must be at least 0, got {top}")
-    kept = ~known
+    negatives = ~known
     if priors is not None:
-        kept = kept & (priors <= prior_threshold)
+        negatives = negatives & (priors <= prior_threshold)
     likely = torch.where(known, -torch.inf, logits.float()).flatten()
     rows = logits.shape[:-1].numel()
     drop = likely.topk(min(top * rows, likely.numel())).indices
-    return kept.flatten().index_fill(0, drop, False).view(kept.shape)
+    return negatives.flatten().index_fill(0, drop, False).view(negatives.shape)

@@ -75,7 +75,7 @@ def official_single_label_loss(
     gamma_neg = check_number("gamma_neg", gamma_neg, low=0)
     smoothing = check_number("eps", eps, low=0, high=1) / logits.shape[-1]
     right, mask = _one_hot(logits, targets, ignore_index)
-    loss = Formula(
+    formula = Formula(
         Curve(polynomial_positive, (("gamma", gamma_pos),)),
         Curve(confidence_negative, (("gamma", gamma_neg),)),
         Sum(),
@@ -83,7 +83,7 @@ def official_single_label_loss(
     z = log_odds(torch.where(mask, logits, 0.0))
     mass = torch.full_like(z, smoothing).masked_fill(right, 1 - eps + smoothing)
     reduction = "batchmean" if reduction == "mean" else reduction
-    return multilabel_loss(z, right, loss, weight=mass, mask=mask, reduction=reduction)
+    return multilabel_loss(z, right, formula, weight=mass, mask=mask, reduction=reduction)
 
 
 def log_odds(logits: Tensor) -> Tensor:

@@ -47,8 +47,8 @@ class DiagnosticsTracker:
     >>> targets = torch.tensor([[1, 0, 0], [0, 1, 0]])
     >>> lopsided.FocalLoss(gamma=2, detach_focus=True)(logits, targets).backward()
     >>> tracker.update(logits, logits.grad, targets)
-    >>> found = tracker.result()
-    >>> print(f"{found.gradient_positive:.3f} {found.gradient_hard:.3f} {found.effective_gamma:.3f}")
+    >>> result = tracker.result()
+    >>> print(f"{result.gradient_positive:.3f} {result.gradient_hard:.3f} {result.effective_gamma:.3f}")
     0.307 0.692 2.000
 
     Source: the idea of shares is that of figure 3 of arXiv 1708.02002 and of 2009.14119, section 2.6; the effective
@@ -88,18 +88,18 @@ class DiagnosticsTracker:
     def result(self) -> Diagnostics:
         """Of all batches so far."""
         on_positive, on_negative, on_hard, z_positive, positives, z_negative, negatives, rise, spread = self._sums
-        whole = on_positive + on_negative
+        total = on_positive + on_negative
         return Diagnostics(
-            _ratio(on_positive, whole),
-            _ratio(on_hard, whole),
+            _ratio(on_positive, total),
+            _ratio(on_hard, total),
             _ratio(rise, spread),
             _ratio(z_positive, positives),
             _ratio(z_negative, negatives),
         )
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
+def _ratio(part: float, total: float) -> float:
+    return part / total if total else math.nan
 
 
 def _sums(z: Tensor, gradient: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

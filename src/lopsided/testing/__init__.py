@@ -42,20 +42,20 @@ def check_loss(loss: Formula | str, *, derivative: bool = True, monotone: bool =
     ...     return p * p, 2 * p * p * q
     >>> check_loss(Formula(Curve(squared_positive), Curve(squared_negative), Sum()))
     """
-    loss = as_formula(loss)
+    formula = as_formula(loss)
     if derivative:
-        _check_slopes(loss)
+        _check_slopes(formula)
     if monotone:
-        _check_direction(loss)
-    _check_finite(loss)
-    _check_precision(loss)
-    _check_absent_labels(loss)
-    _check_rows_are_independent(loss)
-    _check_randomness(loss)
+        _check_direction(formula)
+    _check_finite(formula)
+    _check_precision(formula)
+    _check_absent_labels(formula)
+    _check_rows_are_independent(formula)
+    _check_randomness(formula)
 
 
-def _rows(loss: Formula, y: Tensor, mask: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    return lambda z: eager.rows(loss, z, Supervision(y, mask=mask)).values
+def _rows(formula: Formula, y: Tensor, mask: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    return lambda z: eager.rows(formula, z, Supervision(y, mask=mask)).values
 
 
 def _example() -> tuple[Tensor, Tensor]:
@@ -73,75 +73,75 @@ def _value_and_grad(rows: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor
     return value.detach(), torch.autograd.grad(value.sum(), z)[0]
 
 
-def _check_slopes(loss: Formula) -> None:
+def _check_slopes(formula: Formula) -> None:
     z, y = _example()
     z.requires_grad_()
     for name, check in (("slope", torch.autograd.gradcheck), ("second derivative", torch.autograd.gradgradcheck)):
         try:
-            check(_rows(loss, y), z)
+            check(_rows(formula, y), z)
         except RuntimeError as error:
             raise AssertionError(
-                f"{loss}: a {name} is not the derivative of its value; if that is meant, pass derivative=False\n{error}"
+                f"{formula}: a {name} is not the derivative of its value; if so meant, pass derivative=False\n{error}"
             ) from None
 
 
-def _check_direction(loss: Formula) -> None:
+def _check_direction(formula: Formula) -> None:
     """In a row with a label of the other kind, so that losses which compare labels have something to compare."""
     z = torch.linspace(-30, 30, 601, dtype=torch.float64)
     row = torch.stack([z, torch.zeros_like(z)], 1)
     for target, sign in ((1.0, -1), (0.0, 1)):
         y = torch.tensor([target, 1 - target], dtype=torch.float64).expand_as(row)
-        slope = _value_and_grad(_rows(loss, y), row)[1][:, 0] * sign
+        slope = _value_and_grad(_rows(formula, y), row)[1][:, 0] * sign
         assert (slope >= -1e-12).all(), (
-            f"{loss}: at logit {z[slope.argmin()]:g} a label with target {target:g} is pushed the wrong way, by "
+            f"{formula}: at logit {z[slope.argmin()]:g} a label with target {target:g} is pushed the wrong way, by "
             f"{-slope.min():g}; if that is meant, pass monotone=False"
         )
 
 
-def _check_finite(loss: Formula) -> None:
+def _check_finite(formula: Formula) -> None:
     for dtype in _DTYPES:
         z = torch.tensor([[sign * x, 0.0] for x in _FAR for sign in (1, -1)], dtype=dtype)
         for target in (0.0, 1.0, 0.3):
             y = torch.tensor([target, 1 - target], dtype=torch.float64).expand_as(z)
-            value, grad = _value_and_grad(_rows(loss, y), z)
+            value, grad = _value_and_grad(_rows(formula, y), z)
             wide = torch.float32 if dtype in _HALF else dtype
-            assert value.dtype == wide, f"{loss}: {dtype} logits give a value in {value.dtype}, not {wide}"
-            assert grad.dtype == dtype, f"{loss}: {dtype} logits get a gradient in {grad.dtype}"
+            assert value.dtype == wide, f"{formula}: {dtype} logits give a value in {value.dtype}, not {wide}"
+            assert grad.dtype == dtype, f"{formula}: {dtype} logits get a gradient in {grad.dtype}"
             broken = ~(value.isfinite() & grad.isfinite().all(1))
             assert not broken.any(), (
-                f"{loss}: value or gradient is not finite in {dtype} at logit {z[broken][0, 0]:g}, target {target:g}"
+                f"{formula}: value or gradient is not finite in {dtype} at logit {z[broken][0, 0]:g}, target {target:g}"
             )
 
 
-def _check_precision(loss: Formula) -> None:
+def _check_precision(formula: Formula) -> None:
     z, y = _example()
     z = z.float().double()  # the same numbers in both
-    narrow, wide = (_value_and_grad(_rows(loss, y), z.to(dtype)) for dtype in (torch.float32, torch.float64))
+    narrow, wide = (_value_and_grad(_rows(formula, y), z.to(dtype)) for dtype in (torch.float32, torch.float64))
     for name, one, other in zip(("value", "gradient"), narrow, wide, strict=True):
         error = ((one - other).abs() / other.abs().clamp_min(1e-2)).max()
-        assert error < 1e-5, f"{loss}: the {name} in float32 is off by {error:.1e}, relative to float64"
+        assert error < 1e-5, f"{formula}: the {name} in float32 is off by {error:.1e}, relative to float64"
 
 
-def _check_absent_labels(loss: Formula) -> None:
+def _check_absent_labels(formula: Formula) -> None:
     z, y = _example()
-    kept = torch.tensor([True, False, True, True])
-    poisoned = z.masked_fill(~kept, torch.nan)
-    value, grad = _value_and_grad(_rows(loss, y, kept.expand_as(z)), poisoned)
-    expected_value, expected_grad = _value_and_grad(_rows(loss, y[:, kept]), z[:, kept])
-    assert torch.allclose(value, expected_value), f"{loss}: a label of weight 0 changes the value"
-    assert torch.allclose(grad[:, kept], expected_grad), f"{loss}: a label of weight 0 changes the gradient of others"
-    assert (grad[:, ~kept] == 0).all(), f"{loss}: a label of weight 0 gets a gradient"
+    present = torch.tensor([True, False, True, True])
+    poisoned = z.masked_fill(~present, torch.nan)
+    value, grad = _value_and_grad(_rows(formula, y, present.expand_as(z)), poisoned)
+    expected_value, expected_grad = _value_and_grad(_rows(formula, y[:, present]), z[:, present])
+    assert torch.allclose(value, expected_value), f"{formula}: a label of weight 0 changes the value"
+    assert torch.allclose(grad[:, present], expected_grad), f"{formula}: a label of weight 0 changes other gradients"
+    assert (grad[:, ~present] == 0).all(), f"{formula}: a label of weight 0 gets a gradient"
 
 
-def _check_rows_are_independent(loss: Formula) -> None:
+def _check_rows_are_independent(formula: Formula) -> None:
     z, y = _example()
-    together = _rows(loss, y)(z)
-    alone = torch.cat([_rows(loss, y[i : i + 1])(z[i : i + 1]) for i in range(len(z))])
-    assert torch.allclose(together, alone), f"{loss}: the value of a row depends on the other rows"
+    together = _rows(formula, y)(z)
+    alone = torch.cat([_rows(formula, y[i : i + 1])(z[i : i + 1]) for i in range(len(z))])
+    assert torch.allclose(together, alone), f"{formula}: the value of a row depends on the other rows"
 
 
-def _check_randomness(loss: Formula) -> None:
+def _check_randomness(formula: Formula) -> None:
     z, y = _example()
     state = torch.get_rng_state()
-    _rows(loss, y)(z)
-    assert torch.equal(state, torch.get_rng_state()), f"{loss}: draws random numbers"
+    _rows(formula, y)(z)
+    assert torch.equal(state, torch.get_rng_state()), f"{formula}: draws random numbers"
