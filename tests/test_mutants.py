@@ -195,8 +195,8 @@ MUTANTS = {
     ),
     "head: mask and row weight are not passed on": Mutant(
         "nn/head.py",
-        "problem = self._fused_problem(hidden, targets, mask, row_weight)\n        flat",
-        "problem = self._fused_problem(hidden, targets, None, None)\n        flat",
+        "problem = self._problem(hidden, targets, mask, row_weight, self.fused_step)\n        flat",
+        "problem = self._problem(hidden, targets, None, None, self.fused_step)\n        flat",
         "nn/test_fused.py::test_all_that_is_said_reaches_the_step",
     ),
     "top k: ties as they come": Mutant(

@@ -15,7 +15,7 @@ from lopsided.compute.topk import posteriors, top_labels
 from lopsided.losses import Formula, as_formula
 from lopsided.losses.closed_form import settled_logit
 from lopsided.nn.fused import FusedStep, Update
-from lopsided.nn.linear import check_head, chunk_width, evaluate, linear_loss, make_problem, rows_here
+from lopsided.nn.linear import check_head, chunk_width, evaluate, make_problem, rows_here
 from lopsided.nn.options import check_options
 from lopsided.targets import SparseTargets, Supervision
 
@@ -189,26 +189,9 @@ class LinearHead(nn.Module):
         row_weight: Tensor | None = None,
     ) -> Tensor:
         """The loss of (..., D) hidden states: see `linear_loss`."""
-        if self.fused_step is not None and torch.is_grad_enabled():
-            problem = self._fused_problem(hidden, targets, mask, row_weight)
-            return evaluate(hidden, self.weight, self.bias, problem)
-        return linear_loss(
-            hidden,
-            self.weight,
-            self.bias,
-            targets,
-            self.formula,
-            label_weight=self.label_weight,
-            pos_weight=self.pos_weight,
-            row_weight=row_weight,
-            mask=mask,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            reduction=self.reduction,
-            chunk=self.chunk,
-            backend=self.backend,
-            shard=self.shard,
-        )
+        fused = self.fused_step if torch.is_grad_enabled() else None
+        problem = self._problem(hidden, targets, mask, row_weight, fused)
+        return evaluate(hidden, self.weight, self.bias, problem, self.backend)
 
     def step(
         self,
@@ -227,7 +210,7 @@ class LinearHead(nn.Module):
             raise RuntimeError("step needs LinearHead(..., fused_step=...); without it, call backward on the loss")
         if self.reduction == "none":
             raise ValueError("step needs one loss to descend: reduction='none' gives one for each row")
-        problem = self._fused_problem(hidden, targets, mask, row_weight)
+        problem = self._problem(hidden, targets, mask, row_weight, self.fused_step)
         flat = hidden.reshape(-1, hidden.shape[-1])
         with torch.no_grad():
             value, grad = linear.step(problem, flat, self._local_weight, self._local_bias, hidden.requires_grad)
@@ -235,16 +218,15 @@ class LinearHead(nn.Module):
             hidden.backward(grad.view(hidden.shape))
         return value
 
-    def _fused_problem(
-        self, hidden: Tensor, targets: Tensor | SparseTargets, mask: Tensor | None, row_weight: Tensor | None
+    def _problem(
+        self,
+        hidden: Tensor,
+        targets: Tensor | SparseTargets,
+        mask: Tensor | None,
+        row_weight: Tensor | None,
+        fused_step: FusedStep | None,
     ) -> linear.HeadProblem:
-        assert self.fused_step is not None
-        trained = {
-            which: rows_here(parameter, self.shard).detach()
-            for which, parameter in (("weight", self.weight), ("bias", self.bias))
-            if parameter is not None and parameter.requires_grad
-        }
-        labels = Supervision.of(
+        supervision = Supervision.of(
             targets,
             self.ignore_index,
             mask=mask,
@@ -256,15 +238,23 @@ class LinearHead(nn.Module):
             hidden,
             self.weight,
             self.bias,
-            labels,
+            supervision,
             self.formula,
             row_weight,
             reduction=self.reduction,
             chunk=self.chunk,
             backend=self.backend,
             shard=self.shard,
-            updater=Update(self.fused_step, trained, self._local_states(), self.steps),
+            updater=None if fused_step is None else self._updater(fused_step),
         )
+
+    def _updater(self, fused_step: FusedStep) -> Update:
+        trained = {
+            which: rows_here(parameter, self.shard).detach()
+            for which, parameter in (("weight", self.weight), ("bias", self.bias))
+            if parameter is not None and parameter.requires_grad
+        }
+        return Update(fused_step, trained, self._local_states(), self.steps)
 
     def predict_topk(self, hidden: Tensor, k: int, *, posterior: bool = False) -> tuple[Tensor, Tensor]:
         """The k labels of the highest logits: (..., k) scores, falling, and (..., k) int64 labels.

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lopsided.compute import choose_for_head
+from lopsided.compute import choose, choose_for_head
 from lopsided.compute.head import passes as linear
 from lopsided.compute.head.evaluators import evaluator
 from lopsided.compute.head.label_ranges import LabelRanges
 from lopsided.compute.head.shard import LabelShard
+from lopsided.compute.reduce import Problem
+from lopsided.compute.reduce import evaluate as reduced_loss
 from lopsided.losses import Formula, as_formula
-from lopsided.nn.functional import multilabel_loss
 from lopsided.nn.options import check_options
 from lopsided.targets import SparseTargets, Supervision
 from lopsided.targets.checks import check_inputs, check_values
@@ -75,33 +76,13 @@ def linear_loss(
     >>> linear_loss(hidden, weight, None, SparseTargets.from_indices([[0], [1]]), "zlpr", reduction="none")
     tensor([0.4402, 1.0227])
     """
-    loss = as_formula(loss)
     check_options(reduction, "mixture", label_smoothing, -1, ignore_index)
-    labels = Supervision.of(
+    supervision = Supervision.of(
         targets, ignore_index, mask=mask, weight=label_weight, pos_weight=pos_weight, label_smoothing=label_smoothing
     )
-    problem = make_problem(
-        hidden, weight, bias, labels, loss, row_weight, reduction=reduction, chunk=chunk, backend=backend, shard=shard
-    )
-    if backend != "eager":
-        return evaluate(hidden, weight, bias, problem)
-    if shard is not None:
-        raise ValueError("backend='eager' holds the logits of all labels, so it takes no shard")
-    if not torch.is_autocast_enabled(weight.device.type):
-        hidden = hidden.to(weight.dtype)
-    return multilabel_loss(
-        functional.linear(hidden, weight, bias),
-        targets,
-        loss,
-        weight=label_weight,
-        pos_weight=pos_weight,
-        row_weight=row_weight,
-        mask=mask,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-        backend="eager",
-    )
+    arguments = hidden, weight, bias, supervision, as_formula(loss), row_weight
+    problem = make_problem(*arguments, reduction=reduction, chunk=chunk, backend=backend, shard=shard)
+    return evaluate(hidden, weight, bias, problem, backend)
 
 
 def _outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
@@ -116,14 +97,29 @@ def _outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
+def evaluate(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.HeadProblem, backend: str) -> Tensor:
+    """Computes the loss of (..., D) hidden states, differentiable: a number, or (...) with reduction="none"."""
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    result = (_eager if backend == "eager" else _by_ranges)(flat, weight, bias, problem)
+    return result.view(hidden.shape[:-1]) if problem.reduction == "none" else result
+
+
 @_outside_graphs
-def evaluate(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.HeadProblem) -> Tensor:
-    """The loss of (..., D) hidden states, differentiable: a number, or (...) with reduction="none"."""
+def _by_ranges(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.HeadProblem) -> Tensor:
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, weight, bias))
     weight, bias = rows_here(weight, problem.shard), None if bias is None else rows_here(bias, problem.shard)
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    result: Tensor = linear.LinearRows.apply(flat, weight, bias, problem, needs_grad)  # type: ignore[no-untyped-call]
-    return result.view(hidden.shape[:-1]) if problem.reduction == "none" else result
+    result: Tensor = linear.LinearRows.apply(hidden, weight, bias, problem, needs_grad)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _eager(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.HeadProblem) -> Tensor:
+    if problem.shard is not None:
+        raise ValueError("backend='eager' holds the logits of all labels, so it takes no shard")
+    if not torch.is_autocast_enabled(weight.device.type):
+        hidden = hidden.to(weight.dtype)
+    logits = functional.linear(hidden, weight, bias)
+    of_rows = Problem(problem.formula, problem.ranges.supervision, problem.row_weight, problem.reduction)
+    return reduced_loss(choose("eager", problem.formula, logits), logits, of_rows)
 
 
 def rows_here(tensor: Tensor, shard: LabelShard | None) -> Tensor:
@@ -136,8 +132,8 @@ def make_problem(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    labels: Supervision,
-    loss: Formula,
+    supervision: Supervision,
+    formula: Formula,
     row_weight: Tensor | None,
     *,
     reduction: str,
@@ -152,24 +148,24 @@ def make_problem(
     dtype = _dtype(weight)
     shape = torch.Size((*hidden.shape[:-1], num_labels))
     logits = torch.empty((), dtype=dtype, device=hidden.device).expand(shape)  # to be looked at only
-    check_inputs(logits, labels, row_weight, weight_name="label_weight")
-    labels = check_values(logits, labels, row_weight, weight_name="label_weight").flat(shape)
-    if loss.pool.transposed and (reduction == "none" or row_weight is not None):
-        raise ValueError(f"{loss} compares rows with each other: no reduction='none' and no row_weight")
+    check_inputs(logits, supervision, row_weight, weight_name="label_weight")
+    supervision = check_values(logits, supervision, row_weight, weight_name="label_weight").flat(shape)
+    if formula.pool.transposed and (reduction == "none" or row_weight is not None):
+        raise ValueError(f"{formula} compares rows with each other: no reduction='none' and no row_weight")
     rows = hidden.shape[:-1].numel()
     start, stop = (0, num_labels) if shard is None else (shard.start, shard.stop)
     width = chunk_width(chunk, 0 if shard is not None and shard.data is not None else rows, weight)
-    ranges = LabelRanges(labels, torch.Size((rows, num_labels)), start, stop, width)
-    divides_by_known = reduction == "batchmean" or (reduction == "mean" and loss.pool.counts != "positive rows")
+    ranges = LabelRanges(supervision, torch.Size((rows, num_labels)), start, stop, width)
+    divides_by_known = reduction == "batchmean" or (reduction == "mean" and formula.pool.counts != "positive rows")
     known = ranges.known() if divides_by_known else None
     if known is not None and shard is not None:
         known = shard.sum(known)
-    beside = hidden, weight, bias, *labels.tensors, row_weight
-    executor = choose_for_head(backend, loss, logits, *beside)
+    beside = hidden, weight, bias, *supervision.tensors, row_weight
+    executor = choose_for_head(backend, formula, logits, *beside)
     if row_weight is not None:
         row_weight = row_weight.reshape(-1).to(torch.promote_types(dtype, torch.float32))
-    by = evaluator(executor, loss)
-    return linear.HeadProblem(loss, by, ranges, reduction, row_weight, known, dtype, shard, updater)
+    by = evaluator(executor, formula)
+    return linear.HeadProblem(formula, by, ranges, reduction, row_weight, known, dtype, shard, updater)
 
 
 def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: LabelShard | None) -> None:
@@ -202,7 +198,7 @@ def _dtype(weight: Tensor) -> torch.dtype:
 
 
 def chunk_width(chunk: int | None, rows: int, weight: Tensor) -> int:
-    """Labels of a chunk: what was asked for, or a power of 2, at least 256, whose logits and rows of weight fit."""
+    """Labels of a chunk: what was of_rows for, or a power of 2, at least 256, whose logits and rows of weight fit."""
     if chunk is not None:
         if type(chunk) is not int or chunk < 1:
             raise ValueError(f"chunk must be a positive number of labels, got {chunk!r}")
