@@ -213,14 +213,14 @@ MUTANTS = {
     ),
     "ranked: the ideal of a row with few labels is that of many": Mutant(
         "metrics/top_k.py",
-        "ideal = (best[:, :k] @ discount).clamp_min(1)",
-        "ideal = discount.sum()",
+        "ideal = (best[:, :k] @ discount[:k]).clamp_min(1)",
+        "ideal = discount[:k].sum()",
         "metrics/test_top_k.py::test_equal_to_the_definitions_however_the_rows_are_cut",
     ),
     "ranked: the best labels are the most frequent": Mutant(
         "metrics/top_k.py",
-        "self._inverse[truth.col].sort(descending=True)",
-        "self._inverse[truth.col].sort()",
+        "inverse.sort(descending=True)",
+        "inverse.sort()",
         "metrics/test_top_k.py::test_equal_to_the_definitions_however_the_rows_are_cut",
     ),
     "sparse rows: an error is told of the row before": Mutant(

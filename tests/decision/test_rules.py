@@ -153,6 +153,12 @@ def test_shrinkage_goes_part_of_the_way() -> None:
     assert (precision[floor.any(0)] >= 0.7).all()
 
 
+def test_thresholds_that_are_not_shrunk_are_exactly_the_best() -> None:
+    """0 lies above the least number that is lower than it, also beside a shared threshold of -2."""
+    judged = Judged.of(torch.tensor([[0.0, -2.0]]), torch.tensor([[1, 1]]))
+    assert tune_label_thresholds(judged, pseudo=0.0).decide(judged.scores).tolist() == [[True, True]]
+
+
 def test_shrunk_thresholds_keep_what_a_shared_one_has_where_labels_are_rare() -> None:
     """On the truth's own scale one threshold serves all labels: what each label's own gains on validation is noise."""
     loss: dict[float, list[float]] = {0.0: [], 10.0: []}

@@ -88,6 +88,13 @@ def test_propensities_are_those_of_the_paper() -> None:
     assert propensities(torch.from_numpy(counts), 4880, a=0.6, b=2.6).numpy() == pytest.approx(expected)
 
 
+def test_propensities_of_a_few_rows_are_refused() -> None:
+    assert 0 < float(propensities(torch.tensor([0]), 3)) <= 1
+    for rows in (0, 1, 2):
+        with pytest.raises(ValueError, match=f"need at least 3 training rows, got {rows}"):
+            propensities(torch.tensor([0]), rows)
+
+
 def test_fewer_labels_than_ranks() -> None:
     """P@k still divides by k, as if the ranking went on with labels that are wrong."""
     metrics = RankedMetrics(KS, propensity=torch.ones(2))

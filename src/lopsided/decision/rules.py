@@ -167,8 +167,9 @@ def tune_label_thresholds(
     """
     check_number("pseudo", pseudo, low=0)
     best, positives = best_thresholds(_some(judged), objective or FBeta()), judged.listed_positives.double()
-    step = positives / (positives + pseudo) * (best.labels.double() - best.shared)
-    return LabelThresholds((best.shared + torch.where(positives > 0, step, 0.0)).float())
+    own = positives / (positives + pseudo)
+    mixed = torch.where(positives > 0, own * best.labels.double() + (1 - own) * best.shared, best.shared)
+    return LabelThresholds(mixed.float())
 
 
 def best_threshold(judged: Judged) -> float:

@@ -31,9 +31,13 @@ def propensities(counts: Tensor, rows: int, a: float = 0.55, b: float = 1.5) -> 
     Source: Jain, Prabhu and Varma, Extreme multi-label loss functions, KDD 2016, which fits a = .55 and b = 1.5;
     .5 and .4 for Wikipedia, .6 and 2.6 for Amazon.
 
+    Raises ValueError for fewer than 3 rows, of which the formula makes no probability.
+
     >>> propensities(torch.tensor([0, 10, 1000]), rows=10_000)
     tensor([0.0842, 0.2199, 0.7669], dtype=torch.float64)
     """
+    if rows < 3:
+        raise ValueError(f"propensities need at least 3 training rows, got {rows}: log(rows) - 1 must be positive")
     scale = (torch.tensor(float(rows), dtype=torch.float64).log() - 1) * (b + 1) ** a
     odds: Tensor = scale * (counts.double() + b) ** -a
     return 1 / (1 + odds)
