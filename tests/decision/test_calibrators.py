@@ -169,6 +169,23 @@ def test_reliability_counts_and_wilson_intervals() -> None:
     assert points.calibration_error == pytest.approx(float((points.count * gap).sum() / p.size))
 
 
+def test_reliability_leaves_out_unknown_labels() -> None:
+    random = torch.Generator().manual_seed(0)
+    p = torch.rand(50, 4, generator=random)
+    y, known = (torch.rand(50, 4, generator=random) < p).double(), torch.rand(50, 4, generator=random) < 0.7
+    expected = reliability(p[known], y[known])
+    marked = torch.where(known, y, torch.nan)
+    sparse = SparseTargets.from_csr(marked.to_sparse_csr())
+    for points in (
+        reliability(torch.where(known, p, 7.0), marked),
+        reliability(p.numpy(), y.numpy(), mask=known),
+        reliability(p, torch.where(known, y, -1), ignore_index=-1),
+        reliability(p, sparse),
+    ):
+        assert torch.equal(points.count, expected.count)
+        torch.testing.assert_close(points.observed, expected.observed, equal_nan=True)
+
+
 def test_empty_bins_and_bad_probabilities() -> None:
     points = reliability(torch.tensor([0.05, 0.95]), torch.tensor([False, True]), bins=4)
     assert points.count.tolist() == [1, 0, 0, 1]
@@ -177,7 +194,7 @@ def test_empty_bins_and_bad_probabilities() -> None:
     for bad in (1.5, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"probabilities must lie in \[0, 1\]"):
             reliability(torch.tensor([bad]), torch.tensor([1]))
-    with pytest.raises(ValueError, match="but targets"):
+    with pytest.raises(ValueError, match=r"targets have shape \(3,\) but scores \(2,\)"):
         reliability(torch.zeros(2), torch.zeros(3))
 
 

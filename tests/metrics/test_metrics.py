@@ -133,3 +133,9 @@ def test_weights_are_repetitions(name: str) -> None:
     times = torch.from_numpy(np.random.default_rng(3).integers(3, size=60))
     y, s = targets.repeat_interleave(times, 0), scores.repeat_interleave(times, 0)
     close(value(name, scores, targets, scores > 0, times), value(name, s, y, s > 0))
+
+
+def test_what_row_weights_do_not_make_is_named() -> None:
+    scores, targets = case("plain")
+    with pytest.raises(ValueError, match="auroc is not made with row weights, only average_precision"):
+        value("auroc", scores, targets)

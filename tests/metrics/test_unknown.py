@@ -15,6 +15,7 @@ import lopsided
 from lopsided import SparseTargets
 from lopsided.decision.calibrators import fit_isotonic, fit_platt
 from lopsided.decision.rules import LabelThresholds, Threshold, TopK, tune_label_thresholds, tune_threshold
+from lopsided.decision.suspects import rank_suspects
 from lopsided.decision.sweep import Cost, FBeta, best_thresholds
 from lopsided.metrics import Judged, MultiLabelMetrics, Scores
 from lopsided.metrics.registry import METRICS
@@ -255,6 +256,15 @@ def test_thresholds_and_maps_are_those_of_the_known_entries() -> None:
     temperature = lopsided.fit_temperature(scores, targets)
     assert temperature == pytest.approx(lopsided.fit_temperature(scores[known], targets[known]))
     assert temperature == pytest.approx(lopsided.fit_temperature(scores, targets.nan_to_num(0), known))
+
+
+def test_unknown_labels_are_no_suspects() -> None:
+    """They are no negatives that look like forgotten positives."""
+    scores, targets, known = half_known("plain")
+    suspects = rank_suspects(Judged.of(scores, targets))
+    negative = known & (targets == 0)
+    assert len(suspects) == negative.sum()
+    assert negative[suspects.row, suspects.label].all()
 
 
 # ---- what a user holds

@@ -17,21 +17,23 @@ def top_labels(
     """(B, D) hidden states -> (B, k) logits, falling, and (B, k) labels; of equal logits the lower label first."""
     start = 0 if shard is None else shard.start
     scores = hidden.new_empty(len(hidden), 0, dtype=torch.promote_types(weight.dtype, torch.float32))
-    found = torch.empty(len(hidden), 0, dtype=torch.long, device=hidden.device)
+    columns = torch.empty(len(hidden), 0, dtype=torch.long, device=hidden.device)
     for low in range(0, len(weight), width):
         rows = weight[low : low + width]
         z = torch.nn.functional.linear(hidden.to(rows.dtype), rows, None if bias is None else bias[low : low + width])
         index = _top(z, min(k, z.shape[1]))
-        scores, found = _best(
-            torch.cat([scores, z.gather(1, index).to(scores.dtype)], 1), torch.cat([found, index + (start + low)], 1), k
+        scores, columns = _best(
+            torch.cat([scores, z.gather(1, index).to(scores.dtype)], 1),
+            torch.cat([columns, index + (start + low)], 1),
+            k,
         )
     if shard is not None:
         missing = k - scores.shape[1]  # a small shard: all ranks send the same number
         scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
-        found = torch.nn.functional.pad(found, (0, missing), value=shard.num_labels)
-        scores, found = (torch.cat(list(shard.gather(each)), 1) for each in (scores, found))
-        scores, found = _best(scores, found, k)
-    return scores, found
+        columns = torch.nn.functional.pad(columns, (0, missing), value=shard.num_labels)
+        scores, columns = (torch.cat(list(shard.gather(each)), 1) for each in (scores, columns))
+        scores, columns = _best(scores, columns, k)
+    return scores, columns
 
 
 def ranked_labels(scores: Tensor, k: int) -> Tensor:

@@ -144,15 +144,15 @@ class MultiLabelMetrics:
     def gathered(self, group: dist.ProcessGroup | None = None) -> MultiLabelMetrics:
         """A new collection with the rows of all ranks of `torch.distributed`, the same on each of them.
 
-        Tensors of the CPU travel, all that is kept to all ranks. Every rank must call it, also one without rows.
+        Tensors of the CPU travel, exact scores to all ranks. Every rank must call it, also one without rows.
         """
         if not dist.is_initialized():
             raise RuntimeError("gathered() needs torch.distributed: call init_process_group, or launch with torchrun")
-        whole = copy.copy(self)
-        whole._state = self._empty()
+        joined = copy.copy(self)
+        joined._state = self._empty()
         for state in gather(self._state, self.num_labels, group):
-            whole._state.add(state)
-        return whole
+            joined._state.add(state)
+        return joined
 
     def compute(self) -> dict[str, float]:
         """All metrics of the rows so far by name, to be logged; raises ValueError without any."""
@@ -198,7 +198,7 @@ class MultiLabelMetrics:
         return State(self._sums(Batch(truth, np.empty((0, self.num_labels), np.float32)), nothing))
 
     def _decided(self, batch: Batch, scores: Scores) -> Array:
-        """The places of the labels decided for, rising, unknown ones left out. scores: those of the whole batch."""
+        """The places of the labels decided for, rising, unknown ones left out. scores: those of all its rows."""
         if isinstance(self.decide, np.ndarray | float):
             above = batch.scores > self._thresholds(batch)
             decided = np.flatnonzero(above) if batch.places is None else batch.places[above]

@@ -39,12 +39,12 @@ def rank_losses(values: Sequence[Sequence[float]], losses: Sequence[str], *, hig
     scipy, and a permutation test stands beside both, which hold for many data sets only.
 
     >>> values = [[0.5, 0.6, 0.7], [0.1, 0.4, 0.3], [0.2, 0.5, 0.9], [0.6, 0.7, 0.8]]
-    >>> found = rank_losses(values, ["bce", "asl", "zlpr"])
-    >>> found.losses, found.mean_ranks
+    >>> ranks = rank_losses(values, ["bce", "asl", "zlpr"])
+    >>> ranks.losses, ranks.mean_ranks
     (('zlpr', 'asl', 'bce'), (1.25, 1.75, 3.0))
-    >>> round(found.friedman, 3), round(found.iman_davenport_p, 4)
+    >>> round(ranks.friedman, 3), round(ranks.iman_davenport_p, 4)
     (6.5, 0.0066)
-    >>> found.groups  # ranks that are 1.66 apart differ
+    >>> ranks.groups  # ranks that are 1.66 apart differ
     (('zlpr', 'asl'), ('asl', 'bce'))
     """
     table = _checked(values, losses)
@@ -84,8 +84,8 @@ def _friedman(ranks: np.ndarray) -> float:
 def _permutation_p(ranks: np.ndarray) -> float:
     """How often mean ranks are as far apart where the ranks on each data set are shuffled."""
     shuffled = np.random.default_rng(0).permuted(np.broadcast_to(ranks, (_SHUFFLES, *ranks.shape)), axis=2)
-    apart, found = (np.square(each.mean(-2) - ranks.mean()).sum(-1) for each in (shuffled, ranks))
-    return float((1 + (apart >= found - 1e-9).sum()) / (1 + _SHUFFLES))
+    shuffled_spread, spread = (np.square(each.mean(-2) - ranks.mean()).sum(-1) for each in (shuffled, ranks))
+    return float((1 + (shuffled_spread >= spread - 1e-9).sum()) / (1 + _SHUFFLES))
 
 
 def _checked(values: Sequence[Sequence[float]], losses: Sequence[str]) -> np.ndarray:
@@ -106,10 +106,10 @@ def _checked(values: Sequence[Sequence[float]], losses: Sequence[str]) -> np.nda
 
 def _groups(losses: Sequence[str], means: Sequence[float], critical: float) -> tuple[tuple[str, ...], ...]:
     """Of losses in the order of their ranks: from each to the last that is nearer than `critical`."""
-    found, reached = [], 0
+    groups, reached = [], 0
     for first, mean in enumerate(means):
         end = sum(other - mean < critical for other in means)
         if end > max(first + 1, reached):
-            found.append(tuple(losses[first:end]))
+            groups.append(tuple(losses[first:end]))
             reached = end
-    return tuple(found)
+    return tuple(groups)

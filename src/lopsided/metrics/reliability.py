@@ -1,14 +1,17 @@
-"""How often labels come true that are said to be probable."""
+"""How often labels come true that are called probable."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.special import ndtri
 from torch import Tensor
 
 from lopsided.metrics.calibration_error import equal_width
+from lopsided.metrics.truth import Truth, as_targets, as_tensor, dense_truth
+from lopsided.targets import SparseTargets
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,15 @@ class Reliability:
         return float((self.count * gap).sum() / self.count.sum())
 
 
-def reliability(probabilities: Tensor, targets: Tensor, bins: int = 15) -> Reliability:
+def reliability(
+    probabilities: Any, targets: Any, bins: int = 15, *, mask: Any = None, ignore_index: int | None = None
+) -> Reliability:
     """Sort probabilities into bins of equal width, and compare each bin's mean with the share that came true.
 
     Args:
-        probabilities: any shape, float in [0, 1].
-        targets: the same shape, bool or 0 and 1.
+        probabilities: any shape, float in [0, 1]; a tensor, numpy array or list.
+        targets: the same shape, 0 and 1, dense, or sparse where the shape is (rows, labels).
+        mask, ignore_index: they mark unknown labels, as NaN does, which are left out.
 
     Bins are closed above, the first on both sides, as `equal_width` has it. Intervals: Wilson, JASA 1927, as if entries
     were independent; the labels of a row are not, so they are somewhat too narrow. Raises ValueError for probabilities
@@ -43,15 +49,19 @@ def reliability(probabilities: Tensor, targets: Tensor, bins: int = 15) -> Relia
     >>> points.count, points.observed
     (tensor([2., 1.], dtype=torch.float64), tensor([0.5000, 1.0000], dtype=torch.float64))
     """
-    if probabilities.shape != targets.shape:
-        raise ValueError(f"probabilities {tuple(probabilities.shape)}, but targets {tuple(targets.shape)}")
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+    p, targets = as_tensor(probabilities).cpu(), as_targets(targets)
+    if isinstance(targets, SparseTargets):
+        true, known = Truth.of(targets, p.shape[0], p.shape[1], mask, ignore_index).matrices()
+    else:
+        true, known = dense_truth(targets, p.shape, mask, ignore_index)
+    chosen = torch.ones_like(true) if known is None else known
+    p, true = p[chosen].double(), true[chosen].double()
+    if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("probabilities must lie in [0, 1]: calibrate the scores first")
-    p = probabilities.flatten().double()
     place = equal_width(p, bins)
     empty = torch.zeros(bins, dtype=torch.float64)
     count = empty.index_add(0, place, torch.ones_like(p))
-    observed = empty.index_add(0, place, targets.flatten().double()) / count
+    observed = empty.index_add(0, place, true) / count
     low, high = wilson(observed, count)
     return Reliability(count, empty.index_add(0, place, p) / count, observed, low, high)
 

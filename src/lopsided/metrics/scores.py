@@ -150,23 +150,20 @@ class Judged:
     def _of_candidates(cls, scores: Scores, targets: Any, mask: Any, ignore_index: int | None) -> Judged:
         assert scores.columns is not None
         columns, labels = scores.columns.cpu(), scores.num_labels
-        width = labels + 1  # a place for no label; or more, as rows may have labels that the model does not know
-        if isinstance(targets, SparseTargets) and mask is None:
-            width = max(width, targets.num_labels or 0, 1 + int(targets.col.max()) if len(targets.col) else 0)
-            truth = Truth.of(replace(targets, num_labels=None), len(scores), width, None, ignore_index)
-        else:
-            narrow = Truth.of(targets, len(scores), labels, mask, ignore_index)
-            wide = ((each // labels * width + each % labels) for each in (narrow.true, narrow.unknown))
-            truth = Truth(len(scores), width, *wide)
         if columns.shape != scores.values.shape:
             raise ValueError(f"scores {tuple(scores.values.shape)} and columns {tuple(columns.shape)} do not fit")
-        true, unknown = (torch.from_numpy(each) for each in (truth.true, truth.unknown))
+        width = labels
+        if isinstance(targets, SparseTargets) and mask is None:  # rows may have labels that the model does not know
+            width = max(width, targets.num_labels or 0, 1 + int(targets.col.max()) if len(targets.col) else 0)
+            targets = replace(targets, num_labels=None)
+        truth = Truth.of(targets, len(scores), width, mask, ignore_index)
+        true, unknown = torch.from_numpy(truth.true), torch.from_numpy(truth.unknown)
         place = torch.arange(len(scores))[:, None] * width + columns
-        counts = [torch.bincount(each % width, minlength=width)[:labels] for each in (true, unknown)]
         known = (columns < labels) & ~torch.isin(place, unknown)
         hits = torch.isin(place, true) & known
-        known_or_none = None if known.all() else known
-        return cls(_as_float32(scores, known_or_none), hits, counts[0], len(scores) - counts[1], known_or_none)
+        positives, hidden = (torch.bincount(each % width, minlength=width)[:labels] for each in (true, unknown))
+        all_known = None if known.all() else known
+        return cls(_as_float32(scores, all_known), hits, positives, len(scores) - hidden, all_known)
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -81,9 +81,9 @@ def paired_differences(values: Tensor, resampled: Tensor) -> list[Difference]:
     these trained models, not for the losses.
 
     >>> values = torch.tensor([[0.50, 0.52, 0.51], [0.55, 0.56, 0.57]])
-    >>> (found,) = paired_differences(values, values.expand(10, 2, 3))  # every sample of the rows says the same
-    >>> round(found.mean, 3), round(found.p_value, 3), round(found.effect_size, 1), round(found.detectable, 3)
-    (0.05, 0.013, 5.0, 0.033)
+    >>> (difference,) = paired_differences(values, values.expand(10, 2, 3))  # every sample of the rows says the same
+    >>> [round(x, 3) for x in (difference.mean, difference.p_value, difference.effect_size, difference.detectable)]
+    [0.05, 0.013, 5.0, 0.033]
     """
     values, resampled = values.double(), resampled.double()
     differences = values[1:] - values[0]

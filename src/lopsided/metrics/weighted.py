@@ -122,5 +122,9 @@ class _OnDemand(dict[str, Array]):
         self._makers = makers
 
     def __missing__(self, name: str) -> Array:
+        if name not in self._makers:
+            raise ValueError(
+                f"{name} is not made with row weights, only {', '.join(self._makers)}: see MultiLabelMetrics"
+            )
         self[name] = value = self._makers[name]()
         return value
