@@ -11,7 +11,7 @@ from tests.tools import HOSTILE, TINY
 
 # The examples are the same at each run; `--hypothesis-profile=search` looks for new ones.
 hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None, max_examples=50)
-hypothesis.settings.register_profile("search", database=None, deadline=None, max_examples=5000, print_blob=True)
+hypothesis.settings.register_profile("search", database=None, deadline=None, max_examples=2000, print_blob=True)
 hypothesis.settings.load_profile("same")
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -124,7 +124,7 @@ def best_thresholds(judged: Judged, objective: ThresholdObjective, cuts: int = 4
     if cuts and worth.max() > of_nothing:
         above = _score(grid[cuts - 1 - int(worth.flip(0).argmax())])
         lower = scores[scores < float(above)]
-        beneath = lower.max().numpy() if len(lower) else np.nextafter(above, np.float32(-np.inf))
+        beneath = lower.max().numpy() if len(lower) else _next_lower(above)
         shared = float(_between(above, beneath))
     return Best(torch.cat(labels), shared)
 
@@ -163,7 +163,7 @@ def _best(ranked: _Sorted, positives: Tensor, rows: Tensor, objective: Threshold
     best = objective(nothing, nothing, positives, rows).double().scatter_reduce(0, label, values, "amax")
     chosen = (values == best[label]).numpy()
     number, below, above = number[chosen], below[chosen], _score(cut[chosen])
-    beneath = np.where(below > ends[number], _score(keys[below - 1]), np.nextafter(above, np.float32(-np.inf)))
+    beneath = np.where(below > ends[number], _score(keys[below - 1]), _next_lower(above))
     highest = np.where(ranked.true_ends[1:] > ranked.true_ends[:-1], _score(keys[ends[1:] - 1]), np.float32(np.nan))
     highest[number] = _between(above, beneath)  # numpy keeps the last: cuts rise
     return torch.from_numpy(highest)
@@ -183,6 +183,12 @@ def _worth(ranked: _Sorted, positives: Tensor, rows: Tensor, objective: Threshol
 
 def _counts(hits: Any, predicted: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(hits).double(), torch.from_numpy(predicted).double()
+
+
+def _next_lower(score: Any) -> Any:
+    """The float32 below; -inf below the lowest, where numpy would warn."""
+    with np.errstate(over="ignore"):
+        return np.nextafter(score, np.float32(-np.inf))
 
 
 def _between(above: Any, beneath: Any) -> Any:
