@@ -30,6 +30,7 @@ def test_every_loss_has_a_page_with_its_parameters(name: str) -> None:
         assert f"## {heading}" in text, heading
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOG)
 def test_every_page_shows_the_plot_of_today(name: str, tmp_path: Path) -> None:
     assert f"]({name}.png)" in (DOCS / f"{name}.md").read_text()
@@ -42,6 +43,7 @@ def test_every_page_shows_the_plot_of_today(name: str, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_example(code: str, folder: Path) -> None:
     exec(compile(code, "example", "exec"), {})

@@ -293,6 +293,7 @@ def test_hooks_that_read_what_is_saved_find_the_gradient() -> None:
     torch.testing.assert_close(leaf.grad, expected.grad, check_dtype=False)
 
 
+@pytest.mark.slow
 def test_hooks_are_respected_where_torch_does_not_tell_of_them() -> None:
     """Before torch 2.8 it has no such function."""
     program = """
@@ -332,6 +333,7 @@ def test_unknown_labels_are_found_on_the_way() -> None:
                 torch.testing.assert_close(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_step_takes_no_more_memory_than_its_gradient() -> None:
     result = subprocess.run([sys.executable, ROOT / "tests/peak.py"], capture_output=True, text=True, check=False)

@@ -47,6 +47,7 @@ def test_a_loss_without_a_loop_is_traced_in_plain_torch() -> None:
         torch.testing.assert_close(torch.compile(module, backend="aot_eager")(z, y), module(z, y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["asl", "zlpr"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_value_and_gradient_are_those_outside(name: str, dtype: torch.dtype) -> None:

@@ -26,6 +26,7 @@ from lopsided.training.objective import make_objective, parse_method
 from tests.tools import TINY, read_results, write_texts
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_complete(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "config.json",
@@ -130,6 +131,7 @@ def test_the_terminal_says_what_could_have_been_seen(finished: Path) -> None:
         assert seen == (comparison["verdict"] == "no difference shown")
 
 
+@pytest.mark.slow
 def test_equal_losses_train_equally(folder: Path) -> None:
     """Same splits, initial weights, batch order, optimiser: two spellings of one loss give the same scores."""
     losses = "bce,asl(gamma_neg=0, clip=0)"
@@ -141,6 +143,7 @@ def test_equal_losses_train_equally(folder: Path) -> None:
     assert (comparison["mean"], comparison["p_holm"], comparison["verdict"]) == (0, 1, "no difference shown")
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_numbers(finished: Path, folder: Path) -> None:
     assert main(["compare", *TINY, "--out", "again"]) == 0
     for path in finished.glob("runs/*.npy"):
@@ -191,6 +194,7 @@ def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
     assert not list((folder / "run").rglob(".*")), "temporary files are left"
 
 
+@pytest.mark.slow
 def test_a_run_on_a_file_goes_on_from_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(folder / "texts.jsonl", 40)
     assert main(["compare", "texts.jsonl", "--losses", "bce,asl", "--seeds", "1", "--epochs", "1", "--out", "run"]) == 0

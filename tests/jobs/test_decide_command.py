@@ -67,6 +67,7 @@ def predictions(run: Path, data: Path, out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_rule_is_that_of_the_best_candidates_of_the_validation_rows(run: Path) -> None:
     folder, state = FitFolder.open(run), checkpoint(run)
     with Bars(disable=True) as bars:
@@ -112,6 +113,7 @@ def test_predictions_are_the_rules_and_evaluation_is_of_them(run: Path, data: Pa
     assert found["empty_rows"] == pytest.approx((~decided.any(1)).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "name"),
     [

@@ -104,6 +104,7 @@ def test_a_diverging_loss_does_not_stop_the_others(folder: Path, capsys: pytest.
     assert "seed 1: diverged, trained before" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_texts_that_diverge(folder: Path) -> None:
     write_texts(folder / "texts.jsonl")
     assert main(["compare", "texts.jsonl", "--learning-rate", "1e6", "--losses", "bce,asl", "--out", "run"]) == 0

@@ -16,6 +16,7 @@ def test_lists_every_loss_with_its_source(capsys: pytest.CaptureFixture[str]) ->
     assert all(any(line.strip().startswith(name) for line in lines) for name in PRESETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*CATALOG, *PRESETS, "apl(alphas=(0.5, 1), betas=(0,))", "hill(gamma=0)"])
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_explains_and_draws(name: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

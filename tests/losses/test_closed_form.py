@@ -250,6 +250,7 @@ def trained_scores(spec: str) -> tuple[Tensor, Tensor]:
     return z.detach().squeeze(1)[cells], fresh.double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["bce", "asl", "asl_optimized", "apl", "focal", "hill", "ral"])
 def test_the_map_calibrates_what_training_produced(spec: str) -> None:
     z, fresh = trained_scores(spec)
@@ -261,6 +262,7 @@ def test_the_map_calibrates_what_training_produced(spec: str) -> None:
         assert mapped < 0.01
 
 
+@pytest.mark.slow
 def test_a_network_trained_by_asl_is_calibrated_by_the_map() -> None:
     """The same through features, a hidden layer and mini-batches: twelve labels of probabilities known to the test."""
     generator = torch.Generator().manual_seed(0)

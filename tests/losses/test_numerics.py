@@ -14,6 +14,7 @@ from tests import oracle
 from tests.variants import LABEL_WISE, VARIANTS, every_derivative, every_variant, example, expected, rows
 
 
+@pytest.mark.slow
 @every_derivative
 @pytest.mark.parametrize("soft", [False, True])
 def test_slopes_are_derivatives_twice(spec: str, soft: bool) -> None:
@@ -111,6 +112,7 @@ HILLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [*LABEL_WISE, *HILLS])
 def test_accuracy_against_mpmath(spec: str) -> None:
     """Small numbers are held to the largest of the row: near a margin or a change of sign only that can be exact."""

@@ -169,6 +169,7 @@ def collect(scores: Any, targets: Any, scale: str = "logits", **options: Any) ->
 # ---- values
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 @pytest.mark.parametrize("scale", ["logits", "probabilities"])
 @pytest.mark.parametrize("name", CASES)

@@ -41,6 +41,7 @@ def simulate(effect: float, spread: tuple[float, ...], seeds: int, trials: int =
     return p_values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_false_positives_are_at_the_level(seeds: int) -> None:
     p_values = simulate(0.0, (1, 1, 1, 1, 1), seeds)
@@ -49,6 +50,7 @@ def test_false_positives_are_at_the_level(seeds: int) -> None:
     assert (families < 0.05).float().mean() < 0.065
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [(1, 1, 1, 1, 2), (1, 1, 1, 1, 5), (2, 1, 1, 1, 1), (5, 1, 1, 1, 1)])
 def test_unequal_spread_does_not_make_verdicts(spread: tuple[float, ...]) -> None:
     """One loss, or the baseline, that varies more than the others."""
@@ -76,6 +78,7 @@ def test_false_positives_of_mean_average_precision(world: str, seeds: int) -> No
     assert 0.03 <= sum(simulate_map(world, seeds, trials=500)) / 2 <= 0.07
 
 
+@pytest.mark.slow
 def test_power_of_mean_average_precision_rises_with_the_effect() -> None:
     rates = [simulate_map("all", 3, 200, effect) for effect in (0.0, 0.25, 0.5)]
     power = [last for _, last in rates]
@@ -140,6 +143,7 @@ def test_the_rows_count_for_what_they_do_to_all_seeds() -> None:
     assert math.isnan(difference.effect_size)
 
 
+@pytest.mark.slow
 def test_power_rises_with_the_effect_and_with_seeds() -> None:
     spread = (1.0, 1.0, 1.0)
     power = [float((simulate(effect, spread, 3, trials=400)[:, -1] < 0.05).float().mean()) for effect in (0, 2, 4)]

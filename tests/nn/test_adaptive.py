@@ -35,6 +35,7 @@ def steered(criterion: AdaptiveAsymmetricLoss, steps: int) -> tuple[float, float
     return criterion.gamma_neg, criterion.tracker.gap
 
 
+@pytest.mark.slow
 def test_the_stable_rule_reaches_the_same_gap_from_both_sides() -> None:
     target = -0.15
     ends = [
@@ -47,6 +48,7 @@ def test_the_stable_rule_reaches_the_same_gap_from_both_sides() -> None:
     assert ends[0][0] == pytest.approx(ends[1][0], abs=0.75)
 
 
+@pytest.mark.slow
 def test_the_printed_rule_runs_away_to_a_bound() -> None:
     for start, bound in ((0.5, 0.0), (9.0, 15.0)):
         criterion = AdaptiveAsymmetricLoss(
@@ -183,6 +185,7 @@ def two_batches() -> tuple[Tensor, Tensor]:
     return z, y
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_ranks_share_their_sums(tmp_path: Path) -> None:
     store, results = str(tmp_path / "store"), str(tmp_path / "rank")

@@ -39,6 +39,7 @@ def make(loss: str, fused_step: FusedStep | None = None, dtype: torch.dtype = to
     return body, LinearHead(6, 90, loss, fused_step=fused_step, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("loss", ["asl", "zlpr", "two_way"])
 @pytest.mark.parametrize("way", ["step", "backward"])
@@ -134,6 +135,7 @@ def test_a_backward_whose_saved_tensors_are_copies() -> None:
     assert torch.equal(head.weight, other.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [FusedSGD(lr=0.2, momentum=0.9), FusedAdamW(lr=0.02), FusedAdagrad(lr=0.1)])
 @pytest.mark.parametrize("rounding", ["stochastic", "kahan"])
 def test_bfloat16_follows_float32(fused: FusedStep, rounding: str) -> None:
@@ -189,6 +191,7 @@ def test_a_rate_that_changes_and_a_state_that_is_saved() -> None:
     assert head.steps == 6
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_is_right_on_average() -> None:
     """Only to the two neighbours, and up as often as x is above the lower one: within 5 standard errors."""
     torch.manual_seed(0)

@@ -66,6 +66,7 @@ def both(arguments: tuple[Any, ...], options: dict[str, Any], **ours: Any) -> No
         torch.testing.assert_close(ours_, expected)
 
 
+@pytest.mark.slow
 @every_variant
 @every_backend
 def test_every_loss_and_kind_of_targets(spec: str, backend: str) -> None:
@@ -91,6 +92,7 @@ def test_weights_masks_and_smoothing(name: str, backend: str) -> None:
     both((*head(6, 5, 70), y.long().masked_fill(z > 5, -1), name), {"ignore_index": -1}, backend=backend, chunk=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOG)
 @every_backend
 def test_gradients_by_differences(name: str, backend: str) -> None:
@@ -120,6 +122,7 @@ def test_empty_batches_and_single_labels(backend: str) -> None:
                 both((hidden, weight, bias, targets, "zlpr"), options, backend=backend)
 
 
+@pytest.mark.slow
 @every_backend
 @pytest.mark.parametrize("name", CATALOG)
 def test_neither_chunk_nor_order_of_labels_matters(name: str, backend: str) -> None:
@@ -175,6 +178,7 @@ class Largest(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOG)
 @every_backend
 def test_nothing_of_the_size_of_the_logits_is_made(name: str, backend: str) -> None:
@@ -378,6 +382,7 @@ def test_topk_gives_posteriors_on_request() -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo looks at it itself
 def test_inside_torch_compile_the_head_is_left_as_it_is() -> None:
     torch.manual_seed(0)
@@ -395,6 +400,7 @@ def test_inside_torch_compile_the_head_is_left_as_it_is() -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("way", ["autograd", "fused"])
 def test_peak_memory(way: str) -> None:

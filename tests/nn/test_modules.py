@@ -70,6 +70,7 @@ def test_a_weight_may_become_a_parameter() -> None:
     assert torch.equal(value, lopsided.MultiLabelLoss("bce", pos_weight=fixed)(z, y))
 
 
+@pytest.mark.slow
 @every_variant
 def test_autocast_changes_nothing(spec: str) -> None:
     z, y = example()
@@ -107,6 +108,7 @@ class Trained(torch.nn.Module):
         return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOG)
 def test_export(name: str) -> None:
     model, x = Trained(name), torch.randn(6, 5)
@@ -203,6 +205,7 @@ def unknown_somewhere(y: Tensor) -> Tensor:
     return y.masked_fill(torch.rand(y.shape, generator=torch.Generator().manual_seed(0)) < 0.2, torch.nan)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
 @pytest.mark.parametrize("name", CATALOG)
 def test_compiles_without_graph_breaks(name: str) -> None:
@@ -218,6 +221,7 @@ def test_compiles_without_graph_breaks(name: str) -> None:
 
 
 # of a two-way loss dynamo cannot follow the transposed half with dynamic shapes
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", [name for name in CATALOG if name != "two_way"])
 def test_compiles_with_dynamic_shapes(name: str) -> None:

@@ -83,6 +83,7 @@ def test_the_order_is_the_verdict_first(finished: Path) -> None:
     assert page.index("<h1>") < page.index("<section")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["bce", "asl", "zlpr"])
 def test_the_label_table_is_that_of_the_scores(finished: Path, truth: np.ndarray, loss: str) -> None:
     labels = read(finished / "details.json")["labels"]
@@ -135,6 +136,7 @@ def test_calibration_before_and_after(finished: Path, truth: np.ndarray) -> None
         assert readings["fitted"]["calibration_error"] < readings["logit"]["calibration_error"]
 
 
+@pytest.mark.slow
 def test_the_best_and_the_worst_rows(finished: Path, truth: np.ndarray) -> None:
     rows, results = read(finished / "details.json")["rows"], read_results(finished)
     means = {loss: entry["metrics"]["map"]["mean"] for loss, entry in results["losses"].items()}
@@ -169,6 +171,7 @@ def random_runs(labels: int, losses: tuple[str, ...]) -> tuple[Splits, list[Run]
     return splits, runs, {"metric": "map", "losses": {loss: entry | {"settings": loss} for loss in losses}}
 
 
+@pytest.mark.slow
 def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
     losses = ("bce", "asl", "zlpr")
     splits, runs, results = random_runs(10_000, losses)
@@ -239,6 +242,7 @@ def test_a_report_is_written_where_everything_diverged(folder: Path) -> None:
     assert "Nothing can be said in mAP: no loss can be compared with bce" in page
 
 
+@pytest.mark.slow
 def test_a_report_is_rewritten_from_the_files_alone(finished: Path, folder: Path) -> None:
     shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs", "report.html"))
     assert main(["report", "run"]) == 0

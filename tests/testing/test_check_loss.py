@@ -14,6 +14,7 @@ from lopsided.testing import check_loss
 from tests.variants import DERIVATIVES, every_variant
 
 
+@pytest.mark.slow
 @every_variant
 def test_the_catalog_passes(spec: str) -> None:
     check_loss(spec, derivative=spec in DERIVATIVES, monotone="monotone=False" not in spec)
