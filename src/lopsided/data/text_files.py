@@ -6,8 +6,9 @@ import csv
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from lopsided.data.dataset import MultiLabelData, Splits
 from lopsided.data.split import stratified_split
 from lopsided.data.storage import UserError
 
-SUFFIXES = {".jsonl": None, ".csv": ",", ".tsv": "\t"}  # file ending -> column delimiter
 _LONGEST_FIELD = 2**30  # characters; the csv module's own default refuses long texts
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SMALLEST_SPLIT = 10  # rows in a file that is to be split
@@ -83,12 +83,11 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
         raise UserError(f"{path}: a folder, but neither a data file nor a run folder (which has a config.json)")
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: cannot tell its format; name it {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in READERS:
+        raise UserError(f"{path}: cannot tell its format; name it {', '.join(READERS)}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = SUFFIXES[path.suffix.lower()]
-            rows = list(_json_rows(file, columns) if delimiter is None else _csv_rows(file, columns, delimiter))
+            rows = list(READERS[path.suffix.lower()](file, columns))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -157,6 +156,14 @@ def _csv_rows(lines: Iterator[str], columns: Columns, delimiter: str) -> Iterato
             yield row[text], [name for name in names if name]
     except csv.Error as error:
         raise _RowError(reader.line_num, str(error)) from None
+
+
+# by file ending; lines and the names of columns to rows
+READERS: dict[str, Callable[[Iterator[str], Columns], Iterator[Row]]] = {
+    ".jsonl": _json_rows,
+    ".csv": partial(_csv_rows, delimiter=","),
+    ".tsv": partial(_csv_rows, delimiter="\t"),
+}
 
 
 def _unknown_column(column: str, present: list[str]) -> str:
