@@ -1,0 +1,230 @@
+"""The recipes of CONTRIBUTING.md, followed in a copy of the package: the files that they name are enough."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to each file: text that is added at its end, and lines that take the place of others."""
+
+    added: dict[str, str]
+    script: str  # uses what was added as a user would, in a folder with train.psv
+    replaced: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+RECIPES = {
+    "loss": Recipe(
+        {
+            "losses/curves.py": """
+def mine_positive(z: Tensor, *, scale: float = 1.0) -> Values:
+    p, q = logistic(z)
+    return scale * softplus(-z), -scale * q
+""",
+            "losses/catalog.py": """
+@_entry("mine", "a test", scale=Range(0.5, 4, log=True))
+def mine(scale: float = 2.0) -> Formula:
+    positive = _curve(curves.mine_positive, scale=check_number("scale", scale, low=0))
+    return _named("mine", positive, _curve(curves.polynomial_negative), Sum(), scale=scale)
+""",
+        },
+        """
+import torch, lopsided
+from lopsided.__main__ import main
+from lopsided.compute.native import printer
+from lopsided.compute.triton import printer as triton_printer
+from lopsided.testing import check_loss
+
+z, y = torch.randn(4, 9, dtype=torch.float64, requires_grad=True), torch.rand(4, 9) < 0.3
+pos_weight = torch.full((9,), 3.0, dtype=torch.float64)
+expected = torch.nn.functional.binary_cross_entropy_with_logits(z, y.double(), pos_weight=pos_weight)
+torch.testing.assert_close(lopsided.loss("mine", scale=3)(z, y), expected)
+torch.testing.assert_close(lopsided.MultiLabelLoss("mine(scale=3)")(z, y), expected)
+check_loss("mine")
+assert "KERNEL(mine_positive" in printer.print_all()
+assert "def mine_positive" in triton_printer.print_all()
+assert main(["losses", "mine"]) == 0
+""",
+        {
+            "compute/graph.py": (
+                '    yield _kernel("bounded_exponent", (), ("scale",), 0, ())\n',
+                '    yield _kernel("bounded_exponent", (), ("scale",), 0, ())\n'
+                '    yield _kernel("mine_positive", (), ("scale",), 0, ())\n',
+            )
+        },
+    ),
+    "pool": Recipe(
+        {
+            "losses/pools.py": """
+@dataclass(frozen=True)
+class Squares(Pool):
+    counts = "rows"
+
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        return Sum().fold(values, weights)
+
+    def merge(self, states: Tensor) -> Tensor:
+        return states.sum(0)
+
+    def value(self, state: Tensor) -> Tensor:
+        return state[0] ** 2 / 2
+
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        return weights[0] * state[0].unsqueeze(-1), weights[1] * state[0].unsqueeze(-1)
+""",
+            "losses/__init__.py": 'from lopsided.losses.pools import Squares\n\n__all__ += ["Squares"]\n',
+            "losses/catalog.py": """
+from lopsided.losses.pools import Squares
+
+
+@_entry("squares", "a test")
+def squares() -> Formula:
+    return _named("squares", _curve(curves.polynomial_positive), _curve(curves.polynomial_negative), Squares())
+""",
+        },
+        """
+import torch, lopsided
+from lopsided.losses import Squares
+
+criterion = lopsided.loss("squares", reduction="none")
+assert criterion.formula.pool == Squares()
+z, y = torch.randn(4, 9, requires_grad=True), torch.rand(4, 9) < 0.3
+rows = torch.nn.functional.binary_cross_entropy_with_logits(z, y.float(), reduction="none").sum(1) ** 2 / 2
+torch.testing.assert_close(criterion(z, y), rows)
+torch.testing.assert_close(*(torch.autograd.grad(each.sum(), z) for each in (criterion(z, y), rows)))
+head = lopsided.LinearHead(5, 9, "squares", reduction="sum")
+hidden = torch.randn(4, 5)
+expected = lopsided.loss("squares", reduction="sum")(head.logits(hidden), y)
+targets = lopsided.SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in y])
+torch.testing.assert_close(head(hidden, targets), expected)
+""",
+    ),
+    "metric": Recipe(
+        {
+            "metrics/registry.py": """
+METRICS["mine"] = Metric("mine", lambda s: float(s.overall.f_beta(2.0)), "decisions")
+""",
+            "jobs/score.py": """
+METRICS["mine"] = ComparedMetric("mine at tuned", "mine")
+""",
+        },
+        """
+import contextlib, io, torch
+from sklearn.metrics import fbeta_score
+from lopsided.__main__ import main
+from lopsided.metrics import METRICS, MultiLabelMetrics
+
+assert "mine" in METRICS
+scores, y = torch.randn(50, 6), torch.rand(50, 6) < 0.3
+metrics = MultiLabelMetrics(6, "logits", decide=0.0)
+metrics.update(scores, y)
+expected = fbeta_score(y.numpy(), (scores > 0).numpy(), beta=2, average="micro")
+assert abs(metrics.compute()["mine"] - expected) < 1e-9
+shown = io.StringIO()
+with contextlib.redirect_stdout(shown):
+    options = ["--images", "200", "--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--metric", "mine"]
+    assert main(["compare", *options]) == 0
+assert "mine at tuned" in shown.getvalue()
+""",
+    ),
+    "reader": Recipe(
+        {
+            "data/text_files.py": """
+READERS[".psv"] = partial(_csv_rows, delimiter="|")
+"""
+        },
+        """
+from pathlib import Path
+from lopsided.__main__ import main
+
+assert main(["compare", "train.psv", "--losses", "bce,asl", "--seeds", "1", "--epochs", "1", "--out", "run"]) == 0
+assert Path("run/report.html").exists()
+assert main(["compare", "train.unknown", "--out", "other"]) != 0
+""",
+    ),
+    "encoder": Recipe(
+        {
+            "models/linear_pixels.py": """from dataclasses import replace
+
+from torch import nn
+
+from lopsided.models.images import image_task
+
+
+def linear_pixels_task(splits):
+    print("linear pixels")
+    task = image_task(splits)
+    size = task.train.images[0].numel()
+    return replace(task, make_model=lambda outputs: LinearPixels(size, outputs))
+
+
+class LinearPixels(nn.Module):
+    def __init__(self, size, outputs):
+        super().__init__()
+        self.linear = nn.Linear(size, outputs)
+
+    def forward(self, images):
+        return self.linear(images.flatten(1) / 255)
+"""
+        },
+        """
+import contextlib, io
+from lopsided.__main__ import main
+
+shown = io.StringIO()
+with contextlib.redirect_stdout(shown):
+    assert main(["compare", "--images", "200", "--epochs", "1", "--seeds", "1", "--losses", "bce,asl"]) == 0
+assert "linear pixels" in shown.getvalue()
+""",
+        {
+            "models/__init__.py": (
+                "    return image_task(splits)",
+                "    from lopsided.models.linear_pixels import linear_pixels_task\n\n"
+                "    return linear_pixels_task(splits)",
+            )
+        },
+    ),
+}
+
+
+def files_of(name: str) -> set[str]:
+    """The files below src/lopsided that the recipe begins its lines with."""
+    section = re.search(rf"^### Add an? {name}$(.*?)^#", CONTRIBUTING, re.MULTILINE | re.DOTALL)
+    assert section, f"CONTRIBUTING.md has no recipe for a {name}"
+    return set(re.findall(r"^- `([\w/]+\.py)`:", section[1], re.MULTILINE))
+
+
+def test_every_recipe_is_followed() -> None:
+    assert set(re.findall(r"^### Add an? (\w+)$", CONTRIBUTING, re.MULTILINE)) == set(RECIPES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_named_files_are_enough(name: str, tmp_path: Path) -> None:
+    recipe = RECIPES[name]
+    assert {*recipe.added, *recipe.replaced} == files_of(name)
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    package = tmp_path / "src/lopsided"
+    for file, text in recipe.added.items():
+        with (package / file).open("a", encoding="utf-8") as opened:
+            opened.write(text)
+    for file, (old, new) in recipe.replaced.items():
+        content = (package / file).read_text(encoding="utf-8")
+        assert content.count(old) == 1, f"{file}: the line to replace is not there, or not alone"
+        (package / file).write_text(content.replace(old, new), encoding="utf-8")
+    (tmp_path / "train.psv").write_text("text|labels\n" + "".join(f'text {i}|"a,b{i % 2}"\n' for i in range(40)))
+    (tmp_path / "train.unknown").write_text("")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", "-c", recipe.script]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
