@@ -24,6 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that `-m` leaves out are chosen
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test of a trained run is slow, since the run is trained for it."""
+    for item in items:
+        if {"finished", "texts"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of oracle vectors and data sets that lies beside a working copy; it is not part of the project."""

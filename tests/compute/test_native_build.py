@@ -57,6 +57,7 @@ def built(tmp_path: Path, *flags: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="compiles with cc")
 def test_the_baseline_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     baseline = built(tmp_path, "-DLOPSIDED_BASELINE")

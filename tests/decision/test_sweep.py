@@ -75,6 +75,7 @@ def test_a_precision_exactly_at_the_floor_is_enough() -> None:
         assert float(RecallAtPrecision(0.5)(h, p, positives, rows=9)) == {0: 0.0, 5: -1.0, 4: 1.0}[predicted]
 
 
+@pytest.mark.slow
 def test_many_labels_come_in_parts() -> None:
     random = torch.Generator().manual_seed(0)
     scores, targets = torch.randn(1500, 4000, generator=random), torch.rand(1500, 4000, generator=random) < 0.01

@@ -182,6 +182,7 @@ def test_a_stopped_run_goes_on(
     assert len(trained) == 7
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
     """A run whose .json is missing is trained again, whatever stands in its .npy."""
     (folder / "run/runs").mkdir(parents=True)

@@ -161,6 +161,7 @@ def test_a_damaged_configuration_is_named(finished: Path, folder: Path, capsys: 
     assert "neither a data file nor a run folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_the_tool_extra_the_message_is_clear() -> None:
     code = "import sys; sys.modules['typer'] = None; from lopsided.__main__ import main; sys.exit(main([]))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -168,6 +169,7 @@ def test_without_the_tool_extra_the_message_is_clear() -> None:
     assert result.stderr == "lopsided: typer is missing; install it with: pip install 'lopsided[tool]'\n"
 
 
+@pytest.mark.slow
 def test_the_library_needs_torch_alone() -> None:
     code = (
         "import sys, torch; before = set(sys.modules); import lopsided; lopsided.AsymmetricLoss()\n"

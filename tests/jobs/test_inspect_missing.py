@@ -186,6 +186,7 @@ def test_a_stopped_inspection_goes_on(
     assert "fold-1.safetensors: damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_hostile_texts_and_labels_stay_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     label, text = '=HYPERLINK("http://x")[bold]\x1b[31m', '-1, "[/red]\x1b]0;title\x07\u202e\n\nnext'
     write_texts(folder / "texts.jsonl", 60)
@@ -211,6 +212,7 @@ def test_excerpts_are_short() -> None:
     assert plain("x" * 201)[-2:] == "x…"
 
 
+@pytest.mark.slow
 def test_sparse_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_xmc(folder, XmcMaker(labels=100, features=100), rows=600, test_rows=1)
     line = ["fit", "train.txt", "--out", "run", "--hidden", "32", "--epochs", "6", "--batch-size", "32"]
@@ -297,6 +299,7 @@ def test_the_losses_of_a_plain_comparison_fit_a_terminal(
     assert [line.count("→") for line in table[1:]] == [5] * len(QUANTITIES), "nothing is wrapped"
 
 
+@pytest.mark.slow
 def test_a_tuned_loss_is_inspected_as_it_was_trained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(folder / "texts.jsonl", 60)
     line = ["compare", "texts.jsonl", "--losses", "bce,asl", "--seeds", "1", "--epochs", "1", "--tune", "2"]

@@ -37,6 +37,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_loss_gets_its_trials(tuned: Path) -> None:
     with (tuned / "trials.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

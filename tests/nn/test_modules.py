@@ -233,6 +233,7 @@ def test_compiles_with_dynamic_shapes(name: str) -> None:
         torch.testing.assert_close(compiled(z, y), module(z, y))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["asl", "apl", "zlpr"])
 def test_functions_compile(name: str) -> None:

@@ -216,6 +216,7 @@ def test_a_tuned_loss_is_drawn_and_read_as_it_was_trained() -> None:
     assert plain["reliability"]["asl"]["logit"] == tuned["reliability"]["asl"]["logit"]
 
 
+@pytest.mark.slow
 def test_what_was_tuned_is_told(finished: Path, folder: Path) -> None:
     shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
     results = read_results(finished)
@@ -234,6 +235,7 @@ def test_every_loss_is_found_again_by_its_settings(loss: str) -> None:
     assert parse_method(str(method)) == method
 
 
+@pytest.mark.slow
 def test_a_report_is_written_where_everything_diverged(folder: Path) -> None:
     options = ["--images", "60", "--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--learning-rate", "1e6"]
     assert main(["compare", *options, "--out", "run"]) == 0
@@ -251,6 +253,7 @@ def test_a_report_is_rewritten_from_the_files_alone(finished: Path, folder: Path
     assert (folder / "elsewhere/page.html").exists()
 
 
+@pytest.mark.slow
 def test_a_report_is_written_where_no_test_row_has_a_label(folder: Path) -> None:
     write_texts(folder / "texts.jsonl", 60)
     (folder / "test.jsonl").write_text('{"text": "nothing", "labels": []}\n' * 5)
@@ -259,6 +262,7 @@ def test_a_report_is_written_where_no_test_row_has_a_label(folder: Path) -> None
     assert "Nothing can be said in mAP" in (folder / "run/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_file_whose_name_is_no_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(folder / "name\udcff.jsonl", 60)
     options = ["--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--out", "run"]
@@ -267,6 +271,7 @@ def test_a_file_whose_name_is_no_text(folder: Path, capsys: pytest.CaptureFixtur
     assert "<bdi>name?.jsonl</bdi>" in (folder / "run/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_files_of_one_name_are_two_data_sets(texts: Path, folder: Path) -> None:
     for place in ("here", "there"):
         shutil.copytree(texts, folder / place / "run", ignore=shutil.ignore_patterns("runs"))
