@@ -198,7 +198,7 @@ def _dtype(weight: Tensor) -> torch.dtype:
 
 
 def chunk_width(chunk: int | None, rows: int, weight: Tensor) -> int:
-    """Labels of a chunk: what was of_rows for, or a power of 2, at least 256, whose logits and rows of weight fit."""
+    """Labels of a chunk: what was asked for, or a power of 2, at least 256, whose logits and rows of weight fit."""
     if chunk is not None:
         if type(chunk) is not int or chunk < 1:
             raise ValueError(f"chunk must be a positive number of labels, got {chunk!r}")
