@@ -59,6 +59,24 @@ class _RowLoss(torch.autograd.Function):
         return grad.to(logits.dtype), *[None] * 9
 
 
+class _TransformedRowLoss(_RowLoss):
+    """The same for `vmap`, `torch.func` and forward-mode differentiation, none of which a compiled graph may hold."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _RowLoss.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0], output[1], *inputs[4:])
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> tuple[Tensor, None]:
+        logits, state, values, crow, col, mask, weight, pos_weight = ctx.saved_tensors
+        supervision = Supervision(values, crow, col, mask, weight, pos_weight, ctx.label_smoothing, ctx.ignore_index)
+        z, weights = _widen(logits, supervision)
+        return (ctx.formula.grad(z, weights, state) * tangent).sum(-1).to(state.dtype), None
+
+
 def _widen(logits: Tensor, supervision: Supervision) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Logits and weights in at least float32: sums and exponentials of 16-bit numbers lose or overflow."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -76,5 +94,6 @@ def refusal(formula: Formula, logits: Tensor) -> None:
 def rows(formula: Formula, logits: Tensor, supervision: Supervision, **_: Any) -> RowResult:
     """As `Executor.rows`; the values are differentiable twice."""
     fixed = formula, supervision.label_smoothing, supervision.ignore_index
-    values: Tensor = _RowLoss.apply(logits, *fixed, *supervision.tensors)[0]  # type: ignore[no-untyped-call]
+    node = _RowLoss if torch.compiler.is_compiling() else _TransformedRowLoss
+    values: Tensor = node.apply(logits, *fixed, *supervision.tensors)[0]  # type: ignore[no-untyped-call]
     return RowResult(values, None)
