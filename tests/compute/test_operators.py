@@ -9,6 +9,7 @@ from lopsided import SparseTargets
 from lopsided.compute.native import run as native
 from lopsided.losses import CATALOG, Curve, Formula, Sum, formula
 from lopsided.losses.curves import polynomial_negative, polynomial_positive
+from lopsided.nn.functional import multilabel_loss
 from tests import oracle
 from tests.variants import example
 
@@ -99,3 +100,90 @@ def test_second_derivatives_are_refused() -> None:
     value = torch.compile(lopsided.MultiLabelLoss("asl"), backend="eager")(leaf, y)
     with pytest.raises(RuntimeError, match="only the eager executor has second derivatives"):
         torch.autograd.grad(value, leaf, create_graph=True)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_a_loss_by_name_is_compiled(name: str) -> None:
+    z, y = example()
+    torch.compiler.reset()
+    compiled = torch.compile(lambda z, y: multilabel_loss(z, y, name), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(z, y), multilabel_loss(z, y, name))
+
+
+def test_names_in_graphs_do_not_disturb_each_other() -> None:
+    z, y = example()
+    torch.compiler.reset()
+    functions = {
+        name: torch.compile(lambda z, y, name=name: multilabel_loss(z, y, name), fullgraph=True, backend="aot_eager")
+        for name in ("bce", "asl(gamma_neg=3)", "zlpr")
+    }
+    for _ in range(2):
+        for name, compiled in functions.items():
+            torch.testing.assert_close(compiled(z, y), multilabel_loss(z, y, name))
+
+
+def test_other_losses_of_the_package_are_compiled() -> None:
+    z, y = example()
+    classes, partial = y.argmax(1), y.masked_fill(y < 0.5, torch.nan)
+    torch.compiler.reset()
+    for function in (
+        lambda z: lopsided.single_label_loss(z, classes),
+        lambda z: lopsided.partial_loss(z, partial),
+        lopsided.AsymmetricLoss().posterior,
+        lopsided.AsymmetricLoss(pos_weight=torch.linspace(0.5, 2, z.shape[1])).posterior,
+    ):
+        torch.testing.assert_close(torch.compile(function, fullgraph=True, backend="aot_eager")(z), function(z))
+
+
+def test_a_loss_with_a_long_name_is_compiled() -> None:
+    z, y = example()
+    module = lopsided.AsymmetricPolynomialLoss(alphas=[1 / 3 + i / 1000 for i in range(30)])
+    assert formula(str(module.formula)) == module.formula
+    torch.compiler.reset()
+    torch.testing.assert_close(torch.compile(module, fullgraph=True, backend="aot_eager")(z, y), module(z, y))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean", "batchmean"])
+@pytest.mark.parametrize("name", ["asl", "zlpr", "lsep"])
+def test_an_exported_loss_takes_batches_of_any_size(name: str, reduction: str, strict: bool) -> None:
+    module, rows = lopsided.MultiLabelLoss(name, reduction=reduction), torch.export.Dim("rows")
+    z, y = torch.randn(6, 9), torch.rand(6, 9) < 0.3
+    shapes = {"logits": {0: rows}, "targets": {0: rows}}
+    program = torch.export.export(module, (z, y), dynamic_shapes=shapes, strict=strict)
+    for size in (2, 6, 11):
+        z, y = torch.randn(size, 9, requires_grad=True), torch.rand(size, 9) < 0.3
+        found, expected = program.module()(z, y), module(z, y)
+        torch.testing.assert_close(found, expected)
+        # made without a gradient, the program has one nevertheless
+        gradients = [torch.autograd.grad(value.sum(), z)[0] for value in (found, expected)]
+        torch.testing.assert_close(*gradients)
+
+
+def test_a_posterior_is_exported() -> None:
+    class Posterior(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.criterion = lopsided.AsymmetricLoss()
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.criterion.posterior(z)
+
+    z, rows = torch.randn(6, 9), torch.export.Dim("rows")
+    program = torch.export.export(Posterior(), (z,), dynamic_shapes={"z": {0: rows}})
+    torch.testing.assert_close(program.module()(z[:4]), lopsided.AsymmetricLoss().posterior(z[:4]))
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_autocast_within_a_graph(backend: str) -> None:
+    z, y = example()
+    module, linear = lopsided.AsymmetricLoss(backend=backend), torch.nn.Linear(z.shape[1], z.shape[1])
+
+    def step(z: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value: Tensor = module(linear(z), y)
+            return value
+
+    torch.compiler.reset()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(z.float(), y), step(z.float(), y), rtol=1e-3, atol=1e-3)

@@ -31,6 +31,7 @@ def fast_loss(
     if not (
         type(logits) is Tensor
         and type(targets) is Tensor
+        and not is_recorded()
         and logits.is_cpu
         and targets.is_cpu
         and logits.dtype in _LOGITS
@@ -44,7 +45,6 @@ def fast_loss(
         and (size := logits.numel())
         and counts != "positive rows"
         and not formula.pool.transposed
-        and not is_recorded()
         and logits.untyped_storage().nbytes() >= (logits.storage_offset() + size) * logits.itemsize
         and targets.untyped_storage().nbytes() >= (targets.storage_offset() + size) * targets.itemsize
         and (template := native.template(formula)) is not None

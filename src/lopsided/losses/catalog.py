@@ -349,12 +349,12 @@ def _trim(terms: Iterable[float]) -> tuple[float, ...]:
 @functools.lru_cache
 def _check_monotone(formula: Formula) -> None:
     """Refuse settings whose slope has the wrong sign by more than 1e-9 of what cross-entropy would have there."""
-    z = torch.linspace(-25, 25, 5001, dtype=torch.float64)
+    z = torch.linspace(-25, 25, 5001, dtype=torch.float64, device="cpu")
     for side, curve, sign, p in (
         ("positive", formula.positive, -1, torch.sigmoid(-z)),
         ("negative", formula.negative, 1, torch.sigmoid(z)),
     ):
-        wrong = -sign * torch.as_tensor(curve(z)[1]) > 1e-9 * p ** (1 + curve.setting("gamma"))
+        wrong = -sign * torch.as_tensor(curve(z)[1], device=z.device) > 1e-9 * p ** (1 + curve.setting("gamma"))
         if wrong.any():
             at = torch.sigmoid(z[wrong.nonzero()[0]]).item()
             raise ValueError(

@@ -44,8 +44,9 @@ def posterior(
             f"{formula} couples the labels of a row, so no per-label posterior exists; fit a temperature on validation "
             "data instead: lopsided.fit_temperature"
         )
-    _check_training(pos_weight, label_smoothing)
-    _check_one_to_one(formula)
+    if not torch.compiler.is_compiling():  # a graph cannot branch on numbers
+        _check_training(pos_weight, label_smoothing)
+        _check_one_to_one(formula)
     rise, fall = _slopes(formula, logits.double())
     return (rise / (rise + pos_weight * fall) - label_smoothing / 2).div(1 - label_smoothing).clamp(0, 1)
 
@@ -57,7 +58,7 @@ def posterior_limits(
 
     They are those at z = -40 and z = 40. A label whose probability lies beyond trains towards infinity.
     """
-    far = torch.full_like(torch.as_tensor(pos_weight, dtype=torch.float64), _FAR)
+    far = torch.full_like(as_double(pos_weight), _FAR)
     low, high = (posterior(formula, z, pos_weight, label_smoothing) for z in (-far, far))
     return low, high
 
@@ -87,7 +88,7 @@ def decision_threshold(
     """
     check_number("eta", eta, low=0, high=1)
     _check_training(pos_weight, label_smoothing)
-    weight = torch.as_tensor(pos_weight, dtype=torch.float64)
+    weight = as_double(pos_weight)
     smoothed = eta * (1 - label_smoothing) + label_smoothing / 2
     odds = smoothed / (1 - smoothed) if formula.pool.per_label else 1.0
     threshold = settled_logit(formula, odds * weight)
@@ -119,7 +120,7 @@ def settled_logit(formula: Formula, odds: Tensor | float) -> Tensor:
         raise ValueError(f"{formula} only ranks the labels of a row: tune a threshold on validation data")
     if formula.pool.per_label:
         _check_one_to_one(formula)
-    each, place = torch.as_tensor(odds, dtype=torch.float64).unique(return_inverse=True)
+    each, place = as_double(odds).unique(return_inverse=True)
 
     def passed(z: Tensor) -> Tensor:
         if formula.pool.per_label:
@@ -140,14 +141,16 @@ def settled_logit(formula: Formula, odds: Tensor | float) -> Tensor:
 def _slopes(formula: Formula, z: Tensor) -> tuple[Tensor, Tensor]:
     """f-' and -f+' at z, which is held within +-40: beyond, both may underflow."""
     z = z.clamp(-_FAR, _FAR)
-    rise, fall = (torch.as_tensor(curve(z)[1]).expand_as(z) for curve in (formula.negative, formula.positive))
+    rise, fall = (
+        torch.as_tensor(curve(z)[1], device=z.device).expand_as(z) for curve in (formula.negative, formula.positive)
+    )
     return rise, -fall
 
 
 @functools.lru_cache
 def _check_one_to_one(formula: Formula) -> None:
     """Refuses losses under which a more probable label may settle at a lower logit: hill with a wide margin."""
-    rise, fall = _slopes(formula, torch.linspace(-_FAR, _FAR, 4001, dtype=torch.float64))
+    rise, fall = _slopes(formula, torch.linspace(-_FAR, _FAR, 4001, dtype=torch.float64, device="cpu"))
     if ((rise / (rise + fall)).diff() < -1e-9).any():
         raise ValueError(
             f"under {formula} a more probable label does not always get a higher score, so scores stand for no "
@@ -156,7 +159,7 @@ def _check_one_to_one(formula: Formula) -> None:
 
 
 def _warn_of_saturation(formula: Formula, odds: float, weight: Tensor, saturated: Tensor) -> None:
-    rise, fall = (float(slope) for slope in _slopes(formula, torch.tensor(_FAR, dtype=torch.float64)))
+    rise, fall = (float(slope) for slope in _slopes(formula, torch.tensor(_FAR, dtype=torch.float64, device="cpu")))
     heaviest = weight[saturated].max()
     count = f"{int(saturated.sum())} of {saturated.numel()} labels" if saturated.ndim else "every label"
     warnings.warn(
@@ -168,9 +171,14 @@ def _warn_of_saturation(formula: Formula, odds: float, weight: Tensor, saturated
     )
 
 
+def as_double(value: Tensor | float) -> Tensor:
+    """Returns value in float64: a tensor on its device, a number on the CPU, whatever the default device is."""
+    return value.double() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
+
+
 def _check_training(pos_weight: Tensor | float, label_smoothing: float) -> None:
     check_number("label_smoothing", label_smoothing, low=0, high=1)
-    weight = torch.as_tensor(pos_weight)
+    weight = as_double(pos_weight)
     if not ((weight > 0) & (weight < math.inf)).all():
         raise ValueError(f"pos_weight must be finite and positive, got {weight.min():g} to {weight.max():g}")
 
@@ -189,8 +197,8 @@ def discarding_point(formula: Formula) -> float:
     """
     if not formula.pool.per_label:
         return math.inf
-    z = torch.linspace(-40, 40, 80_001, dtype=torch.float64)
-    slope = torch.as_tensor(formula.negative(z)[1]).expand_as(z)
+    z = torch.linspace(-40, 40, 80_001, dtype=torch.float64, device="cpu")
+    slope = torch.as_tensor(formula.negative(z)[1], device=z.device).expand_as(z)
     peak = int(slope.argmax())
     return float(z[peak]) if slope[-1] < slope[peak] * (1 - 1e-9) else math.inf
 

@@ -7,6 +7,8 @@ import difflib
 import inspect
 import re
 
+import torch
+
 from lopsided.losses.catalog import CATALOG, SEARCH, Range, asymmetric
 from lopsided.losses.formulas import Formula
 
@@ -18,7 +20,7 @@ PRESETS: dict[str, Formula] = {
     "asl_mmpretrain": asymmetric(4, 0, 0.05, detach_focus=False),
 }
 
-_LONGEST = 500
+_LONGEST = 4000
 _NUMBERS = r"\(\s*[\w.+-]*(\s*,\s*[\w.+-]+)*\s*,?\s*\)"
 _SETTING = rf"\w+\s*=\s*([\w.+-]+|{_NUMBERS})"
 _SPEC = re.compile(rf"\s*\w+\s*(\(\s*({_SETTING}(\s*,\s*{_SETTING})*\s*,?)?\s*\))?\s*", re.ASCII)
@@ -54,10 +56,25 @@ def formula(spec: str, **settings: object) -> Formula:
         raise ValueError(f"cannot make the loss {spec!r}: {error}; its settings are: {accepted}") from None
 
 
+_read: dict[str, Formula] = {}  # names that compiled graphs hold
+
+
+def _remember(spec: str) -> None:
+    _read[spec] = formula(spec)
+
+
+# What torch.compiler.assume_constant_result does, but that would import all of dynamo: a name is read when the graph is
+# made. The formula comes from a dictionary, since dynamo does not see all of an object that a function returns.
+_remember._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def as_formula(loss: Formula | str) -> Formula:
     """A loss as it is, or by its name."""
     if isinstance(loss, str):
-        return formula(loss)
+        if not torch.compiler.is_compiling():
+            return formula(loss)
+        _remember(loss)
+        return _read[loss]
     if not isinstance(loss, Formula):
         raise TypeError(
             f"loss must be a lopsided Formula or its name, got {type(loss).__name__}: of a module, pass its formula"
@@ -72,7 +89,7 @@ def read(spec: str) -> tuple[str, dict[str, object]]:
     ('asl', {'gamma_neg': 2, 'clip': 0})
     """
     try:
-        if len(spec) > _LONGEST or not _SPEC.fullmatch(spec):
+        if len(spec) > _LONGEST or not _SPEC.fullmatch(" ".join(spec.split())):
             raise SyntaxError
         call = ast.parse(spec.strip(), mode="eval").body
         name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) else (call, [])

@@ -13,7 +13,7 @@ from lopsided.compute.head import passes as linear
 from lopsided.compute.head.shard import LabelShard
 from lopsided.compute.topk import posteriors, top_labels
 from lopsided.losses import Formula, as_formula
-from lopsided.losses.closed_form import settled_logit
+from lopsided.losses.closed_form import as_double, settled_logit
 from lopsided.nn.fused import FusedStep, Update
 from lopsided.nn.linear import check_head, chunk_width, evaluate, make_problem, rows_here
 from lopsided.nn.options import check_options
@@ -107,7 +107,7 @@ class LinearHead(nn.Module):
         if self.shard is not None and self.shard.num_labels != self.num_labels:
             raise ValueError(f"the shard is one of {self.shard.num_labels} labels, but num_labels is {self.num_labels}")
         if self.prior is not None:
-            self._check_prior(torch.as_tensor(self.prior), bias)
+            self._check_prior(as_double(self.prior), bias)
         if not isinstance(self.fused_step, FusedStep | None):
             raise TypeError(f"fused_step must be a FusedSGD, FusedAdamW or FusedAdagrad, got {self.fused_step!r}")
         if self.fused_step is not None and self.backend == "eager":
@@ -168,7 +168,7 @@ class LinearHead(nn.Module):
                 if self.shard is not None:
                     self.shard.replicate(parameter)
         if self.prior is not None and self._local_bias is not None:
-            bias = self._starting_bias(torch.as_tensor(self.prior)).expand(self.num_labels)
+            bias = self._starting_bias(as_double(self.prior)).expand(self.num_labels)
             self._local_bias.copy_(bias[start : start + len(self._local_bias)])
         if self.fused_step is not None:
             for state in (self.steps, *(each for states in self._local_states().values() for each in states.values())):

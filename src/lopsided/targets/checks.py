@@ -136,7 +136,7 @@ def _check_dense(targets: Tensor | None, logits: Tensor) -> None:
 
 
 def _check_sparse(targets: Supervision, logits: Tensor) -> None:
-    rows = logits.shape[:-1].numel()
+    rows = math.prod(logits.shape[:-1])
     crow, col, values = targets.crow, targets.col, targets.values
     assert crow is not None
     assert col is not None

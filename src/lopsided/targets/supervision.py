@@ -121,7 +121,7 @@ class Supervision(NamedTuple):
             return (self.weights(shape, torch.float32)[0] > 0).any(-1).sum()
         known = self.known(shape)
         if known is None:
-            return shape.numel() if what == "labels" else shape[:-1].numel()
+            return math.prod(shape if what == "labels" else shape[:-1])  # numel() would fix a dynamic shape
         return (known if what == "labels" else known.any(-1)).sum()
 
     def _rows_that_list_a_positive(self, shape: torch.Size) -> Tensor:
