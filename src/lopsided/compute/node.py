@@ -40,14 +40,15 @@ class LateGradient:
     gradient: Tensor | None = None  # made already
     spent: bool = False
 
-    def make(self, logits: Tensor, tensors: list[Tensor | None], grad: Tensor) -> Tensor:
-        """Returns the gradient by the logits, given the `tensors` of the supervision and what comes from above."""
+    def make(self, ctx: Any, grad: Tensor) -> Tensor:
+        """Returns the gradient by the logits, given the context of their node and what comes from above."""
         refuse_second_derivatives()
         if self.spent and self.over_logits:
             raise RuntimeError("inplace=True has written the gradient over the logits, for one backward pass only")
         gradient, self.gradient, self.spent = self.gradient, None, True
         if gradient is not None:
             return rescale_(gradient, grad)
+        logits, *tensors = ctx.saved_tensors
         supervision, out = self.supervision.with_tensors(tensors), logits if self.over_logits else None
         scale = grad if isinstance(self.scale, float) and self.scale == 1 else grad * self.scale
         gradient = self.executor.rows(self.formula, logits, supervision, scale=scale, out=out).gradient
@@ -76,8 +77,7 @@ class _Attached(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.late is not None:
-            logits, *tensors = ctx.saved_tensors
-            return ctx.late.make(logits, tensors, grad), None, None, None
+            return ctx.late.make(ctx, grad), None, None, None
         (gradient,) = ctx.saved_tensors
         readable = grad.is_cpu and grad.numel() == 1 and not torch.is_grad_enabled() and not _is_batched(grad)
         unchanged = readable and grad.item() == 1

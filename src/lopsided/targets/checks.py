@@ -28,7 +28,7 @@ _warned_of_probabilities = False
 
 
 def check_inputs(
-    logits: Tensor, labels: Supervision, row_weight: Tensor | None = None, weight_name: str = "weight"
+    logits: Tensor, supervision: Supervision, row_weight: Tensor | None = None, weight_name: str = "weight"
 ) -> None:
     """Types, shapes, dtypes, devices. Values are left to `check_values`: the native executor looks at them itself."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
@@ -36,14 +36,14 @@ def check_inputs(
     _check_beside("logits", logits, logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits must have shape (..., labels) with labels > 0, got {tuple(logits.shape)}")
-    if labels.crow is None:
-        _check_dense(labels.values, logits)
+    if supervision.crow is None:
+        _check_dense(supervision.values, logits)
     else:
-        _check_sparse(labels, logits)
+        _check_sparse(supervision, logits)
     beside = {
-        "mask": labels.mask,
-        weight_name: labels.weight,
-        "pos_weight": labels.pos_weight,
+        "mask": supervision.mask,
+        weight_name: supervision.weight,
+        "pos_weight": supervision.pos_weight,
         "row_weight": row_weight,
     }
     given = {name: tensor for name, tensor in beside.items() if tensor is not None}
@@ -52,26 +52,27 @@ def check_inputs(
 
 
 def check_values(
-    logits: Tensor, labels: Supervision, row_weight: Tensor | None = None, weight_name: str = "weight"
+    logits: Tensor, supervision: Supervision, row_weight: Tensor | None = None, weight_name: str = "weight"
 ) -> Supervision:
-    """Ranges, on the CPU only, where looking waits for nothing. Returns the labels, marked if all of them are known."""
+    """Checks ranges, on the CPU only, where looking waits for nothing; marks the supervision if all is known."""
     if not has_values(logits):
-        return labels
-    for name, weight in ((weight_name, labels.weight), ("pos_weight", labels.pos_weight), ("row_weight", row_weight)):
+        return supervision
+    given = {weight_name: supervision.weight, "pos_weight": supervision.pos_weight, "row_weight": row_weight}
+    for name, weight in given.items():
         if weight is not None and weight.numel() and not (weight.min() >= 0 and weight.max() < math.inf):
             raise ValueError(
                 f"{name} must be finite and not negative, got values from {weight.min():g} to {weight.max():g}"
             )
-    if labels.crow is not None:
-        _check_structure(labels, logits.shape[-1])
-    if labels.values is None:
-        return labels._replace(all_known=True)
-    if labels.crow is not None:
-        _check_range(labels.values, None, None)
-        return labels._replace(all_known=not labels.values.isnan().any())
-    ignored = labels.ignore_index
+    if supervision.crow is not None:
+        _check_structure(supervision, logits.shape[-1])
+    if supervision.values is None:
+        return supervision._replace(all_known=True)
+    if supervision.crow is not None:
+        _check_range(supervision.values, None, None)
+        return supervision._replace(all_known=not supervision.values.isnan().any())
+    ignored = supervision.ignore_index
     ordinary = ignored is None or not 0 <= ignored <= 1
-    return labels._replace(all_known=_check_range(labels.values, labels.mask, ignored) and ordinary)
+    return supervision._replace(all_known=_check_range(supervision.values, supervision.mask, ignored) and ordinary)
 
 
 def has_values(tensor: Tensor) -> bool:
@@ -135,9 +136,9 @@ def _check_dense(targets: Tensor | None, logits: Tensor) -> None:
     _check_beside("targets", targets, logits)
 
 
-def _check_sparse(targets: Supervision, logits: Tensor) -> None:
+def _check_sparse(supervision: Supervision, logits: Tensor) -> None:
     rows = math.prod(logits.shape[:-1])
-    crow, col, values = targets.crow, targets.col, targets.values
+    crow, col, values = supervision.crow, supervision.col, supervision.values
     assert crow is not None
     assert col is not None
     for name, tensor in (("crow", crow), ("col", col)):
@@ -146,8 +147,8 @@ def _check_sparse(targets: Supervision, logits: Tensor) -> None:
         _check_beside(name, tensor, logits)
     if len(crow) != rows + 1:
         raise ValueError(f"targets have {len(crow) - 1} rows but logits {tuple(logits.shape)} have {rows}")
-    if targets.num_labels not in (None, logits.shape[-1]):
-        raise ValueError(f"targets have {targets.num_labels} labels but logits {tuple(logits.shape)}")
+    if supervision.num_labels not in (None, logits.shape[-1]):
+        raise ValueError(f"targets have {supervision.num_labels} labels but logits {tuple(logits.shape)}")
     if values is not None:
         if values.shape != col.shape:
             raise ValueError(f"values must have the shape of col {tuple(col.shape)}, got {tuple(values.shape)}")
@@ -224,8 +225,8 @@ def _bounds(tensor: Tensor) -> tuple[float, float]:
     return low.item(), high.item()
 
 
-def _check_structure(labels: Supervision, num_labels: int) -> None:
-    crow, col = labels.crow, labels.col
+def _check_structure(supervision: Supervision, num_labels: int) -> None:
+    crow, col = supervision.crow, supervision.col
     assert crow is not None
     assert col is not None
     if crow[0] != 0 or crow[-1] != len(col) or (crow.diff() < 0).any():

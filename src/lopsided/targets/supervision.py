@@ -12,16 +12,16 @@ from torch import Tensor
 from lopsided.targets.sparse import SparseTargets
 
 
-def labels_last(said: Any, ndim: int, label_dim: int) -> Any:
-    """Tensors of all dimensions turned; sparse targets and (L,) weights have their labels last already."""
+def labels_last(given: Any, ndim: int, label_dim: int) -> Any:
+    """Returns a dense tensor of ndim dimensions with its labels last; all else has them last already."""
     if not -ndim <= label_dim < ndim:
         raise ValueError(f"label_dim must be a dimension of the logits, which have {ndim}, got {label_dim}")
-    dense = isinstance(said, Tensor) and said.layout == torch.strided
-    return said.movedim(label_dim, -1) if dense and said.ndim == ndim > 1 else said
+    dense = isinstance(given, Tensor) and given.layout == torch.strided
+    return given.movedim(label_dim, -1) if dense and given.ndim == ndim > 1 else given
 
 
 class Supervision(NamedTuple):
-    """What was said about the labels of a batch; `weights` is what a loss hears of it.
+    """What a user says about the labels of a batch: `weights` makes two weights per label of it.
 
     Held as flat tensors, because autograd saves tensors: dense `values` alone, or the parts of a CSR matrix.
     """
@@ -38,11 +38,11 @@ class Supervision(NamedTuple):
     num_labels: int | None = None  # what sparse targets say of L
 
     @classmethod
-    def of(cls, targets: Tensor | SparseTargets, ignore_index: int | None = None, **said: Any) -> Supervision:
+    def of(cls, targets: Tensor | SparseTargets, ignore_index: int | None = None, **rest: Any) -> Supervision:
         """From dense targets, a 2-D CSR tensor, or `SparseTargets`."""
         if isinstance(targets, Tensor):
             if targets.layout != torch.sparse_csr:
-                return cls(targets, ignore_index=_as_stored(ignore_index, targets.dtype), **said)
+                return cls(targets, ignore_index=_as_stored(ignore_index, targets.dtype), **rest)
             targets = SparseTargets.from_csr(targets)
         elif not isinstance(targets, SparseTargets):
             raise TypeError(
@@ -53,15 +53,15 @@ class Supervision(NamedTuple):
         if values is not None and (ignored := _as_stored(ignore_index, values.dtype)) is not None:
             wide = values if values.is_floating_point() else values.float()
             values = wide.masked_fill(values == ignored, torch.nan)
-        return cls(values, targets.crow, targets.col, num_labels=targets.num_labels, **said)
+        return cls(values, targets.crow, targets.col, num_labels=targets.num_labels, **rest)
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         return self.values, self.crow, self.col, self.mask, self.weight, self.pos_weight
 
-    def with_tensors(self, said: Sequence[Tensor | None]) -> Supervision:
-        """The same with other tensors, in the order of `tensors`."""
-        values, crow, col, mask, weight, pos_weight = said
+    def with_tensors(self, tensors: Sequence[Tensor | None]) -> Supervision:
+        """Returns the same with other tensors, in the order of `tensors`."""
+        values, crow, col, mask, weight, pos_weight = tensors
         return self._replace(values=values, crow=crow, col=col, mask=mask, weight=weight, pos_weight=pos_weight)
 
     def dense(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
@@ -128,12 +128,12 @@ class Supervision(NamedTuple):
         """Their number, from the stored entries alone: nothing dense is made, and nobody waits for a device."""
         assert self.crow is not None
         assert self.col is not None
-        heard = torch.ones_like(self.col, dtype=torch.bool)
+        weighs = torch.ones_like(self.col, dtype=torch.bool)
         row = torch.repeat_interleave(self.crow.diff(), output_size=len(self.col))
-        for said in (self.mask, self.weight, self.pos_weight):
-            if said is not None:
-                heard &= said.expand(shape).reshape(-1, shape[-1])[row, self.col.long()] > 0
-        before = torch.nn.functional.pad(heard.cumsum(0), (1, 0))[self.crow.long()]
+        for weight in (self.mask, self.weight, self.pos_weight):
+            if weight is not None:
+                weighs &= weight.expand(shape).reshape(-1, shape[-1])[row, self.col.long()] > 0
+        before = torch.nn.functional.pad(weighs.cumsum(0), (1, 0))[self.crow.long()]
         return (before.diff() > 0).sum()
 
     def of_rows(self, rows: slice, shape: torch.Size) -> Supervision:

@@ -1,4 +1,4 @@
-"""Ranges of labels, and what is said about the labels of each."""
+"""Ranges of labels, and the supervision of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lopsided.targets import Supervision
 class LabelRanges:
     """`Supervision` of (B, L) logits, cut into ranges of `width` labels between `start` and `stop`.
 
-    Iterating gives each range, counted from `start`, with what was said about it. What is kept beside the labels
+    Iterating gives each range, counted from `start`, with the supervision of its labels. What is kept beside the labels
     themselves grows with their stored entries, never with rows times ranges.
     """
 

@@ -285,7 +285,7 @@ class LinearRows(torch.autograd.Function):
         if ready:
             totals, ctx.held = descend(problem, hidden, weight, bias, totals, ctx.needs_input_grad[:3])
         assert totals is not None
-        # what was said is kept by autograd alone, which frees it after use and sees when it is changed
+        # the supervision is kept by autograd alone, which frees it after use and sees when it is changed
         ctx.problem = problem.with_tensors(*[None] * len(problem.tensors))
         ctx.save_for_backward(hidden, weight, bias, totals.state, totals.columns, *problem.tensors)
         return value(problem, totals)

@@ -95,8 +95,8 @@ class LabelShard:
         """The part of a tensor that lies on this rank, differentiable."""
         from torch.distributed.tensor import DTensor
 
-        found: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-        return found
+        local: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        return local
 
     def distribute(self, local: Tensor) -> Tensor:
         """The rows of this rank as part of a `DTensor` of all labels, which optimisers and checkpoints understand."""
