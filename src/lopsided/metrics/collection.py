@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,12 +25,10 @@ from lopsided.metrics.state import State, gather
 from lopsided.metrics.summary import Summary, add_up
 from lopsided.metrics.truth import Truth, as_tensor, member, places
 
-_MEANS = {  # over labels or all labels as one list, by column: these have a bound of their error where they are binned
-    "map": "average_precision",
-    "auroc": "auroc",
-}
+_BOUNDED = {"map": "average_precision", "auroc": "auroc"}  # metrics whose error is bounded where binned, by column
 
 
+@runtime_checkable
 class Decider(Protocol):
     """A rule of `lopsided.decision.rules`."""
 
@@ -96,6 +94,7 @@ class MultiLabelMetrics:
         _check_whole(num_labels=num_labels, calibration_bins=calibration_bins, binned=2 if binned is None else binned)
         for k in ks or (ks,):
             _check_whole(k=k)
+        propensity = None if propensity is None else as_tensor(propensity)
         if propensity is not None and propensity.shape != (num_labels,):
             raise ValueError(f"propensity must have shape ({num_labels},), got {tuple(propensity.shape)}")
         if propensity is not None and not ((propensity > 0) & (propensity <= 1)).all():
@@ -202,11 +201,12 @@ class MultiLabelMetrics:
         if isinstance(self.decide, np.ndarray | float):
             above = batch.scores > self._thresholds(batch)
             decided = np.flatnonzero(above) if batch.places is None else batch.places[above]
-        elif batch.places is None or not hasattr(self.decide, "decide"):
-            dense = batch.dense_scores(-math.inf if self.scale == "logits" else 0.0)
-            decided = places(_checked(getattr(self.decide, "decide", self.decide)(dense), dense))
+        elif isinstance(self.decide, Decider):
+            part = scores if batch.places is not None else Scores.of(torch.from_numpy(batch.scores))
+            decided = part.places(_checked(self.decide.decide(part), part.values))
         else:
-            decided = scores.places(_checked(self.decide.decide(scores), scores.values))
+            dense = batch.dense_scores(-math.inf if self.scale == "logits" else 0.0)
+            decided = places(_checked(self.decide(dense), dense))
         return decided if not len(batch.truth.unknown) else decided[~member(decided, batch.truth.unknown)]
 
     def _thresholds(self, batch: Batch) -> float | Array:
@@ -243,7 +243,7 @@ class MultiLabelMetrics:
 def _errors(summary: Summary) -> dict[str, float]:
     """The most by which binned values can be wrong, none where they are exact."""
     errors = {}
-    for name, column in _MEANS.items():
+    for name, column in _BOUNDED.items():
         if f"{column}_error" in summary.table:
             error = summary.table[f"{column}_error"]
             errors[f"{name}_error"] = summary.mean(error)
@@ -254,7 +254,7 @@ def _errors(summary: Summary) -> dict[str, float]:
 
 def _decider(decide: Any, num_labels: int) -> Any:
     """A float of Python, which is compared in the dtype of the scores; (L,) thresholds; a rule; or a function."""
-    if callable(decide) or hasattr(decide, "decide"):
+    if callable(decide) or isinstance(decide, Decider):
         return decide
     thresholds = as_tensor(decide).double().cpu()
     if thresholds.isnan().any() or thresholds.shape not in ((), (num_labels,)):

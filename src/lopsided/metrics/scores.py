@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lopsided.metrics.lists import Array
-from lopsided.metrics.truth import Truth, as_targets, as_tensor, dense_truth, places
+from lopsided.metrics.truth import SparseMatrix, Truth, as_targets, as_tensor, dense_truth, places
 from lopsided.targets import SparseTargets
 
 
@@ -41,7 +41,7 @@ class Scores:
         """
         if isinstance(scores, Scores):
             made = scores
-        elif hasattr(scores, "tocsr") or (isinstance(scores, Tensor) and scores.layout == torch.sparse_csr):
+        elif isinstance(scores, SparseMatrix) or (isinstance(scores, Tensor) and scores.layout == torch.sparse_csr):
             made = cls._of_entries(as_targets(scores))
         else:
             values = as_tensor(scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,6 +50,13 @@ class Truth:
         return true.view(self.rows, self.labels), known
 
 
+@runtime_checkable
+class SparseMatrix(Protocol):
+    """A sparse matrix of scipy, which is not imported for it."""
+
+    def tocsr(self) -> Any: ...
+
+
 def as_tensor(given: Any) -> Tensor:
     """A tensor as it is; a numpy array, a list or anything else that numpy takes as a tensor."""
     if isinstance(given, Tensor):
@@ -66,7 +73,7 @@ def as_targets(given: Any) -> Tensor | SparseTargets:
         return given.to("cpu")
     if isinstance(given, Tensor) and given.layout == torch.sparse_csr:
         return SparseTargets.from_csr(given.cpu())
-    if hasattr(given, "tocsr"):  # scipy's; not imported, since few hold one
+    if isinstance(given, SparseMatrix):
         matrix = given.tocsr()
         crow, col, values = map(as_tensor, (matrix.indptr, matrix.indices, matrix.data))
         return SparseTargets(crow, col, values, matrix.shape[1])
