@@ -188,21 +188,19 @@ def fit_isotonic(judged: Judged, pseudo: float = PSEUDO) -> Isotonic:
     """The rising map of the least squared error for every label, shrunk towards that of all labels together.
 
     A label with n positives goes n / (n + pseudo) its own way. The map of all labels is first moved to the label's
-    share of true rows, which negatives tell as well as positives do: rare labels get small probabilities. Source:
-    Zadrozny and Elkan, KDD 2002, by scikit-learn's `IsotonicRegression`; shift and mixture are ours. Labels are fitted
-    one after the other: for up to some ten thousand. Raises ValueError without any positive.
+    share of true rows, of which N rows go N / (N + pseudo) of the way, as negatives tell it too: rare labels get small
+    probabilities. Source: Zadrozny and Elkan, KDD 2002, by scikit-learn's `IsotonicRegression`; shift and mixture are
+    ours. Labels are fitted one after the other: for up to some ten thousand. Raises ValueError without any positive.
     """
     _true_scores(judged, pseudo)
     positives = judged.listed_positives.double()
-    together = judged.together()
-    pooled = next(_rising(scores, hits) for scores, hits in together.by_label())
-    share = positives.sum() / together.rows.sum()  # of all labels, which counts as much as one row
+    pooled = next(_rising(scores, hits) for scores, hits in judged.together().by_label())
     fits, shift = [], torch.zeros(judged.num_labels, dtype=torch.float64)
     for label, (scores, hits) in enumerate(judged.by_label()):
         fits += [_rising(scores, hits) if positives[label] else (np.empty(0), np.empty(0))]
         if len(scores):
             p = torch.from_numpy(np.interp(scores.double().numpy(), *pooled))
-            shift[label] = _shift(p, (hits.sum() + share) / (len(hits) + 1))
+            shift[label] = _shift(p, (hits.sum() + pseudo * p.mean()) / (len(hits) + pseudo))
     fits += [pooled]
     x, y = (torch.from_numpy(np.concatenate(each).astype(np.float64)) for each in zip(*fits, strict=True))
     own = torch.where(positives > 0, positives / (positives + pseudo), 0.0)
