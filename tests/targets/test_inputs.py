@@ -381,3 +381,17 @@ def test_soft_values_of_sparse_targets_are_not_rounded_on_their_way() -> None:
     for name in CATALOG:
         dense, sparse = (multilabel_loss(9 * z, targets, name) for targets in (y, y.to_sparse_csr()))
         torch.testing.assert_close(sparse, dense, rtol=1e-14, atol=0)
+
+
+def test_sparse_targets_refuse_what_they_would_misread() -> None:
+    for hot in (torch.tensor([[0, 1, 0, 1]]), torch.zeros(2, 3, dtype=torch.int32)):
+        with pytest.raises(ValueError, match="are all 0 or 1, as targets of all labels are"):
+            SparseTargets.from_indices(hot)
+    with pytest.raises(ValueError, match=r"must be \(rows, longest\) integers, got torch.bool"):
+        SparseTargets.from_indices(torch.tensor([[False, True]]))
+    assert len(SparseTargets.from_indices(torch.zeros(0, 3, dtype=torch.long)).col) == 0
+    for listed in ([[0, 1, -1, -1]], [[0, 1]], [[0, 1, 2]]):
+        assert SparseTargets.from_indices(torch.tensor(listed)).col.tolist()[:2] == [0, 1]
+    for targets in (torch.eye(3).to_sparse_csr(), SparseTargets.from_indices([[0], [1], [2]])):
+        with pytest.raises(ValueError, match="ignore_index=0 would ignore each label"):
+            multilabel_loss(torch.zeros(3, 3), targets, "bce", ignore_index=0)

@@ -38,8 +38,14 @@ class SparseTargets:
             lengths = torch.tensor([0, *(len(row) for row in indices)])
             col = [operator.index(label) for row in indices for label in row]
             return cls(lengths.cumsum(0), torch.tensor(col, dtype=torch.long))
-        if indices.ndim != 2 or indices.is_floating_point():
+        if indices.ndim != 2 or indices.is_floating_point() or indices.dtype == torch.bool:
             raise ValueError(f"indices must be (rows, longest) integers, got {indices.dtype} {tuple(indices.shape)}")
+        looking = indices.device.type == "cpu" and not torch.compiler.is_compiling() and len(indices) > 0
+        if looking and indices.shape[1] > 2 and ((indices == 0) | (indices == 1)).all():
+            raise ValueError(
+                f"indices {tuple(indices.shape)} are all 0 or 1, as targets of all labels are: pass those as they are, "
+                "or .to_sparse_csr() of them; indices are the numbers of the positive labels, filled up with pad"
+            )
         listed = indices != pad
         lengths = torch.nn.functional.pad(listed.sum(1), (1, 0))
         return cls(lengths.cumsum(0), indices[listed])

@@ -49,6 +49,10 @@ class Supervision(NamedTuple):
                 f"targets must be a tensor or SparseTargets, got {type(targets).__name__}: index lists go through "
                 "lopsided.SparseTargets.from_indices(...)"
             )
+        if ignore_index == 0:
+            raise ValueError(
+                "ignore_index=0 would ignore each label that sparse targets do not list: pass mask= for unknown ones"
+            )
         values = targets.values
         if values is not None and (ignored := _as_stored(ignore_index, values.dtype)) is not None:
             wide = values if values.is_floating_point() else values.float()
