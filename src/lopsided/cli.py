@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 import typer
+from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from lopsided import __version__
@@ -21,22 +23,24 @@ from lopsided.data.digits_grid import digits_grid
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.preview import save_preview
 from lopsided.data.storage import UserError
-from lopsided.jobs.compare import compare as run_comparison
-from lopsided.jobs.compare import load
-from lopsided.jobs.config import BUILT_IN, Config, FitConfig, checked, make_config
+from lopsided.jobs.compare import load, train_and_compare
+from lopsided.jobs.config import BUILT_IN, CompareConfig, Config, FitConfig, checked
 from lopsided.jobs.doctor import findings
-from lopsided.jobs.evaluate import evaluate as evaluate_model
-from lopsided.jobs.evaluate import predict as write_predictions
-from lopsided.jobs.fit import FitFolder, Parts, read_parts
-from lopsided.jobs.fit import fit as fit_model
-from lopsided.jobs.folder import ConfigFolder, RunFolder, command_of, is_run_folder
+from lopsided.jobs.evaluate import evaluate_run, write_predictions
+from lopsided.jobs.fit import fit_model, load_sparse_splits
+from lopsided.jobs.folder import ConfigFolder, FitFolder, RunFolder, is_run_folder, open_folder
 from lopsided.jobs.inspect_missing import inspect_missing
 from lopsided.jobs.progress import Progress, bars
+from lopsided.jobs.schema import Propensity
 from lopsided.losses import formula
 from lopsided.report import read_finished, write_merged_report, write_report
 from lopsided.report.inspection import print_diagnostics, print_suspects
 from lopsided.report.loss_plot import FORMATS, save_loss_plot
 from lopsided.report.terminal import print_evaluation, print_loss, print_losses, print_results
+
+D = TypeVar("D")
+F = TypeVar("F", bound=ConfigFolder[Any])
+Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")]
 
 app = typer.Typer(
     add_completion=False,
@@ -62,12 +66,53 @@ def _main(
     """Train multi-label classifiers whose positives are rare."""
 
 
-def _option(text: str, default: str) -> Any:
-    """An option that is None when not given, so that a run folder can tell what was asked anew."""
-    return typer.Option(help=text, show_default=default)
+def _with_options(kind: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the settings of a configuration as options, in the place of its **asked.
+
+    Each is None when not given, so that a run folder can tell what was asked anew.
+    """
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        *own, _ = inspect.signature(command, eval_str=True).parameters.values()
+        options = [_option(name, field) for name, field in kind.model_fields.items() if field.description]
+        signature = inspect.Signature([*own, *options])
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            command(**{name: value for name, value in values.items() if value is not None})
+
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+        return run
+
+    return add
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind, *_ = get_args(field.annotation) or (field.annotation,)  # of a list the text that it is written as
+    option = typer.Option(help=field.description, show_default=_shown_default(field))
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _shown_default(field: FieldInfo) -> str:
+    default = field.default
+    if default is None:
+        return str(cast("dict[str, str]", field.json_schema_extra)["unset"])
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return (
+        f"{default:g}"
+        if isinstance(default, float)
+        else ",".join(default)
+        if isinstance(default, tuple)
+        else str(default)
+    )
 
 
 @app.command()
+@_with_options(CompareConfig)
 def compare(
     data: Annotated[
         str | None,
@@ -77,53 +122,38 @@ def compare(
             show_default=BUILT_IN,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")] = None,
-    losses: Annotated[str | None, _option("Losses, separated by commas.", "bce,focal,asl,apl,zlpr")] = None,
-    baseline: Annotated[str | None, _option("The loss compared against.", "bce")] = None,
-    metric: Annotated[str | None, _option("The metric of the verdict.", "map")] = None,
-    seeds: Annotated[int | None, _option("Trainings of each loss.", "3")] = None,
-    epochs: Annotated[int | None, _option("Epochs of each training.", "by data")] = None,
-    batch_size: Annotated[int | None, _option("Rows per step.", "by data")] = None,
-    learning_rate: Annotated[float | None, _option("Step size.", "by data")] = None,
-    tune: Annotated[int | None, _option("Trials of each loss's own settings, on validation rows.", "none")] = None,
-    valid: Annotated[str | None, _option("File of validation rows.", "split off")] = None,
-    test: Annotated[str | None, _option("File of test rows.", "split off")] = None,
-    text_column: Annotated[str | None, _option("Name of the text field.", "text")] = None,
-    label_column: Annotated[str | None, _option("Name of the label field.", "labels")] = None,
-    separator: Annotated[str | None, _option("Between the labels of a CSV cell.", ",")] = None,
-    images: Annotated[int | None, _option(f"Training images of {BUILT_IN}.", "6000")] = None,
-    missing: Annotated[float | None, _option("Share of the training positives to hide.", "0")] = None,
-    data_seed: Annotated[int | None, _option("Seed of splits and of made data.", "0")] = None,
+    out: Out = None,
+    **asked: Any,
 ) -> None:
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
-    asked = {name: value for name, value in locals().items() if value is not None}
     console = Console()
-    folder, splits = (
-        _resume(asked, console) if data != BUILT_IN and is_run_folder(Path(data or "")) else _begin(asked, console)
-    )
-    _run(folder, splits, console)
+
+    def read(config: CompareConfig) -> Splits:
+        with console.status("reading the data"):
+            return load(config)
+
+    folder, splits = _begin(RunFolder, data or BUILT_IN, out, asked, read)
+    with _going_on(folder):
+        typer.echo(f"run folder: {folder.path}")
+        with Progress(console) as progress:
+            train_and_compare(folder, splits, progress)
+        page = write_report(folder.path)
+    print_results(folder.read_results(), console)
+    typer.echo(f"\nreport: {page}")
 
 
-def _only_folder(asked: dict[str, Any]) -> Path:
-    path = asked.pop("data")
-    if asked:
-        options = ", ".join("--" + name.replace("_", "-") for name in asked)
-        raise UserError(f"{path} is a run folder, which fixes all settings; leave out {options}")
-    return Path(path)
-
-
-def _resume(asked: dict[str, Any], console: Console) -> tuple[RunFolder, Splits]:
-    folder = RunFolder.open(_only_folder(asked))
-    with console.status("reading the data"):
-        return folder, load(folder.config)
-
-
-def _begin(asked: dict[str, Any], console: Console) -> tuple[RunFolder, Splits]:
-    out = asked.pop("out", None)
-    config = make_config(asked)
-    with console.status("reading the data"):
-        splits = load(config)  # before anything is written
-    return RunFolder.create(out or _new_folder(config), config), splits
+def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], read: Callable[[Any], D]) -> tuple[F, D]:
+    """The folder of an unfinished run, or a new one, which is not written before the data can be read; and the data."""
+    if data != BUILT_IN and is_run_folder(Path(data)):
+        given = [*asked] if out is None else ["out", *asked]
+        if given:
+            options = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
+        folder = kind.open(Path(data))
+        return folder, read(folder.config)
+    config = checked(kind.config_kind, asked | {"data": data})
+    rows = read(config)
+    return kind.create(out or _new_folder(config), config), rows
 
 
 def _new_folder(config: Config) -> Path:
@@ -140,17 +170,8 @@ def _going_on(folder: ConfigFolder[Any]) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _run(folder: RunFolder, splits: Splits, console: Console) -> None:
-    with _going_on(folder):
-        typer.echo(f"run folder: {folder.path}")
-        with Progress(console) as progress:
-            run_comparison(folder, splits, progress)
-        report = write_report(folder.path)
-    print_results(folder.read_results(), console)
-    typer.echo(f"\nreport: {report}")
-
-
 @app.command()
+@_with_options(FitConfig)
 def fit(
     data: Annotated[
         Path,
@@ -159,44 +180,19 @@ def fit(
             "or the folder of an unfinished run to go on with.",
         ),
     ],
-    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")] = None,
-    loss: Annotated[str | None, _option("A loss such as zlpr or 'asl(gamma_neg=2)'.", "asl")] = None,
-    hidden: Annotated[int | None, _option("Numbers between features and labels.", "256")] = None,
-    dropout: Annotated[float | None, _option("Share of them left out at random.", "0.3")] = None,
-    epochs: Annotated[int | None, _option("Times that every row is seen.", "by data")] = None,
-    batch_size: Annotated[int | None, _option("Rows per step.", "by data")] = None,
-    learning_rate: Annotated[float | None, _option("Step size.", "0.03")] = None,
-    valid: Annotated[str | None, _option("File of validation rows, or a share of the training rows.", "none")] = None,
-    test: Annotated[str | None, _option("File of rows to evaluate on.", "none")] = None,
-    seed: Annotated[int | None, _option("Of initial weights, order and dropout.", "0")] = None,
-    normalize: Annotated[bool | None, _option("Scale rows to unit length.", "yes")] = None,
-    decide: Annotated[
-        str | None,
-        _option("Rule: per-label, global, macro-f1, expected-f1, own, or top-K.", "per-label with --valid, else own"),
-    ] = None,
-    at_least_one: Annotated[bool | None, _option("Predict a label for every row.", "no")] = None,
+    out: Out = None,
+    **asked: Any,
 ) -> None:
     """Train a classifier for any number of labels on sparse rows."""
-    asked = {name: value for name, value in locals().items() if value is not None}
     with bars(Console()) as live:
-        folder, parts = _begin_fit(asked | {"data": str(data)}, live)
+        folder, splits = _begin(FitFolder, str(data), out, asked, lambda config: load_sparse_splits(config, live))
         typer.echo(f"run folder: {folder.path}")
         with _going_on(folder):
-            fit_model(folder, parts.train, parts.valid, live)
+            fit_model(folder, splits.train, splits.valid, live)
     if folder.config.test:
         evaluate(folder.path)
     else:
         typer.echo(f"evaluate with: lopsided evaluate {shlex.quote(str(folder.path))} FILE")
-
-
-def _begin_fit(asked: dict[str, Any], live: Bars) -> tuple[FitFolder, Parts]:
-    if is_run_folder(Path(asked["data"])):
-        folder = FitFolder.open(_only_folder(asked))
-        return folder, read_parts(folder.config, live)
-    out = asked.pop("out", None)
-    config = checked(FitConfig, asked)
-    parts = read_parts(config, live)  # before anything is written
-    return FitFolder.create(out or _new_folder(config), config), parts
 
 
 @app.command()
@@ -210,8 +206,8 @@ def evaluate(
     console = Console()
     with bars(console) as live:
         folder = FitFolder.open(run, check_data=False)
-        results = evaluate_model(folder, data, propensity_a, propensity_b, live)
-    print_evaluation(results, console)
+        evaluation, written = evaluate_run(folder, data, Propensity(a=propensity_a, b=propensity_b), live)
+    print_evaluation(evaluation, written, console)
 
 
 @app.command("inspect")
@@ -221,15 +217,14 @@ def inspect_run(
         Path | None, typer.Argument(help="Labelled rows to look at with --missing.", show_default="those of the run")
     ] = None,
     missing: Annotated[bool, typer.Option("--missing", help="Rank the labels that rows seem to lack.")] = False,
-    loss: Annotated[str | None, _option("The loss to train with.", "one of the run")] = None,
+    loss: Annotated[str | None, typer.Option(help="The loss to train with.", show_default="one of the run")] = None,
     top: Annotated[int | None, typer.Option(help="How many to write.", min=1, show_default="100")] = None,
     folds: Annotated[
         int | None, typer.Option(help="Parts, each scored by a model of the others.", min=2, show_default="5")
     ] = None,
 ) -> None:
     """Tell what the gradient of a run worked on; or, with --missing, which positive labels seem to be forgotten."""
-    kind: type[RunFolder | FitFolder] = FitFolder if command_of(run) == FitFolder.command else RunFolder
-    folder, console = kind.open(run, check_data=False), Console()
+    folder, console = open_folder(run), Console()
     if not missing:
         if any(option is not None for option in (data, loss, top, folds)):
             raise UserError("DATA, --loss, --top and --folds are for --missing")

@@ -11,7 +11,7 @@ from lopsided.data.storage import UserError
 READERS = dict.fromkeys((".txt", ".svm", ".svmlight", ".libsvm"), read_sparse)  # by file ending
 
 
-def read_rows(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> SparseRows:
+def read_sparse_rows(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> SparseRows:
     """Read a file by its ending. Raises UserError for anything a user got wrong."""
     if path.is_dir():
         raise UserError(f"{path}: a folder, but neither a data file nor a run folder (which has a config.json)")

@@ -6,7 +6,6 @@ import csv
 import errno
 import io
 import json
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -63,13 +62,5 @@ def write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[object]
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Strict JSON, which every reader can parse: NaN and infinities become null."""
-    write_text(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    """Write strict JSON, which every reader can parse. Raises ValueError for NaN and infinities."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

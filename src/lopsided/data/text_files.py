@@ -43,7 +43,7 @@ def read_splits(
     """
     columns = columns or Columns()
     files = {name: path for name, path in (("train", train), ("valid", valid), ("test", test)) if path is not None}
-    rows = {name: read_rows(path, columns) for name, path in files.items()}
+    rows = {name: read_text_rows(path, columns) for name, path in files.items()}
     labels = _labels(train, [row for part in rows.values() for row in part])
     parts = {name: _encode(part, labels) for name, part in rows.items()}
     missing = [name for name in ("valid", "test") if name not in parts]
@@ -64,7 +64,7 @@ def read_splits(
 
 def read_data(path: Path, columns: Columns) -> MultiLabelData:
     """All rows of one file. Raises UserError for anything a user got wrong."""
-    rows = read_rows(path, columns)
+    rows = read_text_rows(path, columns)
     return _encode(rows, _labels(path, rows))
 
 
@@ -77,7 +77,7 @@ def _labels(path: Path, rows: list[Row]) -> tuple[str, ...]:
     return labels
 
 
-def read_rows(path: Path, columns: Columns) -> list[Row]:
+def read_text_rows(path: Path, columns: Columns) -> list[Row]:
     """All rows of a file as (text, labels)."""
     if path.is_dir():
         raise UserError(f"{path}: a folder, but neither a data file nor a run folder (which has a config.json)")

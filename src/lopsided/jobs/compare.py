@@ -9,24 +9,22 @@ import torch
 from lopsided.data import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.text_files import Columns, read_splits
-from lopsided.jobs.config import BUILT_IN, CompareConfig
+from lopsided.jobs.config import BUILT_IN, IMAGES, CompareConfig
 from lopsided.jobs.details import details
-from lopsided.jobs.folder import Run, RunFolder
+from lopsided.jobs.folder import RunFolder, TrainedRun
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.results import summarize
-from lopsided.jobs.tune import Candidate, tune, untuned
+from lopsided.jobs.tune import Candidate, default_candidates, tune
 from lopsided.models import Task, make_task
 from lopsided.models.task import Budget
-from lopsided.training.loop import fit, predict
+from lopsided.training.loop import predict_scores, train
 from lopsided.training.objective import make_objective, parse_method
-
-_IMAGES = 6000  # of the built-in training set
 
 
 def load(config: CompareConfig) -> Splits:
     """Read or make the data that the configuration names."""
     if config.data == BUILT_IN:
-        images = config.images or _IMAGES
+        images = config.images or IMAGES
         splits = digits_grid(images, images // 6, images // 3, config.data_seed)
     else:
         paths = {name: config.files().get(name) for name in ("valid", "test")}
@@ -46,7 +44,7 @@ def budget_of(config: CompareConfig, task: Task) -> Budget:
     return Budget(**asdict(task.default_budget) | {name: value for name, value in given.items() if value is not None})
 
 
-def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
+def train_and_compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
     """Train what is not trained yet, then write metrics.csv, details.json and results.json."""
     config = folder.config
     progress.preparing()
@@ -54,8 +52,8 @@ def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
     budget = budget_of(config, task)
     progress.plan(len(config.losses) * (config.seeds + (config.tune or 0)), budget.epochs)
     trials = folder.path / "trials.csv"
-    chosen = tune(config, task, budget, trials, progress) if config.tune else untuned(config, budget)
-    runs: list[Run] = []
+    chosen = tune(config, task, budget, trials, progress) if config.tune else default_candidates(config, budget)
+    runs: list[TrainedRun] = []
     for seed in range(config.seeds):
         for loss in config.losses:
             progress.begin(f"{loss}, seed {seed}")
@@ -69,20 +67,21 @@ def compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
             runs.append(run)
             folder.write_metrics(runs)
     results = summarize(config, chosen, splits, budget, runs, progress)
-    folder.write_details(details(splits, runs, results))
-    folder.write_results(results)
+    folder.write_outcome(results, details(splits, runs, results))
 
 
-def _train(task: Task, budget: Budget, candidate: Candidate, loss: str, seed: int, progress: Progress) -> Run:
+def _train(task: Task, budget: Budget, candidate: Candidate, loss: str, seed: int, progress: Progress) -> TrainedRun:
     objective = make_objective(parse_method(candidate.spec), task.train.targets)
     budget = replace(budget, learning_rate=candidate.learning_rate)
-    model, history = fit(task, objective, budget, seed, progress.epoch)
+    model, history = train(task, objective, budget, seed, progress.epoch)
     if history[-1].is_lost:
         lost = [torch.full(part.targets.shape, torch.nan) for part in (task.valid, task.test)]
-        return Run(loss, seed, history, *lost)
-    return Run(loss, seed, history, *(predict(model, objective, part) for part in (task.valid, task.test)))
+        return TrainedRun(loss, seed, history, *lost)
+    return TrainedRun(
+        loss, seed, history, *(predict_scores(model, objective, part) for part in (task.valid, task.test))
+    )
 
 
-def _outcome(run: Run) -> str:
+def _outcome(run: TrainedRun) -> str:
     last = run.history[-1]
     return "diverged" if last.is_lost else f"validation mAP {last.valid_map:.3f}"

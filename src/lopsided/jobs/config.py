@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lopsided.data.storage import UserError
+from lopsided.data.text_files import Columns
 from lopsided.decision.choose import TUNED, untuned
 from lopsided.decision.choose import check_name as check_rule
 from lopsided.jobs.score import METRICS
@@ -17,13 +18,22 @@ from lopsided.losses import formula
 from lopsided.losses.names import split_specs
 from lopsided.training.objective import parse_method
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 BUILT_IN = "digits-grid"
+IMAGES = 6000  # of the built-in training set
 _FILE_OPTIONS = ("valid", "test", "text_column", "label_column", "separator")
 _BUILT_IN_OPTIONS = ("images",)
 
 
+def _option(default: Any, text: str, *, unset: str = "none", **limits: Any) -> Any:
+    """A setting: the one place of its default, its range and what the help says; `unset` is what None stands for."""
+    return Field(default, description=text, json_schema_extra={"unset": unset}, **limits)
+
+
 class Config(BaseModel):
-    """What a run was asked to do; stored in its folder."""
+    """What a run was asked to do; stored in its folder. The options of the command are made from the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,9 +44,30 @@ class Config(BaseModel):
         """That of the data file, with ? for bytes that are no text."""
         return Path(self.data).name.encode("utf-8", "replace").decode()
 
+    @classmethod
+    def _names_a_file(cls, option: str, value: str) -> bool:
+        raise NotImplementedError
+
+    @field_validator("data", "valid", "test", check_fields=False)
+    @classmethod
+    def _from_anywhere(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Absolute, so that the run can go on from another folder."""
+        is_file = value is not None and cls._names_a_file(str(info.field_name), value)
+        return str(Path(str(value)).absolute()) if is_file else value
+
     def files(self) -> dict[str, Path]:
         """The data files that were named, by option."""
-        raise NotImplementedError
+        named = {option: getattr(self, option) for option in ("data", "valid", "test")}
+        return {
+            option: Path(value)
+            for option, value in named.items()
+            if value is not None and self._names_a_file(option, value)
+        }
+
+    def changed(self, settings: dict[str, Any]) -> Self:
+        """The same with other settings, as far as it has them."""
+        known = {name: value for name, value in settings.items() if name in type(self).model_fields}
+        return checked(type(self), self.model_dump() | known)
 
 
 C = TypeVar("C", bound=Config)
@@ -46,22 +77,22 @@ class CompareConfig(Config):
     """The settings of `lopsided compare`; None stands for the default of the data that are named."""
 
     data: str = BUILT_IN
-    valid: str | None = None
-    test: str | None = None
-    text_column: str | None = None
-    label_column: str | None = None
-    separator: str | None = Field(None, min_length=1)
-    images: int | None = Field(None, ge=10, le=1_000_000)
-    missing: float = Field(0.0, ge=0, lt=1)
-    data_seed: int = Field(0, ge=0, lt=2**32)
-    losses: tuple[str, ...] = ("bce", "focal", "asl", "apl", "zlpr")
-    baseline: str | None = None
-    metric: str = "map"
-    seeds: int = Field(3, ge=1, le=1000)
-    epochs: int | None = Field(None, ge=1, le=1_000_000)
-    batch_size: int | None = Field(None, ge=1, le=1_000_000)
-    learning_rate: float | None = Field(None, gt=0, le=1e6)
-    tune: int | None = Field(None, ge=1, le=10_000)  # trials of each loss
+    losses: tuple[str, ...] = _option(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
+    baseline: str | None = _option(None, "The loss compared against.", unset="bce")
+    metric: str = _option("map", "The metric of the verdict.")
+    seeds: int = _option(3, "Trainings of each loss.", ge=1, le=1000)
+    epochs: int | None = _option(None, "Epochs of each training.", unset="by data", ge=1, le=1_000_000)
+    batch_size: int | None = _option(None, "Rows per step.", unset="by data", ge=1, le=1_000_000)
+    learning_rate: float | None = _option(None, "Step size.", unset="by data", gt=0, le=1e6)
+    tune: int | None = _option(None, "Trials of each loss's own settings, on validation rows.", ge=1, le=10_000)
+    valid: str | None = _option(None, "File of validation rows.", unset="split off")
+    test: str | None = _option(None, "File of test rows.", unset="split off")
+    text_column: str | None = _option(None, "Name of the text field.", unset=Columns.text)
+    label_column: str | None = _option(None, "Name of the label field.", unset=Columns.labels)
+    separator: str | None = _option(None, "Between the labels of a CSV cell.", unset=Columns.separator, min_length=1)
+    images: int | None = _option(None, f"Training images of {BUILT_IN}.", unset=str(IMAGES), ge=10, le=1_000_000)
+    missing: float = _option(0.0, "Share of the training positives to hide.", ge=0, lt=1)
+    data_seed: int = _option(0, "Seed of splits and of made data.", ge=0, lt=2**32)
 
     @field_validator("losses", mode="before")
     @classmethod
@@ -79,11 +110,9 @@ class CompareConfig(Config):
             raise ValueError(f"the same loss twice in {', '.join(losses)}")
         return losses
 
-    @field_validator("data", "valid", "test")
     @classmethod
-    def _from_anywhere(cls, path: str | None) -> str | None:
-        """Absolute, so that the run can go on from another folder."""
-        return path if path is None or path == BUILT_IN else str(Path(path).absolute())
+    def _names_a_file(cls, option: str, value: str) -> bool:
+        return option != "data" or value != BUILT_IN
 
     @field_validator("metric")
     @classmethod
@@ -114,26 +143,26 @@ class CompareConfig(Config):
         """The loss that the others are compared with."""
         return self.baseline or ("bce" if "bce" in self.losses else self.losses[0])
 
-    def files(self) -> dict[str, Path]:
-        named = {"data": None if self.data == BUILT_IN else self.data, "valid": self.valid, "test": self.test}
-        return {option: Path(path) for option, path in named.items() if path is not None}
-
 
 class FitConfig(Config):
     """The settings of `lopsided fit`; None stands for the default of the number of rows."""
 
-    valid: str | None = None  # a file, or a share of the training rows
-    test: str | None = None
-    loss: str = "asl"
-    hidden: int = Field(256, ge=1, le=65_536)
-    dropout: float = Field(0.3, ge=0, lt=1)
-    epochs: int | None = Field(None, ge=1, le=1_000_000)
-    batch_size: int | None = Field(None, ge=1, le=1_000_000)
-    learning_rate: float = Field(0.03, gt=0, le=1e6)
-    normalize: bool = True  # rows to unit length
-    seed: int = Field(0, ge=0, lt=2**32)
-    decide: str | None = None  # None: per-label with validation rows, else what needs none
-    at_least_one: bool = False
+    loss: str = _option("asl", "A loss such as zlpr or 'asl(gamma_neg=2)'.")
+    hidden: int = _option(256, "Numbers between features and labels.", ge=1, le=65_536)
+    dropout: float = _option(0.3, "Share of them left out at random.", ge=0, lt=1)
+    epochs: int | None = _option(None, "Times that every row is seen.", unset="by data", ge=1, le=1_000_000)
+    batch_size: int | None = _option(None, "Rows per step.", unset="by data", ge=1, le=1_000_000)
+    learning_rate: float = _option(0.03, "Step size.", gt=0, le=1e6)
+    valid: str | None = _option(None, "File of validation rows, or a share of the training rows.")
+    test: str | None = _option(None, "File of rows to evaluate on.")
+    seed: int = _option(0, "Of initial weights, order and dropout.", ge=0, lt=2**32)
+    normalize: bool = _option(True, "Scale rows to unit length.")
+    decide: str | None = _option(
+        None,
+        "Rule: per-label, global, macro-f1, expected-f1, own, or top-K.",
+        unset="per-label with --valid, else own",
+    )
+    at_least_one: bool = _option(False, "Predict a label for every row.")
 
     @field_validator("loss")
     @classmethod
@@ -141,16 +170,14 @@ class FitConfig(Config):
         formula(loss)
         return loss
 
-    @field_validator("data", "valid", "test")
     @classmethod
-    def _from_anywhere(cls, path: str | None) -> str | None:
-        """Absolute, so that the run can go on from another folder."""
-        return path if path is None or _share(path) is not None else str(Path(path).absolute())
+    def _names_a_file(cls, option: str, value: str) -> bool:
+        return option != "valid" or _as_share(value) is None
 
     @field_validator("valid")
     @classmethod
     def _some_of_the_rows(cls, valid: str | None) -> str | None:
-        share = _share(valid)
+        share = _as_share(valid)
         if share is not None and not 0 < share < 1:
             raise ValueError(f"a share of the training rows must lie between 0 and 1, got {valid}")
         return valid
@@ -166,16 +193,21 @@ class FitConfig(Config):
         return self
 
     @property
+    def losses(self) -> tuple[str, ...]:
+        """The one that is trained, as in a comparison."""
+        return (self.loss,)
+
+    @property
+    def reference(self) -> str:
+        return self.loss
+
+    @property
     def valid_share(self) -> float | None:
         """The share of the training rows to hold out, if validation is not a file."""
-        return _share(self.valid)
-
-    def files(self) -> dict[str, Path]:
-        named = {"data": self.data, "valid": self.valid if self.valid_share is None else None, "test": self.test}
-        return {option: Path(path) for option, path in named.items() if path is not None}
+        return _as_share(self.valid)
 
 
-def _share(text: str | None) -> float | None:
+def _as_share(text: str | None) -> float | None:
     try:
         return None if text is None else float(text)
     except ValueError:

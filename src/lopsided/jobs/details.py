@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +24,18 @@ from torch import Tensor
 from lopsided.compute.native import run as native
 from lopsided.data import MultiLabelData, Splits
 from lopsided.decision.calibrators import ClosedForm, fit_platt
-from lopsided.jobs.folder import Run
-from lopsided.jobs.results import best_loss
+from lopsided.jobs.folder import TrainedRun
+from lopsided.jobs.schema import (
+    DecisionCurves,
+    Details,
+    FrequencyGroups,
+    GradientCurves,
+    LabelTable,
+    ReliabilityCurve,
+    Results,
+    RowExample,
+    RowExamples,
+)
 from lopsided.losses.closed_form import profile
 from lopsided.metrics.counts import Counts
 from lopsided.metrics.reliability import reliability
@@ -39,32 +50,32 @@ TEXT = 300
 _NAME = 80  # characters of a label
 _NAMES = 12  # labels of a row, of each kind
 
-Details = dict[str, Any]
 
-
-def details(splits: Splits, runs: Sequence[Run], results: dict[str, Any]) -> Details:
+def details(splits: Splits, runs: Sequence[TrainedRun], results: Results) -> Details:
     """Per-label table, best and worst rows, curves of decisions and of the losses, and where it was computed."""
     finished = [run for run in runs if not run.history[-1].is_lost]
-    seeds = {loss: [run for run in finished if run.loss == loss] for loss in results["losses"]}
+    seeds = {loss: [run for run in finished if run.loss == loss] for loss in results.losses}
     known = {loss: group for loss, group in seeds.items() if group}
-    tuned = {loss: results["losses"][loss]["tuned_thresholds"] for loss in known}
-    decided = {loss: [run.scores > tuned[loss][run.seed] for run in group] for loss, group in known.items()}
-    trained = {loss: entry["settings"] for loss, entry in results["losses"].items()}  # tuned, perhaps
-    first = {loss: group[0] for loss, group in decided.items()}
-    winner = best_loss(results, results["metric"])
-    return {
-        "labels": _label_table(splits, known, decided, winner),
-        "rows": _row_examples(splits.test, first, winner) if winner else {},
-        "curves": {loss: _curves(group[0], splits.test.targets) for loss, group in known.items()},
-        "reliability": {loss: _reliability(trained[loss], group[0], splits) for loss, group in known.items()},
-        "gradients": {loss: _gradients(spec) for loss, spec in trained.items()},
-        "environment": _environment(),
+    decided = {
+        loss: [run.scores > _finite(results.losses[loss].tuned_thresholds[run.seed]) for run in group]
+        for loss, group in known.items()
     }
+    trained = {loss: entry.settings for loss, entry in results.losses.items()}  # tuned, perhaps
+    first = {loss: group[0] for loss, group in decided.items()}
+    winner = results.best_loss(results.metric)
+    return Details(
+        labels=_label_table(splits, known, decided, winner),
+        rows=_row_examples(splits.test, first, winner) if winner else None,
+        curves={loss: _curves(group[0], splits.test.targets) for loss, group in known.items()},
+        reliability={loss: _reliability(trained[loss], group[0], splits) for loss, group in known.items()},
+        gradients={loss: _gradients(spec) for loss, spec in trained.items()},
+        environment=_environment(),
+    )
 
 
 def _label_table(
-    splits: Splits, runs: Mapping[str, list[Run]], decided: Mapping[str, list[Tensor]], winner: str | None
-) -> Details:
+    splits: Splits, runs: Mapping[str, list[TrainedRun]], decided: Mapping[str, list[Tensor]], winner: str | None
+) -> LabelTable:
     """Positives, and for each loss average precision and F1 at the tuned threshold, of the labels that are shown."""
     truth = splits.test.targets
     precision = {
@@ -75,28 +86,28 @@ def _label_table(
     positives = truth.sum(0)
     trained = splits.train.targets.sum(0)
     shown = _shown(positives, precision[winner] if winner else positives.double())
-    return {
-        "total": len(splits.test.labels),
-        "names": [_cut(splits.test.labels[label], _NAME) for label in shown],
-        "train_positives": trained[shown].tolist(),
-        "test_positives": positives[shown].tolist(),
-        "average_precision": {loss: _rounded(values[shown]) for loss, values in precision.items()},
-        "f1": {loss: _rounded(values[shown]) for loss, values in f1.items()},
-        "by_frequency": _by_frequency(trained, positives, precision),
-    }
+    return LabelTable(
+        total=len(splits.test.labels),
+        names=[_cut(splits.test.labels[label], _NAME) for label in shown],
+        train_positives=trained[shown].tolist(),
+        test_positives=positives[shown].tolist(),
+        average_precision={loss: _rounded(values[shown]) for loss, values in precision.items()},
+        f1={loss: _rounded(values[shown]) for loss, values in f1.items()},
+        by_frequency=_by_frequency(trained, positives, precision),
+    )
 
 
-def _by_frequency(trained: Tensor, positives: Tensor, precision: Mapping[str, Tensor]) -> Details:
+def _by_frequency(trained: Tensor, positives: Tensor, precision: Mapping[str, Tensor]) -> FrequencyGroups:
     """Mean average precision of up to ten groups of labels, equally large, from rare to frequent in training."""
     known = positives.nonzero().flatten()
     split = known[trained[known].argsort(stable=True)].tensor_split(max(1, min(10, len(known) // 2)))
     groups = [group for group in split if len(group)]  # none without any positive
-    return {
-        "train_positives": [round(float(trained[group].double().mean()), 1) for group in groups],
-        "average_precision": {
+    return FrequencyGroups(
+        train_positives=[round(float(trained[group].double().mean()), 1) for group in groups],
+        average_precision={
             loss: [round(float(values[group].mean()), 5) for group in groups] for loss, values in precision.items()
         },
-    }
+    )
 
 
 def _shown(positives: Tensor, precision: Tensor) -> list[int]:
@@ -109,26 +120,22 @@ def _shown(positives: Tensor, precision: Tensor) -> list[int]:
     return kept + worst.tolist()
 
 
-def _row_examples(test: MultiLabelData, decided: Mapping[str, Tensor], winner: str) -> Details:
+def _row_examples(test: MultiLabelData, decided: Mapping[str, Tensor], winner: str) -> RowExamples:
     """The rows with the highest and with the lowest F1 of the winner's decisions; those with most labels first."""
     f1 = {loss: _f1(decisions, test.targets, 1) for loss, decisions in decided.items()}
     wrong, true = (decided[winner] != test.targets).sum(1), test.targets.sum(1)
     worst = np.lexsort((-wrong.numpy(), f1[winner].numpy(), wrong.numpy() == 0))[:ROWS]  # right ones last
     best = np.lexsort((-true.numpy(), -f1[winner].numpy()))[:ROWS]
-    return {
-        "loss": winner,
-        **{
-            kind: [
-                {"row": row + 1, **_input(test, row), **_names(test, decided[winner], row)}
-                | {"f1": {loss: round(float(values[row]), 3) for loss, values in f1.items()}}
-                for row in numbers.tolist()
-            ]
-            for kind, numbers in (("best", best), ("worst", worst))
-        },
-    }
+
+    def example(row: int) -> RowExample:
+        values = {loss: round(float(of_rows[row]), 3) for loss, of_rows in f1.items()}
+        return RowExample(row=row + 1, f1=values, **_input(test, row), **_names(test, decided[winner], row))
+
+    return RowExamples(loss=winner, best=list(map(example, best.tolist())), worst=list(map(example, worst.tolist())))
 
 
-def _input(test: MultiLabelData, row: int) -> Details:
+def _input(test: MultiLabelData, row: int) -> dict[str, Any]:
+    """The text of a row, or its picture."""
     if not isinstance(test.inputs, Tensor):
         return {"text": _cut(test.inputs[row], TEXT)}
     picture = io.BytesIO()
@@ -137,7 +144,7 @@ def _input(test: MultiLabelData, row: int) -> Details:
     return {"png": base64.b64encode(picture.getvalue()).decode()}
 
 
-def _names(test: MultiLabelData, decisions: Tensor, row: int) -> Details:
+def _names(test: MultiLabelData, decisions: Tensor, row: int) -> dict[str, Any]:
     """Labels that are rightly predicted, missed, and wrongly predicted; of many, the first."""
     truth, predicted = test.targets[row], decisions[row]
     kinds = {"right": truth & predicted, "missed": truth & ~predicted, "wrong": predicted & ~truth}
@@ -154,7 +161,7 @@ def _f1(decisions: Tensor, truth: Tensor, dim: int) -> Tensor:
     return value
 
 
-def _curves(run: Run, truth: Tensor) -> Details:
+def _curves(run: TrainedRun, truth: Tensor) -> DecisionCurves:
     """Precision, recall and F1 of the test rows at POINTS thresholds, which lie at equal steps of recall.
 
     A threshold lies just below the score of a positive. Macro-F1 leaves out labels without positives.
@@ -165,14 +172,14 @@ def _curves(run: Run, truth: Tensor) -> Details:
     hits, predicted = (_above(run.scores, thresholds, counted) for counted in (truth, torch.ones_like(truth)))
     by_label, true = Counts(hits, predicted, truth.sum(0)), truth.sum(0)
     overall = Counts(hits.sum(1), predicted.sum(1), true.sum())
-    return {
-        "seed": run.seed,
-        "threshold": _rounded(thresholds),
-        "precision": _rounded(overall.precision()),
-        "recall": _rounded(overall.recall()),
-        "micro_f1": _rounded(overall.f_beta()),
-        "macro_f1": _rounded(by_label.f_beta()[:, true > 0].mean(1)),
-    }
+    return DecisionCurves(
+        seed=run.seed,
+        threshold=_rounded(thresholds),
+        precision=_rounded(overall.precision()),
+        recall=_rounded(overall.recall()),
+        micro_f1=_rounded(overall.f_beta()),
+        macro_f1=_rounded(by_label.f_beta()[:, true > 0].mean(1)),
+    )
 
 
 def _above(scores: Tensor, thresholds: Tensor, counted: Tensor) -> Tensor:
@@ -184,33 +191,32 @@ def _above(scores: Tensor, thresholds: Tensor, counted: Tensor) -> Tensor:
     return histogram.flip(1).cumsum(1).flip(1)[:, 1:].T.double()
 
 
-def _reliability(spec: str, run: Run, splits: Splits) -> Details:
+def _reliability(spec: str, run: TrainedRun, splits: Splits) -> dict[str, ReliabilityCurve]:
     """Of three readings of a score: as a logit, as the loss implies, as fitted to the validation rows (Platt)."""
     readings: dict[str, Callable[[], Tensor]] = {
         "logit": lambda: torch.sigmoid(run.scores.double()),
         "implied": lambda: ClosedForm(spec)(run.scores),
         "fitted": lambda: fit_platt(Judged.of(run.valid_scores, splits.valid.targets))(run.scores),
     }
-    found = {}
+    curves = {}
     for name, read in readings.items():
         with suppress(ValueError):  # the loss implies no probability, or validation has no positive
             points = reliability(read(), splits.test.targets)
             filled = points.count > 0
-            columns = {column: getattr(points, column)[filled] for column in ("predicted", "observed", "low", "high")}
-            found[name] = {"calibration_error": points.calibration_error} | {
-                column: _rounded(values) for column, values in columns.items()
-            }
-    return found
+            columns = {each: getattr(points, each)[filled] for each in ("predicted", "observed", "low", "high")}
+            rounded = {each: _rounded(values) for each, values in columns.items()}
+            curves[name] = ReliabilityCurve(calibration_error=points.calibration_error, **rounded)
+    return curves
 
 
-def _gradients(spec: str) -> Details | None:
+def _gradients(spec: str) -> GradientCurves | None:
     """The size of the gradient on a positive and on a negative label; None for powerset, which has none of a label."""
     loss = parse_method(spec)
     if isinstance(loss, Powerset):
         return None
     p = torch.linspace(0.001, 0.999, POINTS, dtype=torch.float64)
-    sides = {side: profile(loss, torch.logit(p), side == "positive")[1].abs() for side in ("positive", "negative")}
-    return {"p": _rounded(p), "coupled": not loss.pool.per_label} | {side: _rounded(g) for side, g in sides.items()}
+    positive, negative = (_rounded(profile(loss, torch.logit(p), side)[1].abs()) for side in (True, False))
+    return GradientCurves(p=_rounded(p), coupled=not loss.pool.per_label, positive=positive, negative=negative)
 
 
 def _environment() -> dict[str, str]:
@@ -227,5 +233,9 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _rounded(values: Tensor) -> list[float]:
+def _finite(threshold: float | None) -> float:
+    return math.inf if threshold is None else threshold
+
+
+def _rounded(values: Tensor) -> list[Any]:
     return [round(value, 5) for value in values.tolist()]

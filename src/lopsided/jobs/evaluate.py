@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from rich.progress import Progress as Bars
 from torch.nn.functional import pad
 
 from lopsided.data.sparse_files import SparseRows
-from lopsided.data.storage import UserError, write_atomically, write_json
+from lopsided.data.storage import UserError, write_atomically
 from lopsided.decision.rules import Rule
-from lopsided.jobs.fit import CANDIDATES, KS, Checkpoint, FitFolder, candidates, read
+from lopsided.jobs import schema
+from lopsided.jobs.fit import CANDIDATES, KS, candidates, load_rows_for, trained_model
+from lopsided.jobs.folder import Checkpoint, FitFolder
+from lopsided.jobs.schema import Evaluation, Propensity
 from lopsided.metrics.counts import Sums, label_counts, row_sums
 from lopsided.metrics.registry import METRICS
 from lopsided.metrics.scores import Scores
@@ -33,36 +36,35 @@ DECISIONS = (
 )
 
 
-def evaluate(folder: FitFolder, data: Path | None, a: float, b: float, bars: Bars) -> dict[str, Any]:
-    """Rank the rows of a file, the test file of the run if None, and write results.json into the run folder.
+def evaluate_run(folder: FitFolder, data: Path | None, propensity: Propensity, bars: Bars) -> tuple[Evaluation, Path]:
+    """Rank the rows of a file, the test file of the run if None; returns what is written, and where.
 
-    Results of another file go into results-NAME.json. a, b: the constants of the propensities.
+    Results of the test file go into results.json of the run folder, of another file into results-NAME.json.
     """
     path = data or folder.config.files().get("test")
     if path is None:
         raise UserError(f"{folder.path}: was trained without --test; name the file to evaluate on")
-    state, decision = folder.trained()
-    model = state.model
-    rows = read(path, bars, folder.config.normalize, like=(model.num_features, len(model.label_counts)))
-    counts = pad(model.label_counts, (0, rows.num_labels - len(model.label_counts)))
-    propensity = propensities(counts, state.rows, a, b)
-    ranked, decided = _judge(state, decision.rule, rows, RankedMetrics(KS, propensity), bars)
-    results = {
-        "data": str(path),
-        "rows": len(rows),
-        "rows_without_labels": int((rows.labels.crow.diff() == 0).sum()),
-        "loss": folder.config.loss,
-        "epochs": len(state.history),
-        "seconds_per_epoch": sum(epoch["seconds"] for epoch in state.history) / len(state.history),
-        "propensity": {"a": a, "b": b},
-        "model": ranked,
-        "popularity": _popularity(counts, rows, RankedMetrics(KS, propensity)),
-        "rule": decision.name,
-        "decisions": decided,
-    }
-    name = "results.json" if data is None else f"results-{path.stem}.json"
-    write_json(folder.path / name, results)
-    return results | {"written": str(folder.path / name)}
+    state, decision = trained_model(folder)
+    rows = load_rows_for(folder, state, path, bars)
+    counts = pad(state.model.label_counts, (0, rows.num_labels - len(state.model.label_counts)))
+    weights = propensities(counts, state.rows, propensity.a, propensity.b)
+    ranked, decided = _judge(state, decision.rule, rows, RankedMetrics(KS, weights), bars)
+    evaluation = Evaluation(
+        data=str(path),
+        rows=len(rows),
+        rows_without_labels=int((rows.labels.crow.diff() == 0).sum()),
+        loss=folder.config.loss,
+        epochs=len(state.history),
+        seconds_per_epoch=sum(epoch.seconds for epoch in state.history) / len(state.history),
+        propensity=propensity,
+        model=ranked,
+        popularity=_popularity(counts, rows, RankedMetrics(KS, weights)),
+        rule=decision.name,
+        decisions=decided,
+    )
+    written = folder.path / ("results.json" if data is None else f"results-{path.stem}.json")
+    schema.write_file(written, evaluation)
+    return evaluation, written
 
 
 def _judge(
@@ -80,7 +82,7 @@ def _judge(
     return ranked.result(), {name: METRICS[name].value(summary) for name in DECISIONS}
 
 
-def predict(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
+def write_predictions(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
     """Write a line of JSON for each row of a file: the labels that the rule predicts, the most probable first.
 
     {"labels": [17, 3], "probabilities": [0.93, 0.41]}
@@ -91,8 +93,8 @@ def predict(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
     """
     if out.exists() and data.exists() and out.samefile(data):
         raise UserError(f"--out: {out} holds the rows to predict; name another file")
-    state, decision = folder.trained()
-    rows = read(data, bars, folder.config.normalize, like=(state.model.num_features, len(state.model.label_counts)))
+    state, decision = trained_model(folder)
+    rows = load_rows_for(folder, state, data, bars)
 
     def write(file: BinaryIO) -> None:
         for scores, labels, _ in candidates(state.model, rows, CANDIDATES, "predicting", bars):

@@ -11,33 +11,40 @@ report.html     the tables and plots, self-contained
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lopsided import __version__
-from lopsided.data.storage import UserError, write_atomically, write_csv, write_json
-from lopsided.jobs.config import C, CompareConfig, Config, fingerprint
+from lopsided.data.storage import UserError, replace_atomically, write_atomically, write_csv
+from lopsided.decision import choose
+from lopsided.decision.choose import Decision
+from lopsided.jobs import schema
+from lopsided.jobs.config import C, CompareConfig, Config, FitConfig, fingerprint
+from lopsided.jobs.schema import CheckpointHeader, ConfigFile, Details, FitEpoch, HistoryLine, Results, RunRecord
+from lopsided.models.sparse_features import SparseClassifier
 from lopsided.models.task import Rows
 from lopsided.training.loop import Epoch
 
-Histories = dict[str, dict[int, dict[str, list[float]]]]  # loss -> seed -> column of metrics.csv -> values
+Histories = dict[str, dict[int, list[HistoryLine]]]  # loss -> seed -> epochs
+
+_DECISION = "decision."
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedRun:
     """One trained model: its history, and its scores (rows, L) of validation and test, NaN if training diverged."""
 
     loss: str
@@ -51,11 +58,18 @@ class ConfigFolder(Generic[C]):
     """A folder with a config.json: what was asked of which command, and the SHA-256 of the data files."""
 
     command: ClassVar[str]
-    kind: ClassVar[type[Config]]
+    config_kind: ClassVar[type[Config]]
+    file_kind: ClassVar[type[ConfigFile[Any]]]
 
-    def __init__(self, path: Path, config: C) -> None:
+    def __init__(self, path: Path, config: C, data_sha256: Mapping[str, str] | None = None) -> None:
         self.path = path
         self.config = config
+        self.data_sha256 = data_sha256 or {}
+
+    @property
+    def repair(self) -> str:
+        """What to do about a damaged file."""
+        return f"write it again with: lopsided {self.command} {self.path}"
 
     @classmethod
     def create(cls, path: Path, config: C) -> Self:
@@ -68,116 +82,97 @@ class ConfigFolder(Generic[C]):
             return folder
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path}: exists and is not a run folder; choose another --out")
-        content = {"lopsided": __version__, "command": cls.command, "config": config.model_dump()}
-        write_json(path / "config.json", content | {"data_sha256": fingerprint(config)})
-        return cls(path, config)
+        digests = fingerprint(config)
+        stored = cls.file_kind(lopsided=__version__, command=cls.command, config=config, data_sha256=digests)
+        schema.write_file(path / "config.json", stored)
+        return cls(path, config, digests)
 
     @classmethod
     def open(cls, path: Path, check_data: bool = True) -> Self:
         """The folder of an earlier run, to go on with it, or to use what it holds, whatever became of its data."""
-        stored = _stored(path)
-        if stored is None:
-            raise UserError(f"{path}: not a run folder")
-        if stored["lopsided"] != __version__:
-            raise UserError(f"{path}: begun with lopsided {stored['lopsided']}, this is {__version__}; start a new run")
-        command = command_of(path)
+        command = _command_of(path)
         if command != cls.command:
             raise UserError(f"{path}: a run of lopsided {command}, expected one of lopsided {cls.command}")
-        try:
-            config = cls.kind(**stored["config"])
-            known = dict(stored["data_sha256"])
-        except (ValueError, KeyError, TypeError) as error:
-            problem = " ".join(str(error).split())
-            raise UserError(f"{path / 'config.json'}: not readable ({problem})") from None
+        stored = schema.read_file(path / "config.json", cls.file_kind, "start a new run")
         if check_data:
-            files = config.files()
-            changed = [str(files[name]) for name, digest in fingerprint(config).items() if known.get(name) != digest]
+            digests, files = fingerprint(stored.config), stored.config.files()
+            changed = [str(files[name]) for name in files if stored.data_sha256.get(name) != digests[name]]
             if changed:
                 raise UserError(f"{', '.join(changed)}: changed since the run in {path} began; start a new run")
-        return cls(path, cast(C, config))
-
-    def write_metrics_lines(self, names: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-        """metrics.csv, with a header."""
-        write_csv(self.path / "metrics.csv", names, lines)
+        return cls(path, stored.config, stored.data_sha256)
 
 
 class RunFolder(ConfigFolder[CompareConfig]):
     """The folder of a comparison."""
 
     command = "compare"
-    kind = CompareConfig
+    config_kind = CompareConfig
+    file_kind = ConfigFile[CompareConfig]
 
     def _stem(self, loss: str, seed: int) -> Path:
         name = re.sub(r"[^a-z0-9]+", "-", loss.lower()).strip("-")[:60]
         return self.path / "runs" / f"{self.config.losses.index(loss)}-{name}-seed{seed}"
 
-    def save(self, run: Run) -> None:
+    def save(self, run: TrainedRun) -> None:
         """Scores first: a run counts as finished once its .json is there."""
         stem = self._stem(run.loss, run.seed)
         for path, scores in zip(_score_files(stem), (run.valid_scores.numpy(), run.scores.numpy()), strict=True):
             write_atomically(path, lambda file, scores=scores: np.save(file, scores, allow_pickle=False))  # type: ignore[misc]
-        record = {"loss": run.loss, "seed": run.seed, "history": [asdict(epoch) for epoch in run.history]}
-        write_json(stem.with_suffix(".json"), record)
+        schema.write_file(stem.with_suffix(".json"), RunRecord(loss=run.loss, seed=run.seed, history=run.history))
 
-    def load(self, loss: str, seed: int, epochs: int, valid: Rows, test: Rows) -> Run | None:
+    def load(self, loss: str, seed: int, epochs: int, valid: Rows, test: Rows) -> TrainedRun | None:
         """The finished run, checked against the number of epochs and the rows that its scores are of; or None."""
         stem = self._stem(loss, seed)
         try:
-            record = json.loads(stem.with_suffix(".json").read_text())
-            history = [_epoch(row) for row in record["history"]]
-            if (record["loss"], record["seed"], len(history)) != (loss, seed, epochs):
+            record = schema.from_json(json.loads(stem.with_suffix(".json").read_text()), RunRecord)
+            if (record.loss, record.seed, len(record.history)) != (loss, seed, epochs):
                 raise ValueError(f"it is not of {loss}, seed {seed}, {epochs} epochs")
             scores = [_load_scores(path, part) for path, part in zip(_score_files(stem), (valid, test), strict=True)]
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{stem}: damaged ({error}); delete its .json to train that run again") from None
-        return Run(loss, seed, history, *scores)
+        except (OSError, EOFError, ValueError) as error:
+            raise schema.damaged(stem, error, "delete its .json to train that run again") from None
+        return TrainedRun(loss, seed, record.history, *scores)
 
-    def write_metrics(self, runs: list[Run]) -> None:
+    def write_metrics(self, runs: Sequence[TrainedRun]) -> None:
         """metrics.csv: one line per loss, seed and epoch; probabilities and mAP as in `Epoch`."""
-        names = [field.name for field in fields(Epoch)]
-        lines = [[run.loss, run.seed, *astuple(epoch)] for run in runs for epoch in run.history]
-        self.write_metrics_lines(["loss", "seed", *names], lines)
+        lines = [HistoryLine(run.loss, run.seed, *astuple(epoch)) for run in runs for epoch in run.history]
+        schema.write_table(self.path / "metrics.csv", HistoryLine, lines)
 
-    def write_details(self, details: dict[str, Any]) -> None:
-        write_json(self.path / "details.json", details)
+    def read_histories(self) -> Histories:
+        """The lines of metrics.csv by loss and seed."""
+        histories: Histories = {}
+        try:
+            lines = schema.read_table(self.path / "metrics.csv", HistoryLine, self.repair)
+        except FileNotFoundError:
+            message = f"{self.path}: no training is finished yet; go on with: lopsided compare {self.path}"
+            raise UserError(message) from None
+        for line in lines:
+            histories.setdefault(line.loss, {}).setdefault(line.seed, []).append(line)
+        return histories
 
-    def write_results(self, results: dict[str, Any]) -> None:
-        write_json(self.path / "results.json", results)
+    def write_outcome(self, results: Results, details: Details) -> None:
+        """results.json last: a comparison that has it is finished."""
+        schema.write_file(self.path / "details.json", details)
+        schema.write_file(self.path / "results.json", results)
 
-    def read_results(self) -> dict[str, Any]:
+    def read_results(self) -> Results:
         """As written, so that printing and reporting see the same numbers. Raises UserError if there are none yet."""
         path = self.path / "results.json"
         if not path.exists():
             raise UserError(f"{self.path}: not finished; go on with: lopsided compare {self.path}")
-        return read_json(path)
+        return schema.read_file(path, Results, self.repair)
 
+    def read_details(self) -> Details:
+        return schema.read_file(self.path / "details.json", Details, self.repair)
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a file of a run holds. Raises UserError for a damaged one."""
-    try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError(f"holds a {type(content).__name__}")
-    except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); write it again with: lopsided compare {path.parent}") from None
-    return content
-
-
-def read_histories(path: Path) -> Histories:
-    """metrics.csv by loss, seed and column. Raises UserError if a column of `Epoch` is not there, or no number."""
-    histories: Histories = {}
-    names = [field.name for field in fields(Epoch)]
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                history = histories.setdefault(row["loss"], {}).setdefault(int(row["seed"]), {})
-                for name in names:
-                    history.setdefault(name, []).append(float(row[name]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); write it again with: lopsided compare {path.parent}") from None
-    return histories
+    def as_trained(self, loss: str) -> tuple[str, CompareConfig]:
+        """A loss and its learning rate as the run trained it, which `--tune` may have changed."""
+        if self.config.tune is None or loss not in self.config.losses:
+            return loss, self.config
+        entry = self.read_results().losses[loss]
+        rate = (entry.tuned_settings or {})["learning_rate"]
+        return entry.settings, self.config.changed({"learning_rate": rate})
 
 
 def _score_files(stem: Path) -> tuple[Path, Path]:
@@ -192,29 +187,103 @@ def _load_scores(path: Path, rows: Rows) -> Tensor:
     return scores
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The model after the last finished epoch."""
+
+    model: SparseClassifier
+    rows: int  # it was trained on
+    history: list[FitEpoch]
+    decision: Decision | None = None  # None before the end of training
+
+    @property
+    def labels_per_row(self) -> float:
+        return float(self.model.label_counts.sum()) / self.rows
+
+
+class FitFolder(ConfigFolder[FitConfig]):
+    """The folder of one training.
+
+    config.json              what was asked, and the SHA-256 of the data files
+    checkpoint.safetensors   weights and optimisers' state after the last finished epoch, the history, and after the
+                             last of all the decision rule and the map from scores to probabilities
+    metrics.csv              a line per epoch
+    results*.json            what `lopsided evaluate` found
+    """
+
+    command = "fit"
+    config_kind = FitConfig
+    file_kind = ConfigFile[FitConfig]
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    def save(self, state: Checkpoint) -> None:
+        """One file has all that the next epoch starts from, so that a kill at any time leaves a whole state."""
+        tensors, decision = state.model.state(), None
+        if state.decision is not None:
+            stored, decision = choose.to_tensors(state.decision)
+            tensors |= {_DECISION + name: tensor for name, tensor in stored.items()}
+        header = CheckpointHeader(rows=state.rows, history=state.history, decision=decision)
+        metadata = {"lopsided": json.dumps(schema.to_json(header))}
+        replace_atomically(self.checkpoint, lambda path: save_file(tensors, path, metadata))
+        lines = [epoch.columns() for epoch in state.history]
+        write_csv(self.path / "metrics.csv", list(lines[-1]), [list(line.values()) for line in lines])
+
+    def load(self) -> Checkpoint | None:
+        """What the last finished epoch, or the tuning after the last of all, left; None without any."""
+        if not self.checkpoint.exists():
+            return None
+        try:
+            with safe_open(self.checkpoint, framework="pt") as file:
+                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+            header = schema.from_json(json.loads(metadata["lopsided"]), CheckpointHeader)
+            counts, features = tensors["model.label_counts"], len(tensors["model.embedding.weight"])
+            model = self.make_model(features, counts, header.rows)
+            model.load_state(tensors)
+            stored = {n.removeprefix(_DECISION): t for n, t in tensors.items() if n.startswith(_DECISION)}
+            decision = None if header.decision is None else choose.from_tensors(stored, header.decision)
+        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise schema.damaged(self.checkpoint, error, "delete it to train again") from None
+        return Checkpoint(model, header.rows, header.history, decision)
+
+    def make_model(self, features: int, label_counts: Tensor, rows: int) -> SparseClassifier:
+        c = self.config
+        torch.manual_seed(c.seed)
+        return SparseClassifier(features, label_counts, rows, c.hidden, c.loss, c.dropout, c.learning_rate)
+
+
 def is_run_folder(path: Path) -> bool:
     """Does it hold the config.json of a run, rather than that of some other program?"""
-    return _stored(path) is not None
+    return _header(path) is not None
 
 
-def command_of(path: Path) -> str | None:
-    """The command whose run a folder holds, None if it holds none."""
-    stored = _stored(path)
-    return None if stored is None else str(stored.get("command", RunFolder.command))
+def open_folder(path: Path) -> RunFolder | FitFolder:
+    """The folder of a run of either kind, whatever became of its data."""
+    kind = FitFolder if _command_of(path) == FitFolder.command else RunFolder
+    return kind.open(path, check_data=False)
 
 
-def _stored(path: Path) -> dict[str, Any] | None:
+def _command_of(path: Path) -> str:
+    """The command whose run a folder holds. Raises UserError for what this version cannot read."""
+    header = _header(path)
+    if header is None:
+        raise UserError(f"{path}: not a run folder")
+    version = header["lopsided"]
+    if header.get("schema") != schema.SCHEMA:
+        raise UserError(
+            f"{path}: written by another version of lopsided (schema {header.get('schema', 'none')}, this reads "
+            f"{schema.SCHEMA}): run it again, or use lopsided {version}"
+        )
+    if version != __version__:
+        raise UserError(f"{path}: begun with lopsided {version}, this is {__version__}; start a new run")
+    return str(header.get("command"))
+
+
+def _header(path: Path) -> dict[str, Any] | None:
     try:
         stored = json.loads((path / "config.json").read_text())
     except (OSError, ValueError):
         return None
     return stored if isinstance(stored, dict) and "lopsided" in stored else None
-
-
-def _epoch(row: dict[str, Any]) -> Epoch:
-    return Epoch(**{name: _number(value, math.nan) for name, value in row.items()})
-
-
-def _number(value: Any, otherwise: float) -> Any:
-    """JSON has no infinity and no NaN: null stands for the one that makes sense."""
-    return otherwise if value is None else value

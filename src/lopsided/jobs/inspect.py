@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import torch
 from rich.console import Console
 
 from lopsided.data.sparse_files import SparseRows
-from lopsided.data.storage import UserError
-from lopsided.jobs.fit import FitFolder, read
-from lopsided.jobs.folder import RunFolder, read_histories
+from lopsided.jobs.fit import load_rows_for, trained_model
+from lopsided.jobs.folder import FitFolder, RunFolder
 from lopsided.jobs.progress import bars
+from lopsided.jobs.schema import HistoryLine
 from lopsided.models.sparse_features import SparseClassifier
 from lopsided.nn.functional import multilabel_loss
 from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker
+from lopsided.training.loop import Epoch
 
 Values = dict[str, float]
 
@@ -27,36 +28,28 @@ def diagnostics(folder: RunFolder | FitFolder, console: Console) -> tuple[str, d
 
     The training of `lopsided fit` never holds the logits: some training rows are shown to the model of its checkpoint.
     """
-    if isinstance(folder, RunFolder):
-        return "first → last epoch, mean over seeds", _of_losses(folder)
-    return _of_model(folder, console)
+    if isinstance(folder, FitFolder):
+        return _of_model(folder, console)
+    columns = {loss: [_mean(seeds, 0), _mean(seeds, -1)] for loss, seeds in folder.read_histories().items()}
+    return "first → last epoch, mean over seeds", columns
 
 
-def _of_losses(folder: RunFolder) -> dict[str, list[Values]]:
-    """The means of metrics.csv over the seeds, for every loss that it has: of its first and its last epoch."""
-    path = folder.path / "metrics.csv"
-    if not path.exists():
-        raise UserError(f"{folder.path}: no training is finished yet; go on with: lopsided compare {folder.path}")
-    return {loss: [_mean(seeds, 0), _mean(seeds, -1)] for loss, seeds in read_histories(path).items()}
-
-
-def _mean(seeds: dict[int, dict[str, list[float]]], epoch: int) -> Values:
-    """Of each column over the seeds that did not diverge."""
-    histories = list(seeds.values())
-    columns = {name: torch.tensor([history[name][epoch] for history in histories]) for name in histories[0]}
+def _mean(seeds: dict[int, list[HistoryLine]], place: int) -> Values:
+    """Of each column of an epoch over the seeds that did not diverge."""
+    columns = {
+        f.name: torch.tensor([getattr(history[place], f.name) for history in seeds.values()]) for f in fields(Epoch)
+    }
     return {name: float(values.double().nanmean()) for name, values in columns.items()}
 
 
 def _of_model(folder: FitFolder, console: Console) -> tuple[str, dict[str, list[Values]]]:
-    checkpoint, _ = folder.trained()
-    model = checkpoint.model
-    sizes = model.num_features, len(model.label_counts)
+    checkpoint, _ = trained_model(folder)
     with bars(console) as live:
-        rows = read(folder.config.files()["data"], live, folder.config.normalize, sizes)
+        rows = load_rows_for(folder, checkpoint, folder.config.files()["data"], live)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     some = order[: max(1, min(_SAMPLED, _LOGITS // rows.num_labels))]
     title = f"after epoch {len(checkpoint.history)}, on {len(some)} training rows"
-    return title, {folder.config.loss: [_measured(model, rows.take(some))]}
+    return title, {folder.config.loss: [_measured(checkpoint.model, rows.take(some))]}
 
 
 def _measured(model: SparseClassifier, rows: SparseRows) -> Values:

@@ -6,6 +6,7 @@ missing/KEY/      the scores of each fold, so that an inspection that was stoppe
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -27,15 +28,14 @@ from lopsided.data.storage import UserError, replace_atomically, write_csv
 from lopsided.data.text_files import read_data
 from lopsided.decision.suspects import Suspects, rank_suspects
 from lopsided.jobs.compare import budget_of, columns_of, load
-from lopsided.jobs.config import BUILT_IN, C, CompareConfig, FitConfig, checked, fingerprint
-from lopsided.jobs.fit import CANDIDATES, FitFolder, candidates, read
-from lopsided.jobs.fit import fit as fit_sparse
-from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.config import BUILT_IN, C, CompareConfig, FitConfig, fingerprint
+from lopsided.jobs.fit import CANDIDATES, candidates, fit_model, load_sparse_rows, trained_model
+from lopsided.jobs.folder import FitFolder, RunFolder
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged, Scores
 from lopsided.models import make_task
-from lopsided.training.loop import fit, predict
+from lopsided.training.loop import predict_scores, train
 from lopsided.training.objective import make_objective, parse_method
 
 _LONGEST = 200  # characters of a text or a label that are shown
@@ -65,16 +65,17 @@ def inspect_missing(
     data: a file in the place of the run's training file. All rows of the file are looked at, also those that the run
     kept for validation or test; of built-in images, those of training.
     """
-    loss = loss or _default_loss(folder)
+    loss = loss or _default_loss(folder.config)
     path = folder.path / (f"missing-{data.stem}.csv" if data else "missing.csv")
+    search: Callable[[Path, str, float, int, int, Bars], tuple[Suspects, list[str], list[str]]]
     if isinstance(folder, RunFolder):
-        loss, config = _as_tuned(folder, loss)
-        above = _discarded_above(loss)
-        found = _among_labelled(folder, _on(config, data), loss, folds, top, bars)
+        loss, config = folder.as_trained(loss)
+        search = functools.partial(_among_labelled, _on(config, data))
     else:
-        above = _discarded_above(loss)
-        found = _among_sparse(folder, _on(folder.config, data), loss, folds, top, bars)
-    inspection = Inspection(*found, loss, above, path)
+        search = functools.partial(_among_sparse, _on(folder.config, data).changed({"loss": loss}))
+    above = _discarded_above(loss)
+    suspects = search(folder.path, loss, above, folds, top, bars)
+    inspection = Inspection(*suspects, loss, above, path)
     write_csv(path, _COLUMNS, lines(inspection))
     return inspection
 
@@ -87,36 +88,21 @@ def _discarded_above(loss: str) -> float:
     return discarding_point(method) if isinstance(method, Formula) else math.inf
 
 
-def _default_loss(folder: RunFolder | FitFolder) -> str:
+def _default_loss(config: CompareConfig | FitConfig) -> str:
     """That of the run; of several, the first that discards suspects, or the baseline."""
-    if isinstance(folder, FitFolder):
-        return folder.config.loss
-    discarding = (loss for loss in folder.config.losses if math.isfinite(_discarded_above(loss)))
-    return next(discarding, folder.config.reference)
-
-
-def _as_tuned(folder: RunFolder, loss: str) -> tuple[str, CompareConfig]:
-    """A loss and its learning rate as the run trained it, which `--tune` may have changed."""
-    config = folder.config
-    if config.tune is None or loss not in config.losses:
-        return loss, config
-    found = folder.read_results()["losses"][loss]
-    rate = found["tuned_settings"]["learning_rate"]
-    return found["settings"], checked(CompareConfig, config.model_dump() | {"learning_rate": rate})
+    discarding = (loss for loss in config.losses if math.isfinite(_discarded_above(loss)))
+    return next(discarding, config.reference)
 
 
 def _on(config: C, data: Path | None) -> C:
     """The same settings for the rows of another file; other files, and rules tuned on them, play no part."""
     if data is not None and config.data == BUILT_IN:
         raise UserError(f"a run on {BUILT_IN} has no other rows to look at; leave out {data}")
-    changed = {"valid": None, "test": None} | ({} if data is None else {"data": str(data)})
-    if isinstance(config, FitConfig):
-        changed |= {"decide": None}
-    return checked(type(config), config.model_dump() | changed)
+    return config.changed({"valid": None, "test": None, "decide": None} | ({} if data is None else {"data": str(data)}))
 
 
 def _among_labelled(
-    folder: RunFolder, config: CompareConfig, loss: str, folds: int, top: int, bars: Bars
+    config: CompareConfig, run: Path, loss: str, above: float, folds: int, top: int, bars: Bars
 ) -> tuple[Suspects, list[str], list[str]]:
     rows = load(config).train if config.data == BUILT_IN else read_data(config.files()["data"], columns_of(config))
     _check_folds(folds, len(rows))
@@ -128,8 +114,8 @@ def _among_labelled(
         return {"scores": scores}
 
     parts = [torch.tensor(part) for part in stratified_split(rows.targets, [1 / folds] * folds, config.data_seed)]
-    scores = _out_of_fold(_cache(folder.path, config, loss, folds), parts, score, bars)["scores"]
-    suspects = rank_suspects(Judged.of(scores, rows.targets), _discarded_above(loss), top)
+    scores = _out_of_fold(_cache(run, config, loss, folds), parts, score, bars)["scores"]
+    suspects = rank_suspects(Judged.of(scores, rows.targets), above, top)
     names = [plain(rows.labels[label]) for label in suspects.label.tolist()]
     if isinstance(rows.inputs, Tensor):
         return suspects, names, [""] * len(names)
@@ -141,25 +127,24 @@ def score_part(config: CompareConfig, rows: MultiLabelData, rest: list[int], par
     held_out = rows[part]
     task = make_task(Splits(rows[rest], held_out, held_out))
     objective = make_objective(parse_method(loss), task.train.targets)
-    model, history = fit(task, objective, budget_of(config, task), config.data_seed)
+    model, history = train(task, objective, budget_of(config, task), config.data_seed)
     if history[-1].is_lost:
         raise UserError(f"training with {loss} diverged; choose another --loss")
-    return predict(model, objective, task.test)
+    return predict_scores(model, objective, task.test)
 
 
 def _among_sparse(
-    folder: FitFolder, config: FitConfig, loss: str, folds: int, top: int, bars: Bars
+    config: FitConfig, run: Path, loss: str, above: float, folds: int, top: int, bars: Bars
 ) -> tuple[Suspects, list[str], list[str]]:
     """Of each row the labels with the highest scores are looked at: all scores may be too many to hold."""
-    config = checked(FitConfig, config.model_dump() | {"loss": loss})
-    rows = read(config.files()["data"], bars, config.normalize)
+    rows = load_sparse_rows(config.files()["data"], bars, config.normalize)
     _check_folds(folds, len(rows))
-    cache = _cache(folder.path, config, loss, folds)
+    cache = _cache(run, config, loss, folds)
 
     def score(number: int, rest: Tensor, part: Tensor) -> dict[str, Tensor]:
         training = FitFolder(cache / f"training-{number}", config)  # its checkpoints let it go on
-        fit_sparse(training, rows.take(rest), None, bars)
-        model = training.trained()[0].model
+        fit_model(training, rows.take(rest), None, bars)
+        model = trained_model(training)[0].model
         scores, labels, _ = zip(*candidates(model, rows.take(part), CANDIDATES, "scoring", bars), strict=True)
         return {"scores": torch.cat(scores), "labels": torch.cat(labels)}
 
@@ -168,7 +153,7 @@ def _among_sparse(
     for number in range(folds):
         shutil.rmtree(cache / f"training-{number}", ignore_errors=True)
     scores = Scores(found["scores"], found["labels"], rows.num_labels)
-    suspects = rank_suspects(Judged.of(scores, rows.labels), _discarded_above(loss), top)
+    suspects = rank_suspects(Judged.of(scores, rows.labels), above, top)
     return suspects, [str(label) for label in suspects.label.tolist()], [""] * len(suspects)
 
 

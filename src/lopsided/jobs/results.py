@@ -1,11 +1,9 @@
-"""From finished runs to results.json: tables, paired differences, verdicts."""
+"""From finished runs to results.json: the tables, the comparisons, and what a reader must know to read them rightly."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,37 +11,15 @@ from torch import Tensor
 import lopsided
 from lopsided.data import Splits
 from lopsided.jobs.config import CompareConfig
-from lopsided.jobs.folder import Run
+from lopsided.jobs.folder import TrainedRun
 from lopsided.jobs.progress import Progress
+from lopsided.jobs.schema import DataSummary, Interval, LossResult, Results, SplitSizes
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.jobs.tune import Candidate
-from lopsided.metrics.significance import (
-    LEVEL,
-    Difference,
-    holm,
-    interval_over_seeds,
-    paired_differences,
-    resample_rows,
-    unknown,
-)
+from lopsided.jobs.verdict import Scores, compare_to_baseline, is_rising
+from lopsided.metrics.significance import interval_over_seeds
 from lopsided.models.task import Budget
-from lopsided.training.loop import Epoch
 from lopsided.training.objective import own_threshold, parse_method
-
-_RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation is known to about 5 %
-_RISING = 0.005  # gain of validation mAP over the last quarter of the epochs
-
-_NOTHING, _UNTESTED = "no difference shown", "cannot be tested"
-_RELATIONS = {  # verdict -> sentence
-    "better": "{} is better than {}",
-    "worse": "{} is worse than {}",
-    "ahead so far": "{} is ahead of {}",
-    "behind so far": "{} is behind {}",
-    _NOTHING: "no difference between {} and {} was shown",
-    _UNTESTED: "{} and {} cannot be compared",
-}
-
-Scores = dict[str, list[Scored]]  # loss -> one per seed
 
 
 def summarize(
@@ -51,135 +27,61 @@ def summarize(
     chosen: Mapping[str, Candidate],
     splits: Splits,
     budget: Budget,
-    runs: Sequence[Run],
+    runs: Sequence[TrainedRun],
     progress: Progress,
-) -> dict[str, Any]:
+) -> Results:
     """Per loss the metrics over seeds, and every loss against the baseline; `chosen` is what was trained for each."""
-    methods = {loss: parse_method(chosen[loss].spec) for loss in config.losses}
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
-    own = {loss: own_threshold(method) for loss, method in methods.items()}
-    scored: Scores = {
-        loss: [
-            Scored(run.scores, splits.test.targets, run.valid_scores, splits.valid.targets, own[loss]) for run in group
-        ]
-        for loss, group in of_loss.items()
-    }
+    scored = {loss: [_scored(run, splits, chosen[loss]) for run in group] for loss, group in of_loss.items()}
     rising = {loss: is_rising([run.history for run in group]) for loss, group in of_loss.items()}
-    return {
-        "lopsided": lopsided.__version__,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "data": _describe(config, splits),
-        "budget": asdict(budget),
-        "seeds": config.seeds,
-        "metric": config.metric,
-        "baseline": config.reference,
-        "losses": {
-            loss: {
-                "settings": str(methods[loss]),
-                **_tuned(config, chosen[loss]),
-                "own_threshold": own[loss],
-                "tuned_thresholds": [one.tuned for one in scored[loss]],
-                "seconds": sum(epoch.seconds for run in group for epoch in run.history) / len(group),
-                "metrics": {
-                    name: asdict(interval_over_seeds([evaluate(name, one) for one in scored[loss]])) for name in METRICS
-                },
-                "rising": rising[loss],
-            }
+    return Results(
+        lopsided=lopsided.__version__,
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        data=_describe(config, splits),
+        budget=budget,
+        seeds=config.seeds,
+        metric=config.metric,
+        baseline=config.reference,
+        losses={
+            loss: _loss_result(config, chosen[loss], group, scored[loss], rising[loss])
             for loss, group in of_loss.items()
         },
-        "comparisons": _compare_to_baseline(config, scored, rising, budget, progress),
-        "notes": _notes(config, chosen, splits, scored, rising, budget),
-    }
+        comparisons=compare_to_baseline(config, scored, rising, budget.epochs, progress),
+        notes=_notes(config, chosen, splits, scored, rising, budget),
+    )
 
 
-def _tuned(config: CompareConfig, candidate: Candidate) -> dict[str, dict[str, float]]:
-    if config.tune is None:
-        return {}
-    return {"tuned_settings": candidate.tuned()}
+def _scored(run: TrainedRun, splits: Splits, candidate: Candidate) -> Scored:
+    own = own_threshold(parse_method(candidate.spec))
+    return Scored(run.scores, splits.test.targets, run.valid_scores, splits.valid.targets, own)
 
 
-def is_rising(histories: Sequence[list[Epoch]]) -> bool:
-    """Is more training likely to help? Yes, if validation mAP, averaged over the seeds, gained half a point over the
-    last quarter of the epochs, and after a single epoch, which shows no trend."""
-    curve = torch.tensor([[epoch.valid_map for epoch in history] for history in histories]).nanmean(0)
-    window = max(1, len(curve) // 4)
-    return len(curve) == 1 or bool(curve[-1] - curve[-1 - window] > _RISING)
+def _loss_result(
+    config: CompareConfig, candidate: Candidate, runs: Sequence[TrainedRun], scored: Sequence[Scored], rising: bool
+) -> LossResult:
+    method = parse_method(candidate.spec)
+    intervals = {name: interval_over_seeds([evaluate(name, one) for one in scored]) for name in METRICS}
+    return LossResult(
+        settings=str(method),
+        tuned_settings=None if config.tune is None else candidate.tuned(),
+        own_threshold=own_threshold(method),
+        tuned_thresholds=[one.tuned for one in scored],
+        seconds=sum(epoch.seconds for run in runs for epoch in run.history) / len(runs),
+        metrics={name: Interval(**asdict(interval)) for name, interval in intervals.items()},
+        rising=rising,
+    )
 
 
-def _compare_to_baseline(
-    config: CompareConfig, scored: Scores, rising: dict[str, bool], budget: Budget, progress: Progress
-) -> dict[str, Any]:
-    full = {loss: [evaluate(config.metric, one) for one in group] for loss, group in scored.items()}
-    others = [loss for loss in config.losses if loss != config.reference]
-    testable = [loss for loss in others if all(map(math.isfinite, full[loss] + full[config.reference]))]
-    differences = dict.fromkeys(others, unknown())
-    if testable:
-        order = [config.reference, *testable]
-        resampled = _resample(config, [one for loss in order for one in scored[loss]], progress)
-        values = torch.tensor([full[loss] for loss in order], dtype=torch.float64)
-        found = paired_differences(values, resampled.view(_RESAMPLES, len(order), config.seeds))
-        differences |= dict(zip(testable, found, strict=True))
-    corrected = holm([difference.p_value for difference in differences.values()])
-    return {
-        loss: _comparison(config, loss, difference, p_value, rising, budget)
-        for (loss, difference), p_value in zip(differences.items(), corrected, strict=True)
-    }
-
-
-def _resample(config: CompareConfig, scored: Sequence[Scored], progress: Progress) -> Tensor:
-    progress.resampling(_RESAMPLES)
-    functions = [lambda weights, one=one: evaluate(config.metric, one, weights) for one in scored]
-    return resample_rows(functions, len(scored[0].targets), _RESAMPLES, config.data_seed, progress.resampled)
-
-
-def _comparison(
-    config: CompareConfig, loss: str, difference: Difference, p_value: float, rising: dict[str, bool], budget: Budget
-) -> dict[str, Any]:
-    metric = METRICS[config.metric]
-    gain = difference.mean if metric.higher_is_better else -difference.mean
-    behind = loss if gain < 0 else config.reference
-    word = verdict(gain, p_value, unfinished=rising[behind])
-    sentence = f"{_RELATIONS[word].format(loss, config.reference)} in {metric.title} after {epochs(budget.epochs)}"
-    if config.seeds == 1 and word != _UNTESTED:
-        sentence += ", for these trained models"
-    if word == _NOTHING:
-        sentence += f"; this experiment could have seen differences above {difference.detectable:.2g}"
-    if word in ("ahead so far", "behind so far"):
-        sign = "its validation mAP still rises" if budget.epochs > 1 else "one epoch shows no trend"
-        sentence += f"; {behind} is unfinished: {sign}, so more epochs may change this"
-    return asdict(difference) | {
-        "detectable": difference.detectable,
-        "p_holm": p_value,
-        "verdict": word,
-        "sentence": sentence,
-    }
-
-
-def epochs(number: int) -> str:
-    return f"{number} epoch{'s' * (number > 1)}"
-
-
-def verdict(gain: float, p_value: float, unfinished: bool) -> str:
-    """In a few words. Whichever loss is behind is not called worse while its validation curve still rises."""
-    if math.isnan(p_value):
-        return _UNTESTED
-    if p_value >= LEVEL:
-        return _NOTHING
-    if unfinished:
-        return "ahead so far" if gain > 0 else "behind so far"
-    return "better" if gain > 0 else "worse"
-
-
-def _describe(config: CompareConfig, splits: Splits) -> dict[str, Any]:
+def _describe(config: CompareConfig, splits: Splits) -> DataSummary:
     targets = splits.train.targets
-    return {
-        "name": config.name,
-        "rows": {name: len(part) for name, part in vars(splits).items()},
-        "labels": len(splits.train.labels),
-        "positives_per_row": float(targets.sum() / len(targets)),
-        "missing": config.missing,
-    }
+    return DataSummary(
+        name=config.name,
+        rows=SplitSizes(**{name: len(part) for name, part in vars(splits).items()}),
+        labels=len(splits.train.labels),
+        positives_per_row=float(targets.sum() / len(targets)),
+        missing=config.missing,
+    )
 
 
 def _notes(
@@ -233,11 +135,3 @@ def _on_tuning(config: CompareConfig, chosen: Mapping[str, Candidate]) -> str:
     found = "; ".join(f"{loss}: {candidate.shown()}" for loss, candidate in chosen.items())
     metric = METRICS[config.metric].title
     return f"Tuned by the validation {metric} of {config.tune} trials of each loss, one training each. Chosen: {found}."
-
-
-def best_loss(results: dict[str, Any], name: str) -> str | None:
-    """The loss with the best mean of a metric, if it has one."""
-    means = {loss: entry["metrics"][name]["mean"] for loss, entry in results["losses"].items()}
-    known = {loss: mean for loss, mean in means.items() if mean is not None and not math.isnan(mean)}
-    choose = max if METRICS[name].higher_is_better else min
-    return choose(known, key=lambda loss: known[loss]) if known else None

@@ -7,20 +7,20 @@ answers from there.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lopsided.data.storage import UserError, write_csv
+from lopsided.data.storage import UserError
 from lopsided.jobs.config import CompareConfig
 from lopsided.jobs.progress import Progress
+from lopsided.jobs.schema import Trial, read_table, write_table
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.losses.catalog import LEARNING_RATE, Range
 from lopsided.losses.names import defaults, ranges, with_settings
 from lopsided.models.task import Budget, Task
-from lopsided.training.loop import Epoch, fit, predict
+from lopsided.training.loop import Epoch, predict_scores, train
 from lopsided.training.objective import make_objective, own_threshold, parse_method
 
 
@@ -40,19 +40,7 @@ class Candidate:
         return ", ".join(f"{name} {value:g}" for name, value in self.tuned().items())
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A line of trials.csv."""
-
-    loss: str  # as it was asked for
-    trial: int  # from 1
-    spec: str  # as it was trained
-    learning_rate: float
-    metric: str
-    value: float  # on the validation rows; NaN if training diverged or the metric is undefined
-
-
-def untuned(config: CompareConfig, budget: Budget) -> dict[str, Candidate]:
+def default_candidates(config: CompareConfig, budget: Budget) -> dict[str, Candidate]:
     return {loss: Candidate(loss, {}, budget.learning_rate) for loss in config.losses}
 
 
@@ -79,7 +67,7 @@ def tune(config: CompareConfig, task: Task, budget: Budget, path: Path, progress
             progress.skip(outcome)
         else:
             trials.append(replace(trial, value=value))
-            _write_trials(path, trials)
+            write_table(path, Trial, trials)
             progress.end(outcome)
         return value
 
@@ -123,33 +111,16 @@ def _validate(trial: Trial, task: Task, budget: Budget, seed: int, on_epoch: Cal
     """The metric on the validation rows of a model that is trained now."""
     method = parse_method(trial.spec)
     objective = make_objective(method, task.train.targets)
-    model, history = fit(task, objective, replace(budget, learning_rate=trial.learning_rate), seed, on_epoch)
+    model, history = train(task, objective, replace(budget, learning_rate=trial.learning_rate), seed, on_epoch)
     if history[-1].is_lost:
         return math.nan
-    scores, targets = predict(model, objective, task.valid), task.valid.targets
+    scores, targets = predict_scores(model, objective, task.valid), task.valid.targets
     return evaluate(trial.metric, Scored(scores, targets, scores, targets, own_threshold(method)))
 
 
 def read_trials(path: Path) -> list[Trial]:
     """The trials so far, none if there is no file."""
     try:
-        with path.open(newline="") as file:
-            return [
-                Trial(
-                    row["loss"],
-                    int(row["trial"]),
-                    row["spec"],
-                    float(row["learning_rate"]),
-                    row["metric"],
-                    float(row["value"]),
-                )
-                for row in csv.DictReader(file)
-            ]
+        return read_table(path, Trial, "delete it to tune again")
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it to tune again") from None
-
-
-def _write_trials(path: Path, trials: list[Trial]) -> None:
-    write_csv(path, [field.name for field in fields(Trial)], map(astuple, trials))

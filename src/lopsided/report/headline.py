@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from lopsided.jobs.schema import Results
 from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import Ranks
 from lopsided.metrics.significance import LEVEL
@@ -12,16 +11,16 @@ _NAMED = 4  # of more losses only the first are named
 _AHEAD, _BEHIND = ("better", "ahead so far"), ("worse", "behind so far")
 
 
-def headline(results: dict[str, Any]) -> str:
+def headline(results: Results) -> str:
     """Who wins, or that no difference was shown and which could have been seen; without the full stop."""
-    baseline, title = results["baseline"], METRICS[results["metric"]].title
+    baseline, title = results.baseline, METRICS[results.metric].title
     by_kind: dict[str, list[str]] = {}
-    for loss, comparison in results["comparisons"].items():
-        by_kind.setdefault(comparison["verdict"], []).append(loss)
+    for loss, comparison in results.comparisons.items():
+        by_kind.setdefault(comparison.verdict, []).append(loss)
     if any(kind in by_kind for kind in _AHEAD):
         return "; ".join(_lead(results, by_kind[kind], kind) for kind in _AHEAD if kind in by_kind)
-    undecided = [results["comparisons"][loss] for loss in by_kind.get("no difference shown", [])]
-    seen = [comparison["detectable"] for comparison in undecided if comparison.get("detectable") is not None]
+    undecided = [results.comparisons[loss] for loss in by_kind.get("no difference shown", [])]
+    seen = [comparison.detectable for comparison in undecided if comparison.detectable is not None]
     reach = f"above {max(seen):.3f} could have been seen" if seen else ""
     behind = [f"{_some(by_kind[kind])} {_do(by_kind[kind], 'is', 'are')} {kind}" for kind in _BEHIND if kind in by_kind]
     if behind:
@@ -32,16 +31,16 @@ def headline(results: dict[str, Any]) -> str:
     return f"Nothing can be said in {title}: no loss can be compared with {baseline}"
 
 
-def _lead(results: dict[str, Any], losses: list[str], kind: str) -> str:
+def _lead(results: Results, losses: list[str], kind: str) -> str:
     """asl and zlpr beat bce in mAP, by 0.036 and 0.034."""
-    gains = {loss: abs(results["comparisons"][loss]["mean"]) for loss in losses}
+    gains = {loss: abs(results.comparisons[loss].mean or 0.0) for loss in losses}
     order = sorted(losses, key=lambda loss: -gains[loss])
     sizes = [f"{gains[loss]:.3f}" for loss in order]
     by = listed(sizes) if len(sizes) < 3 else f"{sizes[-1]} to {sizes[0]}"
-    title = METRICS[results["metric"]].title
+    title = METRICS[results.metric].title
     if kind == "better":
-        return f"{_some(order)} {_do(order, 'beats', 'beat')} {results['baseline']} in {title}, by {by}"
-    return f"{_some(order)} {_do(order, 'is', 'are')} ahead of {results['baseline']} in {title} so far, by {by}"
+        return f"{_some(order)} {_do(order, 'beats', 'beat')} {results.baseline} in {title}, by {by}"
+    return f"{_some(order)} {_do(order, 'is', 'are')} ahead of {results.baseline} in {title} so far, by {by}"
 
 
 def ranks_headline(ranks: Ranks, metric: str) -> str:

@@ -17,33 +17,32 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lopsided.data.storage import write_text
-from lopsided.jobs.folder import Histories, read_histories, read_json
-from lopsided.jobs.results import best_loss
+from lopsided.jobs.folder import Histories, RunFolder
+from lopsided.jobs.schema import Details, Results
 from lopsided.jobs.score import METRICS
 from lopsided.report import plots
 from lopsided.report.headline import headline
+from lopsided.report.numbers import cell, p_value, share
 from lopsided.report.svg import Drawing
-from lopsided.report.terminal import cell, p_value
 
 _KINDS = {"better": "ahead", "ahead so far": "ahead", "worse": "behind", "behind so far": "behind"}
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
-    results = read_json(folder / "results.json")
-    details = read_json(folder / "details.json")
-    histories = read_histories(folder / "metrics.csv")
-    losses = list(results["losses"])
+    run = RunFolder.open(folder, check_data=False)
+    results, details = run.read_results(), run.read_details()
+    losses = list(results.losses)
     page = render(
         "report.html.j2",
         results=results,
         details=details,
-        config=read_json(folder / "config.json"),
+        run=run,
         headline=headline(results),
-        metric=METRICS[results["metric"]],
+        metric=METRICS[results.metric],
         rows=[(shown.title, metric_cells(results, name, losses)) for name, shown in METRICS.items()],
-        series=plots.series(losses, results["baseline"]),
-        plots=_plots(results, histories, details),
+        series=plots.series(losses, results.baseline),
+        plots=_plots(results, run.read_histories(), details),
     )
     path = out or folder / "report.html"
     write_text(path, page)
@@ -59,7 +58,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["short"] = _number
+    environment.filters["short"] = share
     script, style = ((files("lopsided.report") / name).read_text("utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(
@@ -74,7 +73,7 @@ def render(template: str, **values: Any) -> str:
     return page.encode("utf-8", "replace").decode()  # a file's name, or a text, may hold what UTF-8 cannot
 
 
-def _plots(results: dict[str, Any], histories: Histories, details: dict[str, Any]) -> dict[str, list[Drawing]]:
+def _plots(results: Results, histories: Histories, details: Details) -> dict[str, list[Drawing]]:
     return {
         "differences": plots.differences(results),
         "training": plots.training(results, histories),
@@ -85,12 +84,7 @@ def _plots(results: dict[str, Any], histories: Histories, details: dict[str, Any
     }
 
 
-def metric_cells(results: dict[str, Any], name: str, losses: Sequence[str]) -> list[tuple[str, bool]]:
+def metric_cells(results: Results, name: str, losses: Sequence[str]) -> list[tuple[str, bool]]:
     """(text, is best) of each loss."""
-    best = best_loss(results, name)
-    return [(cell(results["losses"][loss]["metrics"][name]), loss == best) for loss in losses]
-
-
-def _number(value: float | None) -> str:
-    """.862, or a dash for what is undefined."""
-    return "-" if value is None else f"{value:.3f}".removeprefix("0")
+    best = results.best_loss(name)
+    return [(cell(results.losses[loss].metrics[name]), loss == best) for loss in losses]

@@ -11,8 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lopsided.jobs.fit import FitFolder
-from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.folder import FitFolder, RunFolder
 from lopsided.jobs.inspect import Values, diagnostics
 from lopsided.jobs.inspect_missing import Inspection
 

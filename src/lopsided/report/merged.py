@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lopsided.data.storage import UserError, write_text
 from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.schema import Results
 from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import Ranks, rank_losses
 from lopsided.report import plots
 from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import headline, ranks_headline
 from lopsided.report.html import metric_cells, render
-from lopsided.report.terminal import p_value
+from lopsided.report.numbers import p_value
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Finished:
     """A run with its results; `name` tells it from the others on the page."""
 
     folder: RunFolder
-    results: dict[str, Any]
+    results: Results
     name: str
 
 
@@ -43,8 +43,8 @@ def write_merged_report(paths: Sequence[Path], out: Path) -> Path:
     runs = read_finished(paths)
     _check_comparable(runs)
     first = runs[0].results
-    losses, metric = list(first["losses"]), first["metric"]
-    means = [[run.results["losses"][loss]["metrics"][metric]["mean"] for loss in losses] for run in runs]
+    losses, metric = list(first.losses), first.metric
+    means = [[run.results.losses[loss].metrics[metric].mean for loss in losses] for run in runs]
     try:
         values = [[math.nan if mean is None else mean for mean in row] for row in means]
         ranks = rank_losses(values, losses, higher_is_better=METRICS[metric].higher_is_better)
@@ -59,7 +59,7 @@ def write_merged_report(paths: Sequence[Path], out: Path) -> Path:
         rows=[(run.name, metric_cells(run.results, metric, losses)) for run in runs],
         mean_ranks=[ranks.mean_ranks[ranks.losses.index(loss)] for loss in losses],
         verdicts=[(run.name, headline(run.results)) for run in runs],
-        series=plots.series(losses, first["baseline"]),
+        series=plots.series(losses, first.baseline),
         diagram=critical_difference(ranks),
         tests=_tests(ranks),
     )
@@ -71,8 +71,8 @@ def _check_comparable(runs: Sequence[Finished]) -> None:
     first, *others = runs
     for run in others:
         for what, one, other in (
-            ("losses", sorted(first.results["losses"]), sorted(run.results["losses"])),
-            ("metric", first.results["metric"], run.results["metric"]),
+            ("losses", sorted(first.results.losses), sorted(run.results.losses)),
+            ("metric", first.results.metric, run.results.metric),
         ):
             if one != other:
                 told = [", ".join(value) if isinstance(value, list) else value for value in (one, other)]

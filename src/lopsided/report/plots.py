@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from lopsided.jobs.folder import Histories
+from lopsided.jobs.schema import Details, FrequencyGroups, Interval, ReliabilityCurve, Results
 from lopsided.jobs.score import METRICS
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 
-Curves = dict[str, tuple[Sequence[float], Sequence[float]]]  # loss -> abscissae and ordinates
+Curves = Mapping[str, tuple[Sequence[float], Sequence[float | None]]]  # loss -> abscissae and ordinates
 _LONGEST = 22  # characters of a name beside a plot
 
 _SHARE = (-0.02, 1.02)  # what a share or a probability is drawn between
@@ -38,15 +38,15 @@ def series(losses: Sequence[str], baseline: str) -> dict[str, int]:
     return {loss: 0 if loss == baseline else 1 + others.index(loss) % (len(SERIES) - 1) for loss in losses}
 
 
-def _colours(results: dict[str, Any]) -> dict[str, str]:
-    return {loss: SERIES[n] for loss, n in series(list(results["losses"]), results["baseline"]).items()}
+def _colours(results: Results) -> dict[str, str]:
+    return {loss: SERIES[n] for loss, n in series(list(results.losses), results.baseline).items()}
 
 
-def differences(results: dict[str, Any]) -> list[Drawing]:
+def differences(results: Results) -> list[Drawing]:
     """The paired differences to the baseline, and the metric of the verdict itself, each with its interval."""
-    name, baseline = results["metric"], results["baseline"]
-    paired = {baseline: {"mean": 0.0, "low": None}} | results["comparisons"]
-    means = {loss: entry["metrics"][name] for loss, entry in results["losses"].items()}
+    name, baseline = results.metric, results.baseline
+    paired = {baseline: Interval(mean=0.0, low=None, high=None), **results.comparisons}
+    means = {loss: entry.metrics[name] for loss, entry in results.losses.items()}
     title = METRICS[name].title
     return [
         _intervals(results, paired, f"difference in {title} to {short(baseline)}, with its 95 % interval", zero=True),
@@ -54,7 +54,7 @@ def differences(results: dict[str, Any]) -> list[Drawing]:
     ]
 
 
-def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero: bool = False) -> Drawing:
+def _intervals(results: Results, values: Mapping[str, Interval], title: str, zero: bool = False) -> Drawing:
     """A point and its interval for each loss that has a mean."""
     colours = _colours(results)
 
@@ -62,9 +62,9 @@ def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero
         if zero:
             axis.axvline(0, color=MUTED, lw=1)
         for place, (loss, value) in enumerate(values.items()):
-            if value["mean"] is not None:
-                half = 0 if value["low"] is None else value["mean"] - value["low"]
-                axis.errorbar(value["mean"], place, xerr=half, fmt="o", color=colours[loss], ms=6, lw=2.2)
+            if value.mean is not None:
+                half = 0 if value.low is None else value.mean - value.low
+                axis.errorbar(value.mean, place, xerr=half, fmt="o", color=colours[loss], ms=6, lw=2.2)
         axis.set(yticks=range(len(values)), ylim=(len(values) - 0.4, -0.6))
         axis.set_yticklabels([short(loss) for loss in values], color=INK)
         axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -76,7 +76,7 @@ def _intervals(results: dict[str, Any], values: dict[str, Any], title: str, zero
     return drawing(draw, title, size=(4.6, 0.34 * len(values) + 0.45), margins=margins)
 
 
-def training(results: dict[str, Any], histories: Histories) -> list[Drawing]:
+def training(results: Results, histories: Histories) -> list[Drawing]:
     """Validation mAP and training loss against epochs: the mean over seeds, and a band from least to most."""
     return [
         _against_epochs(results, histories, "valid_map", "mAP on the validation rows"),
@@ -84,7 +84,7 @@ def training(results: dict[str, Any], histories: Histories) -> list[Drawing]:
     ]
 
 
-def diagnostics(results: dict[str, Any], histories: Histories) -> list[Drawing]:
+def diagnostics(results: Results, histories: Histories) -> list[Drawing]:
     """The columns of metrics.csv that tell what the loss does to the model."""
     return [
         _against_epochs(results, histories, column, title, limits) for column, (title, limits) in _DIAGNOSTICS.items()
@@ -92,7 +92,7 @@ def diagnostics(results: dict[str, Any], histories: Histories) -> list[Drawing]:
 
 
 def _against_epochs(
-    results: dict[str, Any],
+    results: Results,
     histories: Histories,
     column: str,
     title: str,
@@ -104,8 +104,8 @@ def _against_epochs(
 
     def draw(axis: Axes) -> None:
         for loss, seeds in histories.items():
-            epochs = next(iter(seeds.values()))["epoch"]
-            curves = np.array([history[column] for history in seeds.values()])
+            epochs = [line.epoch for line in next(iter(seeds.values()))]
+            curves = np.array([[getattr(line, column) for line in history] for history in seeds.values()])
             curves = curves / curves[:, :1] if relative else curves
             with warnings.catch_warnings():  # an epoch that all seeds lost is NaN, and stays so
                 warnings.simplefilter("ignore", RuntimeWarning)
@@ -122,48 +122,43 @@ def _against_epochs(
     return drawing(draw, title)
 
 
-def decisions(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]:
+def decisions(results: Results, details: Details) -> list[Drawing]:
     """Precision against recall, and F1 against the threshold, with the thresholds that the loss and validation give."""
-    curves = details["curves"]
+    curves, losses = details.curves, results.losses
     marks = {
-        loss: [(results["losses"][loss]["own_threshold"], "white"), (_tuned(results, curves, loss), "full")]
-        for loss in curves
+        loss: [(losses[loss].own_threshold, "white"), (losses[loss].tuned_thresholds[curve.seed], "full")]
+        for loss, curve in curves.items()
     }
-    precision = {loss: (curve["recall"], curve["precision"]) for loss, curve in curves.items()}
+    precision = {loss: (curve.recall, curve.precision) for loss, curve in curves.items()}
     panels = [_lines(results, precision, "precision against recall, all labels together", "recall", limits=_SHARE)]
     for column, name in (("micro_f1", "micro-F1"), ("macro_f1", "macro-F1")):
-        lines = {loss: (curve["threshold"], curve[column]) for loss, curve in curves.items()}
+        lines = {loss: (curve.threshold, getattr(curve, column)) for loss, curve in curves.items()}
         title = f"{name} against the threshold"
         panels.append(_lines(results, lines, title, "threshold (logit)", limits=_SHARE, marks=marks))
-    return [*panels, _by_frequency(results, details["labels"]["by_frequency"])]
+    return [*panels, _by_frequency(results, details.labels.by_frequency)]
 
 
-def _by_frequency(results: dict[str, Any], groups: dict[str, Any]) -> Drawing:
+def _by_frequency(results: Results, groups: FrequencyGroups) -> Drawing:
     colours = _colours(results)
 
     def draw(axis: Axes) -> None:
-        for loss, values in groups["average_precision"].items():
+        for loss, values in groups.average_precision.items():
             axis.plot(range(len(values)), values, "o-", ms=3.5, color=colours[loss])
         axis.set(xlabel="mean number of training rows with such a label", ylim=_SHARE)
-        axis.set_xticks(range(len(frequency := groups["train_positives"])), [f"{count:.0f}" for count in frequency])
+        axis.set_xticks(range(len(frequency := groups.train_positives)), [f"{count:.0f}" for count in frequency])
         axis.grid()
 
     return drawing(draw, "average precision, from rare labels to frequent ones")
 
 
-def _tuned(results: dict[str, Any], curves: dict[str, Any], loss: str) -> float | None:
-    tuned: float | None = results["losses"][loss]["tuned_thresholds"][curves[loss]["seed"]]
-    return tuned
-
-
-def gradients(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]:
+def gradients(results: Results, details: Details) -> list[Drawing]:
     """The size of the gradient on the logit of a positive and of a negative label, against its probability."""
-    known = {loss: curve for loss, curve in details["gradients"].items() if curve}
-    dashed = {loss for loss, curve in known.items() if curve["coupled"]}
+    known = {loss: curve for loss, curve in details.gradients.items() if curve}
+    dashed = {loss for loss, curve in known.items() if curve.coupled}
     return [
         _lines(
             results,
-            {loss: (curve["p"], curve[side]) for loss, curve in known.items()},
+            {loss: (curve.p, getattr(curve, side)) for loss, curve in known.items()},
             f"gradient on a {side} label",
             "p = sigmoid(logit)",
             dashed=dashed,
@@ -173,7 +168,7 @@ def gradients(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]
 
 
 def _lines(
-    results: dict[str, Any],
+    results: Results,
     lines: Curves,
     title: str,
     xlabel: str,
@@ -210,23 +205,23 @@ READINGS = {
 }
 
 
-def reliability(results: dict[str, Any], details: dict[str, Any]) -> list[Drawing]:
+def reliability(results: Results, details: Details) -> list[Drawing]:
     """Observed share of positives against predicted probability, before and after calibration."""
     panels = []
     for kind, title in READINGS.items():
-        bins = {loss: found[kind] for loss, found in details["reliability"].items() if kind in found}
+        bins = {loss: curves[kind] for loss, curves in details.reliability.items() if kind in curves}
         panels += [_reliability_panel(results, bins, title)] if bins else []
     return panels
 
 
-def _reliability_panel(results: dict[str, Any], bins: dict[str, Any], title: str) -> Drawing:
+def _reliability_panel(results: Results, bins: Mapping[str, ReliabilityCurve], title: str) -> Drawing:
     colours = _colours(results)
 
     def draw(axis: Axes) -> None:
         axis.plot((0, 1), (0, 1), color=MUTED, lw=1, ls=":")
-        for loss, found in bins.items():
-            axis.plot(found["predicted"], found["observed"], "o-", ms=3.5, color=colours[loss])
-            axis.fill_between(found["predicted"], found["low"], found["high"], color=colours[loss], alpha=0.15, lw=0)
+        for loss, curve in bins.items():
+            axis.plot(curve.predicted, curve.observed, "o-", ms=3.5, color=colours[loss])
+            axis.fill_between(curve.predicted, curve.low, curve.high, color=colours[loss], alpha=0.15, lw=0)
         axis.set(xlabel="predicted probability", xlim=_SHARE, ylim=(-0.02, 1.02))
         axis.grid()
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lopsided.jobs.results import best_loss, epochs
+from lopsided.jobs.schema import Evaluation, Results
 from lopsided.jobs.score import METRICS
+from lopsided.jobs.verdict import in_epochs
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
 from lopsided.losses.closed_form import posterior_limits
+from lopsided.report.numbers import cell, p_value, share
 from lopsided.training.objective import own_threshold
 
 _PAIRED_CAPTION = "Effect: the difference in units of its spread over seeds."
@@ -25,68 +27,49 @@ _CAPTION = (
 )
 
 
-def print_results(results: dict[str, Any], console: Console) -> None:
+def print_results(results: Results, console: Console) -> None:
     """The table of metrics, the paired differences with verdicts, and the notes."""
-    data, seeds, epoch_text = results["data"], results["seeds"], epochs(results["budget"]["epochs"])
+    data, seeds = results.data, results.seeds
     console.print(
-        f"\n[bold]{escape(data['name'])}[/bold]: {data['labels']} labels, "
-        f"{data['positives_per_row']:.2f} positives a row; {epoch_text}, {seeds} seed{'s' * (seeds > 1)}",
+        f"\n[bold]{escape(data.name)}[/bold]: {data.labels} labels, {data.positives_per_row:.2f} positives a row; "
+        f"{in_epochs(results.budget.epochs)}, {seeds} seed{'s' * (seeds > 1)}",
         highlight=False,
     )
     console.print(metric_table(results))
     console.print(f"[dim]{_CAPTION}[/dim]", highlight=False)
-    console.print(f"\n[bold]{METRICS[results['metric']].title}[/bold] against {escape(results['baseline'])}, paired")
+    console.print(f"\n[bold]{METRICS[results.metric].title}[/bold] against {escape(results.baseline)}, paired")
     console.print(difference_table(results))
     console.print(f"[dim]{_PAIRED_CAPTION}[/dim]", highlight=False)
-    for comparison in results["comparisons"].values():
-        console.print(f"• {comparison['sentence']}.", highlight=False, markup=False)
-    for note in results["notes"]:
+    for comparison in results.comparisons.values():
+        console.print(f"• {comparison.sentence}.", highlight=False, markup=False)
+    for note in results.notes:
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
 
 
-def cell(interval: dict[str, float | None]) -> str:
-    """.845 ±.012: the mean and half its 95 % interval, which one seed does not give."""
-    mean, low = interval["mean"], interval["low"]
-    if mean is None:
-        return "-"
-    numbers = [mean] if low is None else [mean, mean - low]
-    return " ±".join(f"{number:.3f}".removeprefix("0") for number in numbers)
-
-
-def p_value(p: float | None) -> str:
-    if p is None:
-        return "-"
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def metric_table(results: dict[str, Any]) -> Table:
+def metric_table(results: Results) -> Table:
     table = Table("", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for loss in results["losses"]:
+    for loss in results.losses:
         table.add_column(escape(loss), justify="right")
     for name, metric in METRICS.items():
-        best = best_loss(results, name)
-        cells = [
-            f"[bold]{cell(entry['metrics'][name])}[/bold]" if loss == best else cell(entry["metrics"][name])
-            for loss, entry in results["losses"].items()
-        ]
-        table.add_row(metric.title, *cells)
-    table.add_row("seconds", *(f"{entry['seconds']:.1f}" for entry in results["losses"].values()))
+        best = results.best_loss(name)
+        cells = {loss: cell(entry.metrics[name]) for loss, entry in results.losses.items()}
+        table.add_row(metric.title, *(f"[bold]{text}[/bold]" if loss == best else text for loss, text in cells.items()))
+    table.add_row("seconds", *(f"{entry.seconds:.1f}" for entry in results.losses.values()))
     return table
 
 
-def difference_table(results: dict[str, Any]) -> Table:
+def difference_table(results: Results) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("loss", "difference", "95 % interval", "effect", "p (Holm)", "verdict"):
         text = name in ("loss", "verdict")
         table.add_column(name, justify="left" if text else "right", no_wrap=not text)
-    for loss, c in results["comparisons"].items():
-        if c["low"] is None:
-            table.add_row(escape(loss), *"----", c["verdict"])
+    for loss, c in results.comparisons.items():
+        if c.low is None:
+            table.add_row(escape(loss), *"----", c.verdict)
             continue
-        interval = f"{c['low']:+.3f} to {c['high']:+.3f}"
-        effect = "-" if c["effect_size"] is None else f"{c['effect_size']:+.1f}"
-        row = (f"{c['mean']:+.3f}", interval, effect, p_value(c["p_holm"]), c["verdict"])
-        table.add_row(escape(loss), *row)
+        interval = f"{c.low:+.3f} to {c.high:+.3f}"
+        effect = "-" if c.effect_size is None else f"{c.effect_size:+.1f}"
+        table.add_row(escape(loss), f"{c.mean:+.3f}", interval, effect, p_value(c.p_holm), c.verdict)
     return table
 
 
@@ -136,23 +119,22 @@ _DECISION_TITLES = {
 }
 
 
-def print_evaluation(results: dict[str, Any], console: Console) -> None:
-    """A line per metric: the model, and the popularity baseline."""
+def print_evaluation(evaluation: Evaluation, written: Path, console: Console) -> None:
+    """A line per metric: the model, and the popularity baseline; and the file that has them."""
     table = Table("", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(results["loss"], justify="right")
+    table.add_column(evaluation.loss, justify="right")
     table.add_column("most frequent labels", justify="right")
     titles = {"p": "P", "ndcg": "nDCG", "psp": "PSP"}
-    for name, value in results["model"].items():
+    for name, value in evaluation.model.items():
         kind, k = name.split("@")
-        values = (f"{number:.3f}".removeprefix("0") for number in (value, results["popularity"][name]))
-        table.add_row(f"{titles[kind]}@{k}", *values)
-    console.print(f"\n{results['rows']} rows of {results['data']}", highlight=False, markup=False, soft_wrap=True)
+        table.add_row(f"{titles[kind]}@{k}", share(value), share(evaluation.popularity[name]))
+    console.print(f"\n{evaluation.rows} rows of {evaluation.data}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
-    constants = f"A = {results['propensity']['a']:g} and B = {results['propensity']['b']:g}"
+    constants = f"A = {evaluation.propensity.a:g} and B = {evaluation.propensity.b:g}"
     console.print(f"[dim]PSP: propensities of the training label counts, {constants}.[/dim]", highlight=False)
     table = Table("", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(f"decided: {results['rule']}", justify="right")
-    for name, value in results["decisions"].items():
-        table.add_row(_DECISION_TITLES[name], f"{value:.3f}".removeprefix("0"))
+    table.add_column(f"decided: {evaluation.rule}", justify="right")
+    for name, value in evaluation.decisions.items():
+        table.add_row(_DECISION_TITLES[name], share(value))
     console.print(table)
-    console.print(f"results: {results['written']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"results: {written}", highlight=False, markup=False, soft_wrap=True)

@@ -17,11 +17,11 @@ from lopsided.metrics.scores import Judged
 from lopsided.metrics.weighted import Weighable
 from lopsided.models.task import Budget, Rows, Task
 from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker
-from lopsided.training.objective import Objective
+from lopsided.training.objective import TrainingObjective
 
 _EMA_DECAY = 0.98  # per step: an average over about the last 50
 _PREDICT_ROWS = 512  # rows per batch when no gradient is kept
-EVERY = 4  # how many batches there are to one whose gradient is looked at
+DIAGNOSE_EVERY_BATCHES = 4  # one of so many has its gradient looked at
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,12 @@ class Epoch:
         return math.isnan(self.train_loss)
 
 
-def fit(
-    task: Task, objective: Objective, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+def train(
+    task: Task,
+    objective: TrainingObjective,
+    budget: Budget,
+    seed: int,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[nn.Module, list[Epoch]]:
     """Train a fresh model at a constant rate; returns the exponential average of its weights, and the history.
 
@@ -76,7 +80,7 @@ def fit(
         for step, rows in enumerate(torch.randperm(len(task.train), generator=order).split(budget.batch_size)):
             targets = task.train.targets[rows]
             value = objective.criterion(outputs := model(*task.train.batch(rows)), targets)
-            if looked := objective.scores_are_outputs and step % EVERY == 0:
+            if looked := objective.scores_are_outputs and step % DIAGNOSE_EVERY_BATCHES == 0:
                 outputs.retain_grad()
             optimizer.zero_grad()
             value.backward()
@@ -87,7 +91,7 @@ def fit(
             if looked:
                 gradients.update(outputs.detach(), outputs.grad, targets)
         seconds = time.perf_counter() - start
-        scores = predict(averaged, objective, task.valid)
+        scores = predict_scores(averaged, objective, task.valid)
         if not (math.isfinite(total) and scores.isfinite().all()):
             return averaged, history + [Epoch.lost(rest) for rest in range(number, budget.epochs + 1)]
         seen = asdict(gradients.result()) | _on_validation(scores, task.valid.targets) | {"seconds": seconds}
@@ -104,7 +108,7 @@ def _on_validation(scores: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, objective: Objective, rows: Rows) -> Tensor:
+def predict_scores(model: nn.Module, objective: TrainingObjective, rows: Rows) -> Tensor:
     """(N, L) label logits, float32, in the order of the rows."""
     model.eval()
     return torch.cat(

@@ -31,7 +31,7 @@ Method = Formula | Powerset
 
 
 @dataclass(frozen=True)
-class Objective:
+class TrainingObjective:
     """A method, made for given training targets."""
 
     outputs: int  # what the model gives per row
@@ -54,13 +54,13 @@ def parse_method(spec: str) -> Method:
     return Powerset(int(match[3] or _MAX_SETS))
 
 
-def make_objective(method: Method, targets: Tensor) -> Objective:
+def make_objective(method: Method, targets: Tensor) -> TrainingObjective:
     """For (rows, L) bool training targets."""
     if isinstance(method, Powerset):
         powerset = LabelPowerset(targets, method.max_sets)
-        return Objective(powerset.num_sets, powerset.loss, powerset.log_odds, scores_are_outputs=False)
+        return TrainingObjective(powerset.num_sets, powerset.loss, powerset.log_odds, scores_are_outputs=False)
     criterion = MultiLabelLoss(method, reduction="batchmean")
-    return Objective(targets.shape[1], criterion, lambda outputs: outputs, scores_are_outputs=True)
+    return TrainingObjective(targets.shape[1], criterion, lambda outputs: outputs, scores_are_outputs=True)
 
 
 def own_threshold(method: Method) -> float | None:

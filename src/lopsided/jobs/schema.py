@@ -1,0 +1,358 @@
+"""What stands in the files of a run folder: one class a file, and the only place that reads and writes them.
+
+Every JSON file begins with {"schema": 1, "kind": ...}. A number that is undefined, NaN or infinite in the code, is null
+in JSON and None here. A number of a history stays NaN, since histories are computed with.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError
+
+from lopsided.data.storage import UserError, write_csv, write_json
+from lopsided.jobs.config import C
+from lopsided.jobs.score import METRICS
+from lopsided.models.task import Budget
+from lopsided.training.loop import Epoch
+
+SCHEMA = 1
+
+
+def _defined(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _made(kind: type[Any]) -> BeforeValidator:
+    """Makes a dataclass of the object that JSON has for it, with NaN for null."""
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def make(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return adapter.validate_python({name: math.nan if each is None else each for name, each in value.items()})
+
+    return BeforeValidator(make)
+
+
+Number = Annotated[float | None, BeforeValidator(_defined)]
+StoredBudget = Annotated[Budget, _made(Budget)]
+StoredEpoch = Annotated[
+    Epoch,
+    _made(Epoch),
+    PlainSerializer(lambda epoch: {name: _defined(value) for name, value in asdict(epoch).items()}),
+]
+
+
+class Record(BaseModel):
+    """A part of a file: what has another type, is missing or is unknown is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class StoredFile(Record):
+    """The content of a JSON file, told by its kind from those of other files."""
+
+    kind: ClassVar[str]
+
+
+class ConfigFile(StoredFile, Generic[C]):
+    """config.json: what was asked of which command, and the SHA-256 of the data files."""
+
+    kind = "configuration"
+    lopsided: str
+    command: str
+    config: C
+    data_sha256: dict[str, str]
+
+
+class RunRecord(StoredFile):
+    """runs/*.json of a comparison: one training."""
+
+    kind = "training"
+    loss: str
+    seed: int
+    history: list[StoredEpoch]
+
+
+class Interval(Record):
+    """A mean over seeds with its 95 % interval, whose ends are None for one seed."""
+
+    mean: Number
+    low: Number
+    high: Number
+
+
+class LossResult(Record):
+    """One loss on the test rows."""
+
+    settings: str  # as trained
+    tuned_settings: dict[str, float] | None  # None without --tune
+    own_threshold: Number  # None where the loss has none, or saturates
+    tuned_thresholds: list[Number]  # by seed
+    seconds: float  # of a training
+    metrics: dict[str, Interval]
+    rising: bool
+
+
+class Comparison(Interval):
+    """The paired difference of a loss to the baseline: see `lopsided.metrics.significance.Difference`."""
+
+    p_value: Number
+    standard_error: Number
+    freedom: Number
+    effect_size: Number
+    detectable: Number
+    p_holm: Number
+    verdict: str
+    sentence: str
+
+
+class SplitSizes(Record):
+    """Rows of each part."""
+
+    train: int
+    valid: int
+    test: int
+
+
+class DataSummary(Record):
+    """The data set of a comparison."""
+
+    name: str
+    rows: SplitSizes
+    labels: int
+    positives_per_row: float
+    missing: float
+
+
+class Results(StoredFile):
+    """results.json of a comparison."""
+
+    kind = "comparison"
+    lopsided: str
+    torch: str
+    threads: int
+    data: DataSummary
+    budget: StoredBudget
+    seeds: int
+    metric: str
+    baseline: str
+    losses: dict[str, LossResult]
+    comparisons: dict[str, Comparison]  # of every loss but the baseline
+    notes: list[str]
+
+    def best_loss(self, metric: str) -> str | None:
+        """The loss with the best mean of a metric; None where no loss has one."""
+        means = {loss: entry.metrics[metric].mean for loss, entry in self.losses.items()}
+        sign = 1 if METRICS[metric].higher_is_better else -1
+        known = {loss: sign * mean for loss, mean in means.items() if mean is not None}
+        return max(known, key=lambda loss: known[loss]) if known else None
+
+
+class FrequencyGroups(Record):
+    """Groups of equally many labels, from rare to frequent: means of training rows and of average precision."""
+
+    train_positives: list[float]
+    average_precision: dict[str, list[float]]
+
+
+class LabelTable(Record):
+    """The labels that are shown, of `total`; values by loss."""
+
+    total: int
+    names: list[str]
+    train_positives: list[int]
+    test_positives: list[int]
+    average_precision: dict[str, list[Number]]
+    f1: dict[str, list[Number]]
+    by_frequency: FrequencyGroups
+
+
+class RowExample(Record):
+    """A test row, by number from 1: a text or a picture, its labels, and the F1 of the row by loss."""
+
+    row: int
+    text: str | None = None
+    png: str | None = None  # base 64
+    right: list[str]
+    missed: list[str]
+    wrong: list[str]
+    f1: dict[str, float]
+
+
+class RowExamples(Record):
+    """The rows that a loss decides best and worst."""
+
+    loss: str
+    best: list[RowExample]
+    worst: list[RowExample]
+
+
+class DecisionCurves(Record):
+    """What the model of one seed decides at falling recall: a point for each threshold."""
+
+    seed: int
+    threshold: list[float]
+    precision: list[float]
+    recall: list[float]
+    micro_f1: list[float]
+    macro_f1: list[Number]
+
+
+class ReliabilityCurve(Record):
+    """Predicted probability and observed share of bins, with the interval of the share."""
+
+    calibration_error: Number
+    predicted: list[float]
+    observed: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class GradientCurves(Record):
+    """Size of the gradient on a positive and on a negative label of probability p."""
+
+    p: list[float]
+    coupled: bool  # does it depend on the other labels of the row?
+    positive: list[Number]
+    negative: list[Number]
+
+
+class Details(StoredFile):
+    """details.json of a comparison: what the report shows beside the tables; curves by loss."""
+
+    kind = "details"
+    labels: LabelTable
+    rows: RowExamples | None  # None where every training diverged
+    curves: dict[str, DecisionCurves]
+    reliability: dict[str, dict[str, ReliabilityCurve]]  # loss -> reading of its scores
+    gradients: dict[str, GradientCurves | None]
+    environment: dict[str, str]
+
+
+class FitEpoch(Record):
+    """One epoch of `lopsided fit`."""
+
+    epoch: int
+    train_loss: float
+    seconds: float
+    valid: Mapping[str, Number] = {}  # metrics of the validation rows
+
+    def columns(self) -> dict[str, object]:
+        """A line of metrics.csv."""
+        return self.model_dump(exclude={"valid"}) | {f"valid_{name}": value for name, value in self.valid.items()}
+
+
+class CheckpointHeader(StoredFile):
+    """What checkpoint.safetensors has beside its tensors."""
+
+    kind = "checkpoint"
+    rows: int  # that were trained on
+    history: list[FitEpoch]
+    decision: str | None  # see `lopsided.decision.choose.to_tensors`
+
+
+class Propensity(Record):
+    """The constants of the propensities."""
+
+    a: float
+    b: float
+
+
+class Evaluation(StoredFile):
+    """results.json and results-NAME.json of a fitted model; metrics by name."""
+
+    kind = "evaluation"
+    data: str
+    rows: int
+    rows_without_labels: int
+    loss: str
+    epochs: int
+    seconds_per_epoch: float
+    propensity: Propensity
+    model: Mapping[str, Number]
+    popularity: Mapping[str, Number]
+    rule: str
+    decisions: Mapping[str, Number]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A line of trials.csv."""
+
+    loss: str  # as it was asked for
+    trial: int  # from 1
+    spec: str  # as it was trained
+    learning_rate: float
+    metric: str
+    value: float  # on the validation rows; NaN if training diverged or the metric is undefined
+
+
+@dataclass(frozen=True)
+class _OfTraining:
+    loss: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class HistoryLine(Epoch, _OfTraining):
+    """A line of metrics.csv of a comparison: loss, seed, then the columns of `Epoch`."""
+
+
+F = TypeVar("F", bound=StoredFile)
+L = TypeVar("L", Trial, HistoryLine)
+
+
+def to_json(content: StoredFile) -> dict[str, Any]:
+    return {"schema": SCHEMA, "kind": content.kind} | content.model_dump()
+
+
+def from_json(stored: Any, kind: type[F]) -> F:
+    """The content of a file. Raises ValueError, which names the first field that is wrong."""
+    if not isinstance(stored, dict):
+        raise ValueError(f"holds a {type(stored).__name__}")
+    for name, expected in (("schema", SCHEMA), ("kind", kind.kind)):
+        if stored.get(name) != expected:
+            raise ValueError(f"field {name}: expected {expected!r}, got {stored.get(name)!r}")
+    return kind.model_validate({name: value for name, value in stored.items() if name not in ("schema", "kind")})
+
+
+def write_file(path: Path, content: StoredFile) -> None:
+    write_json(path, to_json(content))
+
+
+def read_file(path: Path, kind: type[F], repair: str) -> F:
+    """The content of a file. Raises UserError for a damaged one; `repair` tells what to do then."""
+    try:
+        return from_json(json.loads(path.read_text()), kind)
+    except ValueError as error:
+        raise damaged(path, error, repair) from None
+
+
+def damaged(path: Path, error: Exception, repair: str) -> UserError:
+    """An error of one line that names the file, and the field where it is known."""
+    problem = " ".join(str(error).split())
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        problem = f"field {'.'.join(map(str, first['loc']))}: {str(first['msg']).removeprefix('Value error, ')}"
+    return UserError(f"{path}: damaged ({problem[:200]}); {repair}")
+
+
+def write_table(path: Path, kind: type[L], lines: Iterable[L]) -> None:
+    write_csv(path, [field.name for field in fields(kind)], map(astuple, lines))
+
+
+def read_table(path: Path, kind: type[L], repair: str) -> list[L]:
+    """The lines of a CSV file. Raises UserError for a damaged one, and FileNotFoundError."""
+    with path.open(newline="") as file:
+        try:
+            return TypeAdapter(list[kind]).validate_python(list(csv.DictReader(file)))  # type: ignore[valid-type]
+        except (ValueError, csv.Error) as error:
+            raise damaged(path, error, repair) from None

@@ -1,0 +1,101 @@
+"""Who wins: every loss against the baseline, paired over seeds and test rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from lopsided.jobs.config import CompareConfig
+from lopsided.jobs.progress import Progress
+from lopsided.jobs.schema import Comparison
+from lopsided.jobs.score import METRICS, Scored, evaluate
+from lopsided.metrics.significance import LEVEL, Difference, holm, paired_differences, resample_rows, unknown
+from lopsided.training.loop import Epoch
+
+_RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation is known to about 5 %
+_RISING = 0.005  # gain of validation mAP over the last quarter of the epochs
+
+_NOTHING, _UNTESTED = "no difference shown", "cannot be tested"
+_RELATIONS = {  # verdict -> sentence
+    "better": "{} is better than {}",
+    "worse": "{} is worse than {}",
+    "ahead so far": "{} is ahead of {}",
+    "behind so far": "{} is behind {}",
+    _NOTHING: "no difference between {} and {} was shown",
+    _UNTESTED: "{} and {} cannot be compared",
+}
+
+Scores = dict[str, list[Scored]]  # loss -> one per seed
+
+
+def compare_to_baseline(
+    config: CompareConfig, scored: Scores, rising: Mapping[str, bool], epochs: int, progress: Progress
+) -> dict[str, Comparison]:
+    """Every loss but the baseline; `rising`: see `is_rising`."""
+    full = {loss: [evaluate(config.metric, one) for one in group] for loss, group in scored.items()}
+    others = [loss for loss in config.losses if loss != config.reference]
+    testable = [loss for loss in others if all(map(math.isfinite, full[loss] + full[config.reference]))]
+    differences = dict.fromkeys(others, unknown())
+    if testable:
+        order = [config.reference, *testable]
+        resampled = _resample(config, [one for loss in order for one in scored[loss]], progress)
+        values = torch.tensor([full[loss] for loss in order], dtype=torch.float64)
+        found = paired_differences(values, resampled.view(_RESAMPLES, len(order), config.seeds))
+        differences |= dict(zip(testable, found, strict=True))
+    corrected = holm([difference.p_value for difference in differences.values()])
+    return {
+        loss: _comparison(config, loss, difference, p_value, rising, epochs)
+        for (loss, difference), p_value in zip(differences.items(), corrected, strict=True)
+    }
+
+
+def _resample(config: CompareConfig, scored: Sequence[Scored], progress: Progress) -> Tensor:
+    progress.resampling(_RESAMPLES)
+    functions = [lambda weights, one=one: evaluate(config.metric, one, weights) for one in scored]
+    return resample_rows(functions, len(scored[0].targets), _RESAMPLES, config.data_seed, progress.resampled)
+
+
+def _comparison(
+    config: CompareConfig, loss: str, difference: Difference, p_value: float, rising: Mapping[str, bool], epochs: int
+) -> Comparison:
+    metric = METRICS[config.metric]
+    gain = difference.mean if metric.higher_is_better else -difference.mean
+    behind = loss if gain < 0 else config.reference
+    word = verdict(gain, p_value, unfinished=rising[behind])
+    sentence = f"{_RELATIONS[word].format(loss, config.reference)} in {metric.title} after {in_epochs(epochs)}"
+    if config.seeds == 1 and word != _UNTESTED:
+        sentence += ", for these trained models"
+    if word == _NOTHING:
+        sentence += f"; this experiment could have seen differences above {difference.detectable:.2g}"
+    if word in ("ahead so far", "behind so far"):
+        sign = "its validation mAP still rises" if epochs > 1 else "one epoch shows no trend"
+        sentence += f"; {behind} is unfinished: {sign}, so more epochs may change this"
+    detectable = difference.detectable
+    return Comparison(**asdict(difference), detectable=detectable, p_holm=p_value, verdict=word, sentence=sentence)
+
+
+def in_epochs(number: int) -> str:
+    return f"{number} epoch{'s' * (number > 1)}"
+
+
+def verdict(gain: float, p_value: float, unfinished: bool) -> str:
+    """In a few words. Whichever loss is behind is not called worse while its validation curve still rises."""
+    if math.isnan(p_value):
+        return _UNTESTED
+    if p_value >= LEVEL:
+        return _NOTHING
+    if unfinished:
+        return "ahead so far" if gain > 0 else "behind so far"
+    return "better" if gain > 0 else "worse"
+
+
+def is_rising(histories: Sequence[list[Epoch]]) -> bool:
+    """Is more training likely to help? Yes, if validation mAP, averaged over the seeds, gained half a point over the
+    last quarter of the epochs, and after a single epoch, which shows no trend."""
+    curve = torch.tensor([[epoch.valid_map for epoch in history] for history in histories]).nanmean(0)
+    window = max(1, len(curve) // 4)
+    return len(curve) == 1 or bool(curve[-1] - curve[-1 - window] > _RISING)
