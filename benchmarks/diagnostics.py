@@ -21,7 +21,7 @@ from lopsided import DiagnosticsTracker
 from lopsided.data import MultiLabelData, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.models import make_task
-from lopsided.training.loop import EVERY
+from lopsided.training.loop import DIAGNOSE_EVERY_BATCHES
 from lopsided.training.objective import make_objective, parse_method
 
 PAGE = ROOT / "docs/diagnostics.md"
@@ -60,7 +60,7 @@ def measure(name: str, splits: Splits) -> dict[str, object]:
     step, update = (statistics.median(part) for part in zip(*seconds, strict=True))
     shown = {"task": name, "batch": f"{budget.batch_size}x{splits.train.targets.shape[1]}"}
     shown |= {"step ms": f"{1e3 * step:.2f}", "update ms": f"{1e3 * update:.3f}"}
-    return shown | {"share of training": f"{update / EVERY / step:.4f}"}
+    return shown | {"share of training": f"{update / DIAGNOSE_EVERY_BATCHES / step:.4f}"}
 
 
 def page() -> str:

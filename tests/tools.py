@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lopsided.jobs.schema import DataSummary, Results, SplitSizes
+from lopsided.models.task import Budget
+
 TINY = ["--images", "600", "--epochs", "2", "--seeds", "2", "--losses", "bce,asl,zlpr"]
 
 HOSTILE = (  # names of labels
@@ -24,6 +27,21 @@ HOSTILE = (  # names of labels
 def read_results(run: Path) -> dict[str, Any]:
     results: dict[str, Any] = json.loads((run / "results.json").read_text())
     return results
+
+
+def made_results(**values: Any) -> Results:
+    """Results of nothing, but for the values that are given."""
+    nothing: dict[str, Any] = {
+        "data": DataSummary(
+            name="made", rows=SplitSizes(train=1, valid=1, test=1), labels=1, positives_per_row=1.0, missing=0.0
+        ),
+        "budget": Budget(1, 1, 1.0),
+        "losses": {},
+        "comparisons": {},
+        "notes": [],
+    }
+    texts = {"lopsided": "0", "torch": "0", "threads": 1, "seeds": 1, "metric": "map", "baseline": "bce"}
+    return Results(**(nothing | texts | values))
 
 
 def command(arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lopsided.data.sparse_files import read_sparse
 from lopsided.data.storage import UserError
-from lopsided.data.text_files import Columns, read_rows
+from lopsided.data.text_files import Columns, read_text_rows
 
 NEARLY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -44,7 +44,7 @@ def read_or_refuse(read: Callable[[Path], Any], path: Path, content: bytes) -> A
 def test_texts(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     for suffix in (".jsonl", ".csv", ".tsv"):
         path = tmp_path_factory.getbasetemp() / f"any{suffix}"
-        rows = read_or_refuse(lambda path: read_rows(path, Columns()), path, content)
+        rows = read_or_refuse(lambda path: read_text_rows(path, Columns()), path, content)
         for text, labels in rows or []:
             for part in (text, *labels):
                 part.encode()  # what cannot be encoded cannot be written to a report
@@ -68,4 +68,4 @@ def test_a_header_with_a_number_of_five_thousand_digits(tmp_path: Path) -> None:
 
 def test_a_label_that_is_no_text(tmp_path: Path) -> None:
     content = json.dumps({"text": "a", "labels": ["\ud800", "b"]}).encode()
-    assert read_or_refuse(lambda path: read_rows(path, Columns()), tmp_path / "lone.jsonl", content) is None
+    assert read_or_refuse(lambda path: read_text_rows(path, Columns()), tmp_path / "lone.jsonl", content) is None

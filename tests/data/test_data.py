@@ -10,7 +10,7 @@ import torch
 from lopsided.data.digits_grid import CELLS, digits_grid
 from lopsided.data.split import stratified_split
 from lopsided.data.storage import UserError
-from lopsided.data.text_files import Columns, read_rows, read_splits
+from lopsided.data.text_files import Columns, read_splits, read_text_rows
 
 
 def test_digits_grid_has_the_proportions_of_coco() -> None:
@@ -122,14 +122,14 @@ def write(path: Path, text: str) -> Path:
 
 def test_json_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '\ufeff{"text": "é", "labels": ["x", 3]}\r\n\n{"labels": [], "text": ""}\n')
-    assert read_rows(path, Columns()) == [("é", ["x", "3"]), ("", [])]
+    assert read_text_rows(path, Columns()) == [("é", ["x", "3"]), ("", [])]
 
 
 def test_csv_with_quotes_newlines_and_its_own_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'id,body,tags\n1,"a, ""b""\nc","x| y"\n2,d,\n')
-    assert read_rows(path, Columns("body", "tags", "|")) == [('a, "b"\nc', ["x", "y"]), ("d", [])]
+    assert read_text_rows(path, Columns("body", "tags", "|")) == [('a, "b"\nc', ["x", "y"]), ("d", [])]
     tabs = write(tmp_path / "a.tsv", "text\tlabels\nhello, you\tx,y\n")
-    assert read_rows(tabs, Columns()) == [("hello, you", ["x", "y"])]
+    assert read_text_rows(tabs, Columns()) == [("hello, you", ["x", "y"])]
 
 
 BAD_FILES = {

@@ -17,11 +17,13 @@ from lopsided.__main__ import main
 from lopsided.decision.rules import best_threshold, tune_label_thresholds
 from lopsided.jobs.compare import load
 from lopsided.jobs.config import make_config
+from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.schema import ConfigFile, write_file
 from lopsided.metrics.scores import Judged
 from lopsided.models import make_task
 from lopsided.models.task import Budget
 from lopsided.report.terminal import print_results
-from lopsided.training.loop import fit, predict
+from lopsided.training.loop import predict_scores, train
 from lopsided.training.objective import make_objective, parse_method
 from tests.tools import TINY, read_results, write_texts
 
@@ -92,8 +94,8 @@ def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss
 def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
     task = make_task(load(make_config({"images": 600})))
     objective = make_objective(parse_method("asl"), task.train.targets)
-    model, _ = fit(task, objective, Budget(2, 64, 3e-3), seed=1)
-    best = best_threshold(Judged.of(predict(model, objective, task.valid), task.valid.targets))
+    model, _ = train(task, objective, Budget(2, 64, 3e-3), seed=1)
+    best = best_threshold(Judged.of(predict_scores(model, objective, task.valid), task.valid.targets))
     assert read_results(finished)["losses"]["asl"]["tuned_thresholds"][1] == pytest.approx(best)
 
 
@@ -119,16 +121,16 @@ def test_missing_positives_are_hidden() -> None:
 
 
 def test_the_terminal_says_what_could_have_been_seen(finished: Path) -> None:
-    results = read_results(finished)
-    comparison = results["comparisons"]["asl"]
+    results = RunFolder.open(finished).read_results()
+    comparison = results.comparisons["asl"]
     text = io.StringIO()
     print_results(results, Console(file=text, width=80))
     (line,) = (line for line in text.getvalue().splitlines() if line.startswith(" asl "))
-    assert f"{comparison['effect_size']:+.1f}" in line
-    assert line.rstrip().endswith(comparison["verdict"]), "on one line of 80 columns"
-    for comparison in results["comparisons"].values():
-        seen = f"could have seen differences above {comparison['detectable']:.2g}." in " ".join(text.getvalue().split())
-        assert seen == (comparison["verdict"] == "no difference shown")
+    assert f"{comparison.effect_size:+.1f}" in line
+    assert line.rstrip().endswith(comparison.verdict), "on one line of 80 columns"
+    for comparison in results.comparisons.values():
+        seen = f"could have seen differences above {comparison.detectable:.2g}." in " ".join(text.getvalue().split())
+        assert seen == (comparison.verdict == "no difference shown")
 
 
 @pytest.mark.slow
@@ -160,9 +162,9 @@ def test_a_stopped_run_goes_on(
         trained.append(arguments)
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return fit(*arguments)
+        return train(*arguments)
 
-    monkeypatch.setattr("lopsided.jobs.compare.fit", stop_at_the_third)
+    monkeypatch.setattr("lopsided.jobs.compare.train", stop_at_the_third)
     assert main(["compare", *TINY, "--out", "run"]) == 130
     kept = {path: path.stat().st_mtime_ns for path in (folder / "run/runs").iterdir()}
     runs = ("0-bce-seed0", "1-asl-seed0")
@@ -187,8 +189,8 @@ def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
     """A run whose .json is missing is trained again, whatever stands in its .npy."""
     (folder / "run/runs").mkdir(parents=True)
     config = make_config({"images": 60, "epochs": 1, "seeds": 1, "losses": "bce,zlpr"})
-    stored = {"lopsided": lopsided.__version__, "config": config.model_dump(), "data_sha256": {}}
-    (folder / "run/config.json").write_text(json.dumps(stored))
+    stored = ConfigFile(lopsided=lopsided.__version__, command="compare", config=config, data_sha256={})
+    write_file(folder / "run/config.json", stored)
     (folder / "run/runs/0-bce-seed0.npy").write_bytes(b"half")
     assert main(["compare", "run"]) == 0
     assert np.load(folder / "run/runs/0-bce-seed0.npy").shape == (20, 90)

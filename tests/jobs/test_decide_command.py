@@ -18,7 +18,8 @@ from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.sparse_files import SparseRows, read_sparse
 from lopsided.decision.calibrators import Platt, fit_platt
 from lopsided.decision.rules import LabelThresholds, tune_label_thresholds
-from lopsided.jobs.fit import CANDIDATES, Checkpoint, FitFolder, read_parts
+from lopsided.jobs.fit import CANDIDATES, load_sparse_splits
+from lopsided.jobs.folder import Checkpoint, FitFolder
 from lopsided.metrics import MultiLabelMetrics
 from lopsided.metrics.scores import Judged, Scores
 from lopsided.targets import SparseTargets
@@ -71,7 +72,7 @@ def predictions(run: Path, data: Path, out: Path) -> list[dict[str, Any]]:
 def test_the_rule_is_that_of_the_best_candidates_of_the_validation_rows(run: Path) -> None:
     folder, state = FitFolder.open(run), checkpoint(run)
     with Bars(disable=True) as bars:
-        valid = read_parts(folder.config, bars).valid
+        valid = load_sparse_splits(folder.config, bars).valid
     assert valid is not None
     assert len(valid) == 300
     scores, labels = logits(state, valid).topk(CANDIDATES, 1)
@@ -150,7 +151,8 @@ def test_a_checkpoint_without_a_rule_decides_untuned_until_training_ends(run: Pa
         metadata = file.metadata()
     assert any(name.startswith("decision.") for name in tensors)
     before = {name: tensor for name, tensor in tensors.items() if not name.startswith("decision.")}
-    save_file(before, path, {name: metadata[name] for name in ("rows", "history")})
+    header = json.loads(metadata["lopsided"]) | {"decision": None}
+    save_file(before, path, {"lopsided": json.dumps(header)})
     assert main(["evaluate", "run"]) == 0
     assert json.loads((folder / "run/results.json").read_text())["rule"] == "own"
     assert main(["fit", "run"]) == 0, "it is tuned, without training again"

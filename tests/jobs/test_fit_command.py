@@ -17,7 +17,7 @@ import lopsided
 from lopsided.__main__ import main
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.sparse_files import read_sparse
-from lopsided.jobs.fit import FitFolder
+from lopsided.jobs.folder import FitFolder
 from lopsided.models.sparse_features import SparseClassifier
 from tests.metrics.test_top_k import by_hand
 

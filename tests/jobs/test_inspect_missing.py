@@ -23,7 +23,7 @@ from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged, Scores
 from lopsided.report.inspection import QUANTITIES
 from lopsided.targets import SparseTargets
-from lopsided.training.loop import fit
+from lopsided.training.loop import train
 from tests.tools import read_results, write_texts
 
 
@@ -167,12 +167,12 @@ def test_a_stopped_inspection_goes_on(
         trained.append(arguments)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return fit(*arguments)
+        return train(*arguments)
 
     for path in compared.glob("missing/*/*"):
         path.unlink()
     (compared / "missing.csv").unlink()
-    monkeypatch.setattr("lopsided.jobs.inspect_missing.fit", stop_at_the_second)
+    monkeypatch.setattr("lopsided.jobs.inspect_missing.train", stop_at_the_second)
     assert main(line) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert not (compared / "missing.csv").exists()

@@ -16,14 +16,15 @@ from lopsided.__main__ import main
 from lopsided.jobs.compare import load
 from lopsided.jobs.config import CompareConfig, make_config
 from lopsided.jobs.progress import Progress
-from lopsided.jobs.tune import Trial, read_trials, search, tune
+from lopsided.jobs.schema import Trial
+from lopsided.jobs.tune import read_trials, search, tune
 from lopsided.losses import CATALOG, formula
 from lopsided.losses.catalog import SEARCH
 from lopsided.losses.closed_form import decision_threshold
 from lopsided.losses.names import defaults, ranges, with_settings
 from lopsided.models import make_task
 from lopsided.models.task import Budget
-from lopsided.training.loop import fit, predict
+from lopsided.training.loop import predict_scores, train
 from lopsided.training.objective import make_objective, parse_method
 from tests.tools import read_results
 
@@ -61,12 +62,12 @@ def test_the_best_on_validation_is_trained(tuned: Path) -> None:
         assert entry["settings"] == str(formula(best.spec))
         objective = make_objective(parse_method(best.spec), task.train.targets)
         budget = Budget(1, 64, best.learning_rate)
-        model, _ = fit(task, objective, budget, seed=0)
+        model, _ = train(task, objective, budget, seed=0)
         saved = np.load(tuned / f"runs/{number}-{loss}-seed0.npy")
-        assert np.array_equal(saved, predict(model, objective, task.test).numpy())
+        assert np.array_equal(saved, predict_scores(model, objective, task.test).numpy())
         # the trial was trained with the seed after those that are compared, and judged on validation rows
-        model, _ = fit(task, objective, budget, seed=1)
-        truth, scores = task.valid.targets.numpy(), predict(model, objective, task.valid).numpy()
+        model, _ = train(task, objective, budget, seed=1)
+        truth, scores = task.valid.targets.numpy(), predict_scores(model, objective, task.valid).numpy()
         present = truth.any(0)
         assert best.value == pytest.approx(average_precision_score(truth[:, present], scores[:, present]))
     assert results["losses"]["asl"]["own_threshold"] == pytest.approx(
@@ -103,9 +104,9 @@ def test_a_killed_run_goes_on_with_the_same_trials(
         trained.append(arguments)
         if len(trained) == 5:
             raise KeyboardInterrupt
-        return fit(*arguments)
+        return train(*arguments)
 
-    monkeypatch.setattr("lopsided.jobs.tune.fit", stop_at_the_fifth)
+    monkeypatch.setattr("lopsided.jobs.tune.train", stop_at_the_fifth)
     assert main(["compare", *TUNED, "--out", "run"]) == 130
     assert len(read_trials(folder / "run/trials.csv")) == 4
     assert main(["compare", "run"]) == 0
@@ -119,8 +120,8 @@ def test_a_killed_run_goes_on_with_the_same_trials(
     ("right", "wrong", "message"),
     [
         ("clip=0.05", "clip=0.06", "trial 1 of asl is asl(gamma_neg=4.0, gamma_pos=0.0, clip=0.06), not asl("),
-        ("bce,1,", "bce,one,", "trials.csv: damaged (invalid literal for int() with base 10: 'one'); delete it"),
-        ("value", "worth", "trials.csv: damaged ('value'); delete it to tune again"),
+        ("bce,1,", "bce,one,", "trials.csv: damaged (field 0.trial: Input should be a valid integer"),
+        ("value", "worth", "trials.csv: damaged (field 0.value: Field required); delete it to tune again"),
     ],
 )
 def test_trials_of_something_else_are_refused(

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from lopsided.jobs.config import make_config
-from lopsided.jobs.results import _comparison, is_rising, verdict
+from lopsided.jobs.verdict import _comparison, is_rising, verdict
 from lopsided.metrics.significance import (
     LEVEL,
     Difference,
@@ -19,7 +19,6 @@ from lopsided.metrics.significance import (
     paired_differences,
     resample_rows,
 )
-from lopsided.models.task import Budget
 from lopsided.training.loop import Epoch
 from tests.simulation import WORLDS, experiments, mean_average_precisions
 
@@ -248,16 +247,16 @@ def test_a_lower_hamming_loss_is_better(metric: str, mean: float, word: str, beh
     """The sign of the difference is that of the metric; the verdict knows which way is up."""
     config = make_config({"metric": metric, "losses": "bce,asl"})
     difference = Difference(mean, mean - 0.05, mean + 0.05, 0.01, 0.025, 4, 3.0)
-    found = _comparison(config, "asl", difference, 0.01, {"bce": True, "asl": False}, Budget(7, 64, 1e-3))
-    assert (found["mean"], found["verdict"]) == (mean, word)
-    assert ("bce is unfinished" in found["sentence"]) == (behind == "bce")
-    assert "after 7 epochs" in found["sentence"]
-    assert "could have seen" not in found["sentence"]
+    found = _comparison(config, "asl", difference, 0.01, {"bce": True, "asl": False}, 7)
+    assert (found.mean, found.verdict) == (mean, word)
+    assert ("bce is unfinished" in found.sentence) == (behind == "bce")
+    assert "after 7 epochs" in found.sentence
+    assert "could have seen" not in found.sentence
 
 
 def test_where_nothing_is_shown_the_sentence_says_what_could_have_been_seen() -> None:
     config = make_config({"losses": "bce,asl"})
     difference = Difference(0.01, -0.05, 0.07, 0.7, standard_error=0.02, freedom=math.inf, effect_size=0.3)
-    found = _comparison(config, "asl", difference, 0.7, {"bce": False, "asl": False}, Budget(7, 64, 1e-3))
-    assert found["sentence"].endswith("this experiment could have seen differences above 0.056")
-    assert found["detectable"] == pytest.approx(0.02 * 2.801585)
+    found = _comparison(config, "asl", difference, 0.7, {"bce": False, "asl": False}, 7)
+    assert found.sentence.endswith("this experiment could have seen differences above 0.056")
+    assert found.detectable == pytest.approx(0.02 * 2.801585)

@@ -13,8 +13,8 @@ from torch import Tensor
 import lopsided
 from lopsided import Diagnostics, DiagnosticsTracker
 from lopsided.models.task import Budget
-from lopsided.training.loop import fit, predict
-from lopsided.training.objective import Objective, make_objective, parse_method
+from lopsided.training.loop import predict_scores, train
+from lopsided.training.objective import TrainingObjective, make_objective, parse_method
 from tests.training.test_loop import BUDGET, objective, points, task
 
 
@@ -137,7 +137,7 @@ def test_an_epoch_has_the_gradient_that_training_used(monkeypatch: pytest.Monkey
         outputs.register_hook(lambda gradient: taken.append((gradient.abs(), targets)))
         return value
 
-    _, history = fit(task(), Objective(2, criterion, aim.scores, True), BUDGET, seed=5)
+    _, history = train(task(), TrainingObjective(2, criterion, aim.scores, True), BUDGET, seed=5)
     assert len(taken) == 9
     for epoch, (gradient, targets) in zip(history, taken[::3], strict=True):
         assert epoch.gradient_positive == pytest.approx(float(gradient[targets].sum() / gradient.sum()))
@@ -149,19 +149,19 @@ def test_dead_labels_of_a_model_that_never_predicts_one() -> None:
     given.train.targets[:, 1] = False  # learnt as never there, which a single row of validation contradicts
     given.valid.targets[:, 1] = torch.arange(10) == 1
     aim, budget = make_objective(parse_method("bce"), given.train.targets), Budget(40, 5, 0.5)
-    averaged, history = fit(given, aim, budget, seed=5)
-    scores = predict(averaged, aim, given.valid).numpy()
+    averaged, history = train(given, aim, budget, seed=5)
+    scores = predict_scores(averaged, aim, given.valid).numpy()
     truth = given.valid.targets.numpy()
     f1 = {cut: f1_score(truth.ravel(), scores.ravel() > cut) for cut in scores.ravel()}
     decided = scores > max(f1, key=lambda cut: f1[cut])
     assert history[-1].dead_labels == (truth.any(0) & ~decided.any(0)).sum() == 1
     given.valid.targets[:, 1] = False
-    _, history = fit(given, aim, budget, seed=5)
+    _, history = train(given, aim, budget, seed=5)
     assert history[-1].dead_labels == 0, "a label without positives cannot be found"
 
 
 def test_powerset_has_no_gradient_on_label_logits() -> None:
-    _, history = fit(task(), objective("powerset"), BUDGET, seed=0)
+    _, history = train(task(), objective("powerset"), BUDGET, seed=0)
     assert math.isnan(history[0].gradient_positive)
     assert math.isnan(history[0].logit_negative)
     assert history[0].dead_labels >= 0

@@ -6,20 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lopsided.jobs.schema import Comparison, Results
 from lopsided.metrics.friedman import rank_losses
 from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import headline, ranks_headline
+from tests.tools import made_results
 
 
-def comparisons(**verdicts: tuple[str, float, float | None]) -> dict[str, Any]:
-    return {
-        "baseline": "bce",
-        "metric": "map",
-        "comparisons": {
-            loss: {"verdict": verdict, "mean": mean, "detectable": detectable}
+def comparisons(**verdicts: tuple[str, float, float | None]) -> Results:
+    unknown: dict[str, Any] = dict.fromkeys(
+        ("low", "high", "p_value", "standard_error", "freedom", "effect_size", "p_holm")
+    )
+    return made_results(
+        comparisons={
+            loss: Comparison(**unknown, verdict=verdict, mean=mean, detectable=detectable, sentence="")
             for loss, (verdict, mean, detectable) in verdicts.items()
-        },
-    }
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def comparisons(**verdicts: tuple[str, float, float | None]) -> dict[str, Any]:
         ),
     ],
 )
-def test_the_verdict_in_one_sentence(results: dict[str, Any], sentence: str) -> None:
+def test_the_verdict_in_one_sentence(results: Results, sentence: str) -> None:
     assert headline(results) == sentence
 
 

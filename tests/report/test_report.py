@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -19,16 +20,21 @@ from lopsided.data.storage import write_json
 from lopsided.jobs.compare import load
 from lopsided.jobs.config import make_config
 from lopsided.jobs.details import LABELS, POINTS, TEXT, details
-from lopsided.jobs.folder import Run
+from lopsided.jobs.folder import RunFolder, TrainedRun
+from lopsided.jobs.schema import Interval, LossResult, Results, write_file
 from lopsided.losses import CATALOG
 from lopsided.metrics.friedman import rank_losses
 from lopsided.report import write_report
 from lopsided.report.headline import headline, ranks_headline
 from lopsided.training.loop import Epoch
 from lopsided.training.objective import parse_method
-from tests.tools import read_results, write_texts
+from tests.tools import made_results, read_results, write_texts
 
 LIMIT = 3_000_000  # bytes of a report
+
+
+def stored_results(run: Path) -> Results:
+    return RunFolder.open(run, check_data=False).read_results()
 
 
 def read(path: Path) -> Any:
@@ -77,7 +83,7 @@ def test_the_report_is_self_contained(finished: Path) -> None:
 
 def test_the_order_is_the_verdict_first(finished: Path) -> None:
     page = (finished / "report.html").read_text()
-    assert f"<h1>{headline(read_results(finished))}.</h1>" in page
+    assert f"<h1>{headline(stored_results(finished))}.</h1>" in page
     ids = re.findall(r'<section id="([\w-]+)"', page)
     assert ids == ["results", "training", "decisions", "calibration", "labels", "rows", "settings"]
     assert page.index("<h1>") < page.index("<section")
@@ -153,7 +159,7 @@ def test_the_best_and_the_worst_rows(finished: Path, truth: np.ndarray) -> None:
         assert row["png"].startswith("iVBORw0KGgo"), "a PNG in base 64"
 
 
-def random_runs(labels: int, losses: tuple[str, ...]) -> tuple[Splits, list[Run], dict[str, Any]]:
+def random_runs(labels: int, losses: tuple[str, ...]) -> tuple[Splits, list[TrainedRun], Results]:
     """Scores that nobody trained, of texts longer than what is shown."""
     generator = torch.Generator().manual_seed(0)
 
@@ -165,10 +171,22 @@ def random_runs(labels: int, losses: tuple[str, ...]) -> tuple[Splits, list[Run]
     splits = Splits(part(60), part(40), part(60))
     epoch = Epoch(1, 1.0, 0.5, 0.5, 0.5, 1.0)
     runs = [
-        Run(loss, 0, [epoch], *(torch.randn(rows, labels, generator=generator) for rows in (40, 60))) for loss in losses
+        TrainedRun(loss, 0, [epoch], *(torch.randn(rows, labels, generator=generator) for rows in (40, 60)))
+        for loss in losses
     ]
-    entry = {"tuned_thresholds": [1.5], "metrics": {"map": {"mean": 0.1}}}
-    return splits, runs, {"metric": "map", "losses": {loss: entry | {"settings": loss} for loss in losses}}
+    return splits, runs, made_results(losses={loss: loss_result(loss) for loss in losses})
+
+
+def loss_result(settings: str, threshold: float = 1.5, mean: float = 0.1) -> LossResult:
+    return LossResult(
+        settings=settings,
+        tuned_settings=None,
+        own_threshold=0.0,
+        tuned_thresholds=[threshold],
+        seconds=1.0,
+        metrics={"map": Interval(mean=mean, low=None, high=None)},
+        rising=False,
+    )
 
 
 @pytest.mark.slow
@@ -176,18 +194,19 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
     losses = ("bce", "asl", "zlpr")
     splits, runs, results = random_runs(10_000, losses)
     found = details(splits, runs, results)
-    labels = found["labels"]
-    assert len(labels["names"]) == LABELS
-    assert labels["total"] == 10_000
-    assert all(len(name) <= 80 for name in labels["names"])
-    assert all(len(row["text"]) == TEXT for row in found["rows"]["worst"])
+    labels, rows = found.labels, found.rows
+    assert rows is not None
+    assert len(labels.names) == LABELS
+    assert labels.total == 10_000
+    assert all(len(name) <= 80 for name in labels.names)
+    assert all(len(row.text or "") == TEXT for row in rows.worst)
     counts = splits.test.targets.sum(0).sort(descending=True).values.tolist()
-    assert labels["test_positives"][: LABELS // 2] == counts[: LABELS // 2]
-    others = labels["average_precision"][found["rows"]["loss"]][LABELS // 2 :]
+    assert labels.test_positives[: LABELS // 2] == counts[: LABELS // 2]
+    others = [value for value in labels.average_precision[rows.loss][LABELS // 2 :] if value is not None]
     assert others == sorted(others), "the worst of the others"
 
     shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
-    write_json(folder / "run/details.json", found)
+    write_file(folder / "run/details.json", found)
     page = write_report(folder / "run").read_text()
     assert len(page.encode()) < LIMIT
     assert "1000 of 10000 labels are shown" in page
@@ -199,21 +218,22 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
 def test_a_training_that_diverged_is_left_out() -> None:
     splits, runs, results = random_runs(20, ("asl", "bce"))
     lost = replace(runs[0], history=[Epoch.lost(1)], scores=runs[0].scores * torch.nan)
-    results["losses"]["asl"] |= {"tuned_thresholds": [None], "metrics": {"map": {"mean": float("nan")}}}
+    results.losses["asl"] = loss_result("asl", math.inf, math.nan)
     found = details(splits, [lost, runs[1]], results)
-    assert list(found["curves"]) == list(found["reliability"]) == list(found["labels"]["f1"]) == ["bce"]
-    assert found["rows"]["loss"] == "bce"
+    assert list(found.curves) == list(found.reliability) == list(found.labels.f1) == ["bce"]
+    assert found.rows is not None
+    assert found.rows.loss == "bce"
 
 
 def test_a_tuned_loss_is_drawn_and_read_as_it_was_trained() -> None:
     splits, runs, results = random_runs(20, ("bce", "asl"))
     plain = details(splits, runs, results)
-    results["losses"]["asl"]["settings"] = "asl(gamma_neg=1, gamma_pos=0, clip=0.2)"
+    results.losses["asl"] = loss_result("asl(gamma_neg=1, gamma_pos=0, clip=0.2)")
     tuned = details(splits, runs, results)
-    assert plain["gradients"]["asl"] != tuned["gradients"]["asl"]
-    assert plain["gradients"]["bce"] == tuned["gradients"]["bce"]
-    assert plain["reliability"]["asl"]["implied"] != tuned["reliability"]["asl"]["implied"]
-    assert plain["reliability"]["asl"]["logit"] == tuned["reliability"]["asl"]["logit"]
+    assert plain.gradients["asl"] != tuned.gradients["asl"]
+    assert plain.gradients["bce"] == tuned.gradients["bce"]
+    assert plain.reliability["asl"]["implied"] != tuned.reliability["asl"]["implied"]
+    assert plain.reliability["asl"]["logit"] == tuned.reliability["asl"]["logit"]
 
 
 @pytest.mark.slow
@@ -303,7 +323,7 @@ def test_runs_of_several_data_sets_are_merged(finished: Path, texts: Path, folde
     ]
     assert f"<h1>{ranks_headline(ranks, 'map')}.</h1>" in page
     assert f"CD = {ranks.critical_difference:.2f}" in page
-    assert headline(read_results(texts)) in page
+    assert headline(stored_results(texts)) in page
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import lopsided
 from lopsided.models.task import Budget, Task
-from lopsided.training.loop import Epoch, fit, predict
-from lopsided.training.objective import Objective, make_objective, parse_method
+from lopsided.training.loop import Epoch, predict_scores, train
+from lopsided.training.objective import TrainingObjective, make_objective, parse_method
 
 BUDGET = Budget(epochs=3, batch_size=4, learning_rate=0.5)
 
@@ -45,26 +45,26 @@ def task() -> Task:
     )
 
 
-def objective(spec: str) -> Objective:
+def objective(spec: str) -> TrainingObjective:
     return make_objective(parse_method(spec), points(10, 0).targets)
 
 
 def test_the_loop_repeated_by_hand() -> None:
     given = task()
     reported: list[Epoch] = []
-    averaged, history = fit(given, objective("asl"), BUDGET, seed=5, on_epoch=reported.append)
+    averaged, history = train(given, objective("asl"), BUDGET, seed=5, on_epoch=reported.append)
     assert reported == history
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
 
-    train = given.train
-    assert isinstance(train, Points)
+    batches = given.train
+    assert isinstance(batches, Points)
     torch.manual_seed(5)
     model = nn.Linear(3, 2)
     mean = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), 0.5)
     total = 0.0
-    for step, rows in enumerate(train.seen):
-        loss = lopsided.AsymmetricLoss(reduction="batchmean")(model(train.x[rows]), train.targets[rows])
+    for step, rows in enumerate(batches.seen):
+        loss = lopsided.AsymmetricLoss(reduction="batchmean")(model(batches.x[rows]), batches.targets[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -76,7 +76,7 @@ def test_the_loop_repeated_by_hand() -> None:
     for average, parameter in zip(mean, averaged.parameters(), strict=True):
         torch.testing.assert_close(parameter, average)
     valid = given.valid
-    ap = average_precision_score(valid.targets.numpy(), predict(averaged, objective("asl"), valid).numpy())
+    ap = average_precision_score(valid.targets.numpy(), predict_scores(averaged, objective("asl"), valid).numpy())
     assert history[-1].valid_map == pytest.approx(ap)
 
 
@@ -88,7 +88,7 @@ def test_weights_and_order_come_from_the_seed_alone() -> None:
             given = task()
             assert isinstance(given.train, Points)
             torch.rand(7)  # whatever was drawn before
-            averaged, _ = fit(given, objective(loss), Budget(2, 4, 1e-9), seed)
+            averaged, _ = train(given, objective(loss), Budget(2, 4, 1e-9), seed)
             seen[loss, seed] = given.train.seen
             weights[loss, seed] = next(averaged.parameters()).detach().clone()
     for seed in (0, 1):
@@ -107,8 +107,8 @@ def test_label_powerset_trains_sets_and_scores_labels() -> None:
     sets = given.train.targets.unique(dim=0)
     assert aim.outputs == len(sets) == 3
     assert objective("powerset(max_sets=2)").outputs == 2
-    averaged, history = fit(given, aim, Budget(60, 10, 1.0), seed=0)
-    scores = predict(averaged, aim, given.valid)
+    averaged, history = train(given, aim, Budget(60, 10, 1.0), seed=0)
+    scores = predict_scores(averaged, aim, given.valid)
     assert scores.shape == given.valid.targets.shape
     assert history[-1].train_loss < 0.6 < history[0].train_loss
     assert ((scores > 0) == given.valid.targets).float().mean() > 0.8
