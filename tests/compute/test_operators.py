@@ -14,6 +14,7 @@ from tests import oracle
 from tests.variants import example
 
 pytestmark = [
+    pytest.mark.compiles,
     pytest.mark.skipif(isinstance(native.library(), str), reason=f"no C library: {native.library()}"),
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),  # dynamo's own
 ]

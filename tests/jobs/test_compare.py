@@ -246,6 +246,7 @@ def test_go_emotions(shared: Path, folder: Path) -> None:
     assert bce["map"]["mean"] > 0.419 - 2 * 0.010
 
 
+@pytest.mark.slow
 def test_preview_is_a_picture(folder: Path) -> None:
     assert main(["data", "preview", "digits-grid", "--out", "sub/preview.png"]) == 0
     from matplotlib.image import imread

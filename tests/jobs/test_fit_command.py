@@ -44,6 +44,7 @@ def results_of(run: Path, name: str = "results.json") -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_a_run_learns_what_is_planted(fitted: Path) -> None:
     assert {path.name for path in fitted.iterdir()} == {
         "checkpoint.safetensors",
@@ -111,6 +112,7 @@ def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SparseClassifier, "step", stopping)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [5, 30, 60])  # of 22 an epoch
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     fitted: Path, made: Path, folder: Path, steps: int, capsys: pytest.CaptureFixture[str]

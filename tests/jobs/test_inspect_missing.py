@@ -137,6 +137,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_forgotten_labels_of_a_file_are_found(compared: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gone = forget(write_texts(folder / "other.jsonl", 300))
     line = ["inspect", str(compared), "other.jsonl", "--missing", "--folds", "3", "--top", str(len(gone))]
@@ -155,6 +156,7 @@ def test_forgotten_labels_of_a_file_are_found(compared: Path, folder: Path, caps
     assert all((line["discarded"] == "yes") == (float(line["score"]) > point) for line in lines)
 
 
+@pytest.mark.slow
 def test_a_stopped_inspection_goes_on(
     compared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

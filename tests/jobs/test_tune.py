@@ -51,6 +51,7 @@ def test_every_loss_gets_its_trials(tuned: Path) -> None:
     assert formula(first[1]["spec"]) == formula("asl"), "the first trial is the default"
 
 
+@pytest.mark.slow
 def test_the_best_on_validation_is_trained(tuned: Path) -> None:
     trials = read_trials(tuned / "trials.csv")
     results = read_results(tuned)

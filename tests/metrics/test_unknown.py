@@ -97,6 +97,7 @@ def without(values: dict[str, float], *endings: str) -> dict[str, float]:
     return {name: value for name, value in values.items() if not name.startswith(endings)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 @pytest.mark.parametrize("name", ["plain", "single precision", "ties", "empty rows and labels"])
 def test_every_metric_is_that_of_the_known_labels(name: str) -> None:
@@ -153,6 +154,7 @@ def test_scores_of_unknown_labels_may_be_anything_and_batches_mix() -> None:
     assert all_known.result().unknown == (~known).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 def test_sparse_scores_with_unknown_labels() -> None:
     """What is not stored is below all that is, also among the known labels of a row."""

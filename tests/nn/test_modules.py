@@ -108,6 +108,7 @@ class Trained(torch.nn.Module):
         return value
 
 
+@pytest.mark.compiles
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOG)
 def test_export(name: str) -> None:
@@ -205,6 +206,7 @@ def unknown_somewhere(y: Tensor) -> Tensor:
     return y.masked_fill(torch.rand(y.shape, generator=torch.Generator().manual_seed(0)) < 0.2, torch.nan)
 
 
+@pytest.mark.compiles
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
 @pytest.mark.parametrize("name", CATALOG)
@@ -221,6 +223,7 @@ def test_compiles_without_graph_breaks(name: str) -> None:
 
 
 # of a two-way loss dynamo cannot follow the transposed half with dynamic shapes
+@pytest.mark.compiles
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", [name for name in CATALOG if name != "two_way"])
@@ -233,6 +236,7 @@ def test_compiles_with_dynamic_shapes(name: str) -> None:
         torch.testing.assert_close(compiled(z, y), module(z, y))
 
 
+@pytest.mark.compiles
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["asl", "apl", "zlpr"])

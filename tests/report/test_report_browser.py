@@ -147,6 +147,7 @@ def test_everything_is_reached_by_the_tab_key(browser: Chrome, finished: Path) -
     assert {outline for *_, outline, _ in reached} == {"solid"}, "the focus is seen everywhere"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["finished", "hostile"])
 def test_a_phone_needs_no_sideways_scrolling(browser: Chrome, which: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(which)
