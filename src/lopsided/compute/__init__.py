@@ -43,22 +43,26 @@ def choose(
         return eager
     if torch.compiler.is_compiling():
         return eager if backend == "streamed" else _compiled(backend, formula, logits, OPERATORS, eager)
-    if backend == "auto" and is_traced(logits, *beside):
-        return eager
-    return choose_for_head(backend, formula, logits, *beside)
+    return _outside_graphs(backend, formula, logits, beside, eager)
 
 
 def choose_for_head(backend: str, formula: Formula, logits: Tensor, *beside: Tensor | None) -> Executor:
     """The same for logits that are never there as a whole: they are streamed where no compiled executor serves them."""
     check_backend(backend)
-    if backend not in ("auto", "eager") and is_traced(logits, *beside, observers=False):
+    return blocks if backend == "eager" else _outside_graphs(backend, formula, logits, beside, blocks)
+
+
+def _outside_graphs(
+    backend: str, formula: Formula, logits: Tensor, beside: tuple[Tensor | None, ...], if_traced: Executor
+) -> Executor:
+    if is_traced(logits, *beside, observers=backend == "auto"):
+        if backend == "auto":
+            return if_traced
         raise RuntimeError(
             f"backend={backend!r} cannot run: it serves no subclasses of Tensor, and nothing within vmap, torch.func, "
             "torch.jit.trace or forward-mode differentiation; backend='auto' takes another"
         )
-    if backend in ("streamed", "eager") or (backend == "auto" and is_traced(logits, *beside)):
-        return blocks
-    return _compiled(backend, formula, logits, EXECUTORS, blocks)
+    return blocks if backend == "streamed" else _compiled(backend, formula, logits, EXECUTORS, blocks)
 
 
 def _compiled(

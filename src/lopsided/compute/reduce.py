@@ -31,7 +31,9 @@ def counted(formula: Formula, reduction: str) -> str | None:
 
 def at_least_one(count: Tensor | int) -> Tensor | int:
     """Returns the divisor for a count: where nothing is known the sum over the rows is 0, and so is its gradient."""
-    return count.clamp_min(1) if isinstance(count, Tensor) else torch.sym_max(count, 1)
+    if isinstance(count, Tensor):
+        return count.clamp_min(1)
+    return max(count, 1) if type(count) is int else torch.sym_max(count, 1)  # a dynamic size of an export
 
 
 def evaluate(executor: Executor, logits: Tensor, problem: Problem, needs_check: bool = False) -> Tensor:

@@ -86,9 +86,9 @@ def is_traced(*tensors: Tensor | None, observers: bool = True) -> bool:
     True for subclasses of Tensor, for tensors whose memory holds them negated, and wherever `is_recorded`. Without
     `observers`, dispatch modes do not count that calculate as without them, such as one that counts operations.
     """
-    given = [tensor for tensor in tensors if tensor is not None]
-    recorded = is_recorded() if observers else torch._C._get_dispatch_mode(_PROXY) is not None or _is_transformed()
-    return recorded or any(type(tensor) not in _PLAIN or tensor.is_neg() for tensor in given)
+    if is_recorded() if observers else torch._C._get_dispatch_mode(_PROXY) is not None or _is_transformed():
+        return True
+    return any(tensor is not None and (type(tensor) not in _PLAIN or tensor.is_neg()) for tensor in tensors)
 
 
 def is_recorded() -> bool:
@@ -106,9 +106,10 @@ def _is_transformed() -> bool:
 
 def has_memory(tensor: Tensor) -> bool:
     """Returns whether the storage of a strided tensor holds all its elements: it may have been freed or shrunk."""
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    end = tensor.storage_offset() + sum((size - 1) * step for size, step in steps) + 1
-    return tensor.numel() == 0 or tensor.untyped_storage().nbytes() >= end * tensor.element_size()
+    size = tensor.numel()
+    if size and not tensor.is_contiguous():
+        size = sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    return size == 0 or tensor.untyped_storage().nbytes() >= (tensor.storage_offset() + size) * tensor.itemsize
 
 
 def check_no_leaf(logits: Tensor) -> None:
@@ -169,6 +170,8 @@ def _check_beside(name: str, tensor: Tensor, logits: Tensor) -> None:
 def _check_kind(name: str, tensor: Tensor, logits: Tensor) -> None:
     """Refuse tensors without memory of their own, unless torch can calculate with them and the logits together."""
     kind = type(tensor)
+    if kind in _PLAIN and tensor.layout == torch.strided and (is_recorded() or has_memory(tensor)):
+        return
     wraps = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
     if wraps and (kind is not type(logits) or kind.__name__ == "MaskedTensor"):
         raise TypeError(
@@ -177,7 +180,7 @@ def _check_kind(name: str, tensor: Tensor, logits: Tensor) -> None:
         )
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be dense, got {tensor.layout}: call to_dense()")
-    if kind in _PLAIN and not is_recorded() and not has_memory(tensor):
+    if kind in _PLAIN:
         raise RuntimeError(f"{name} have no memory: their storage was freed or made smaller after they were made")
 
 
