@@ -184,6 +184,25 @@ BAD_LINES = {
 }
 
 
+SATURATED = "asl(clip=0.6)"
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [([], "top-3"), (["--decide", "own"], "top-3"), (["--decide", "own", "--valid", "0.3"], "per-label")],
+)
+def test_a_loss_that_saturates_gets_another_rule(
+    options: list[str], rule: str, data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(fit(data, folder / "run", "--loss", SATURATED, *options)) == 0
+    printed = capsys.readouterr()
+    assert f"{SATURATED} saturates" in printed.out
+    assert f"the rule is {rule} instead" in printed.out
+    assert printed.err == ""
+    lines = predictions(folder / "run", data / "test.txt", folder / "out.jsonl")
+    assert any(line["labels"] for line in lines)
+
+
 @pytest.mark.parametrize("name", BAD_LINES)
 def test_errors_are_one_line(name: str, data: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options, message = BAD_LINES[name]

@@ -105,6 +105,40 @@ def test_a_diverging_loss_does_not_stop_the_others(folder: Path, capsys: pytest.
 
 
 @pytest.mark.slow
+def test_a_loss_that_saturates_is_decided_at_the_tuned_threshold(folder: Path) -> None:
+    losses = "bce,asl(clip=0.6)"
+    assert main(["compare", "--images", "300", "--epochs", "1", "--seeds", "1", "--losses", losses, "--out", "r"]) == 0
+    results = read_results(folder / "r")
+    metrics = results["losses"]["asl(clip=0.6)"]["metrics"]
+    assert results["losses"]["asl(clip=0.6)"]["own_threshold"] is None
+    assert metrics["micro_f1_own"]["mean"] == metrics["micro_f1"]["mean"] > 0
+    assert any("asl(clip=0.6), which saturates" in note for note in results["notes"])
+
+
+@pytest.mark.parametrize("schema", [None, 3])
+def test_a_folder_of_another_version_is_named(
+    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], schema: int | None
+) -> None:
+    shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
+    stored = json.loads((finished / "config.json").read_text()) | {"lopsided": "9.9", "schema": schema}
+    if schema is None:
+        del stored["schema"]
+    (folder / "run/config.json").write_text(json.dumps(stored))
+    for name in ("compare", "report", "inspect"):
+        assert main([name, "run"]) == 2
+        error = f"run: written by another version of lopsided (schema {schema or 'none'}, this reads 1): run it again"
+        assert capsys.readouterr().err == f"lopsided: {error}, or use lopsided 9.9\n"
+
+
+def test_a_damaged_field_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
+    results = read_results(finished)
+    results["losses"]["asl"]["seconds"] = "long"
+    (folder / "run/results.json").write_text(json.dumps(results))
+    assert main(["report", "run"]) == 2
+    assert "run/results.json: damaged (field losses.asl.seconds: Input should be" in capsys.readouterr().err
+
+
 def test_texts_that_diverge(folder: Path) -> None:
     write_texts(folder / "texts.jsonl")
     assert main(["compare", "texts.jsonl", "--learning-rate", "1e6", "--losses", "bce,asl", "--out", "run"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,7 @@ from lopsided.decision.rules import (
     tune_threshold,
 )
 from lopsided.losses import formula
-from lopsided.losses.closed_form import decision_threshold, posterior_limits
+from lopsided.losses.closed_form import posterior_limits, settled_logit
 from lopsided.metrics.scores import Judged
 
 TUNED = ("per-label", "global", "macro-f1", "expected-f1")
@@ -48,7 +49,7 @@ def check_name(name: str) -> None:
 
 
 def untuned(name: str | None, loss: str, labels_per_row: float) -> Decision:
-    """A rule that needs no validation rows: own, top-K, or None for own and, where the loss has none, top-K.
+    """A rule that needs no validation rows: own, top-K, or None for own; where the loss has none or saturates, top-K.
 
     K is then the mean number of labels of a training row. Raises ValueError where the loss implies no threshold.
     """
@@ -57,7 +58,9 @@ def untuned(name: str | None, loss: str, labels_per_row: float) -> Decision:
     if top:
         return Decision(top[0], TopK(int(top[1])), calibrator)
     try:
-        return Decision("own", Threshold(float(decision_threshold(formula(loss)))), calibrator)
+        threshold = float(settled_logit(formula(loss), 1.0))
+        if math.isfinite(threshold):
+            return Decision("own", Threshold(threshold), calibrator)
     except ValueError:
         if name is not None:
             raise
@@ -66,8 +69,13 @@ def untuned(name: str | None, loss: str, labels_per_row: float) -> Decision:
 
 
 def tuned(name: str, judged: Judged, loss: str, labels_per_row: float) -> Decision:
-    """The rule of that name and Platt's map, both fitted to validation rows. Raises ValueError without any positive."""
+    """The rule of that name and Platt's map, both fitted to validation rows. Raises ValueError without any positive.
+
+    For a loss that saturates, own is replaced by per-label.
+    """
     calibrator = fit_platt(judged)
+    if name == "own" and saturates(loss):
+        name = "per-label"
     rule: Rule
     if name == "per-label":
         rule = tune_label_thresholds(judged)
@@ -80,6 +88,14 @@ def tuned(name: str, judged: Judged, loss: str, labels_per_row: float) -> Decisi
     else:
         rule = untuned(name, loss, labels_per_row).rule
     return Decision(name, rule, calibrator)
+
+
+def saturates(loss: str) -> bool:
+    """Is the loss's own threshold infinite, so that it would predict nothing?"""
+    try:
+        return bool(settled_logit(formula(loss), 1.0).isinf())
+    except ValueError:
+        return False
 
 
 def implies_probabilities(loss: str) -> bool:

@@ -104,7 +104,16 @@ def fit_model(folder: FitFolder, train: SparseRows, valid: SparseRows | None, ba
         folder.save(state)
         _say(history[-1], epochs, bars)
     bars.remove_task(task)
-    folder.save(replace(state, decision=decide(config, state, valid, bars)))
+    decision = decide(config, state, valid, bars)
+    if (config.decide or ("own" if valid is None else "")) == "own" and choose.saturates(config.loss):
+        bars.console.print(
+            f"{config.loss} saturates: no logit stands for a probability of 0.5, so that its own threshold would "
+            f"predict nothing; the rule is {decision.name} instead",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    folder.save(replace(state, decision=decision))
 
 
 def trained_model(folder: FitFolder) -> tuple[Checkpoint, Decision]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -94,6 +95,12 @@ def _notes(
 ) -> list[str]:
     """What a reader must know to read the tables rightly."""
     notes = [_on_seeds(config, len(splits.test)), *_on_training(config, scored, rising, budget)]
+    saturated = [loss for loss, group in scored.items() if group[0].own == math.inf]
+    if saturated:
+        notes.append(
+            f"No logit stands for a probability of 0.5 under {', '.join(saturated)}, which saturates: its own "
+            "threshold would predict nothing, so the tuned one stands in its place."
+        )
     if config.tune is not None:
         notes.append(_on_tuning(config, chosen))
     elif not isinstance(splits.train.inputs, Tensor):

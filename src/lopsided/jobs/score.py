@@ -85,9 +85,9 @@ class Scored:
     def _decide(self, thresholds: Thresholds) -> Tensor:
         if thresholds == "by label" and self._valid.hits.any():
             return tune_label_thresholds(self._valid).decide(self.scores)
-        threshold = self.own if thresholds == "own" else self.tuned
-        assert threshold is not None
-        return self.scores > threshold
+        if thresholds == "own" and self.own is not None and math.isfinite(self.own):
+            return self.scores > self.own
+        return self.scores > self.tuned  # also where the loss saturates: its own threshold would predict nothing
 
 
 def evaluate(name: str, scored: Scored, row_weights: Tensor | None = None) -> float:

@@ -1,0 +1,36 @@
+"""Every setting of a configuration is an option of its command, with the words and the default that stand there."""
+
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from lopsided.cli import app
+from lopsided.jobs.config import CompareConfig, Config, FitConfig
+
+DEFAULTS = {
+    "compare": {
+        "losses": "bce,focal,asl,apl,zlpr",
+        "seeds": "3",
+        "images": "6000",
+        "missing": "0",
+        "epochs": "by data",
+    },
+    "fit": {"loss": "asl", "dropout": "0.3", "learning_rate": "0.03", "normalize": "yes", "at_least_one": "no"},
+}
+
+
+def options_of(name: str) -> dict[str, Any]:
+    commands: Any = get_command(app)
+    return {each.name: each for each in commands.commands[name].params if each.param_type_name == "option"}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("compare", CompareConfig), ("fit", FitConfig)])
+def test_options_are_the_settings(name: str, kind: type[Config]) -> None:
+    options = options_of(name)
+    assert set(options) - {"out", "help"} == set(kind.model_fields) - {"data"}
+    for setting, field in kind.model_fields.items():
+        if setting != "data":
+            assert options[setting].help == field.description
+            assert options[setting].default is None, "a run folder must tell what was asked anew"
+    assert {setting: options[setting].show_default for setting in DEFAULTS[name]} == DEFAULTS[name]
