@@ -57,6 +57,7 @@ def test_distributed_tensors_beside_plain_ones_are_refused(mesh: Any) -> None:
         multilabel_loss(Z, distribute_tensor(Y, mesh, [Replicate()]), "bce")
 
 
+@pytest.mark.compiles  # where torch cannot compile a loss, it has no softplus of distributed tensors either
 def test_distributed_tensors_alone_are_served_by_torch(mesh: Any) -> None:
     z, y, weight = (distribute_tensor(tensor, mesh, [Replicate()]) for tensor in (Z, Y, WEIGHT))
     value = multilabel_loss(z, y, "asl", weight=weight)
