@@ -85,7 +85,7 @@ def test_table_of_losses() -> None:
 def test_names_in_the_text_exist() -> None:
     text = README.partition("All take the same things")[2].partition("### Speed")[0]
     names = {name for name in re.findall(r"`(\w+)`", text) if not hasattr(lopsided, name)}
-    assert names == {"weight", "pos_weight", "row_weight", "label_smoothing", "False", "two_way"} | set(PRESETS)
+    assert names == {"weight", "pos_weight", "row_weight", "label_smoothing", "False", "two_way", "vmap"} | set(PRESETS)
 
 
 def test_bytes_kept_in_the_feature_table() -> None:
