@@ -53,7 +53,7 @@ def compare(loss: Formula, z: Tensor, labels: Supervision) -> None:
     assert grad is not None
     assert grad.data_ptr() == out.data_ptr()
     assert value.dtype == torch.float32
-    assert ((value.cpu() - expected).abs() <= value_budget * expected.abs().clamp_min(1)).all()
+    assert ((2 * value.cpu() - expected).abs() <= value_budget * expected.abs().clamp_min(1)).all()
     room = gradient_budget * expected_grad.abs().max().clamp_min(0.1)
     assert ((2 * grad.double().cpu() - expected_grad).abs() <= room).all()
     alone, nothing = triton.rows(loss, z.to(DEVICE), to(labels, DEVICE), with_gradient=False)[:2]

@@ -47,6 +47,8 @@ def rows(
         values[block], slopes = block_rows(formula, z[block].to(dtype), part, with_gradient)
         if gradient is not None and slopes is not None:
             torch.mul(slopes, scale if factors is None else factors[block], out=gradient[block])
+    if factors is None and scale != 1:
+        values *= scale
     return RowResult(values.view(shape[:-1]), None if gradient is None else gradient.view(shape))
 
 

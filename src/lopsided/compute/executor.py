@@ -15,7 +15,7 @@ Source = Literal["autograd", "forward", "backward"]
 class RowResult(NamedTuple):
     """What an executor makes of (..., L) logits."""
 
-    values: Tensor  # (...), the loss of each row, float32 or wider; never scaled
+    values: Tensor  # (...), the loss of each row, float32 or wider; times a scale that is a number
     gradient: Tensor | None  # (..., L), of scale * values, in the dtype of the logits
     needs_check: bool = False  # a target or weight is unusual: `targets.checks.check_values` says whether it is wrong
     looks_like_probabilities: bool = False  # the first row does
@@ -47,7 +47,7 @@ class Executor(Protocol):
     ) -> RowResult:
         """Returns the loss of each row of (..., L) logits that are not refused.
 
-        With `with_gradient`, and unless autograd makes it, also the gradient of sum(scale * values) by the logits,
-        where scale is a number, a tensor of one number, or one number for each row. It is written to `out`,
-        contiguous and like the logits, if that is given.
+        With `with_gradient`, and unless autograd makes it, also the gradient of sum(scale * loss) by the logits, where
+        scale is a number, a tensor of one number, or one number for each row. It is written to `out`, contiguous and
+        like the logits, if that is given. A number multiplies the values as well, a tensor the gradient alone.
         """

@@ -82,7 +82,9 @@ def _reduced(executor: Executor, logits: Tensor, problem: Problem, unchecked: bo
         exact = 1 if by_rows else _divisor(logits.shape, problem)
         if exact != divisor:
             return _reduced(executor, logits, problem)
-    value = result.values if by_rows else result.values.sum() / divisor
+    value = result.values if by_rows else result.values.sum()
+    if isinstance(divisor, Tensor):
+        value = value / divisor
     late = None
     if needs_grad and executor.GRADIENT == "backward":
         late = LateGradient(executor, formula, supervision, 1 / divisor, over_logits, result.gradient)
@@ -96,8 +98,10 @@ def _reduce_rows(rows: Tensor, shape: torch.Size, problem: Problem) -> Tensor:
     return rows if problem.reduction == "none" else rows.sum() / _divisor(shape, problem)
 
 
-def _divisor(shape: torch.Size, problem: Problem) -> Tensor | int | float:
+def _divisor(shape: torch.Size, problem: Problem) -> Tensor | int:
     """Returns what the sum over the rows is divided by; a number if its device need not be waited for."""
     what = counted(problem.formula, problem.reduction)
-    divisor = 1 if what is None else at_least_one(problem.supervision.number_of(what, shape))
-    return divisor.item() if isinstance(divisor, Tensor) and has_values(divisor) else divisor
+    if what is None:
+        return 1
+    count = problem.supervision.number_of(what, shape)
+    return at_least_one(int(count) if isinstance(count, Tensor) and has_values(count) else count)

@@ -132,7 +132,7 @@ def rows(
     `part_state`, and `joined_state` is that of all parts, as `join` makes it: (rows, 2, 4) float64.
     """
     shape = logits.shape
-    z = logits.detach().reshape(shape[:-1].numel(), shape[-1])
+    z = _matrix(logits.detach())
     z = z if z.stride(1) == 1 else z.contiguous()
     fixed, gradient = template(formula), out
     assert fixed is not None
@@ -151,12 +151,15 @@ def rows(
         raise AssertionError("the C library refuses sparse targets that the checks let pass: please report this")
     if job.failed:
         raise MemoryError(f"no memory for a row of {z.shape[1]} labels in each of {job.threads} threads")
-    if factor != 1:  # which C multiplies both with
-        values /= factor
-    gradient = None if gradient is None else gradient.view(shape)
+    if len(shape) != 2:  # each operation costs: the C loop has emptied the cache of the processor
+        values, gradient = values.view(shape[:-1]), None if gradient is None else gradient.view(shape)
     if gradient is not None and isinstance(scale, Tensor):
         gradient.mul_(scale.unsqueeze(-1))
-    return RowResult(values.view(shape[:-1]), gradient, bool(job.needs_check), bool(job.looks_like_probabilities))
+    return RowResult(values, gradient, bool(job.needs_check), bool(job.looks_like_probabilities))
+
+
+def _matrix(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim == 2 else tensor.reshape(tensor.shape[:-1].numel(), tensor.shape[-1])
 
 
 def join(states: Tensor) -> Tensor:
@@ -197,11 +200,7 @@ def _fill_supervision(job: _Job, supervision: Supervision, shape: torch.Size, dt
 
     def rows(tensor: Tensor) -> Tensor:
         """(rows, L), labels side by side."""
-        flat = (
-            tensor.detach().reshape(shape[:-1].numel(), shape[-1])
-            if tensor.ndim > 1
-            else tensor.detach().expand(1, shape[-1])
-        )
+        flat = _matrix(tensor) if tensor.ndim > 1 else tensor.expand(1, shape[-1])
         alive.append(flat if flat.stride(-1) == 1 else flat.contiguous())
         return alive[-1]
 

@@ -158,6 +158,8 @@ def rows(
                 part_state.copy_(state)
                 return RowResult(z.new_empty(0), None)
             values = job.finish(state.contiguous())
+    if not isinstance(scale, Tensor) and scale != 1:
+        values *= scale
     return RowResult(values.view(shape[:-1]), None if gradient is None else gradient.view(shape))
 
 
