@@ -120,7 +120,7 @@ def test_missing_positives_are_hidden() -> None:
     assert 0.45 < hidden.sum() / whole.sum() < 0.55
 
 
-def test_the_terminal_says_what_could_have_been_seen(finished: Path) -> None:
+def test_the_terminal_says_what_can_be_missed(finished: Path) -> None:
     results = RunFolder.open(finished).read_results()
     comparison = results.comparisons["asl"]
     text = io.StringIO()
@@ -129,7 +129,7 @@ def test_the_terminal_says_what_could_have_been_seen(finished: Path) -> None:
     assert f"{comparison.effect_size:+.1f}" in line
     assert line.rstrip().endswith(comparison.verdict), "on one line of 80 columns"
     for comparison in results.comparisons.values():
-        seen = f"could have seen differences above {comparison.detectable:.2g}." in " ".join(text.getvalue().split())
+        seen = f"can miss a difference below {comparison.detectable:.2g}." in " ".join(text.getvalue().split())
         assert seen == (comparison.verdict == "no difference shown")
 
 

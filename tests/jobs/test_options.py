@@ -14,7 +14,7 @@ DEFAULTS = {
         "seeds": "3",
         "images": "6000",
         "missing": "0",
-        "epochs": "by data",
+        "epochs": "depends on the data",
     },
     "fit": {"loss": "asl", "dropout": "0.3", "learning_rate": "0.03", "normalize": "yes", "at_least_one": "no"},
 }

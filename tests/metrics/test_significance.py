@@ -251,12 +251,12 @@ def test_a_lower_hamming_loss_is_better(metric: str, mean: float, word: str, beh
     assert (found.mean, found.verdict) == (mean, word)
     assert ("bce is unfinished" in found.sentence) == (behind == "bce")
     assert "after 7 epochs" in found.sentence
-    assert "could have seen" not in found.sentence
+    assert "can miss" not in found.sentence
 
 
-def test_where_nothing_is_shown_the_sentence_says_what_could_have_been_seen() -> None:
+def test_where_nothing_is_shown_the_sentence_says_what_can_be_missed() -> None:
     config = make_config({"losses": "bce,asl"})
     difference = Difference(0.01, -0.05, 0.07, 0.7, standard_error=0.02, freedom=math.inf, effect_size=0.3)
     found = _comparison(config, "asl", difference, 0.7, {"bce": False, "asl": False}, 7)
-    assert found.sentence.endswith("this experiment could have seen differences above 0.056")
+    assert found.sentence.endswith("this experiment can miss a difference below 0.056")
     assert found.detectable == pytest.approx(0.02 * 2.801585)

@@ -39,7 +39,7 @@ def comparisons(**verdicts: tuple[str, float, float | None]) -> Results:
         ),
         (
             comparisons(asl=("worse", -0.02, 0.01), apl=("no difference shown", 0.0, 0.01)),
-            "No loss is shown to beat bce in mAP, where gains above 0.010 could have been seen; asl is worse",
+            "No loss is shown to beat bce in mAP, where a gain below 0.010 may have been missed; asl is worse",
         ),
         (
             comparisons(asl=("behind so far", -0.02, 0.01), apl=("worse", -0.02, 0.01)),
@@ -47,7 +47,7 @@ def comparisons(**verdicts: tuple[str, float, float | None]) -> Results:
         ),
         (
             comparisons(asl=("no difference shown", 0.01, 0.013), apl=("no difference shown", 0.0, 0.02)),
-            "No difference to bce was shown in mAP; differences above 0.020 could have been seen",
+            "No difference to bce was shown in mAP; one below 0.020 may have been missed",
         ),
         (comparisons(asl=("no difference shown", 0.01, None)), "No difference to bce was shown in mAP"),
         (

@@ -70,7 +70,7 @@ def _comparison(
     if config.seeds == 1 and word != _UNTESTED:
         sentence += ", for these trained models"
     if word == _NOTHING:
-        sentence += f"; this experiment could have seen differences above {difference.detectable:.2g}"
+        sentence += f"; this experiment can miss a difference below {difference.detectable:.2g}"
     if word in ("ahead so far", "behind so far"):
         sign = "its validation mAP still rises" if epochs > 1 else "one epoch shows no trend"
         sentence += f"; {behind} is unfinished: {sign}, so more epochs may change this"

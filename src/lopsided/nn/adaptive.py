@@ -37,7 +37,7 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
         low, high: bounds of gamma_neg.
         decay: of the tracker's sums, per batch.
         warmup: batches before gamma_neg begins to move.
-        rule: "stable", or "printed", the sign in the paper, which runs away to a bound; for study.
+        rule: "stable"; or "printed", the sign of the paper, with which gamma_neg moves to a bound; for study.
         process_group, options: see `ProbabilityTracker` and `lopsided.MultiLabelLoss`.
 
     gamma_neg and the tracker are saved with `state_dict`. Compile the model, not this module: its loss changes at

@@ -270,7 +270,7 @@ class ZLPRLoss(MultiLabelLoss):
     tensor(1.2311)
 
     Source: Su et al. 2022, arXiv 2208.02955. Deviation: unknown labels are given by a mask or NaN, not by logits
-    of -infinity. Sparse targets are masked, never subtracted, so they are exact.
+    of -infinity. With sparse targets positives are left out of the sum, not subtracted from it, so values are exact.
     """
 
     @show_options

@@ -12,7 +12,7 @@ _AHEAD, _BEHIND = ("better", "ahead so far"), ("worse", "behind so far")
 
 
 def headline(results: Results) -> str:
-    """Who wins, or that no difference was shown and which could have been seen; without the full stop."""
+    """Says who wins, or that no difference was shown and how large a missed one may be; without the full stop."""
     baseline, title = results.baseline, METRICS[results.metric].title
     by_kind: dict[str, list[str]] = {}
     for loss, comparison in results.comparisons.items():
@@ -20,14 +20,14 @@ def headline(results: Results) -> str:
     if any(kind in by_kind for kind in _AHEAD):
         return "; ".join(_lead(results, by_kind[kind], kind) for kind in _AHEAD if kind in by_kind)
     undecided = [results.comparisons[loss] for loss in by_kind.get("no difference shown", [])]
-    seen = [comparison.detectable for comparison in undecided if comparison.detectable is not None]
-    reach = f"above {max(seen):.3f} could have been seen" if seen else ""
+    detectable = [comparison.detectable for comparison in undecided if comparison.detectable is not None]
+    missed = f"below {max(detectable):.3f} may have been missed" if detectable else ""
     behind = [f"{_some(by_kind[kind])} {_do(by_kind[kind], 'is', 'are')} {kind}" for kind in _BEHIND if kind in by_kind]
     if behind:
-        gains = f", where gains {reach}" if reach else ""
+        gains = f", where a gain {missed}" if missed else ""
         return f"No loss is shown to beat {baseline} in {title}{gains}; {'; '.join(behind)}"
     if undecided:
-        return f"No difference to {baseline} was shown in {title}" + (f"; differences {reach}" if reach else "")
+        return f"No difference to {baseline} was shown in {title}" + (f"; one {missed}" if missed else "")
     return f"Nothing can be said in {title}: no loss can be compared with {baseline}"
 
 
