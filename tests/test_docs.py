@@ -15,7 +15,7 @@ DOCS = Path(__file__).parents[1] / "docs/losses"
 PAGES = sorted(DOCS.glob("*.md"))
 EXAMPLES = [
     pytest.param(code, id=f"{page.stem}-{number}")
-    for page in [*PAGES, DOCS.parent / "decisions.md", DOCS.parent / "diagnostics.md"]
+    for page in [*PAGES, DOCS.parent / "decisions.md", DOCS.parent / "diagnostics.md", DOCS.parent / "metrics.md"]
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
 ]
 
