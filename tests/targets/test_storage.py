@@ -48,6 +48,7 @@ def test_masked_tensors_are_refused(backend: str) -> None:
         multilabel_loss(Z, Y, "asl", weight=masked_tensor(WEIGHT, WEIGHT > 0), backend=backend)
 
 
+@pytest.mark.filterwarnings("ignore:DTensor random operators")  # older torch, of the mesh
 def test_distributed_tensors_beside_plain_ones_are_refused(mesh: Any) -> None:
     beside: dict[str, Tensor] = {"weight": WEIGHT, "pos_weight": WEIGHT, "mask": Y > 0, "row_weight": WEIGHT[:2]}
     for name, tensor in beside.items():
