@@ -38,7 +38,7 @@ class _RowLoss(torch.autograd.Function):
         pos_weight: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         supervision = Supervision(values, crow, col, mask, weight, pos_weight, label_smoothing, ignore_index)
-        z, weights = _widen(logits, supervision)
+        z, weights = widen(logits, supervision)
         state = formula.summarize(z, weights)
         return formula.value(state), state
 
@@ -52,7 +52,7 @@ class _RowLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_rows: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         logits, state, values, crow, col, mask, weight, pos_weight = ctx.saved_tensors
         supervision = Supervision(values, crow, col, mask, weight, pos_weight, ctx.label_smoothing, ctx.ignore_index)
-        z, weights = _widen(logits, supervision)
+        z, weights = widen(logits, supervision)
         if torch.is_grad_enabled():  # a second derivative: the state depends on the logits too
             state = ctx.formula.summarize(z, weights)
         grad = ctx.formula.grad(z, weights, state) * grad_rows.unsqueeze(-1)
@@ -73,12 +73,12 @@ class _TransformedRowLoss(_RowLoss):
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> tuple[Tensor, None]:
         logits, state, values, crow, col, mask, weight, pos_weight = ctx.saved_tensors
         supervision = Supervision(values, crow, col, mask, weight, pos_weight, ctx.label_smoothing, ctx.ignore_index)
-        z, weights = _widen(logits, supervision)
+        z, weights = widen(logits, supervision)
         return (ctx.formula.grad(z, weights, state) * tangent).sum(-1).to(state.dtype), None
 
 
-def _widen(logits: Tensor, supervision: Supervision) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Logits and weights in at least float32: sums and exponentials of 16-bit numbers lose or overflow."""
+def widen(logits: Tensor, supervision: Supervision) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Returns logits and weights in at least float32: sums and exponentials of 16-bit numbers lose or overflow."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     z = logits.to(dtype)
     known = supervision.known(logits.shape)

@@ -1,10 +1,7 @@
-"""From curves in Python to curves in C: trace them with a symbolic logit, share what is common, cut into short loops.
+"""Graphs of the curves, which the printers for C and for Triton write as code: a curve is called with a symbolic logit.
 
-`python -m lopsided.compute.graph` writes `csrc/curves.inc`; a test fails when the checked-in file is stale.
-
-A C curve works on a tile of logits in L1 and writes value and slope of each. Settings are arguments at run time, but
-whether a setting is there at all is decided here, because the Python curves branch on that. A loop is cut wherever
-exp, log1p or a power is needed, since one long body stalls on its own dependencies: each loop then does one of them.
+Settings are arguments of the printed code, but whether a setting is there at all is decided here, because the curves
+branch on that.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 
 from lopsided.compute.head.shard import LabelShard
-from lopsided.losses import Formula
-from lopsided.losses.closed_form import posterior
 
 
 @torch.no_grad()
@@ -57,11 +55,3 @@ def _best(scores: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
     labels, order = labels.sort(1)
     scores, ranked = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
     return scores[:, :k], labels.gather(1, ranked)[:, :k]
-
-
-def posteriors(
-    loss: Formula, scores: Tensor, labels: Tensor, pos_weight: Tensor | None, label_smoothing: float
-) -> Tensor:
-    """(B, k) logits of these labels -> the probabilities that the loss implies, float64."""
-    weights = 1.0 if pos_weight is None else pos_weight[labels]
-    return posterior(loss, scores, weights, label_smoothing)

@@ -116,9 +116,8 @@ def _check_scale(values: Tensor, truth: Truth | None, scale: str) -> None:
     if not values.numel():
         return
     low, high = (bound.item() for bound in values.aminmax())
-    if (
-        truth is not None and len(truth.unknown) and not (low >= 0 and high <= 1)
-    ):  # scores of unknown labels may be anything
+    if truth is not None and len(truth.unknown) and not (low >= 0 and high <= 1):
+        # scores of unknown labels may be anything
         known = np.ones(values.numel(), bool)
         known[truth.unknown] = False
         return _check_scale(values.flatten()[torch.from_numpy(known)], None, scale)

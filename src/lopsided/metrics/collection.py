@@ -199,7 +199,10 @@ class MultiLabelMetrics:
     def _decided(self, batch: Batch, scores: Scores) -> Array:
         """The places of the labels decided for, rising, unknown ones left out. scores: those of all its rows."""
         if isinstance(self.decide, np.ndarray | float):
-            above = batch.scores > self._thresholds(batch)
+            thresholds: Any = self.decide
+            if isinstance(thresholds, np.ndarray) and batch.places is not None:
+                thresholds = thresholds[batch.places % batch.labels]
+            above = batch.scores > thresholds
             decided = np.flatnonzero(above) if batch.places is None else batch.places[above]
         elif isinstance(self.decide, Decider):
             part = scores if batch.places is not None else Scores.of(torch.from_numpy(batch.scores))
@@ -208,13 +211,6 @@ class MultiLabelMetrics:
             dense = batch.dense_scores(-math.inf if self.scale == "logits" else 0.0)
             decided = places(_checked(self.decide(dense), dense))
         return decided if not len(batch.truth.unknown) else decided[~member(decided, batch.truth.unknown)]
-
-    def _thresholds(self, batch: Batch) -> float | Array:
-        thresholds: float | Array = self.decide
-        if isinstance(thresholds, float) or batch.places is None:
-            return thresholds
-        of_entries: Array = thresholds[batch.places % batch.labels]
-        return of_entries
 
     def _sums(self, batch: Batch, decided: Array) -> Sums:
         """Of a few rows."""

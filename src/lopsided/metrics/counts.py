@@ -52,16 +52,10 @@ def row_sums(truth: Truth, decided: Array, row_weights: Array | None = None) -> 
         *np.stack([np.bincount(each // truth.labels, minlength=truth.rows) for each in _groups(truth, decided)])
     )
     right = (counts.hits == counts.predicted) & (counts.hits == counts.positives)
-    weights = known_rows(truth).astype(np.float64) * (1.0 if row_weights is None else row_weights)
+    known = np.bincount(truth.unknown // truth.labels, minlength=truth.rows) < truth.labels
+    weights = known.astype(np.float64) * (1.0 if row_weights is None else row_weights)
     columns = np.ones(truth.rows), counts.precision(), counts.recall(), counts.f_beta(), right, counts.predicted == 0
     return np.array([column @ weights for column in columns], np.float64)
-
-
-def known_rows(truth: Truth) -> Array:
-    """(rows,) bool: is any label known?"""
-    unknown = np.bincount(truth.unknown // truth.labels, minlength=truth.rows)
-    known: Array = unknown < truth.labels
-    return known
 
 
 def known_counts(truth: Truth, row_weights: Array | None = None) -> Array:

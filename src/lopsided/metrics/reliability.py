@@ -10,8 +10,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from lopsided.metrics.calibration_error import equal_width
-from lopsided.metrics.truth import Truth, as_targets, as_tensor, dense_truth
-from lopsided.targets import SparseTargets
+from lopsided.metrics.truth import as_targets, as_tensor, truth_matrices
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,7 @@ def reliability(
     (tensor([2., 1.], dtype=torch.float64), tensor([0.5000, 1.0000], dtype=torch.float64))
     """
     p, targets = as_tensor(probabilities).cpu(), as_targets(targets)
-    if isinstance(targets, SparseTargets):
-        true, known = Truth.of(targets, p.shape[0], p.shape[1], mask, ignore_index).matrices()
-    else:
-        true, known = dense_truth(targets, p.shape, mask, ignore_index)
+    true, known = truth_matrices(targets, p.shape, mask, ignore_index)
     chosen = torch.ones_like(true) if known is None else known
     p, true = p[chosen].double(), true[chosen].double()
     if not ((p >= 0) & (p <= 1)).all():

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lopsided.metrics.lists import Array
-from lopsided.metrics.truth import SparseMatrix, Truth, as_targets, as_tensor, dense_truth, places
+from lopsided.metrics.truth import SparseMatrix, Truth, as_targets, as_tensor, places, truth_matrices
 from lopsided.targets import SparseTargets
 
 
@@ -62,12 +62,9 @@ class Scores:
         assert isinstance(entries, SparseTargets)
         assert entries.values is not None
         assert entries.num_labels is not None
-        if (
-            len(entries.col) and not 0 <= entries.col.min() <= entries.col.max() < entries.num_labels
-        ):  # torch does not look
-            raise ValueError(
-                f"sparse scores must name each of the labels [0, {entries.num_labels}) once in a row at most"
-            )
+        labels = entries.num_labels
+        if len(entries.col) and not 0 <= entries.col.min() <= entries.col.max() < labels:  # torch does not look
+            raise ValueError(f"sparse scores must name each of the labels [0, {labels}) once in a row at most")
         lengths = entries.crow.diff().long()
         row = torch.repeat_interleave(lengths)
         place = torch.arange(len(row)) - entries.crow.long()[row]
@@ -139,10 +136,7 @@ class Judged:
         if scores.columns is not None:
             return cls._of_candidates(scores, targets, mask, ignore_index)
         shape = torch.Size(scores.values.shape)
-        if isinstance(targets, SparseTargets):
-            hits, known = Truth.of(targets, shape[0], shape[1], mask, ignore_index).matrices()
-        else:
-            hits, known = dense_truth(targets, shape, mask, ignore_index)
+        hits, known = truth_matrices(targets, shape, mask, ignore_index)
         rows = torch.full((shape[1],), shape[0]) if known is None else _column_counts(known)
         return cls(_as_float32(scores, known), hits, _column_counts(hits), rows, known)
 

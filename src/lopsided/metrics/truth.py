@@ -97,6 +97,15 @@ def dense_truth(
     return (targets == 1 if known is None else (targets == 1) & known), known
 
 
+def truth_matrices(
+    targets: Tensor | SparseTargets, shape: torch.Size, mask: Any = None, ignore_index: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Returns the same as `dense_truth` for dense or sparse targets; sparse ones are of (rows, labels)."""
+    if isinstance(targets, SparseTargets):
+        return Truth.of(targets, shape[0], shape[1], mask, ignore_index).matrices()
+    return dense_truth(targets, shape, mask, ignore_index)
+
+
 def places(chosen: Tensor | None) -> Array:
     """(n, L) bool -> int64, rising."""
     return np.empty(0, np.int64) if chosen is None else np.flatnonzero(chosen.numpy())

@@ -40,13 +40,11 @@ class Weighable:
             "known": lambda: known_counts(self._truth, w),
             "top": lambda: top_k_sums(self._top, self._truth, self.ks, None, row_weights).numpy(),
         }
-        if w is None:
-            return Summary(
-                _OnDemand(sums), _OnDemand({"average_precision": lambda: label_precision(self.judged)}), ks=self.ks
-            )
-        return Summary(
-            _OnDemand(sums), _OnDemand({"average_precision": lambda: self._ranking.average_precision(w)}), ks=self.ks
-        )
+
+        def precision() -> Array:
+            return label_precision(self.judged) if w is None else self._ranking.average_precision(w)
+
+        return Summary(_OnDemand(sums), _OnDemand({"average_precision": precision}), ks=self.ks)
 
     @cached_property
     def _truth(self) -> Truth:
@@ -107,9 +105,8 @@ class Ranking:
         hit = row_weights[self.row]
         weights = row_weights[self.order]
         above = (weights if self.known is None else weights * self.known).cumsum(1)[self.label, self.upto - 1]
-        before = (
-            np.bincount(self.label, hit, labels).cumsum()[self.label] - np.bincount(self.label, hit, labels)[self.label]
-        )
+        total = np.bincount(self.label, hit, labels)
+        before = (total.cumsum() - total)[self.label]
         precision = np.where(hit > 0, (hit.cumsum()[self.hits - 1] - before) / np.where(hit > 0, above, 1), 0.0)
         return average_precision(self.label, precision, labels, hit)
 

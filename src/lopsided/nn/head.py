@@ -11,9 +11,10 @@ from torch.nn import functional
 from lopsided.compute import check_backend
 from lopsided.compute.head import passes as linear
 from lopsided.compute.head.shard import LabelShard
-from lopsided.compute.topk import posteriors, top_labels
+from lopsided.compute.topk import top_labels
 from lopsided.losses import Formula, as_formula
 from lopsided.losses.closed_form import as_double, settled_logit
+from lopsided.losses.closed_form import posterior as implied_posterior
 from lopsided.nn.fused import FusedStep, Update
 from lopsided.nn.linear import check_head, chunk_width, evaluate, make_problem, rows_here
 from lopsided.nn.options import check_options
@@ -269,7 +270,8 @@ class LinearHead(nn.Module):
         width = max(chunk_width(self.chunk, len(flat), weight), k)
         scores, labels = top_labels(flat, weight, self._local_bias, k, width, self.shard)
         if posterior:
-            scores = posteriors(self.formula, scores, labels, self.pos_weight, self.label_smoothing)
+            pos_weight = 1.0 if self.pos_weight is None else self.pos_weight[labels]
+            scores = implied_posterior(self.formula, scores, pos_weight, self.label_smoothing)
         return scores.view(*hidden.shape[:-1], k), labels.view(*hidden.shape[:-1], k)
 
     def logits(self, hidden: Tensor) -> Tensor:

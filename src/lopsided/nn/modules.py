@@ -91,9 +91,7 @@ class MultiLabelLoss(nn.Module):
         Raises ValueError for losses that couple the labels of a row.
         """
         z = logits.movedim(self.label_dim, -1)
-        pos_weight = 1.0 if self.pos_weight is None else self.pos_weight
-        p = closed_form.posterior(self.formula, z, pos_weight, self.label_smoothing)
-        return p.movedim(-1, self.label_dim)
+        return closed_form.posterior(self.formula, z, *self._trained_with).movedim(-1, self.label_dim)
 
     def decision_threshold(self, eta: float = 0.5) -> Tensor:
         """The logits above which labels are predicted, float64: (L,) with a pos_weight, else of shape ().
@@ -101,13 +99,15 @@ class MultiLabelLoss(nn.Module):
         Compare tensors or arrays of numpy with it: `logits > criterion.decision_threshold()`. Where the loss saturates
         it is infinite, and a UserWarning says what to change; losses that only rank labels raise ValueError.
         """
-        pos_weight = 1.0 if self.pos_weight is None else self.pos_weight
-        return closed_form.decision_threshold(self.formula, eta, pos_weight, self.label_smoothing)
+        return closed_form.decision_threshold(self.formula, eta, *self._trained_with)
 
     def posterior_limits(self) -> tuple[Tensor, Tensor]:
         """The smallest and the largest posterior that a logit can stand for, float64: each (L,) with a pos_weight."""
-        pos_weight = 1.0 if self.pos_weight is None else self.pos_weight
-        return closed_form.posterior_limits(self.formula, pos_weight, self.label_smoothing)
+        return closed_form.posterior_limits(self.formula, *self._trained_with)
+
+    @property
+    def _trained_with(self) -> tuple[Tensor | float, float]:
+        return 1.0 if self.pos_weight is None else self.pos_weight, self.label_smoothing
 
     def extra_repr(self) -> str:
         usual = {key: DEFAULTS[key] for key in ("ignore_index", "label_smoothing", "soft_targets", "label_dim")}

@@ -72,15 +72,15 @@ class DiagnosticsTracker:
         gradient: of the loss by the logits, in their shape: `logits.grad` after `logits.retain_grad()`. Waits for the
         device, to bring nine numbers back. A batch with NaN or infinite sums, as of diverged logits, is left out.
         """
-        labels = Supervision.of(targets, ignore_index, mask=mask)
-        check_inputs(logits, labels)
+        supervision = Supervision.of(targets, ignore_index, mask=mask)
+        check_inputs(logits, supervision)
         if gradient is None or gradient.shape != logits.shape:
             given = "None" if gradient is None else f"shape {tuple(gradient.shape)}"
             raise ValueError(
                 f"gradient must have the shape of the logits {tuple(logits.shape)}, got {given}: call "
                 "logits.retain_grad() before the backward pass, and pass logits.grad after it"
             )
-        positive, negative = check_values(logits, labels).weights(logits.shape, torch.float32)
+        positive, negative = check_values(logits, supervision).weights(logits.shape, torch.float32)
         numbers = _sums(logits.float(), gradient.abs(), positive, negative).tolist()
         if all(map(math.isfinite, numbers)):
             self._sums = [old + new for old, new in zip(self._sums, numbers, strict=True)]
@@ -166,10 +166,9 @@ class ProbabilityTracker(nn.Module):
 
         A batch with NaN or infinite sums, as of diverged logits, is left out.
         """
-        labels = Supervision.of(targets, ignore_index, mask=mask)
-        check_inputs(logits, labels)
-        labels = check_values(logits, labels)
-        positive, negative = labels.weights(logits.shape, torch.float32)
+        supervision = Supervision.of(targets, ignore_index, mask=mask)
+        check_inputs(logits, supervision)
+        positive, negative = check_values(logits, supervision).weights(logits.shape, torch.float32)
         z = logits.float()
         parts = (positive * torch.sigmoid(z), positive, negative * torch.sigmoid(-z), negative)
         present = (positive > 0, positive > 0, negative > 0, negative > 0)  # no NaN of an unknown label's logit

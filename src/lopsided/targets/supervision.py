@@ -141,14 +141,15 @@ class Supervision(NamedTuple):
         return (before.diff() > 0).sum()
 
     def of_rows(self, rows: slice, shape: torch.Size) -> Supervision:
-        """The same for some rows of logits of `shape`, flattened to (rows, L)."""
+        """Returns the same for some rows of logits of `shape`, flattened to (rows, L)."""
+        flat = self.flat(shape)
 
         def cut(tensor: Tensor | None) -> Tensor | None:
-            return tensor.reshape(-1, shape[-1])[rows] if tensor is not None and tensor.shape == shape else tensor
+            return tensor if tensor is None or tensor.ndim < 2 else tensor[rows]
 
-        part = self._replace(mask=cut(self.mask), weight=cut(self.weight), pos_weight=cut(self.pos_weight))
+        part = flat._replace(mask=cut(flat.mask), weight=cut(flat.weight), pos_weight=cut(flat.pos_weight))
         if self.crow is None or self.col is None:
-            return part._replace(values=cut(self.values))
+            return part._replace(values=cut(flat.values))
         crow = self.crow[rows.start : rows.stop + 1]
         entries = slice(int(crow[0]), int(crow[-1]))
         values = None if self.values is None else self.values[entries]

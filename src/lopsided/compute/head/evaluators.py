@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lopsided.compute import blocks
+from lopsided.compute import blocks, eager
 from lopsided.compute.executor import Executor, RowResult
 from lopsided.compute.native import run as native
 from lopsided.compute.triton import run as triton
@@ -67,46 +68,27 @@ class Streamed:
         return self.formula.pool.has_positive(state)
 
     def _widen(self, z: Tensor, supervision: Supervision) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        z = z.to(torch.promote_types(z.dtype, torch.float32))
-        if not z.shape[-1]:  # an empty shard: a label that nobody hears
-            nothing = z.new_zeros(len(z), 1)
-            return nothing, (nothing, nothing)
-        known = supervision.known(z.shape)
-        return z if known is None else torch.where(known, z, 0.0), supervision.weights(z.shape, z.dtype)
+        if z.shape[-1]:
+            return eager.widen(z, supervision)
+        nothing = z.new_zeros(len(z), 1, dtype=torch.promote_types(z.dtype, torch.float32))
+        return nothing, (nothing, nothing)  # an empty shard: a label of weight 0
 
 
 def _precise(state: Tensor) -> Tensor:
     return state if state.device.type == "mps" else state.double()
 
 
-class StatefulExecutor(Executor, Protocol):
-    """A compiled executor, which also evaluates a part of the labels of each row."""
-
-    def rows(
-        self,
-        formula: Formula,
-        logits: Tensor,
-        supervision: Supervision,
-        *,
-        scale: float | Tensor = 1.0,
-        with_gradient: bool = True,
-        out: Tensor | None = None,
-        part_state: Tensor | None = None,
-        joined_state: Tensor | None = None,
-    ) -> RowResult:
-        """As `lopsided.compute.native.run.rows`."""
-
-
 class Compiled:
     """A compiled executor: of each side of a row it keeps the peak, the sum of exponentials, and two plain sums."""
 
-    def __init__(self, formula: Formula, executor: StatefulExecutor) -> None:
+    def __init__(self, formula: Formula, executor: ModuleType) -> None:
         self.formula, self.executor = formula, executor
         self._sums = isinstance(formula.pool, Sum)
 
     def summarize(self, z: Tensor, supervision: Supervision) -> Tensor:
         if self._sums:
-            return self.executor.rows(self.formula, z, supervision, with_gradient=False).values.double()
+            values: Tensor = self.executor.rows(self.formula, z, supervision, with_gradient=False).values
+            return values.double()
         state = torch.empty(len(z), 2, 4, dtype=torch.float64, device=z.device)
         self.executor.rows(self.formula, z, supervision, with_gradient=False, part_state=state)
         return state
@@ -126,7 +108,8 @@ class Compiled:
             return state
         nothing = torch.empty(len(state), 0, dtype=torch.float64, device=state.device)
         empty = Supervision(nothing)
-        return self.executor.rows(self.formula, nothing, empty, with_gradient=False, joined_state=state).values
+        result: RowResult = self.executor.rows(self.formula, nothing, empty, with_gradient=False, joined_state=state)
+        return result.values
 
     def has_positive(self, state: Tensor) -> Tensor:
         return state[:, 0, 2] > 0
@@ -134,5 +117,5 @@ class Compiled:
 
 def evaluator(executor: Executor, formula: Formula) -> Evaluator:
     """Returns what evaluates a formula as that executor does."""
-    compiled: dict[str, StatefulExecutor] = {native.NAME: native, triton.NAME: triton}
+    compiled = {native.NAME: native, triton.NAME: triton}
     return Compiled(formula, compiled[executor.NAME]) if executor.NAME in compiled else Streamed(formula)

@@ -1,4 +1,8 @@
-"""Prints the curves as C: `python -m lopsided.compute.native.printer` writes `csrc/curves.inc`."""
+"""Prints the curves as C: `python -m lopsided.compute.native.printer` writes `csrc/curves.inc`.
+
+A C curve works on a tile of logits in L1 and writes value and slope of each. A loop is cut wherever exp, log1p or a
+power is needed, since one long body stalls on its own dependencies: each loop then does one of them.
+"""
 
 from __future__ import annotations
 
