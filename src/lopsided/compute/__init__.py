@@ -47,7 +47,7 @@ def choose(
 
 
 def choose_for_head(backend: str, formula: Formula, logits: Tensor, *beside: Tensor | None) -> Executor:
-    """The same for logits that are never there as a whole: they are streamed where no compiled executor serves them."""
+    """Returns the executor for logits that are never all in memory: "streamed" where no compiled one serves them."""
     check_backend(backend)
     return blocks if backend == "eager" else _outside_graphs(backend, formula, logits, beside, blocks)
 

@@ -18,7 +18,7 @@ _FEW = 8  # where less than one label in so many is positive, their curve is eva
 
 
 def refusal(formula: Formula, logits: Tensor) -> None:
-    """As `Executor.refusal`: it serves everything."""
+    """Works as `Executor.refusal`: it serves everything."""
 
 
 def rows(
@@ -30,7 +30,7 @@ def rows(
     with_gradient: bool = True,
     out: Tensor | None = None,
 ) -> RowResult:
-    """As `Executor.rows`."""
+    """Works as `Executor.rows`."""
     shape = logits.shape
     z = logits.detach().reshape(-1, shape[-1])
     dtype = torch.promote_types(z.dtype, torch.float32)

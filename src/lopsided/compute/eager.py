@@ -88,11 +88,11 @@ def widen(logits: Tensor, supervision: Supervision) -> tuple[Tensor, tuple[Tenso
 
 
 def refusal(formula: Formula, logits: Tensor) -> None:
-    """As `Executor.refusal`: it serves everything."""
+    """Works as `Executor.refusal`: it serves everything."""
 
 
 def rows(formula: Formula, logits: Tensor, supervision: Supervision, **_: Any) -> RowResult:
-    """As `Executor.rows`; the values are differentiable twice."""
+    """Works as `Executor.rows`; the values are differentiable twice."""
     fixed = formula, supervision.label_smoothing, supervision.ignore_index
     node = _RowLoss if torch.compiler.is_compiling() else _TransformedRowLoss
     values: Tensor = node.apply(logits, *fixed, *supervision.tensors)[0]  # type: ignore[no-untyped-call]

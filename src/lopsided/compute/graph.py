@@ -141,7 +141,7 @@ _VOCABULARY = {
 
 
 def trace(curve: str, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Value and slope of a curve as nodes. Its helpers see the vocabulary of nodes as well."""
+    """Returns value and slope of a curve as nodes. Its helpers see the vocabulary of nodes as well."""
     space = {**vars(curves), **_VOCABULARY}
     for name, function in list(vars(curves).items()):
         if isinstance(function, FunctionType) and function.__module__ == curves.__name__:
@@ -156,7 +156,7 @@ def trace(curve: str, settings: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def kernels() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(name, curve, settings) of every kernel; the name says which settings are there."""
+    """Returns (name, curve, settings) of every kernel; the name says which settings are there."""
     focus: list[tuple[str, ...]] = [(), ("gamma",), ("gamma", "detach")]
     for given, terms in itertools.product(focus, MOST_TERMS):
         yield _kernel("polynomial_positive", given, ("shift",), terms, ())
@@ -186,7 +186,7 @@ class Printed(NamedTuple):
 
 
 def printed(curve: Curve) -> Printed | None:
-    """None if it is not printed, as curves of one's own are not."""
+    """Returns None if it is not printed, as curves of one's own are not."""
     function = getattr(curve.function, "__name__", "")
     if getattr(curves, function, None) is not curve.function:
         return None
@@ -222,7 +222,7 @@ def _kernel(
 
 
 def in_order(roots: Iterable[Any]) -> list[Node]:
-    """Every node below the roots, arguments first."""
+    """Returns every node below the roots, arguments first."""
     seen: dict[Node, None] = {}
 
     def visit(n: Any) -> None:

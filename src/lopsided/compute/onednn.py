@@ -54,7 +54,7 @@ def _is_exact() -> bool:
 
 
 def _error() -> float:
-    """The largest error of the three products of a linear head, as a share of the largest result."""
+    """Returns the largest error of the three products of a linear head, as a share of the largest result."""
     generator = torch.Generator().manual_seed(0)
     hidden, weight, slopes = (
         torch.randn(shape, generator=generator) for shape in ((256, 320), (2048, 320), (256, 2048))

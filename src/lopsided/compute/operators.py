@@ -103,7 +103,7 @@ class Operator:
         return None if served else f"it has no operator for {formula} on {logits.device}"
 
     def rows(self, formula: Formula, logits: Tensor, supervision: Supervision, **_: Any) -> RowResult:
-        """As `Executor.rows`, for a formula that was made by name; differentiable once."""
+        """Works as `Executor.rows`, for a formula that was made by name; differentiable once."""
         settings = supervision.label_smoothing, supervision.ignore_index, formula.name, self.NAME
         with_gradient = self.along and torch.is_grad_enabled() and logits.requires_grad
         values = torch.ops.lopsided.rows(logits, *supervision.tensors, *settings, with_gradient)[0]

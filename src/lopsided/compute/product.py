@@ -19,14 +19,14 @@ CHECKS_VALUES = False
 
 
 def refusal(formula: Formula, logits: Tensor) -> str | None:
-    """As `Executor.refusal`."""
+    """Works as `Executor.refusal`."""
     if (formula.positive.function, formula.negative.function) == (polynomial_positive, polynomial_negative):
         return None
     return f"soft_targets='product' is defined for bce, focal, asl and apl, not for {formula}"
 
 
 def rows(formula: Formula, logits: Tensor, supervision: Supervision, **_: Any) -> RowResult:
-    """As `Executor.rows`; differentiable twice."""
+    """Works as `Executor.rows`; differentiable twice."""
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     targets, known = supervision.dense(z.shape, z.dtype), supervision.known(z.shape)
     if known is not None:  # whatever stands there must not reach a power, nor its gradient

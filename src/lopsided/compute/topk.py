@@ -12,7 +12,7 @@ from lopsided.compute.head.shard import LabelShard
 def top_labels(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, k: int, width: int, shard: LabelShard | None
 ) -> tuple[Tensor, Tensor]:
-    """(B, D) hidden states -> (B, k) logits, falling, and (B, k) labels; of equal logits the lower label first."""
+    """Maps (B, D) hidden states to (B, k) logits, falling, and (B, k) labels; of equal logits the lower label first."""
     start = 0 if shard is None else shard.start
     scores = hidden.new_empty(len(hidden), 0, dtype=torch.promote_types(weight.dtype, torch.float32))
     columns = torch.empty(len(hidden), 0, dtype=torch.long, device=hidden.device)
@@ -35,13 +35,13 @@ def top_labels(
 
 
 def ranked_labels(scores: Tensor, k: int) -> Tensor:
-    """(B, L) scores -> (B, k) labels, k at most L, by falling score; of equal ones the lower label first."""
+    """Maps (B, L) scores to (B, k) labels, k at most L, by falling score; of equal ones the lower label first."""
     index = _top(scores, k)
     return _best(scores.gather(1, index), index, k)[1]
 
 
 def _top(z: Tensor, k: int) -> Tensor:
-    """(B, k) places of the highest; where one that is left out equals one that is in, the lowest places."""
+    """Returns (B, k) places of the highest; where one that is left out equals one that is in, the lowest places."""
     values, index = z.topk(min(k + 1, z.shape[1]), 1)
     if values.shape[1] > k:
         tied = values[:, k] == values[:, k - 1]
@@ -51,7 +51,7 @@ def _top(z: Tensor, k: int) -> Tensor:
 
 
 def _best(scores: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest of few, equal ones by label."""
+    """Returns the k highest of few, equal ones by label."""
     labels, order = labels.sort(1)
     scores, ranked = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
     return scores[:, :k], labels.gather(1, ranked)[:, :k]

@@ -25,14 +25,14 @@ def check_number(name: str, value: float, low: float = -math.inf, high: float = 
 
 
 def check_numbers(name: str, values: Iterable[float]) -> tuple[float, ...]:
-    """`values` as finite floats."""
+    """Returns `values` as finite floats."""
     if not isinstance(values, list | tuple):
         raise TypeError(f"{name} must be numbers such as (1, 0.5), got {values!r}")
     return tuple(check_number(f"{name}[{index}]", value) for index, value in enumerate(values))
 
 
 def check_clip(clip: float) -> float:
-    """A margin in [0, 1). Tiny ones are refused: they change nothing, and 1 - clip would round."""
+    """Returns a margin in [0, 1). Tiny ones are refused: they change nothing, and 1 - clip would round."""
     margin = check_number("clip", clip, low=0, high=1)
     if 0 < margin < SMALLEST_CLIP:
         raise ValueError(f"clip must be 0 or at least {SMALLEST_CLIP:g}, got {margin:g}")

@@ -184,7 +184,7 @@ def _check_training(pos_weight: Tensor | float, label_smoothing: float) -> None:
 
 
 def discarding_point(formula: Formula) -> float:
-    """The logit above which the gradient on a negative label falls: what a loss begins to discard as mislabelled.
+    """Returns the logit above which the gradient on a negative falls: what a loss begins to discard as mislabelled.
 
     Infinite where it never falls, as in cross-entropy, and where the labels of a row are coupled, so that no single
     point exists. To 0.001. The loss's other end, the clip, discards only easy negatives, never suspects.
@@ -204,7 +204,7 @@ def discarding_point(formula: Formula) -> float:
 
 
 def profile(formula: Formula, z: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
-    """(n,) logits of one label -> value and gradient, each (n,).
+    """Maps (n,) logits of one label to value and gradient, each (n,).
 
     The label is alone in its row; where a loss only compares labels, beside one of the other kind at logit 0.
     """

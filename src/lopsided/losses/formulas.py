@@ -25,11 +25,11 @@ class Curve:
         return self.function(z, **dict(self.settings))
 
     def without(self, *names: str) -> Curve:
-        """The same curve with these settings at their defaults."""
+        """Returns the same curve with these settings at their defaults."""
         return replace(self, settings=tuple(item for item in self.settings if item[0] not in names))
 
     def setting(self, name: str) -> float:
-        """A number among the settings, 0 if it is not there."""
+        """Returns a number among the settings, 0 if it is not there."""
         value = dict(self.settings).get(name, 0.0)
         assert not isinstance(value, tuple)
         return value
@@ -72,11 +72,11 @@ class Formula:
         object.__setattr__(self, "name", named)  # `dataclasses.replace` carries no name over to a changed formula
 
     def summarize(self, z: Tensor, weights: Pair) -> Tensor:
-        """(..., L) logits and weights -> (k, ...) state."""
+        """Maps (..., L) logits and weights to (k, ...) state."""
         return self.pool.fold((self.positive(z)[0], self.negative(z)[0]), weights)
 
     def value(self, state: Tensor) -> Tensor:
-        """(k, ...) state -> (...) loss of each row."""
+        """Maps (k, ...) state to (...) loss of each row."""
         return self.pool.value(state)
 
     def grad(self, z: Tensor, weights: Pair, state: Tensor) -> Tensor:

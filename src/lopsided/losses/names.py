@@ -27,7 +27,7 @@ _SPEC = re.compile(rf"\s*\w+\s*(\(\s*({_SETTING}(\s*,\s*{_SETTING})*\s*,?)?\s*\)
 
 
 def formula(spec: str, **settings: object) -> Formula:
-    """The loss that a string such as ``"bce"`` or ``"asl(gamma_neg=2, clip=0)"`` names, with more settings if given.
+    """Makes the loss that a string such as ``"bce"`` or ``"asl(gamma_neg=2, clip=0)"`` names, with more settings.
 
     Raises ValueError, with the nearest known name, for anything else.
 
@@ -69,7 +69,7 @@ _remember._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def as_formula(loss: Formula | str) -> Formula:
-    """A loss as it is, or by its name."""
+    """Returns a loss as it is, or by its name."""
     if isinstance(loss, str):
         if not torch.compiler.is_compiling():
             return formula(loss)
@@ -83,7 +83,7 @@ def as_formula(loss: Formula | str) -> Formula:
 
 
 def read(spec: str) -> tuple[str, dict[str, object]]:
-    """The name in a spec, and its settings, which need not be those of any loss.
+    """Returns the name in a spec, and its settings, which need not be those of any loss.
 
     >>> read("asl(gamma_neg=2, clip=0)")
     ('asl', {'gamma_neg': 2, 'clip': 0})
@@ -104,7 +104,7 @@ def read(spec: str) -> tuple[str, dict[str, object]]:
 
 
 def split_specs(text: str) -> tuple[str, ...]:
-    """Split a list of losses at the commas outside parentheses.
+    """Splits a list of losses at the commas outside parentheses.
 
     >>> split_specs("bce, asl(gamma_neg=2, clip=0)")
     ('bce', 'asl(gamma_neg=2, clip=0)')
@@ -123,7 +123,7 @@ _INSTEAD = {"alphas": ("epsilon_pos", "epsilon_pos_pow"), "betas": ("epsilon_neg
 
 
 def ranges(spec: str) -> dict[str, Range]:
-    """The hyperparameters of a loss that its spec leaves open, and where to look for each.
+    """Returns the hyperparameters of a loss that its spec leaves open, and where to look for each.
 
     >>> ranges("asl(gamma_pos=0, clip=0)")
     {'gamma_neg': Range(low=0, high=8, log=False)}
@@ -136,7 +136,7 @@ def ranges(spec: str) -> dict[str, Range]:
 
 
 def defaults(spec: str) -> dict[str, float]:
-    """What the hyperparameters that may be tuned are if nobody tunes them.
+    """Returns what the hyperparameters that may be tuned are if nobody tunes them.
 
     >>> defaults("asl(gamma_neg=2)")
     {'gamma_pos': 0.0, 'clip': 0.05}
@@ -146,7 +146,7 @@ def defaults(spec: str) -> dict[str, float]:
 
 
 def with_settings(spec: str, settings: dict[str, float]) -> str:
-    """A spec with more settings, which it must not have yet.
+    """Returns a spec with more settings, which it must not have yet.
 
     >>> with_settings("asl(clip=0)", {"gamma_neg": 2.5})
     'asl(clip=0, gamma_neg=2.5)'

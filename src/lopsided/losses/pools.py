@@ -32,18 +32,18 @@ class Pool(ABC):
 
     @abstractmethod
     def fold(self, values: Pair, weights: Pair) -> Tensor:
-        """(..., L) curve values and weights >= 0 -> (k, ...) state. A weight of 0 removes its label."""
+        """Maps (..., L) curve values and weights >= 0 to (k, ...) state. A weight of 0 removes its label."""
 
     @abstractmethod
     def merge(self, states: Tensor) -> Tensor:
-        """(parts, k, ...) states of parts of the labels -> (k, ...) state of all of them."""
+        """Maps (parts, k, ...) states of parts of the labels to (k, ...) state of all of them."""
 
     @abstractmethod
     def value(self, state: Tensor) -> Tensor:
-        """(k, ...) state -> (...) loss."""
+        """Maps (k, ...) state to (...) loss."""
 
     def has_positive(self, state: Tensor) -> Tensor:
-        """(k, ...) state -> (...) bool: has the row a positive? Only where `counts` is "positive rows"."""
+        """Maps (k, ...) state to (...) bool: has the row a positive? Only where `counts` is "positive rows"."""
         raise NotImplementedError
 
     @abstractmethod
@@ -102,7 +102,7 @@ class _Exponential(Pool):
 
     @abstractmethod
     def _value(self, sums: Tensor) -> Tensor:
-        """(2, ...) S+ and S- -> (...) loss."""
+        """Maps (2, ...) S+ and S- to (...) loss."""
 
     @abstractmethod
     def _slopes(self, sums: Tensor) -> Pair:
@@ -231,7 +231,7 @@ def _share(value: Tensor, weight: Tensor, peak: Tensor, rest: Tensor) -> Tensor:
 
 
 def _exp(x: Tensor) -> Tensor:
-    """Of what is finite, finite, so that a weight of 0 removes it.
+    """Computes exp; of what is finite it is finite, so that a weight of 0 removes it.
 
     Results near the smallest normal number are up to 200 times slower on a CPU, and nothing beside a sum of 1.
     """

@@ -27,7 +27,7 @@ def softplus(z: Tensor) -> Tensor:
 
 
 def maximum(x: Tensor, floor: float) -> Tensor:
-    """The larger of x and a number; NaN stays NaN."""
+    """Returns the larger of x and a number; NaN stays NaN."""
     return x.clamp_min(floor)
 
 

@@ -39,7 +39,7 @@ class Batch:
         return self.truth.true
 
     def parts(self) -> Iterator[Batch]:
-        """Few rows at a time; stored entries stay together."""
+        """Yields few rows at a time; stored entries stay together."""
         if self.places is not None:
             yield self
             return
@@ -49,7 +49,7 @@ class Batch:
             yield Batch(self.truth.of_rows(low, high), self.scores[low:high])
 
     def without_unknown(self) -> Batch:
-        """The same where all labels are known; else only the entries of known labels, as if stored."""
+        """Returns the same where all labels are known; else only the entries of known labels, as if stored."""
         if not len(self.truth.unknown):
             return self
         places = np.arange(self.rows * self.labels) if self.places is None else self.places
@@ -57,12 +57,12 @@ class Batch:
         return replace(self, scores=self.scores.reshape(-1)[known], places=places[known])
 
     def stored_true(self) -> Array:
-        """(E,) bool: which stored entries are positive?"""
+        """Returns (E,) bool: which stored entries are positive?"""
         assert self.places is not None
         return member(self.places, self.true)
 
     def row_ranks(self) -> ListRanks:
-        """Every row a list of its known labels; of a batch `without_unknown`."""
+        """Takes every row as a list of its known labels; for a batch `without_unknown`."""
         if self.places is None:
             return dense_lists(self.scores, *np.divmod(self.true, self.labels))
         rows = self.places // self.labels
@@ -71,7 +71,7 @@ class Batch:
         return stored_lists(rows, self.scores, self.stored_true(), lengths, positives)
 
     def top(self, k: int) -> Array:
-        """(rows, k) labels by falling score, of equal ones the lower first; where none is left, number `labels`."""
+        """Returns (rows, k) labels by falling score, of equal ones the lower first; `labels` where none is left."""
         top = np.full((self.rows, k), self.labels)
         if self.places is None:
             best = ranked_labels(torch.from_numpy(self.scores), min(k, self.labels)).numpy()
@@ -85,7 +85,7 @@ class Batch:
         return top
 
     def dense_scores(self, rest: float) -> Tensor:
-        """(rows, labels), with `rest` for entries that are not stored."""
+        """Returns (rows, labels), with `rest` for entries that are not stored."""
         if self.places is None:
             return torch.from_numpy(self.scores)
         scores = np.full(self.rows * self.labels, rest, self.scores.dtype)
@@ -94,7 +94,7 @@ class Batch:
 
 
 def read_batch(scores: Scores, truth: Truth, scale: str) -> Batch:
-    """Checked: shapes, scores of known labels on the scale."""
+    """Returns a batch whose shapes, and scores of known labels on the scale, are checked."""
     values = scores.values.detach().cpu()
     values = (values if values.dtype == torch.float64 else values.float()).contiguous()
     if scores.columns is None:

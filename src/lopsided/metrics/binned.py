@@ -17,7 +17,7 @@ _RANGE = 16.0
 
 
 def histogram(batch: Batch, scale: str, bins: int) -> Array:
-    """(2, L, bins) rows and positives by rising score; what is not stored is in the first bin."""
+    """Returns (2, L, bins) rows and positives by rising score; what is not stored is in the first bin."""
     scores = torch.from_numpy(batch.scores).double()
     logits = (scores.logit() if scale == "probabilities" else scores).numpy()
     bin_ = np.floor((logits.clip(-_RANGE, _RANGE) + _RANGE) * (bins / (2 * _RANGE))).astype(np.int64)

@@ -24,13 +24,13 @@ from lopsided.metrics.lists import Array, ratio
 
 
 def probabilities(scores: Array, scale: str) -> Array:
-    """float64."""
+    """Returns the probabilities of scores on that scale, float64."""
     exact = torch.from_numpy(scores).double()
     return (exact.sigmoid() if scale == "logits" else exact).numpy()
 
 
 def equal_width(p: Tensor, bins: int) -> Tensor:
-    """int64, the number of the bin of each probability."""
+    """Returns the number of the bin of each probability, int64."""
     return torch.bucketize(p, torch.from_numpy(np.linspace(0, 1, bins + 1)[1:-1]))
 
 
@@ -59,7 +59,7 @@ def calibration_sums(batch: Batch, scale: str, bins: int) -> dict[str, Array]:
 
 
 def expected_error(bins: Array) -> Array:
-    """(3, ..., bins) -> (...), NaN without rows."""
+    """Computes the (...) calibration error from the (3, ..., bins) sums; NaN without rows."""
     rows, mass, positive = bins
     return ratio(np.abs(positive - mass).sum(-1), rows.sum(-1))
 

@@ -109,12 +109,12 @@ class MultiLabelMetrics:
         return self._state.rows
 
     def reset(self) -> None:
-        """Forget all rows."""
+        """Forgets all rows."""
         self._state = self._empty()
 
     @torch.no_grad()
     def update(self, scores: Any, targets: Any, *, mask: Any = None, ignore_index: int | None = None) -> None:
-        """Add rows.
+        """Adds rows.
 
         scores: (n, L) float, a tensor, numpy array or list; or sparse: a CSR tensor, a sparse matrix of scipy, or
         `Scores` of candidates. Entries that are not stored rank below all that are, equal to each other, and have
@@ -133,7 +133,7 @@ class MultiLabelMetrics:
             self._state.add(part)
 
     def merge(self, other: MultiLabelMetrics) -> None:
-        """Add the rows of another collection with the same settings; `decide` and `propensity` are not compared."""
+        """Adds the rows of another collection with the same settings; `decide` and `propensity` are not compared."""
         for name in ("num_labels", "scale", "ks", "calibration_bins", "binned"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -141,7 +141,7 @@ class MultiLabelMetrics:
         self._state.add(other._state)
 
     def gathered(self, group: dist.ProcessGroup | None = None) -> MultiLabelMetrics:
-        """A new collection with the rows of all ranks of `torch.distributed`, the same on each of them.
+        """Returns a new collection with the rows of all ranks of `torch.distributed`, the same on each of them.
 
         Tensors of the CPU travel, exact scores to all ranks. Every rank must call it, also one without rows.
         """
@@ -154,11 +154,11 @@ class MultiLabelMetrics:
         return joined
 
     def compute(self) -> dict[str, float]:
-        """All metrics of the rows so far by name, to be logged; raises ValueError without any."""
+        """Returns all metrics of the rows so far by name, to be logged; raises ValueError without any."""
         return self.result().values
 
     def result(self) -> MetricValues:
-        """All metrics of the rows so far, those of each label, and what was left out; ValueError without rows."""
+        """Returns all metrics of the rows so far, and of each label, and what was left out; ValueError without rows."""
         sums, rows = self._state.sums, self._state.rows
         if not rows:
             raise ValueError("no rows were collected: call update(scores, targets) first")
@@ -180,7 +180,7 @@ class MultiLabelMetrics:
         )
 
     def _metrics(self, table: dict[str, Array]) -> dict[str, Metric]:
-        """Those that these settings make."""
+        """Returns the metrics that these settings make."""
         metrics = {
             name: metric
             for name, metric in METRICS.items()
@@ -197,7 +197,7 @@ class MultiLabelMetrics:
         return State(self._sums(Batch(truth, np.empty((0, self.num_labels), np.float32)), nothing))
 
     def _decided(self, batch: Batch, scores: Scores) -> Array:
-        """The places of the labels decided for, rising, unknown ones left out. scores: those of all its rows."""
+        """Returns the places of the labels decided for, rising, without unknown ones. scores: those of all its rows."""
         if isinstance(self.decide, np.ndarray | float):
             thresholds: Any = self.decide
             if isinstance(thresholds, np.ndarray) and batch.places is not None:
@@ -213,7 +213,7 @@ class MultiLabelMetrics:
         return decided if not len(batch.truth.unknown) else decided[~member(decided, batch.truth.unknown)]
 
     def _sums(self, batch: Batch, decided: Array) -> Sums:
-        """Of a few rows."""
+        """Returns the sums over a few rows."""
         batch = batch.without_unknown()
         sums = add_up(batch, decided, self.ks, self.propensity)
         sums |= calibration_sums(batch, self.scale, self.calibration_bins)
@@ -237,7 +237,7 @@ class MultiLabelMetrics:
 
 
 def _errors(summary: Summary) -> dict[str, float]:
-    """The most by which binned values can be wrong, none where they are exact."""
+    """Returns the most by which binned values can be wrong, none where they are exact."""
     errors = {}
     for name, column in _BOUNDED.items():
         if f"{column}_error" in summary.table:
@@ -249,7 +249,7 @@ def _errors(summary: Summary) -> dict[str, float]:
 
 
 def _decider(decide: Any, num_labels: int) -> Any:
-    """A float of Python, which is compared in the dtype of the scores; (L,) thresholds; a rule; or a function."""
+    """Returns a float of Python, compared in the dtype of the scores; (L,) thresholds; a rule; or a function."""
     if callable(decide) or isinstance(decide, Decider):
         return decide
     thresholds = as_tensor(decide).double().cpu()
@@ -268,7 +268,7 @@ def _checked(decided: Any, scores: Tensor) -> Tensor:
 
 
 def _decision_table(counts: Counts) -> dict[str, Array]:
-    """(L,) precision, recall and F1, NaN for labels without positives."""
+    """Returns (L,) precision, recall and F1, NaN for labels without positives."""
     columns = {"precision": counts.precision(), "recall": counts.recall(), "f1": counts.f_beta()}
     return {name: np.where(counts.positives > 0, column, np.nan) for name, column in columns.items()}
 

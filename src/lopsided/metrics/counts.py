@@ -31,23 +31,23 @@ class Counts(NamedTuple):
         return quotient(self.hits, self.positives)
 
     def f_beta(self, beta: float = 1.0) -> Any:
-        """(1 + beta^2) hits / (predicted + beta^2 positives): recall weighs beta times as much as precision."""
+        """Returns (1 + beta^2) hits / (predicted + beta^2 positives): recall weighs beta times as much as precision."""
         square = beta**2
         return quotient((1 + square) * self.hits, self.predicted + square * self.positives)
 
 
 def quotient(numerator: Any, denominator: Any) -> Any:
-    """0 where the denominator is 0: then the numerator is 0 as well."""
+    """Divides; 0 where the denominator is 0, for then the numerator is 0 as well."""
     return numerator / (denominator + (denominator == 0))
 
 
 def label_counts(truth: Truth, decided: Array, row_weights: Array | None = None) -> Array:
-    """(3, L) float64 `Counts` of every label; decided: places, rising, none of them unknown."""
+    """Returns (3, L) float64 `Counts` of every label; decided: places, rising, none of them unknown."""
     return _counted(_groups(truth, decided), truth.labels, row_weights)
 
 
 def row_sums(truth: Truth, decided: Array, row_weights: Array | None = None) -> Array:
-    """(6,) float64, the sums of ROW_SUMS over the rows of which some label is known."""
+    """Returns (6,) float64, the sums of ROW_SUMS over the rows of which some label is known."""
     counts = Counts(
         *np.stack([np.bincount(each // truth.labels, minlength=truth.rows) for each in _groups(truth, decided)])
     )
@@ -59,7 +59,7 @@ def row_sums(truth: Truth, decided: Array, row_weights: Array | None = None) -> 
 
 
 def known_counts(truth: Truth, row_weights: Array | None = None) -> Array:
-    """(L,) float64, the rows in which each label is known."""
+    """Returns (L,) float64, the rows in which each label is known."""
     total = float(truth.rows if row_weights is None else row_weights.sum())
     known: Array = total - _counted([truth.unknown], truth.labels, row_weights)[0]
     return known

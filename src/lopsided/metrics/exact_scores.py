@@ -26,7 +26,7 @@ class ExactScores(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch) -> ExactScores:
-        """A copy: 4 or 8 bytes for each score, and 8 for each positive or stored entry."""
+        """Returns a copy: 4 or 8 bytes for each score, and 8 for each positive or stored entry."""
         if batch.places is None:
             scores = batch.scores.copy()
             scores.reshape(-1)[batch.truth.unknown] = np.nan  # sorted to the end of every list
@@ -57,7 +57,7 @@ def label_lists(parts: Sequence[ExactScores], labels: int) -> Iterator[tuple[Arr
 
 
 def label_values(parts: Sequence[ExactScores], labels: int, scale: str, bins: int) -> dict[str, Array]:
-    """(L,) AP, AUROC and adaptive calibration error from dense scores."""
+    """Returns (L,) AP, AUROC and adaptive calibration error from dense scores."""
     values = np.empty((3, labels))
     for label, (keys, true_keys) in enumerate(label_lists(parts, labels)):
         ranks = one_list(keys, true_keys, len(keys), len(true_keys))
@@ -67,7 +67,7 @@ def label_values(parts: Sequence[ExactScores], labels: int, scale: str, bins: in
 
 
 def stored_label_values(parts: Sequence[ExactScores], positives: Array, rows: Array) -> dict[str, Array]:
-    """(L,) AP and AUROC from stored scores. rows: (L,), those in which each label is known."""
+    """Returns (L,) AP and AUROC from stored scores. rows: (L,), those in which each label is known."""
     scores, marks = join(parts, stored=True)
     ranks = stored_lists(marks >> 1, scores, marks & 1 == 1, rows, positives)
     return {"average_precision": ranks.average_precision(), "auroc": ranks.auroc()}
@@ -84,7 +84,7 @@ def micro_values(parts: Sequence[ExactScores], stored: bool, length: int, positi
 
 
 def _numbers(keys: Array) -> Array:
-    """Sorted keys without the NaN at their end."""
+    """Returns sorted keys without the NaN at their end."""
     return keys[: keys.searchsorted(np.nan)] if len(keys) and np.isnan(keys[-1]) else keys
 
 

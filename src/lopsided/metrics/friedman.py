@@ -31,7 +31,7 @@ class Ranks:
 
 
 def rank_losses(values: Sequence[Sequence[float]], losses: Sequence[str], *, higher_is_better: bool = True) -> Ranks:
-    """Mean ranks of losses over data sets, with the tests of Friedman, of Iman and Davenport, and of Nemenyi.
+    """Returns mean ranks of losses over data sets, with the tests of Friedman, of Iman and Davenport, and of Nemenyi.
 
     values: (data sets, losses), one number of a metric for each; at least 2 x 2. Raises ValueError if one is missing
     (NaN) or infinite, or the shape is wrong. The tests look at ranks alone: they do not know by how much, or how
@@ -82,7 +82,7 @@ def _friedman(ranks: np.ndarray) -> float:
 
 
 def _permutation_p(ranks: np.ndarray) -> float:
-    """How often mean ranks are as far apart where the ranks on each data set are shuffled."""
+    """Returns how often mean ranks are as far apart where the ranks on each data set are shuffled."""
     shuffled = np.random.default_rng(0).permuted(np.broadcast_to(ranks, (_SHUFFLES, *ranks.shape)), axis=2)
     shuffled_spread, spread = (np.square(each.mean(-2) - ranks.mean()).sum(-1) for each in (shuffled, ranks))
     return float((1 + (shuffled_spread >= spread - 1e-9).sum()) / (1 + _SHUFFLES))

@@ -28,25 +28,25 @@ class ListRanks:
     hits: Array  # (P,) int64, positives that score at least as much
 
     def sum(self, values: Array) -> Array:
-        """(P,) -> (S,) float64, added up over the positives of each list."""
+        """Maps (P,) to (S,) float64, added up over the positives of each list."""
         return np.bincount(self.list, weights=values, minlength=len(self.positives))
 
     def average_precision(self) -> Array:
-        """(S,) float64, NaN without positives: the mean over the positives of the precision at their score."""
+        """Returns (S,) float64, NaN without positives: the mean over the positives of the precision at their score."""
         return average_precision(self.list, self.hits / self.upto, len(self.positives))
 
     def auroc(self) -> Array:
-        """(S,) float64, NaN without positives or negatives: the share of pairs in order, ties by half."""
+        """Returns (S,) float64, NaN without positives or negatives: the share of pairs in order, ties by half."""
         disordered = self.sum((self.above - self.better + self.upto - self.hits) / 2)
         return 1 - ratio(disordered, self.positives * (self.length - self.positives))
 
     def ranking_loss(self) -> Array:
-        """(S,) float64, the share of pairs that are not in order, ties included; 0 without pairs."""
+        """Returns (S,) float64, the share of pairs that are not in order, ties included; 0 without pairs."""
         disordered = self.sum((self.upto - self.hits).astype(np.float64))
         return np.nan_to_num(ratio(disordered, self.positives * (self.length - self.positives)))
 
     def coverage(self) -> Array:
-        """(S,) int64, how far down all positives are found; 0 without any."""
+        """Returns (S,) int64, how far down all positives are found; 0 without any."""
         depth = np.zeros(len(self.positives), np.int64)
         np.maximum.at(depth, self.list, self.upto)
         return depth
@@ -71,13 +71,13 @@ def average_precision(lists: Array, precision: Array, count: int, weights: Array
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:
-    """float64, NaN where the denominator is 0."""
+    """Divides in float64; NaN where the denominator is 0."""
     result: Array = np.where(denominator == 0, np.nan, numerator / np.where(denominator == 0, 1, denominator))
     return result
 
 
 def one_list(keys: Array, true_keys: Array, length: int, positives: int) -> ListRanks:
-    """A single list. keys: sorted scores with their sign turned; true_keys: those of the positives, sorted."""
+    """Returns a single list. keys: sorted scores with their sign turned; true_keys: those of the positives, sorted."""
     zero = np.zeros(len(true_keys), np.int64)
     return _with_unstored(_located(keys, true_keys, zero, zero, zero, length, 1), np.array([positives]), len(keys))
 
@@ -116,7 +116,7 @@ def list_keys(scores: Array, lists: Array) -> Array:
 
 
 def ordered(scores: Array) -> Array:
-    """float32 -> int32 in the same order, equal where the scores are."""
+    """Maps float32 to int32 in the same order, equal where the scores are."""
     bits = (scores + np.float32(0)).view(np.int32)  # + 0 makes -0 and 0 one
     rising: Array = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))  # the bits of negative floats rise as they fall
     return rising
@@ -138,7 +138,7 @@ def _located(
 
 
 def _with_unstored(ranks: ListRanks, positives: Array, stored: Array | int) -> ListRanks:
-    """The same with the positives that are not stored, all equal and at the end of their list."""
+    """Returns the same with the positives that are not stored, all equal and at the end of their list."""
     absent = positives - ranks.positives
     if not absent.any():
         return ranks

@@ -27,7 +27,7 @@ class Metric:
 
 
 def _coco(name: str, sums: str) -> Value:
-    """One of the six numbers of the COCO tables: per class, then overall; CF1 is made of CP and CR."""
+    """Returns one of the six numbers of the COCO tables: per class, then overall; CF1 is made of CP and CR."""
 
     def value(summary: Summary) -> float:
         counts = Counts(*summary.sums[sums])

@@ -25,7 +25,7 @@ class Reliability:
 
     @property
     def calibration_error(self) -> float:
-        """The expected calibration error: mean of |predicted - observed| over the entries."""
+        """Returns the expected calibration error: mean of |predicted - observed| over the entries."""
         gap = (self.predicted - self.observed).abs().nan_to_num(0.0)
         return float((self.count * gap).sum() / self.count.sum())
 
@@ -33,7 +33,7 @@ class Reliability:
 def reliability(
     probabilities: Any, targets: Any, bins: int = 15, *, mask: Any = None, ignore_index: int | None = None
 ) -> Reliability:
-    """Sort probabilities into bins of equal width, and compare each bin's mean with the share that came true.
+    """Sorts probabilities into bins of equal width, and compares each bin's mean with the share that came true.
 
     Args:
         probabilities: any shape, float in [0, 1]; a tensor, numpy array or list.

@@ -35,7 +35,7 @@ class Scores:
 
     @classmethod
     def of(cls, scores: Any, num_labels: int | None = None) -> Scores:
-        """From a tensor, a numpy array or a list, (n, L); from a CSR tensor or matrix, whose entries are candidates.
+        """Reads a tensor, a numpy array or a list, (n, L); or a CSR tensor or matrix, whose entries are candidates.
 
         Raises TypeError for what is not floating point, ValueError for other shapes or not `num_labels` labels.
         """
@@ -82,12 +82,12 @@ class Scores:
         return values if self.columns is None else values.masked_fill(self.columns >= self.num_labels, rest)
 
     def at(self, per_label: Tensor) -> Tensor:
-        """(L,) numbers of labels, to be broadcast with the values."""
+        """Returns (L,) numbers of labels, to be broadcast with the values."""
         per_label = per_label.to(self.values.device)
         return per_label if self.columns is None else pad(per_label, (0, 1))[self.columns]
 
     def places(self, chosen: Tensor) -> Array:
-        """Bool in the shape of the scores -> the places, row * L + label, rising, of the entries that are chosen."""
+        """Maps bool in the shape of the scores to the places, row * L + label, rising, of the chosen entries."""
         if self.columns is None:
             return places(chosen.cpu())
         row, _ = self.where_listed(chosen, False).nonzero(as_tuple=True)
@@ -95,7 +95,7 @@ class Scores:
         return np.sort((row * self.num_labels + labels).cpu().numpy())
 
     def sum(self, values: Tensor) -> Tensor:
-        """Values in the shape of the scores -> (L,) their sum over the rows."""
+        """Maps values in the shape of the scores to (L,) their sum over the rows."""
         if self.columns is None:
             return values.sum(0)
         return values.new_zeros(self.num_labels + 1).index_add_(0, self.columns.flatten(), values.flatten())[:-1]
@@ -126,7 +126,7 @@ class Judged:
 
     @classmethod
     def of(cls, scores: Any, targets: Any, mask: Any = None, ignore_index: int | None = None) -> Judged:
-        """From scores, see `Scores`, and targets as the losses take them, but hard: 0 and 1, dense or sparse.
+        """Joins scores, see `Scores`, with targets as the losses take them, but hard: 0 and 1, dense or sparse.
 
         NaN, `mask`, (n, L) bool, False, and `ignore_index` mark unknown labels. Raises ValueError for soft targets,
         for shapes that do not fit, and for scores of known labels that are not finite in float32.
@@ -168,11 +168,11 @@ class Judged:
 
     @cached_property
     def listed_positives(self) -> Tensor:
-        """(L,) int64, the positives of each label among the scores: all, unless there are only candidates."""
+        """Returns (L,) int64, the positives of each label among the scores: all, unless there are only candidates."""
         return self.positives if self.scores.columns is None else self.scores.sum(self.hits.long())
 
     def together(self) -> Judged:
-        """All entries as if of one label."""
+        """Returns all entries as if of one label."""
         one, known = Scores(self.scores.values.reshape(-1, 1), None, 1), self.known
         count = torch.tensor([one.values.numel()] if known is None else [int(known.sum())])
         known = None if known is None else known.reshape(-1, 1)
@@ -192,7 +192,7 @@ class Judged:
             yield Judged(scores, self.hits[:, part], self.positives[part], self.rows[part], known)
 
     def by_label(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The known scores and hits of every label."""
+        """Returns the known scores and hits of every label."""
         values, hits, known = self.scores.values, self.hits, self.known
         if self.scores.columns is None:
             for label in range(self.num_labels):
@@ -206,12 +206,12 @@ class Judged:
         yield from zip(*(each[chosen][order].split(lengths) for each in (values, hits)), strict=True)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Values in the shape of the scores -> (L,) their sum over the rows in which each label is known."""
+        """Maps values in the shape of the scores to (L,) their sum over the rows in which each label is known."""
         return self.scores.sum(values if self.known is None else torch.where(self.known, values, 0))
 
 
 def _column_counts(chosen: Tensor) -> Tensor:
-    """(n, L) bool -> (L,) int64, as torch counts, which takes ten times as long."""
+    """Maps (n, L) bool to (L,) int64, as torch counts, which takes ten times as long."""
     return torch.from_numpy(np.count_nonzero(chosen.numpy(), axis=0))
 
 

@@ -48,7 +48,7 @@ class Difference:
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that such an experiment finds with 80 % power, by a two-sided test at level 5 %.
+        """Returns the smallest true difference that such an experiment finds with 80 % power, two-sided at level 5 %.
 
         From the noncentral t distribution; the few cases in which the test errs in the direction are not counted.
 
@@ -97,12 +97,12 @@ def paired_differences(values: Tensor, resampled: Tensor) -> list[Difference]:
 
 
 def unknown(mean: float = math.nan) -> Difference:
-    """A difference of which nothing but the mean, or not even that, can be said."""
+    """Returns a difference of which nothing but the mean, or not even that, can be said."""
     return Difference(mean, *[math.nan] * 6)
 
 
 def _shared_variance(differences: Tensor) -> Tensor:
-    """(resamples, n, seeds) -> (n,): how far the choice of rows moves all seeds together.
+    """Maps (resamples, n, seeds) to (n,): how far the choice of rows moves all seeds together.
 
     The mean covariance of two seeds; of one seed, its variance.
     """
@@ -114,7 +114,7 @@ def _shared_variance(differences: Tensor) -> Tensor:
 
 
 def _spread_over_seeds(values: Tensor) -> tuple[list[float], list[int]]:
-    """The variance over seeds of each loss's difference to the first, and its degrees of freedom."""
+    """Returns the variance over seeds of each loss's difference to the first, and its degrees of freedom."""
     losses, seeds = values.shape
     if seeds == 1:
         return [0.0] * (losses - 1), [1] * (losses - 1)
@@ -161,7 +161,7 @@ def resample_rows(
     seed: int = 0,
     tick: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """(resamples, metrics): every metric on the same bootstrap samples, each a (rows,) vector of row weights.
+    """Returns (resamples, metrics): every metric on the same bootstrap samples, each a (rows,) vector of row weights.
 
     `tick` is called after each sample.
     """

@@ -34,7 +34,7 @@ class State:
 
 
 def gather(state: State, labels: int, group: dist.ProcessGroup | None) -> list[State]:
-    """The states of all ranks, in their order."""
+    """Returns the states of all ranks, in their order."""
     scores, marks = (torch.from_numpy(each) for each in join(state.exact, state.stored is True))
     facts = _all(torch.tensor([state.rows, state.stored is True, scores.dtype == torch.float64]), group)
     widest = torch.float64 if any(fact[2] for fact in facts) else torch.float32
@@ -52,7 +52,7 @@ def gather(state: State, labels: int, group: dist.ProcessGroup | None) -> list[S
 
 
 def _all(tensor: Tensor, group: dist.ProcessGroup | None) -> list[Tensor]:
-    """One dimension, of any length on each rank."""
+    """Gathers a tensor of one dimension, of any length on each rank."""
     ranks = dist.get_world_size(group)
     lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(ranks)]
     dist.all_gather(lengths, torch.tensor([len(tensor)]), group)

@@ -40,7 +40,7 @@ class Summary:
         return Counts(*self.sums["labels"].sum(1))
 
     def of_rows(self, name: str) -> float:
-        """The mean over the rows of which some label is known."""
+        """Returns the mean over the rows of which some label is known."""
         return float(ratio(self.sums["rows"][ROW_SUMS.index(name)], self.sums["rows"][0]))
 
     def of_rank(self, place: int) -> float:

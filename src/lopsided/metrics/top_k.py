@@ -24,7 +24,7 @@ from lopsided.targets import SparseTargets
 
 
 def propensities(counts: Tensor, rows: int, a: float = 0.55, b: float = 1.5) -> Tensor:
-    """How likely a true label is to have been noted, (L,) float64, from its number of training rows, (L,).
+    """Returns how likely a true label is to have been noted, (L,) float64, from its number of training rows, (L,).
 
     q = 1 / (1 + C (count + b)^-a)  with  C = (log rows - 1) (b + 1)^a
 
@@ -69,14 +69,14 @@ class RankedMetrics:
         self.rows += len(top)
 
     def result(self) -> dict[str, float]:
-        """Every metric by name, such as "p@1", between 0 and 1; NaN where nothing was collected."""
+        """Returns every metric by name, such as "p@1", between 0 and 1; NaN where nothing was collected."""
         return top_k_values(self.sums, self.rows, self.ks, self.propensity is not None)
 
 
 def top_k_sums(
     top: Tensor, truth: Truth, ks: Sequence[int], propensity: Tensor | None, row_weights: Tensor | None = None
 ) -> Tensor:
-    """(4, len(ks)) sums over rows: of P and nDCG at k, and of the inverse propensity that is gained and possible."""
+    """Returns (4, len(ks)) sums over rows: P and nDCG at k, and the inverse propensity gained and possible."""
     top, width = top[:, : max(ks)], truth.labels + 1  # a place for no label
     row, col = (torch.from_numpy(each) for each in np.divmod(truth.true, truth.labels))
     counts = torch.bincount(row, minlength=len(top))
@@ -98,7 +98,7 @@ def top_k_sums(
 
 
 def top_k_values(sums: Tensor, rows: float, ks: Sequence[int], with_propensity: bool = True) -> dict[str, float]:
-    """What `top_k_sums` says in the mean over the rows, by name; NaN without any."""
+    """Returns what `top_k_sums` says in the mean over the rows, by name; NaN without any."""
     precision, ndcg, gained, possible = sums
     total = torch.tensor(rows, dtype=torch.float64)
     values = {"p": precision / total, "ndcg": ndcg / total}
@@ -108,7 +108,7 @@ def top_k_values(sums: Tensor, rows: float, ks: Sequence[int], with_propensity: 
 
 
 def _heaviest(inverse: Tensor, row: Tensor, counts: Tensor, best: Tensor) -> Tensor:
-    """(n, k): the largest inverse propensities of each row's true labels, falling, then zeros."""
+    """Returns (n, k): the largest inverse propensities of each row's true labels, falling, then zeros."""
     falling = inverse.sort(descending=True)
     by_row = row[falling.indices].sort(stable=True)
     rank = torch.arange(len(row)) - (counts.cumsum(0) - counts)[by_row.values]

@@ -33,13 +33,13 @@ class Truth:
         return cls(rows, labels, *(places(each) for each in (true, None if known is None else ~known)))
 
     def of_rows(self, low: int, high: int) -> Truth:
-        """The same of a range of rows."""
+        """Returns the same of a range of rows."""
         start, end = low * self.labels, high * self.labels
         cut = (each[slice(*each.searchsorted([start, end]))] - start for each in (self.true, self.unknown))
         return Truth(high - low, self.labels, *cut)
 
     def matrices(self) -> tuple[Tensor, Tensor | None]:
-        """(rows, labels) bool: is it true; is it known, None where all are."""
+        """Returns (rows, labels) bool: is it true; is it known, None where all are."""
         true = torch.zeros(self.rows * self.labels, dtype=torch.bool)
         true[torch.from_numpy(self.true)] = True
         known = None
@@ -58,7 +58,7 @@ class SparseMatrix(Protocol):
 
 
 def as_tensor(given: Any) -> Tensor:
-    """A tensor as it is; a numpy array, a list or anything else that numpy takes as a tensor."""
+    """Returns a tensor as it is; a numpy array, a list or anything else that numpy takes as a tensor."""
     if isinstance(given, Tensor):
         return given.detach()
     array = np.asarray(given)
@@ -83,7 +83,7 @@ def as_targets(given: Any) -> Tensor | SparseTargets:
 def dense_truth(
     targets: Tensor, shape: torch.Size, mask: Any = None, ignore_index: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """(rows, labels) bool: is it true; is it known, None where all are."""
+    """Returns (rows, labels) bool: is it true; is it known, None where all are."""
     if targets.shape != shape:
         raise ValueError(
             f"targets have shape {tuple(targets.shape)} but scores {tuple(shape)}: pass a number for every label of "
@@ -107,7 +107,7 @@ def truth_matrices(
 
 
 def places(chosen: Tensor | None) -> Array:
-    """(n, L) bool -> int64, rising."""
+    """Returns the places of the True entries of (n, L) bool: int64, rising."""
     return np.empty(0, np.int64) if chosen is None else np.flatnonzero(chosen.numpy())
 
 

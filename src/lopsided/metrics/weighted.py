@@ -68,7 +68,7 @@ class Weighable:
 
 
 def label_precision(judged: Judged) -> Array:
-    """(L,) float64 average precision of scores of all labels, NaN for a label without positives."""
+    """Returns (L,) float64 average precision of scores of all labels, NaN for a label without positives."""
     values = judged.scores.values.numpy()
     if judged.known is not None:
         values = np.where(judged.known.numpy(), values, np.nan)
@@ -100,7 +100,7 @@ class Ranking:
         return cls(order, row, label, ranks.upto, ranks.hits + first[label], known)
 
     def average_precision(self, row_weights: Array) -> Array:
-        """(L,) float64, NaN for a label without positives among the weighted rows."""
+        """Returns (L,) float64, NaN for a label without positives among the weighted rows."""
         labels = len(self.order)
         hit = row_weights[self.row]
         weights = row_weights[self.order]

@@ -50,11 +50,11 @@ class FusedStep(ABC):
 
     @abstractmethod
     def shapes(self, parameter: Tensor) -> dict[str, torch.Size]:
-        """Name and shape of each state of a parameter."""
+        """Returns name and shape of each state of a parameter."""
 
     @abstractmethod
     def change(self, parameter: Tensor, grad: Tensor, state: dict[str, Tensor], steps: int) -> None:
-        """Change some rows of a parameter in place; `steps` counts this one."""
+        """Changes some rows of a parameter in place; `steps` counts this one."""
 
     def layout(self, parameter: Tensor) -> dict[str, tuple[torch.Size, torch.dtype]]:
         """Returns the name, shape and dtype of every state of a parameter."""

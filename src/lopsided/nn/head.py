@@ -127,7 +127,7 @@ class LinearHead(nn.Module):
             )
 
     def _starting_bias(self, prior: Tensor) -> Tensor:
-        """(L,) or () logits at which labels with these shares of positives settle, float64."""
+        """Returns (L,) or () logits at which labels with these shares of positives settle, float64."""
         smoothed = prior.double() * (1 - self.label_smoothing) + self.label_smoothing / 2
         odds = smoothed / (1 - smoothed) * (1.0 if self.pos_weight is None else self.pos_weight)
         try:
@@ -161,7 +161,7 @@ class LinearHead(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As `nn.Linear` starts: uniform in +-1/sqrt(D). A shard gets its part of what all labels would get."""
+        """Draws as `nn.Linear` does: uniform in +-1/sqrt(D). A shard gets its part of what all labels would get."""
         start = 0 if self.shard is None else self.shard.start
         for parameter in (self._local_weight, self._local_bias):
             if parameter is not None:
@@ -189,7 +189,7 @@ class LinearHead(nn.Module):
         *,
         row_weight: Tensor | None = None,
     ) -> Tensor:
-        """The loss of (..., D) hidden states: see `linear_loss`."""
+        """Computes the loss of (..., D) hidden states: see `linear_loss`."""
         fused = self.fused_step if torch.is_grad_enabled() else None
         problem = self._problem(hidden, targets, mask, row_weight, fused)
         return evaluate(hidden, self.weight, self.bias, problem, self.backend)
@@ -258,7 +258,7 @@ class LinearHead(nn.Module):
         return Update(fused_step, trained, self._local_states(), self.steps)
 
     def predict_topk(self, hidden: Tensor, k: int, *, posterior: bool = False) -> tuple[Tensor, Tensor]:
-        """The k labels of the highest logits: (..., k) scores, falling, and (..., k) int64 labels.
+        """Returns the k labels of the highest logits: (..., k) scores, falling, and (..., k) int64 labels.
 
         Of equal logits the lower label comes first. With `posterior`, scores are the probabilities that the loss
         implies, float64; labels are still those of the highest logits. Memory does not grow with L.
@@ -275,7 +275,7 @@ class LinearHead(nn.Module):
         return scores.view(*hidden.shape[:-1], k), labels.view(*hidden.shape[:-1], k)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., L) logits, or those of the labels of this rank: for small L."""
+        """Returns (..., L) logits, or those of the labels of this rank: for small L."""
         return functional.linear(hidden, self._local_weight, self._local_bias)
 
     def extra_repr(self) -> str:
@@ -283,7 +283,7 @@ class LinearHead(nn.Module):
 
 
 def _fill(parameter: Tensor, bound: float, start: int, num_labels: int) -> None:
-    """From one stream of random numbers over all labels, whatever the shards."""
+    """Fills a parameter from one stream of random numbers over all labels, whatever the shards."""
     each = 1 << 14
     for low in range(0, num_labels, each):
         drawn = torch.empty(min(each, num_labels - low), *parameter.shape[1:], device=parameter.device)

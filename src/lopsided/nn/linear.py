@@ -123,7 +123,7 @@ def _eager(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.
 
 
 def rows_here(tensor: Tensor, shard: LabelShard | None) -> Tensor:
-    """The part of weight or bias that lies on this rank, differentiable."""
+    """Returns the part of weight or bias that lies on this rank, differentiable."""
     return tensor if shard is None else shard.local(tensor)
 
 
@@ -142,7 +142,7 @@ def make_problem(
     shard: LabelShard | None,
     updater: linear.Updater | None = None,
 ) -> linear.HeadProblem:
-    """Check everything, and put together what a pass must know. Hidden (..., D), weight (L, D) or this rank's part."""
+    """Checks all inputs, and makes what a pass must know. Hidden (..., D), weight (L, D) or this rank's part."""
     check_head(hidden, weight, bias, shard)
     num_labels = weight.shape[0] if shard is None else shard.num_labels
     dtype = _dtype(weight)
@@ -169,7 +169,7 @@ def make_problem(
 
 
 def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: LabelShard | None) -> None:
-    """Types, shapes and devices; values are left to the loss."""
+    """Checks types, shapes and devices; the loss checks values."""
     for name, tensor in (("hidden", hidden), ("weight", weight), ("bias", bias)):
         if tensor is None and name == "bias":
             continue
@@ -190,7 +190,7 @@ def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: Label
 
 
 def _dtype(weight: Tensor) -> torch.dtype:
-    """Of the matrix products: as those of `nn.Linear` under autocast, which leaves float64 alone."""
+    """Returns the dtype of the matrix products: that of `nn.Linear` under autocast, which leaves float64 alone."""
     device, dtype = weight.device.type, weight.dtype
     if dtype != torch.float64 and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)

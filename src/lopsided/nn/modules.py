@@ -86,7 +86,7 @@ class MultiLabelLoss(nn.Module):
         return value
 
     def posterior(self, logits: Tensor) -> Tensor:
-        """The label probabilities that logits of a model trained with this module stand for: same shape, float64.
+        """Returns the label probabilities that logits of a model so trained stand for: same shape, float64.
 
         Raises ValueError for losses that couple the labels of a row.
         """
@@ -94,7 +94,7 @@ class MultiLabelLoss(nn.Module):
         return closed_form.posterior(self.formula, z, *self._trained_with).movedim(-1, self.label_dim)
 
     def decision_threshold(self, eta: float = 0.5) -> Tensor:
-        """The logits above which labels are predicted, float64: (L,) with a pos_weight, else of shape ().
+        """Returns the logits above which labels are predicted, float64: (L,) with a pos_weight, else of shape ().
 
         Compare tensors or arrays of numpy with it: `logits > criterion.decision_threshold()`. Where the loss saturates
         it is infinite, and a UserWarning says what to change; losses that only rank labels raise ValueError.
@@ -102,7 +102,7 @@ class MultiLabelLoss(nn.Module):
         return closed_form.decision_threshold(self.formula, eta, *self._trained_with)
 
     def posterior_limits(self) -> tuple[Tensor, Tensor]:
-        """The smallest and the largest posterior that a logit can stand for, float64: each (L,) with a pos_weight."""
+        """Returns the smallest and the largest posterior of any logit, float64: each (L,) with a pos_weight."""
         return closed_form.posterior_limits(self.formula, *self._trained_with)
 
     @property
@@ -116,7 +116,7 @@ class MultiLabelLoss(nn.Module):
 
 
 def loss(spec: str, **settings: object) -> MultiLabelLoss:
-    """The module for a loss by name: its hyperparameters and the options of every loss, all as keywords.
+    """Returns the module for a loss by name: its hyperparameters and the options of every loss, all as keywords.
 
     Args:
         spec: a name such as "asl", or a name with settings such as "asl(gamma_neg=2)".

@@ -44,7 +44,7 @@ DEFAULTS = Options(
 
 
 def show_options(function: F) -> F:
-    """The same function, whose `inspect.signature` and `help` list the options instead of `**options`."""
+    """Returns the same function, whose `inspect.signature` and `help` list the options instead of `**options`."""
     signature = inspect.signature(function)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "options"]
     options = [
@@ -70,7 +70,7 @@ def check_options(
 
 
 def complete_options(options: Options) -> Options:
-    """The options with the defaults of those that are not given. Raises TypeError for others, ValueError for values."""
+    """Returns the options, completed by defaults. Raises TypeError for unknown ones, ValueError for values."""
     for name in options:
         if name not in DEFAULTS:
             raise TypeError(f"unexpected option {name!r}: choose from {', '.join(DEFAULTS)}")

@@ -24,7 +24,7 @@ def partial_loss(
     prior_threshold: float = 0.5,
     reduction: str = "mean",
 ) -> Tensor:
-    """A loss for targets in which most labels are unknown: NaN.
+    """Computes a loss for targets in which most labels are unknown: NaN.
 
     Args:
         logits: (..., L).
@@ -73,7 +73,7 @@ def partial_loss(
 def selected_negatives(
     logits: Tensor, known: Tensor, top: int = 5, priors: Tensor | None = None, prior_threshold: float = 0.5
 ) -> Tensor:
-    """(..., L) bool: the unknown labels that may be taken as negatives.
+    """Returns (..., L) bool: the unknown labels that may be taken as negatives.
 
     Left out are the `top` times rows of them with the highest logits in the batch, and labels whose prior exceeds
     `prior_threshold`: those are likely to be forgotten positives.

@@ -40,7 +40,7 @@ class LabelPowerset:
         return len(self.sets)
 
     def encode(self, targets: Tensor) -> Tensor:
-        """(rows, L) targets of 0 and 1 -> (rows,) index of the nearest set."""
+        """Maps (rows, L) targets of 0 and 1 to (rows,) index of the nearest set."""
         _check_hard(targets, self.sets.shape[1])
         sets = self.sets.to(targets.device).float()
         y = targets.float()
@@ -48,17 +48,17 @@ class LabelPowerset:
         return differing.argmin(1)  # the first among equals
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """(rows, num_sets) scores and (rows, L) targets -> mean softmax cross entropy."""
+        """Maps (rows, num_sets) scores and (rows, L) targets to mean softmax cross entropy."""
         if scores.shape != (len(targets), self.num_sets):
             raise ValueError(f"scores must be ({len(targets)}, {self.num_sets}), got {tuple(scores.shape)}")
         return cross_entropy(scores.float(), self.encode(targets))
 
     def marginals(self, scores: Tensor) -> Tensor:
-        """(rows, num_sets) scores -> (rows, L) label probabilities."""
+        """Maps (rows, num_sets) scores to (rows, L) label probabilities."""
         return _product(scores.float().softmax(1), self.sets.to(scores.device).float())
 
     def log_odds(self, scores: Tensor) -> Tensor:
-        """The same as logits: log p - log(1 - p) without cancellation, +-1e30 for labels in all sets or in none."""
+        """Returns them as logits: log p - log(1 - p) without cancellation, +-1e30 for labels in all sets or in none."""
         log_p = scores.float().log_softmax(1).unsqueeze(2)
         inside = self.sets.to(scores.device)
         sides = [log_p.masked_fill(~side, -torch.inf).logsumexp(1) for side in (inside, ~inside)]
@@ -66,14 +66,14 @@ class LabelPowerset:
 
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
-    """one @ other in float32, under autocast too: in bfloat16, numbers of labels above 256 are rounded."""
+    """Returns one @ other in float32, under autocast too: bfloat16 would round numbers of labels above 256."""
     with torch.autocast(one.device.type, enabled=False):
         result: Tensor = one @ other
     return result
 
 
 def _check_hard(targets: Tensor, labels: int | None = None) -> None:
-    """The values on the CPU only, where looking waits for nothing."""
+    """Checks targets; their values on the CPU only, where looking waits for nothing."""
     right = targets.ndim == 2 and labels in (None, targets.shape[1])
     if right and targets.dtype != torch.bool and targets.device.type == "cpu":
         right = bool(((targets == 0) | (targets == 1)).all())

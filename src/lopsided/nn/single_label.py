@@ -24,7 +24,7 @@ def single_label_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """A label-wise loss where exactly one class of a row is right.
+    """Computes a label-wise loss where exactly one class of a row is right.
 
     Args:
         logits: (..., C), C >= 2.
@@ -61,7 +61,7 @@ def official_single_label_loss(
     reduction: str = "mean",
     ignore_index: int = -100,
 ) -> Tensor:
-    """The official ASLSingleLabel, exactly: -sum_k q_k w_k log p_k with p = softmax(logits).
+    """Computes the official ASLSingleLabel, exactly: -sum_k q_k w_k log p_k with p = softmax(logits).
 
     q is the target smoothed by eps, w_t = (1-p_t)^gamma_pos at the target, w_k = p_k^gamma_neg beside it. Note log
     p_k, not log(1 - p_k): gamma_neg acts on the smoothing alone, and does nothing with eps = 0. Use

@@ -67,7 +67,7 @@ class DiagnosticsTracker:
         mask: Tensor | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        """Add a batch, (..., L) as in `multilabel_loss`, after its backward pass.
+        """Adds a batch, (..., L) as in `multilabel_loss`, after its backward pass.
 
         gradient: of the loss by the logits, in their shape: `logits.grad` after `logits.retain_grad()`. Waits for the
         device, to bring nine numbers back. A batch with NaN or infinite sums, as of diverged logits, is left out.
@@ -86,7 +86,7 @@ class DiagnosticsTracker:
             self._sums = [old + new for old, new in zip(self._sums, numbers, strict=True)]
 
     def result(self) -> Diagnostics:
-        """Of all batches so far."""
+        """Returns the numbers of all batches so far."""
         on_positive, on_negative, on_hard, z_positive, positives, z_negative, negatives, rise, spread = self._sums
         total = on_positive + on_negative
         return Diagnostics(
@@ -162,7 +162,7 @@ class ProbabilityTracker(nn.Module):
         mask: Tensor | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        """Add a batch, (..., L) as in `multilabel_loss`. Waits for the device, to bring four numbers back.
+        """Adds a batch, (..., L) as in `multilabel_loss`. Waits for the device, to bring four numbers back.
 
         A batch with NaN or infinite sums, as of diverged logits, is left out.
         """

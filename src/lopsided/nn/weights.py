@@ -32,7 +32,7 @@ def positive_weights(counts: Tensor, rows: int, cap: float = 10.0) -> Tensor:
 
 
 def class_balanced_weights(counts: Tensor, beta: float = 0.999) -> Tensor:
-    """(L,) `weight` by the effective number of samples, (1 - beta) / (1 - beta^n), scaled to a mean of 1.
+    """Returns (L,) `weight` by the effective number of samples, (1 - beta) / (1 - beta^n), scaled to a mean of 1.
 
     A label without positives is weighted as one with a single one.
 
@@ -50,7 +50,7 @@ def class_balanced_weights(counts: Tensor, beta: float = 0.999) -> Tensor:
 
 
 def logit_adjustment(priors: Tensor, tau: float = 1.0) -> Tensor:
-    """(L,) offset, tau log(pi / (1 - pi)): train on `logits + offset`, predict with `logits`.
+    """Returns (L,) offset, tau log(pi / (1 - pi)): train on `logits + offset`, predict with `logits`.
 
     The model then learns how much more likely than usual a label is: with tau = 1 the balanced odds.
 

@@ -30,7 +30,7 @@ _warned_of_probabilities = False
 def check_inputs(
     logits: Tensor, supervision: Supervision, row_weight: Tensor | None = None, weight_name: str = "weight"
 ) -> None:
-    """Types, shapes, dtypes, devices. Values are left to `check_values`: the native executor looks at them itself."""
+    """Checks types, shapes, dtypes and devices; values are left to `check_values`, or to the native executor."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {_kind(logits)}: pass a tensor of the model's raw scores")
     _check_beside("logits", logits, logits)
@@ -170,7 +170,7 @@ def _check_beside(name: str, tensor: Tensor, logits: Tensor) -> None:
 
 
 def _check_kind(name: str, tensor: Tensor, logits: Tensor) -> None:
-    """Refuse tensors without memory of their own, unless torch can calculate with them and the logits together."""
+    """Refuses tensors without memory of their own, unless torch can calculate with them and the logits together."""
     kind = type(tensor)
     if kind in _PLAIN and tensor.layout == torch.strided and (is_recorded() or has_memory(tensor)):
         return
@@ -249,7 +249,7 @@ def _check_structure(supervision: Supervision, num_labels: int) -> None:
 
 
 def warn_of_probabilities(logits: Tensor) -> None:
-    """Once, if the logits of a batch look like the output of a sigmoid."""
+    """Warns, once, if the logits of a batch look like the output of a sigmoid."""
     global _warned_of_probabilities
     if _warned_of_probabilities or logits.numel() < _ENOUGH:
         return

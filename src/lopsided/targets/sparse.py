@@ -33,7 +33,7 @@ class SparseTargets:
 
     @classmethod
     def from_indices(cls, indices: Tensor | Sequence[Sequence[int]], pad: int = -1) -> SparseTargets:
-        """From index lists: (rows, longest) integers filled up with `pad`, or a list of a list per row."""
+        """Makes targets from index lists: (rows, longest) integers filled up with `pad`, or a list per row."""
         if not isinstance(indices, Tensor):
             lengths = torch.tensor([0, *(len(row) for row in indices)])
             col = [operator.index(label) for row in indices for label in row]
@@ -52,12 +52,12 @@ class SparseTargets:
 
     @classmethod
     def from_csr(cls, matrix: Tensor) -> SparseTargets:
-        """From a 2-D `torch.sparse_csr_tensor`, whose stored values are the targets."""
+        """Makes targets from a 2-D `torch.sparse_csr_tensor`, whose stored values are the targets."""
         if matrix.ndim != 2:
             raise ValueError(f"CSR targets must be (rows, labels), got {tuple(matrix.shape)}")
         return cls(matrix.crow_indices(), matrix.col_indices(), matrix.values(), matrix.shape[1])
 
     def to(self, device: torch.device | str) -> SparseTargets:
-        """The same on another device."""
+        """Returns the same on another device."""
         values = None if self.values is None else self.values.to(device)
         return SparseTargets(self.crow.to(device), self.col.to(device), values, self.num_labels)

@@ -39,7 +39,7 @@ class Supervision(NamedTuple):
 
     @classmethod
     def of(cls, targets: Tensor | SparseTargets, ignore_index: int | None = None, **rest: Any) -> Supervision:
-        """From dense targets, a 2-D CSR tensor, or `SparseTargets`."""
+        """Makes a supervision from dense targets, a 2-D CSR tensor, or `SparseTargets`."""
         if isinstance(targets, Tensor):
             if targets.layout != torch.sparse_csr:
                 return cls(targets, ignore_index=_as_stored(ignore_index, targets.dtype), **rest)
@@ -69,7 +69,7 @@ class Supervision(NamedTuple):
         return self._replace(values=values, crow=crow, col=col, mask=mask, weight=weight, pos_weight=pos_weight)
 
     def dense(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """(..., L) targets. Unknown ones may be anything, NaN included."""
+        """Returns (..., L) targets. Unknown ones may be anything, NaN included."""
         if self.crow is None:
             assert self.values is not None
             return self.values.to(dtype)
@@ -77,7 +77,7 @@ class Supervision(NamedTuple):
         return self._scattered(ones if self.values is None else self.values, shape, dtype)
 
     def _scattered(self, values: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """Values of the stored entries in a matrix of zeros."""
+        """Returns values of the stored entries in a matrix of zeros."""
         assert self.crow is not None
         assert self.col is not None
         rows = torch.repeat_interleave(self.crow.diff(), output_size=len(self.col))
@@ -85,7 +85,7 @@ class Supervision(NamedTuple):
         return matrix.index_put((rows, self.col.long()), values.to(dtype)).view(shape)
 
     def known(self, shape: torch.Size) -> Tensor | None:
-        """(..., L) bool, or None where every label is known."""
+        """Returns (..., L) bool, or None where every label is known."""
         known = self.mask
         if self.all_known:
             return known
@@ -100,7 +100,7 @@ class Supervision(NamedTuple):
         return known
 
     def weights(self, shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(a+, a-), each (..., L): y and 1 - y, smoothed and weighted; 0 where the label is unknown."""
+        """Returns (a+, a-), each (..., L): y and 1 - y, smoothed and weighted; 0 where the label is unknown."""
         positive = self.dense(shape, dtype)
         known = self.known(shape)
         if known is not None:
@@ -118,7 +118,7 @@ class Supervision(NamedTuple):
         return positive, negative
 
     def number_of(self, what: str, shape: torch.Size) -> Tensor | int:
-        """How many known "labels" there are, "rows" with one, or "positive rows" with a positive weight."""
+        """Returns how many known "labels" there are, "rows" with one, or "positive rows" with a positive weight."""
         if what == "positive rows":
             if self.crow is not None and self.values is None and not self.label_smoothing:
                 return self._rows_that_list_a_positive(shape)
@@ -156,7 +156,7 @@ class Supervision(NamedTuple):
         return part._replace(values=values, crow=crow - crow[0], col=self.col[entries])
 
     def flat(self, shape: torch.Size) -> Supervision:
-        """The same for logits of `shape`, flattened to (rows, L)."""
+        """Returns the same for logits of `shape`, flattened to (rows, L)."""
 
         def flatten(tensor: Tensor | None) -> Tensor | None:
             return tensor.reshape(-1, shape[-1]) if tensor is not None and tensor.shape == shape else tensor
@@ -165,7 +165,7 @@ class Supervision(NamedTuple):
         return self._replace(values=values, mask=flatten(self.mask), weight=flatten(self.weight))
 
     def transpose(self, shape: torch.Size) -> Supervision:
-        """The same for logits of `shape`, flattened to (rows, L) and transposed."""
+        """Returns the same for logits of `shape`, flattened to (rows, L) and transposed."""
 
         def turn(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.expand(shape).reshape(-1, shape[-1]).T

@@ -19,7 +19,7 @@ _FAR = (0.0, 1e-4, 0.5, 3.0, 17.0, 20.0, 60.0, 90.0, 104.0, 710.0, 1e4)
 
 
 def check_loss(loss: Formula | str, *, derivative: bool = True, monotone: bool = True) -> None:
-    """Examine a loss; raises AssertionError that says what is wrong, with an example.
+    """Examines a loss; raises AssertionError that says what is wrong, with an example.
 
     Checked: slopes against numerical derivatives, once and twice; the direction in which a label is pushed; finite
     values and gradients for logits up to 1e4 in every float dtype; float32 results for 16-bit logits, and gradients
@@ -59,7 +59,7 @@ def _rows(formula: Formula, y: Tensor, mask: Tensor | None = None) -> Callable[[
 
 
 def _example() -> tuple[Tensor, Tensor]:
-    """Logits (5, 4) from -8 to 8 and targets: rows of negatives, of positives, mixed twice, and soft."""
+    """Returns logits (5, 4) from -8 to 8 and targets: rows of negatives, of positives, mixed twice, and soft."""
     generator = torch.Generator().manual_seed(0)
     z = torch.rand(5, 4, generator=generator, dtype=torch.float64)
     z = torch.tensor([-8.0, -2.0, 1.0, 5.0]) + 3 * z

@@ -21,22 +21,22 @@ class Evaluator(Protocol):
     """What an executor makes of a part. A state belongs to one executor: they keep different numbers."""
 
     def summarize(self, z: Tensor, supervision: Supervision) -> Tensor:
-        """(B, l) logits -> the state of the part."""
+        """Maps (B, l) logits to the state of the part."""
 
     def both(self, z: Tensor, supervision: Supervision, out: Tensor) -> tuple[Tensor, Tensor]:
-        """State and slopes in one, where labels are independent."""
+        """Returns state and slopes in one, where labels are independent."""
 
     def slopes(self, z: Tensor, supervision: Supervision, state: Tensor, out: Tensor) -> Tensor:
-        """(B, l) logits and the state of all parts -> the gradient of the rows; may lie in `out`."""
+        """Maps (B, l) logits and the state of all parts to the gradient of the rows; may lie in `out`."""
 
     def merge(self, states: Tensor) -> Tensor:
-        """(parts, ...) -> (...)."""
+        """Joins the (parts, ...) states of parts to the (...) state of all."""
 
     def value(self, state: Tensor) -> Tensor:
-        """(B,) loss of the rows."""
+        """Returns the (B,) loss of the rows."""
 
     def has_positive(self, state: Tensor) -> Tensor:
-        """(B,) bool."""
+        """Returns (B,) bool: has the row a positive?"""
 
 
 class Streamed:

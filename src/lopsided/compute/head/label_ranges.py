@@ -38,7 +38,7 @@ class LabelRanges:
             yield slice(low - self.start, high - self.start), part
 
     def _sparse(self) -> Iterator[Supervision]:
-        """Stored entries of each range, by row and label. Of two equal ones the last counts, so it stays the last."""
+        """Yields the stored entries of each range, by row and label; of equal ones the last counts, and stays last."""
         supervision, rows = self.supervision, self.shape[0]
         assert supervision.crow is not None
         assert supervision.col is not None
@@ -56,7 +56,7 @@ class LabelRanges:
             yield supervision._replace(values=values, crow=crow, col=col[first:last])
 
     def known(self) -> Tensor | None:
-        """(B,) how many labels of each row are known; None if all are."""
+        """Returns (B,) how many labels of each row are known; None if all are."""
         supervision = self.supervision
         listed = supervision.crow is not None and supervision.values is None
         if supervision.mask is None and (supervision.all_known or listed):

@@ -30,10 +30,10 @@ class Updater(Protocol):
     """What becomes of the gradient of a range of labels, if it is not kept."""
 
     def begin(self) -> None:
-        """Before the first range of a pass."""
+        """Is called before the first range of a pass."""
 
     def update(self, place: slice, grad: Tensor, bias_grad: Tensor | None) -> None:
-        """Change the range `place` of weight and bias, given their gradients (l, D) and (l,)."""
+        """Changes the range `place` of weight and bias, given their gradients (l, D) and (l,)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class HeadProblem:
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """Returns what the user said, which autograd must keep and watch."""
+        """Returns the tensors of the user, which autograd must keep and watch."""
         return (self.row_weight, *self.ranges.supervision.tensors)
 
     def with_tensors(self, row_weight: Tensor | None, *tensors: Tensor | None) -> HeadProblem:
@@ -88,7 +88,7 @@ class _Work:
         return self.weight[place].to(self.problem.dtype)
 
     def logits(self, place: slice) -> Tensor:
-        """(B, l) logits of a range."""
+        """Returns (B, l) logits of a range."""
         z = self._view(self._z, place)
         if self.bias is None:
             return torch.mm(self.hidden, self.weight_of(place).T, out=z)
@@ -103,7 +103,7 @@ class _Work:
 
 
 def fold(problem: HeadProblem, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Totals:
-    """A pass without gradients: the state of the rows over all labels, those of other ranks included."""
+    """Computes the state of the rows over all labels, those of other ranks included, without gradients."""
     work, evaluator = _Work(problem, hidden, weight, bias), problem.evaluator
     state, columns = None, torch.zeros(2, dtype=torch.float64)
     for place, supervision in problem.ranges:
@@ -132,7 +132,7 @@ def _complete(problem: HeadProblem, state: Tensor | None, columns: Tensor, work:
 
 
 def _columns_that_count(problem: HeadProblem, transposed: Tensor, known: Tensor | None) -> Tensor:
-    """How many labels of a range reduction="mean" and "batchmean" divide by."""
+    """Returns how many labels of a range reduction="mean" and "batchmean" divide by."""
     positive = problem.evaluator.has_positive(transposed)
     if problem.reduction == "mean":
         return positive.sum()
@@ -140,7 +140,7 @@ def _columns_that_count(problem: HeadProblem, transposed: Tensor, known: Tensor 
 
 
 def _divisor(problem: HeadProblem, totals: Totals | None) -> Tensor | int:
-    """What the sum over the rows is divided by. `totals` is only asked where rows with a positive count."""
+    """Returns what the sum over the rows is divided by. `totals` is only asked where rows with a positive count."""
     counts = counted(problem.formula, problem.reduction)
     if counts is None:
         return 1
@@ -155,7 +155,7 @@ def _divisor(problem: HeadProblem, totals: Totals | None) -> Tensor | int:
 
 
 def _row_scale(problem: HeadProblem, totals: Totals | None, upstream: Tensor | None) -> Tensor | float:
-    """What the gradient of each row is multiplied with: (B, 1), or one number."""
+    """Returns what the gradient of each row is multiplied with: (B, 1), or one number."""
     scale: Tensor | float = 1 / _divisor(problem, totals)
     for factor in (problem.row_weight, upstream):
         if factor is not None:
@@ -164,7 +164,7 @@ def _row_scale(problem: HeadProblem, totals: Totals | None, upstream: Tensor | N
 
 
 def value(problem: HeadProblem, totals: Totals) -> Tensor:
-    """(B,) row values, or the reduced loss."""
+    """Returns (B,) row values, or the reduced loss."""
     rows = problem.evaluator.value(totals.state)
     if problem.row_weight is not None:
         rows = rows * problem.row_weight.to(rows.dtype)
@@ -188,7 +188,7 @@ def descend(
     needs: Needs,
     upstream: Tensor | None = None,
 ) -> tuple[Totals, Gradients]:
-    """The pass that makes gradients. Where labels are independent, `totals` may be None: it is totals on the way."""
+    """Makes the gradients. Where labels are independent, `totals` may be None: it is made on the way."""
     work, evaluator = _Work(problem, hidden, weight, bias), problem.evaluator
     sink = _Sink(work, _row_scale(problem, totals, upstream), needs)
     state = None
@@ -209,7 +209,7 @@ def descend(
 
 
 def _column_slopes(problem: HeadProblem, z: Tensor, supervision: Supervision, totals: Totals) -> Tensor:
-    """(B, l) what the loss over the columns adds, before the scale of the rows, which is one number here."""
+    """Returns (B, l) what the loss over the columns adds, before the scale of the rows, which is one number here."""
     columns, supervision = z.T.contiguous(), supervision.transpose(z.shape)
     state = problem.evaluator.summarize(columns, supervision)
     slopes = problem.evaluator.slopes(columns, supervision, state, torch.empty_like(columns)).T
@@ -309,7 +309,7 @@ class LinearRows(torch.autograd.Function):
 def step(
     problem: HeadProblem, hidden: Tensor, weight: Tensor, bias: Tensor | None, hidden_needs: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Value, and gradient of hidden, with the weight updated on the way."""
+    """Returns the loss and the gradient of hidden, and updates the weight on the way."""
     totals = None if problem.formula.pool.per_label else fold(problem, hidden, weight, bias)
     totals, made = descend(problem, hidden, weight, bias, totals, (hidden_needs, False, False))
     return value(problem, totals), None if made.hidden is None else made.hidden.to(hidden.dtype)

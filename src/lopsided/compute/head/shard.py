@@ -60,13 +60,13 @@ class LabelShard:
         return -(-self.num_labels // self.mesh.size())
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """(...) -> (ranks, ...), the same on all ranks."""
+        """Returns (ranks, ...), the same on all ranks, from the (...) tensor of each."""
         parts = [torch.empty_like(tensor) for _ in range(self.mesh.size())]
         self._call(dist.all_gather, parts, tensor.contiguous())
         return torch.stack(parts)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """In place, over the ranks."""
+        """Adds a tensor up over the ranks, in place."""
         self._call(dist.all_reduce, tensor)
         return tensor
 
@@ -80,26 +80,26 @@ class LabelShard:
             ) from error
 
     def average(self, tensor: Tensor) -> None:
-        """In place, over the replicas of this shard: what their rows say of the same weights."""
+        """Averages a gradient in place over the replicas of this shard, which saw other rows."""
         if self.data is not None:
             self._call(dist.all_reduce, tensor, mesh=self.data)
             tensor /= self.data.size()
 
     def replicate(self, tensor: Tensor) -> None:
-        """In place, the same on all replicas of this shard: that of the first."""
+        """Copies the tensor of the first replica of this shard to all, in place."""
         if self.data is not None:
             group = self.data.get_group()
             self._call(dist.broadcast, tensor, dist.get_global_rank(group, 0), mesh=self.data)
 
     def local(self, tensor: Tensor) -> Tensor:
-        """The part of a tensor that lies on this rank, differentiable."""
+        """Returns the part of a tensor that lies on this rank, differentiable."""
         from torch.distributed.tensor import DTensor
 
         local: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
         return local
 
     def distribute(self, local: Tensor) -> Tensor:
-        """The rows of this rank as part of a `DTensor` of all labels, which optimisers and checkpoints understand."""
+        """Returns the rows of this rank as part of a `DTensor` of all labels, as optimisers and checkpoints take it."""
         from torch.distributed.tensor import DTensor, Shard
 
         shape = (self.num_labels, *local.shape[1:])

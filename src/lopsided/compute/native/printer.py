@@ -16,7 +16,7 @@ from lopsided.compute.graph import HEAVY, RECIPROCALS, Node, in_order, is_unifor
 
 
 def _loops(outputs: Sequence[Any]) -> Iterator[tuple[list[Node], list[Node], list[Node], list[Node]]]:
-    """(powers, computed, read, stored) of each loop.
+    """Returns (powers, computed, read, stored) of each loop.
 
     Powers are made by a call on the whole tile before the loop. What crosses loops lies in L1: heavy results, their
     arguments, and reciprocals without another below them. All else is cheap, and computed again where it is needed.
@@ -46,14 +46,14 @@ def _loops(outputs: Sequence[Any]) -> Iterator[tuple[list[Node], list[Node], lis
 
 
 def _bare(n: Node) -> Node:
-    """Without its sign, which is cheaper to change than to carry."""
+    """Returns the node without its sign, which is cheaper to change than to carry."""
     return n.args[0] if n.op == "negate" else n
 
 
 def _collect(
     roots: Iterable[Any], number: int, home: dict[Node, int], computed: dict[Node, None], read: dict[Node, None]
 ) -> None:
-    """What loop `number` computes, and what it reads from earlier ones."""
+    """Collects what loop `number` computes, and what it reads from earlier ones."""
     for n in roots:
         if is_uniform(n) or n in computed or n in read:
             continue
@@ -97,7 +97,7 @@ class _Printer:
 
 
 def print_kernel(name: str, outputs: Sequence[Any]) -> str:
-    """One C function: a tile of logits to values and slopes."""
+    """Returns one C function: a tile of logits to values and slopes."""
     printer, stages = _Printer(), list(_loops(outputs))
     read = dict.fromkeys(itertools.chain.from_iterable(stage[2] for stage in stages))
     tiles = dict.fromkeys(itertools.chain(read, (a for stage in stages for n in stage[0] for a in n.args[:1])))
@@ -121,7 +121,7 @@ def print_kernel(name: str, outputs: Sequence[Any]) -> str:
 
 
 def print_all() -> str:
-    """The whole file: every kernel, and the table by which they are found."""
+    """Returns the whole file: every kernel, and the table by which they are found."""
     listed = list(kernels())
     parts = [print_kernel(name, trace(curve, settings)) for name, curve, settings in listed]
     table = " \\\n".join(["#define KERNELS", *(f"  ENTRY({name})" for name, _, _ in listed)])
@@ -130,7 +130,7 @@ def print_all() -> str:
 
 
 def main() -> None:
-    """Write the file named on the command line, `csrc/curves.inc` if none is."""
+    """Writes the file named on the command line, `csrc/curves.inc` if none is."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[4] / "csrc/curves.inc"
     path.write_text(print_all())
 

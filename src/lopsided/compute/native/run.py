@@ -56,7 +56,7 @@ class _Job(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL | str:
-    """The C library, or why it cannot be used."""
+    """Returns the C library, or why it cannot be used."""
     files = sorted(Path(__file__).parent.glob("_native.*"))
     if not files:
         return "the C library was not built, for want of a compiler at installation"
@@ -92,7 +92,7 @@ def template(formula: Formula) -> bytes | None:
 
 
 def refusal(formula: Formula, logits: Tensor) -> str | None:
-    """As `Executor.refusal`."""
+    """Works as `Executor.refusal`."""
     loaded = library()
     if isinstance(loaded, str):
         return loaded
@@ -126,7 +126,7 @@ def rows(
     part_state: Tensor | None = None,
     joined_state: Tensor | None = None,
 ) -> RowResult:
-    """As `Executor.rows`: one pass over memory.
+    """Works as `Executor.rows`: one pass over memory.
 
     Where the labels of a row come in parts and the pool is one of exponentials, the state of this part is written to
     `part_state`, and `joined_state` is that of all parts, as `join` makes it: (rows, 2, 4) float64.
@@ -163,7 +163,7 @@ def _matrix(tensor: Tensor) -> Tensor:
 
 
 def join(states: Tensor) -> Tensor:
-    """(parts, rows, 2, 4) -> (rows, 2, 4): peaks, sums of exponentials relative to them, and two plain sums."""
+    """Maps (parts, rows, 2, 4) to (rows, 2, 4): peaks, sums of exponentials relative to them, and two plain sums."""
     peak = states[..., :1].amax(0)
     return torch.cat([peak, (states[..., 1:2] * (states[..., :1] - peak).exp()).sum(0), states[..., 2:].sum(0)], -1)
 
@@ -181,7 +181,7 @@ def new_job(
 
 
 def new(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An empty tensor; a large one on a CPU in huge pages, which cost less to fill for the first time."""
+    """Returns an empty tensor; a large one on a CPU in huge pages, which cost less to fill for the first time."""
     made, loaded = torch.empty(shape, dtype=dtype, device=device), library()
     if made.is_cpu and not isinstance(loaded, str):
         loaded.lopsided_new(ctypes.c_void_p(made.data_ptr()), ctypes.c_int64(made.nbytes))
@@ -199,7 +199,7 @@ def _fill_supervision(job: _Job, supervision: Supervision, shape: torch.Size, dt
     alive: list[Tensor] = []
 
     def rows(tensor: Tensor) -> Tensor:
-        """(rows, L), labels side by side."""
+        """Returns (rows, L), labels side by side."""
         flat = _matrix(tensor) if tensor.ndim > 1 else tensor.expand(1, shape[-1])
         alive.append(flat if flat.stride(-1) == 1 else flat.contiguous())
         return alive[-1]

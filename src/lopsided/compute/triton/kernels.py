@@ -33,7 +33,7 @@ class How(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Tensors as (pointer, stride of rows, stride of labels); None is what was not said."""
+    """Tensors as (pointer, stride of rows, stride of labels); None where nothing is given."""
 
     logits: tuple[Any, int, int]
     targets: tuple[Any, int, int] | None
@@ -57,8 +57,10 @@ def _at(tensor, row, col):
 
 @triton.jit
 def _listed(sparse, row, start, label, HOW: tl.constexpr):
-    """(1, C) targets of one row from its stored entries, 0 elsewhere, and whether there are any. Of a label that is
-    listed twice the last counts."""
+    """Returns (1, C) targets of one row from its stored entries, 0 elsewhere, and whether there are any.
+
+    Of a label that is listed twice the last counts.
+    """
     listed = 0
     y = tl.full(label.shape, 0.0, tl.float32)
     end = tl.load(sparse[0] + row + 1)
@@ -88,8 +90,8 @@ def _load(tensor, row, col, inside, EVEN: tl.constexpr):
 
 
 @triton.jit
-def _heard(batch, row, start, label, col, inside, HOW: tl.constexpr, EVEN: tl.constexpr):
-    """The targets of a tile, which of them are known, and whether any is positive, or may be."""
+def _targets(batch, row, start, label, col, inside, HOW: tl.constexpr, EVEN: tl.constexpr):
+    """Returns the targets of a tile, which of them are known, and whether any is positive, or may be."""
     known = inside
     if batch.sparse is not None:
         y, some = _listed(batch.sparse, tl.program_id(0), start, label, HOW)
@@ -112,14 +114,16 @@ def _heard(batch, row, start, label, col, inside, HOW: tl.constexpr, EVEN: tl.co
 
 @triton.jit
 def _tile(batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
-    """Logits and both weights of a tile, 0 where the label is unknown; what is known, whether any label is positive,
-    the columns, and what of the tile there is: all of it if EVEN."""
+    """Returns logits and both weights of a tile, 0 where the label is unknown; and more about its labels.
+
+    That is: what is known, whether any is positive, the columns, and what of the tile there is: all of it if EVEN.
+    """
     label = start + tl.arange(0, HOW.labels)[None, :]
     inside = (row < batch.rows) & (label < batch.labels)
     col = label
     if HOW.wide:
         col = label.to(tl.int64)
-    y, known, some = _heard(batch, row, start, label, col, inside, HOW, EVEN)
+    y, known, some = _targets(batch, row, start, label, col, inside, HOW, EVEN)
     z = _load(batch.logits, row, col, inside, EVEN).to(tl.float32)
     if not (EVEN and HOW.known):
         z = tl.where(known, z, 0.0)
@@ -142,13 +146,13 @@ def _tile(batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
 
 @triton.jit
 def _rows(HOW: tl.constexpr):
-    """(R, 1)."""
+    """Returns the (R, 1) numbers of the rows of this program."""
     return (tl.program_id(0).to(tl.int64) * HOW.rows + tl.arange(0, HOW.rows))[:, None]
 
 
 @triton.jit
 def _span(batch, HOW: tl.constexpr):
-    """The labels of this program: where they start, up to where tiles are even, and where they end."""
+    """Returns the labels of this program: where they start, up to where tiles are even, and where they end."""
     first = tl.program_id(1) * HOW.span
     last = tl.minimum(first + HOW.span, batch.labels)
     even = first
@@ -159,7 +163,7 @@ def _span(batch, HOW: tl.constexpr):
 
 @triton.jit
 def _scale(upstream, row, here, scale):
-    """(R, 1) what the gradient of a row is multiplied with: `scale`, and what comes from above."""
+    """Returns (R, 1) what the gradient of a row is multiplied with: `scale`, and what comes from above."""
     factor = tl.where(here, scale, 0.0)
     if upstream is not None:
         factor = factor * tl.load(upstream[0] + row * upstream[1], mask=here, other=0).to(tl.float32)
@@ -180,7 +184,7 @@ def _store(gradient, row, col, slope, inside, EVEN: tl.constexpr):
 
 @triton.jit
 def _sum(batch, gradient, factor, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
-    """(R, C) what the labels of a tile cost; stores their gradient."""
+    """Returns (R, C) what the labels of a tile cost; stores their gradient."""
     z, up, down, known, some, col, inside = _tile(batch, row, start, HOW, EVEN)
     cost, slope = evaluate(z, HOW.negative, HOW.down)
     if HOW.hard:
@@ -208,7 +212,7 @@ def _sum(batch, gradient, factor, row, start, HOW: tl.constexpr, EVEN: tl.conste
 
 @triton.jit
 def sum_rows(batch, gradient, values, upstream, scale, HOW: tl.constexpr):
-    """Values of each row and span, (rows, spans), and the gradient."""
+    """Stores the values of each row and span, (rows, spans), and the gradient."""
     row = _rows(HOW)
     here = row < batch.rows
     factor = _scale(upstream, row, here, scale)
@@ -227,7 +231,7 @@ def sum_rows(batch, gradient, values, upstream, scale, HOW: tl.constexpr):
 
 @triton.jit
 def _sides(batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
-    """Weight, value and slope of both sides of a tile; its columns, and what of it there is."""
+    """Returns weight, value and slope of both sides of a tile; its columns, and what of it there is."""
     z, up, down, known, some, col, inside = _tile(batch, row, start, HOW, EVEN)
     if HOW.pool == "Softmax":
         down = tl.where(up + down > 0, 1.0, 0.0)  # one distribution over all that is known
@@ -238,7 +242,7 @@ def _sides(batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
 
 @triton.jit
 def _join(value, weight, peak, total):
-    """Join a tile to one side of its rows: the peak, and the sum of weight exp(value - peak)."""
+    """Joins a tile to one side of its rows: the peak, and the sum of weight exp(value - peak)."""
     top = tl.maximum(peak, tl.max(tl.where(weight > 0, value, _EMPTY), 1)[:, None])
     share = tl.where(weight > 0, weight * exp(value - top), 0.0)
     return top, total * exp(peak - top) + tl.sum(share, 1)[:, None]
@@ -246,7 +250,7 @@ def _join(value, weight, peak, total):
 
 @triton.jit
 def _fold(state, batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
-    """A state, with a tile joined to it."""
+    """Returns a state, with a tile joined to it."""
     up_peak, up_sum, up_mass, dot, down_peak, down_sum, down_mass = state
     up, above, rise, down, below, fall, col, inside = _sides(batch, row, start, HOW, EVEN)
     up_peak, up_sum = _join(above, up, up_peak, up_sum)
@@ -260,9 +264,12 @@ def _fold(state, batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
 
 
 @triton.jit
-def fold_rows(batch, found, HOW: tl.constexpr):
-    """The state of each span, (spans, rows, 8): of the positives the largest value v, the sum of weight exp(v - peak),
-    of weights, and of weight v; the same of the negatives. What a pool does not ask for is 0."""
+def fold_rows(batch, states, HOW: tl.constexpr):
+    """Stores the state of each span, (spans, rows, 8).
+
+    Of the positives it is the largest value v, the sum of weight exp(v - peak), of weights, and of weight v; then the
+    same of the negatives. What a pool does not ask for is 0.
+    """
     row = _rows(HOW)
     first, even, last = _span(batch, HOW)
     peak = tl.full([HOW.rows, 1], _EMPTY, tl.float32)
@@ -272,7 +279,7 @@ def fold_rows(batch, found, HOW: tl.constexpr):
         state = _fold(state, batch, row, start, HOW, True)
     for start in range(even, last, HOW.labels):
         state = _fold(state, batch, row, start, HOW, False)
-    at, here = found + (tl.program_id(1).to(tl.int64) * batch.rows + row) * 8, row < batch.rows
+    at, here = states + (tl.program_id(1).to(tl.int64) * batch.rows + row) * 8, row < batch.rows
     for place in tl.static_range(7):
         tl.store(at + place, state[place], mask=here)
     tl.store(at + 7, none, mask=here)
@@ -303,7 +310,7 @@ def _finish(up_peak, up_sum, up_mass, dot, down_peak, down_sum, down_mass, HOW: 
 
 @triton.jit
 def _descend(batch, gradient, scale, row, start, up_peak, up_factor, down_peak, down_factor, HOW, EVEN: tl.constexpr):
-    """Store the gradient of a tile."""
+    """Stores the gradient of a tile."""
     up, above, rise, down, below, fall, col, inside = _sides(batch, row, start, HOW, EVEN)
     rise, fall = rise * up_factor, fall * down_factor * exp(below - down_peak)
     if HOW.pool != "Softmax":
@@ -314,10 +321,10 @@ def _descend(batch, gradient, scale, row, start, up_peak, up_factor, down_peak, 
 
 
 @triton.jit
-def finish_rows(batch, whole, gradient, values, upstream, scale, HOW: tl.constexpr):
-    """Value and gradient from the state of whole rows, (rows, 8)."""
+def finish_rows(batch, joined_states, gradient, values, upstream, scale, HOW: tl.constexpr):
+    """Stores values and gradient, made from the joined states of the rows, (rows, 8)."""
     row = _rows(HOW)
-    at, here = whole + row * 8, row < batch.rows
+    at, here = joined_states + row * 8, row < batch.rows
     up_peak, up_sum = tl.load(at, mask=here, other=0), tl.load(at + 1, mask=here, other=0)
     up_mass, dot = tl.load(at + 2, mask=here, other=0), tl.load(at + 3, mask=here, other=0)
     down_peak, down_sum = tl.load(at + 4, mask=here, other=0), tl.load(at + 5, mask=here, other=0)

@@ -23,7 +23,7 @@ def reciprocal(x):
 
 @triton.jit
 def maximum(x, floor):
-    """The larger one; NaN stays NaN."""
+    """Returns the larger one; NaN stays NaN."""
     return tl.maximum(x, floor, propagate_nan=tl.PropagateNan.ALL)
 
 

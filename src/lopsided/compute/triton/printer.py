@@ -72,7 +72,7 @@ class _Printer:
 
 
 def _bound(n: Node, name: Callable[[Any], str]) -> str | None:
-    """A select that is a maximum or a minimum, one instruction on a GPU."""
+    """Prints a select that is a maximum or a minimum as such: one instruction on a GPU."""
     if n.op != "select" or n.args[0].op != ">=":
         return None
     (low, high), chosen, other = n.args[0].args, n.args[1], n.args[2]
@@ -82,7 +82,7 @@ def _bound(n: Node, name: Callable[[Any], str]) -> str | None:
 
 
 def print_curve(name: str, outputs: Sequence[Any]) -> str:
-    """One device function: a tile of logits to values and slopes."""
+    """Returns one device function: a tile of logits to values and slopes."""
     printer = _Printer(outputs)
     full = "tl.full(z.shape, {}, tl.float32)"
     results = [full.format(printer.name(n)) if is_uniform(n) else printer.name(n) for n in outputs]
@@ -91,7 +91,7 @@ def print_curve(name: str, outputs: Sequence[Any]) -> str:
 
 
 def print_all() -> str:
-    """The whole file: every curve, and the function that finds them by name."""
+    """Returns the whole file: every curve, and the function that finds them by name."""
     listed = list(kernels())
     curves = [print_curve(name, trace(curve, settings)) for name, curve, settings in listed]
     choice = [
@@ -103,7 +103,7 @@ def print_all() -> str:
 
 
 def main() -> None:
-    """Write the file named on the command line, `curves.py` beside this one if none is."""
+    """Writes the file named on the command line, `curves.py` beside this one if none is."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("curves.py")
     path.write_text(print_all())
 

@@ -46,7 +46,7 @@ _failures: dict[torch.device, str | None] = {}
 
 @cache
 def library() -> ModuleType | str:
-    """The kernels, or why they cannot be used."""
+    """Returns the kernels, or why they cannot be used."""
     if find_spec("triton") is None:
         return "Triton is not installed (pip install triton)"
     try:
@@ -69,7 +69,7 @@ def is_interpreted() -> bool:
 
 @lru_cache(maxsize=1024)
 def _how(formula: Formula) -> tuple[Any, ...] | None:
-    """The part of `How` that a formula fixes; None if its curves are not printed."""
+    """Returns the part of `How` that a formula fixes; None if its curves are not printed."""
     pool, positive, negative = _POOLS.get(type(formula.pool)), printed(formula.positive), printed(formula.negative)
     if pool is None or positive is None or negative is None:
         return None
@@ -91,7 +91,7 @@ serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def refusal(formula: Formula, logits: Tensor) -> str | None:
-    """As `Executor.refusal`."""
+    """Works as `Executor.refusal`."""
     loaded, device = library(), logits.device.type
     if isinstance(loaded, str):
         return loaded
@@ -141,7 +141,7 @@ def rows(
     part_state: Tensor | None = None,
     joined_state: Tensor | None = None,
 ) -> RowResult:
-    """As `native.rows`; `out` may be the logits themselves. Nothing waits for the device."""
+    """Works as `native.rows`; `out` may be the logits themselves. Nothing waits for the device."""
     shape = logits.shape
     z = logits.detach().reshape(shape[:-1].numel(), shape[-1])
     gradient = out
@@ -190,7 +190,7 @@ class _Job:
         return values.squeeze(1) if self.parts == 1 else values.sum(1)
 
     def fold(self) -> Tensor:
-        """(rows, 2, 4)."""
+        """Returns the (rows, 2, 4) states of the rows."""
         states = self._new(self.parts, len(self.z), 2, 4)
         self._launch(self.kernels.fold_rows, states)
         return states[0] if self.parts == 1 else native.join(states)
@@ -222,7 +222,7 @@ class _Job:
         launch(_choose((kernel.__name__, *self._kind()), launch, self._is_over()))
 
     def _kind(self) -> tuple[Any, ...]:
-        """All that may change which tile is best."""
+        """Returns all that may change which tile is best."""
         targets = self.batch.targets or self.batch.sparse
         assert targets is not None
         weighted = [tensor is not None for tensor in (self.batch.mask, self.batch.weight, self.batch.pos_weight)]
@@ -249,7 +249,7 @@ class _Job:
 
 
 def _choose(kind: tuple[Any, ...], launch: Callable[[Tile], None], once: bool) -> Tile:
-    """The fastest tile for a kind of batch, timed when the first of that kind comes and kept from then on.
+    """Returns the fastest tile for a kind of batch, timed when the first of that kind comes and kept from then on.
 
     The last bits of a sum over labels depend on it: where `torch.use_deterministic_algorithms` is on it is the first.
     Nothing is timed while a graph is captured, nor where a launch cannot be repeated (`once`).
@@ -297,7 +297,7 @@ def _strided(tensor: Tensor) -> tuple[Tensor, int, int]:
 
 
 def _numbers(tensor: Tensor, rows: int) -> tuple[Tensor, int]:
-    """One number of each row, or one for all."""
+    """Returns one number of each row, or one for all."""
     flat = tensor.reshape(-1)
     return flat, 0 if flat.numel() == 1 else flat.stride(0)
 
