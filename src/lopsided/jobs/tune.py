@@ -56,7 +56,7 @@ def tune(config: CompareConfig, task: Task, budget: Budget, path: Path, progress
     def run(trial: Trial) -> float:
         progress.begin(f"{trial.spec}, trial {trial.trial} of {config.tune}")
         earlier = known.get((trial.loss, trial.trial))
-        if earlier is not None and replace(earlier, value=trial.value) != replace(trial, value=trial.value):
+        if earlier is not None and replace(earlier, value=0.0) != replace(trial, value=0.0):  # NaN equals nothing
             raise UserError(
                 f"{path}: trial {trial.trial} of {trial.loss} is {earlier.spec}, not {trial.spec} as the "
                 "optuna installed here would have it; start a new run"
