@@ -29,6 +29,12 @@ def counted(formula: Formula, reduction: str) -> str | None:
     return {"mean": formula.pool.counts, "batchmean": "rows"}.get(reduction)
 
 
+def check_reducible(formula: Formula, reduction: str, row_weight: Tensor | None) -> None:
+    """Raises ValueError where rows are to be told apart, and the loss is none of single rows."""
+    if formula.pool.transposed and (reduction == "none" or row_weight is not None):
+        raise ValueError(f"{formula} compares rows with each other: no reduction='none' and no row_weight")
+
+
 def at_least_one(count: Tensor | int) -> Tensor | int:
     """Returns the divisor for a count: where nothing is known the sum over the rows is 0, and so is its gradient."""
     if isinstance(count, Tensor):
@@ -52,8 +58,7 @@ def evaluate(executor: Executor, logits: Tensor, problem: Problem, needs_check: 
         warn_of_probabilities(logits)
     if not formula.pool.transposed:
         return _reduced(executor, logits, problem)
-    if reduction == "none" or row_weight is not None:
-        raise ValueError(f"{formula} compares rows with each other: no reduction='none' and no row_weight")
+    check_reducible(formula, reduction, row_weight)
     of_rows = _reduced(executor, logits, problem._replace(inplace=False))
     if logits.numel() == 0:
         return of_rows

@@ -181,8 +181,7 @@ class Softmax(Pool):
     """log sum_known exp(v) minus the mean v of the positives: one distribution over the known labels of a row.
 
     Weights tell positives of a row from each other; they do not enter the normaliser, but for a weight of 0, which
-    removes its label. Rows without a positive cost
-    nothing. Both curves must be the same.
+    removes its label. Rows without a positive cost nothing. Both curves must be the same.
     """
 
     counts = "positive rows"

@@ -65,19 +65,14 @@ def _predicted_per_row(s: Summary) -> float:
     return float(ratio(s.overall.predicted, s.sums["rows"][0]))
 
 
-def _top_k(name: str) -> Value:
-    return lambda s: s.top_k(name)
-
-
-def _ndcg(k: int) -> Value:
-    return lambda s: s.of_rank(4 + s.ks.index(k))
+def _top_k(name: str, k: int) -> Value:
+    return lambda s: s.of_rank(4 + s.ks.index(k)) if name == "ndcg" else s.top_k(f"{name}@{k}")
 
 
 def top_k_metrics(ks: Sequence[int]) -> dict[str, Metric]:
-    """P, nDCG and PSP at these ranks; nDCG of tied scores is the mean over their orders."""
-    metrics = {f"p@{k}": Metric(f"P@{k}", _top_k(f"p@{k}"), "ranking") for k in ks}
-    metrics |= {f"ndcg@{k}": Metric(f"nDCG@{k}", _ndcg(k), "ranking") for k in ks}
-    return metrics | {f"psp@{k}": Metric(f"PSP@{k}", _top_k(f"psp@{k}"), "ranking") for k in ks}
+    """Returns P, nDCG and PSP at these ranks; nDCG of tied scores is the mean over their orders."""
+    titles = {"p": "P", "ndcg": "nDCG", "psp": "PSP"}
+    return {f"{n}@{k}": Metric(f"{title}@{k}", _top_k(n, k), "ranking") for n, title in titles.items() for k in ks}
 
 
 METRICS: dict[str, Metric] = {

@@ -17,7 +17,7 @@ from lopsided.compute.head import passes as linear
 from lopsided.compute.head.evaluators import evaluator
 from lopsided.compute.head.label_ranges import LabelRanges
 from lopsided.compute.head.shard import LabelShard
-from lopsided.compute.reduce import Problem
+from lopsided.compute.reduce import Problem, check_reducible
 from lopsided.compute.reduce import evaluate as reduced_loss
 from lopsided.losses import Formula, as_formula
 from lopsided.nn.options import check_options
@@ -150,8 +150,7 @@ def make_problem(
     logits = torch.empty((), dtype=dtype, device=hidden.device).expand(shape)  # to be looked at only
     check_inputs(logits, supervision, row_weight, weight_name="label_weight")
     supervision = check_values(logits, supervision, row_weight, weight_name="label_weight").flat(shape)
-    if formula.pool.transposed and (reduction == "none" or row_weight is not None):
-        raise ValueError(f"{formula} compares rows with each other: no reduction='none' and no row_weight")
+    check_reducible(formula, reduction, row_weight)
     rows = hidden.shape[:-1].numel()
     start, stop = (0, num_labels) if shard is None else (shard.start, shard.stop)
     width = chunk_width(chunk, 0 if shard is not None and shard.data is not None else rows, weight)

@@ -10,6 +10,7 @@ from lopsided.losses import Curve, Formula, Sum
 from lopsided.losses.checks import check_number
 from lopsided.losses.curves import confidence_negative, polynomial_positive
 from lopsided.nn.functional import multilabel_loss
+from lopsided.targets.checks import has_values
 
 ACTIVATIONS = ("softmax", "sigmoid")
 
@@ -112,8 +113,7 @@ def _one_hot(logits: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor
     known = targets != ignore_index
     indices = torch.where(known, targets, 0).long()
     classes = logits.shape[-1]
-    looking = logits.device.type == "cpu" and not torch.compiler.is_compiling() and indices.numel() > 0
-    if looking and not 0 <= indices.min() <= indices.max() < classes:
+    if has_values(indices) and indices.numel() and not 0 <= indices.min() <= indices.max() < classes:
         raise ValueError(
             f"class indices must lie in [0, {classes}) or be ignore_index={ignore_index}, got values from "
             f"{indices.min()} to {indices.max()}"

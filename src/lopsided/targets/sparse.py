@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lopsided.targets.checks import has_values
+
 
 @dataclass(frozen=True)
 class SparseTargets:
@@ -40,8 +42,7 @@ class SparseTargets:
             return cls(lengths.cumsum(0), torch.tensor(col, dtype=torch.long))
         if indices.ndim != 2 or indices.is_floating_point() or indices.dtype == torch.bool:
             raise ValueError(f"indices must be (rows, longest) integers, got {indices.dtype} {tuple(indices.shape)}")
-        looking = indices.device.type == "cpu" and not torch.compiler.is_compiling() and len(indices) > 0
-        if looking and indices.shape[1] > 2 and ((indices == 0) | (indices == 1)).all():
+        if has_values(indices) and len(indices) and indices.shape[1] > 2 and ((indices == 0) | (indices == 1)).all():
             raise ValueError(
                 f"indices {tuple(indices.shape)} are all 0 or 1, as targets of all labels are: pass those as they are, "
                 "or .to_sparse_csr() of them; indices are the numbers of the positive labels, filled up with pad"

@@ -8,7 +8,7 @@ a few numbers each, and a second one the gradients.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -68,8 +68,7 @@ class Totals:
     columns: Tensor  # (2,): what the rows of each label cost, in sum, and the number that this is divided by
 
 
-@dataclass(frozen=True)
-class Gradients:
+class Gradients(NamedTuple):
     hidden: Tensor | None
     weight: Tensor | None
     bias: Tensor | None
@@ -299,7 +298,7 @@ class LinearRows(torch.autograd.Function):
             problem, totals = ctx.problem.with_tensors(*tensors), Totals(state, columns)
             made = descend(problem, hidden, weight, bias, totals, ctx.needs_input_grad[:3], grad)[1]
         elif not (grad.is_cpu and grad.item() == 1):
-            for each in (made.hidden, made.weight, made.bias):
+            for each in made:
                 if each is not None:
                     triton.rescale_(each, grad)
         hidden_grad = None if made.hidden is None else made.hidden.to(hidden.dtype)
