@@ -15,7 +15,7 @@ _SETTING: Any = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.
 
 @contextmanager
 def onednn_products() -> Iterator[bool]:
-    """Inside, products of float32 matrices on the CPU are oneDNN's, if they are as exact here; else nothing changes.
+    """Makes products of float32 matrices on the CPU oneDNN's, inside, if they are as exact here; else changes nothing.
 
     Gives whether they are. The setting, `torch.backends.mkldnn.matmul.fp32_precision`, is one of the whole process,
     and allows oneDNN less precision than float32: some processors have instructions for that, and use them. So it is

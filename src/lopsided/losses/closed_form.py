@@ -139,7 +139,7 @@ def settled_logit(formula: Formula, odds: Tensor | float) -> Tensor:
 
 
 def _slopes(formula: Formula, z: Tensor) -> tuple[Tensor, Tensor]:
-    """f-' and -f+' at z, which is held within +-40: beyond, both may underflow."""
+    """Computes f-' and -f+' at z, which is held within +-40: beyond, both may underflow."""
     z = z.clamp(-_FAR, _FAR)
     rise, fall = (
         torch.as_tensor(curve(z)[1], device=z.device).expand_as(z) for curve in (formula.negative, formula.positive)

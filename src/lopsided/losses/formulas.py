@@ -80,7 +80,7 @@ class Formula:
         return self.pool.value(state)
 
     def grad(self, z: Tensor, weights: Pair, state: Tensor) -> Tensor:
-        """d loss_b / d z_bl, shape (..., L), given the state of the whole rows."""
+        """Computes d loss_b / d z_bl, shape (..., L), given the joined states of the rows."""
         (up, rise), (down, fall) = self.positive(z), self.negative(z)
         total = torch.zeros_like(z)
         coefficients = self.pool.coefficients((up, down), weights, state)

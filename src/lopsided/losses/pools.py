@@ -48,7 +48,7 @@ class Pool(ABC):
 
     @abstractmethod
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
-        """d value(state) / d values, each (..., L); only read where the weight is positive."""
+        """Computes d value(state) / d values, each (..., L); only read where the weight is positive."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _Exponential(Pool):
 
     @abstractmethod
     def _slopes(self, sums: Tensor) -> Pair:
-        """d value / d S+ and d value / d S-."""
+        """Computes d value / d S+ and d value / d S-."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ _LARGEST_PRODUCT = 8
 
 
 def logistic(z: Tensor) -> tuple[Tensor, Tensor]:
-    """p and 1 - p for p = sigmoid(z), each exact to rounding for every finite z."""
+    """Computes p and 1 - p for p = sigmoid(z), each exact to rounding for every finite z."""
     return torch.sigmoid(z), torch.sigmoid(-z)
 
 
@@ -32,7 +32,7 @@ def maximum(x: Tensor, floor: float) -> Tensor:
 
 
 def power(x: Tensor, gamma: float) -> Tensor | float:
-    """x to the power gamma for x in [0, 1]; 0^0 is 1, and the result is finite for every gamma > -1.
+    """Computes x to the power gamma for x in [0, 1]; 0^0 is 1, and the result is finite for every gamma > -1.
 
     Small whole exponents are products; otherwise the base is kept at or above the smallest normal number,
     so that r^(gamma - 1) stays finite at r = 0.

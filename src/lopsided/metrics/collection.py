@@ -222,7 +222,7 @@ class MultiLabelMetrics:
         return sums
 
     def _ranked_labels(self) -> tuple[dict[str, Array], dict[str, float]]:
-        """Per label and of all labels as one list: average precision, AUROC and what goes with them."""
+        """Computes average precision, AUROC and what goes with them, per label and of all labels as one list."""
         state = self._state
         if self.binned is not None:
             counts = state.sums["histogram"]

@@ -37,13 +37,13 @@ class ExactScores(NamedTuple):
 
 
 def join(parts: Sequence[ExactScores], stored: bool) -> ExactScores:
-    """Of all batches; the scores flat."""
+    """Joins the scores of all batches, flat."""
     scores = [np.empty(0, np.float32), *(part.scores.reshape(-1) for part in parts)]
     return ExactScores(np.concatenate(scores), _marks(parts, stored))
 
 
 def label_lists(parts: Sequence[ExactScores], labels: int) -> Iterator[tuple[Array, Array]]:
-    """Of each label the dense scores of all rows and those of its positives, both sorted, with their sign turned."""
+    """Yields of each label the scores of all rows and those of its positives, both sorted, with their sign turned."""
     rows = sum(len(part.scores) for part in parts)
     row, label = np.divmod(_marks(parts, stored=False), labels)
     rows_of = np.split(row[np.argsort(label, kind="stable")], np.bincount(label, minlength=labels).cumsum()[:-1])
@@ -74,7 +74,7 @@ def stored_label_values(parts: Sequence[ExactScores], positives: Array, rows: Ar
 
 
 def micro_values(parts: Sequence[ExactScores], stored: bool, length: int, positives: int) -> dict[str, float]:
-    """AP and AUROC of all labels of all rows as one list of that many known entries."""
+    """Computes AP and AUROC of all labels of all rows as one list of that many known entries."""
     keys, marks = join(parts, stored)
     np.negative(keys, out=keys)
     true_keys = np.sort(keys[marks & 1 == 1] if stored else keys[marks])

@@ -73,7 +73,7 @@ def rank_losses(values: Sequence[Sequence[float]], losses: Sequence[str], *, hig
 
 
 def _friedman(ranks: np.ndarray) -> float:
-    """With ties: the share of the spread of the ranks that the losses explain (Conover 1999, section 5.8)."""
+    """Computes, with ties, the share of the spread of ranks that the losses explain (Conover 1999, section 5.8)."""
     data_sets, count = ranks.shape
     middle = (count + 1) / 2
     spread = float(np.square(ranks - middle).sum())
@@ -105,7 +105,7 @@ def _checked(values: Sequence[Sequence[float]], losses: Sequence[str]) -> np.nda
 
 
 def _groups(losses: Sequence[str], means: Sequence[float], critical: float) -> tuple[tuple[str, ...], ...]:
-    """Of losses in the order of their ranks: from each to the last that is nearer than `critical`."""
+    """Groups losses, in the order of their ranks: from each to the last that is nearer than `critical`."""
     groups, reached = [], 0
     for first, mean in enumerate(means):
         end = sum(other - mean < critical for other in means)

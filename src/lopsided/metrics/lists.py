@@ -100,7 +100,7 @@ def stored_lists(lists: Array, scores: Array, true: Array, length: int | Array, 
 
 
 def sorted_lists(keys: Array, true_keys: Array, lists: int, length: int | Array) -> ListRanks:
-    """From the keys of `list_keys`, sorted."""
+    """Makes ranks from the sorted keys of `list_keys`."""
     numbers = np.arange(lists) << 32
     of = true_keys >> 32
     start, first = keys.searchsorted(numbers)[of], true_keys.searchsorted(numbers)[of]

@@ -52,7 +52,7 @@ def _of_labels(column: str, weighted: bool = False) -> Value:
 
 
 def _of_all_labels(column: str) -> Value:
-    """Labels without positives have a calibration error too; those of which nothing is known have none."""
+    """Averages over labels without positives too, which have a calibration error; labels of no known row have none."""
     return lambda s: float(ratio(np.nansum(s.table[column]), (~np.isnan(s.table[column])).sum()))
 
 

@@ -63,7 +63,7 @@ def reliability(
 
 
 def wilson(share: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Wilson's 95 % interval of a share among `count` independent draws; NaN for none."""
+    """Computes Wilson's 95 % interval of a share among `count` independent draws; NaN for none."""
     z = float(ndtri(0.975))
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)).sqrt()

@@ -58,7 +58,7 @@ class Scores:
 
     @classmethod
     def _of_entries(cls, entries: Tensor | SparseTargets) -> Scores:
-        """Ragged rows become as long as the longest: -inf for label `num_labels`, which is none."""
+        """Pads ragged rows to the longest, with -inf for label `num_labels`, which is none."""
         assert isinstance(entries, SparseTargets)
         assert entries.values is not None
         assert entries.num_labels is not None
@@ -78,7 +78,7 @@ class Scores:
         return len(self.values)
 
     def where_listed(self, values: Tensor, rest: float) -> Tensor:
-        """Values in the shape of the scores, with `rest` where a row has no further candidate."""
+        """Returns values in the shape of the scores, with `rest` where a row has no further candidate."""
         return values if self.columns is None else values.masked_fill(self.columns >= self.num_labels, rest)
 
     def at(self, per_label: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ class Judged:
         return Judged(one, self.hits.reshape(-1, 1), self.positives.sum()[None], count, known)
 
     def parts(self, entries: int = 2**22) -> Iterator[Judged]:
-        """Ranges of labels, one after the other, each of about that many scores; candidates are few and stay whole."""
+        """Yields ranges of labels, each of about that many scores; candidates are few and stay together."""
         if self.scores.columns is not None:
             yield self
             return

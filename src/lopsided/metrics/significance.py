@@ -66,7 +66,7 @@ class Difference:
 
 
 def paired_differences(values: Tensor, resampled: Tensor) -> list[Difference]:
-    """Each loss against the first, combining the spread over seeds with the spread over test rows.
+    """Compares each loss with the first, combining the spread over seeds with the spread over test rows.
 
     values: (losses, seeds), a metric on the whole test set. resampled: (resamples, losses, seeds), the same on
     bootstrap samples of the test rows; a row is drawn for all losses and seeds at once. Samples on which the metric is

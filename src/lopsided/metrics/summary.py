@@ -50,7 +50,7 @@ class Summary:
         return top_k_values(torch.from_numpy(self.sums["top"]), float(self.sums["rows"][0]), self.ks)[name]
 
     def mean(self, column: Array, weighted: bool = False) -> float:
-        """Over the labels that have a positive and where the column is defined, NaN without any."""
+        """Averages a column over the labels with a positive where it is defined; NaN without any."""
         positives = self.labels.positives
         defined = (positives > 0) & ~np.isnan(column)
         weights = positives[defined] if weighted else np.ones(defined.sum())
@@ -78,7 +78,7 @@ def add_up(batch: Batch, decided: Array, ks: Sequence[int], propensity: Tensor |
 
 
 def row_rank_sums(batch: Batch, ks: Sequence[int]) -> Array:
-    """Rows without labels, LRAP, ranking loss, coverage, then nDCG at each k, ties in the mean over their orders."""
+    """Sums rows without labels, LRAP, ranking loss, coverage and nDCG at each k, ties in the mean over orders."""
     ranks = batch.row_ranks()
     discounts = 1 / np.log2(np.arange(2, max(ks) + 2))
     ideal = np.concatenate([[1.0], discounts.cumsum()])  # 0 / 1 without labels

@@ -30,7 +30,7 @@ class Diagnostics:
 
 
 class DiagnosticsTracker:
-    """Where the gradient goes, over all batches so far, from the gradients on the logits that training really used.
+    """Tells where the gradient goes, over all batches so far, from the gradients on the logits that training used.
 
     The effective gamma is the slope of log |dL/dz| - log p against log p, p = sigmoid(z), over the negatives whose
     gradient is not 0 (nor denormal), by least squares within rows: a factor common to a row, such as its weight, the
@@ -181,17 +181,17 @@ class ProbabilityTracker(nn.Module):
 
     @property
     def positive(self) -> float:
-        """p+, NaN before the first positive label."""
+        """Returns p+, NaN before the first positive label."""
         return self._sums[0] / self._sums[1] if self._sums[1] else math.nan
 
     @property
     def negative(self) -> float:
-        """p-, NaN before the first negative label."""
+        """Returns p-, NaN before the first negative label."""
         return self._sums[2] / self._sums[3] if self._sums[3] else math.nan
 
     @property
     def gap(self) -> float:
-        """p+ - p-: below 0 where rare positives are drowned, as under cross-entropy."""
+        """Returns p+ - p-: below 0 where rare positives are drowned, as under cross-entropy."""
         return self.positive - self.negative
 
     def get_extra_state(self) -> Tensor:

@@ -205,7 +205,7 @@ def _check_mask_or_weight(name: str, tensor: Tensor, logits: Tensor) -> None:
 
 
 def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None) -> bool:
-    """Do all of them lie in [0, 1], whatever the mask says?"""
+    """Returns whether all targets lie in [0, 1], known or not; raises ValueError if a known one does not."""
     if targets.dtype == torch.bool or targets.numel() == 0:
         return True
     low, high = _bounds(targets)

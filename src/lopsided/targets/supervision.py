@@ -129,7 +129,7 @@ class Supervision(NamedTuple):
         return (known if what == "labels" else known.any(-1)).sum()
 
     def _rows_that_list_a_positive(self, shape: torch.Size) -> Tensor:
-        """Their number, from the stored entries alone: nothing dense is made, and nobody waits for a device."""
+        """Returns their number, from the stored entries alone: nothing dense is made, nothing waits for a device."""
         assert self.crow is not None
         assert self.col is not None
         weighs = torch.ones_like(self.col, dtype=torch.bool)

@@ -107,7 +107,7 @@ def refusal(formula: Formula, logits: Tensor) -> str | None:
 
 
 def failure(device: torch.device) -> str | None:
-    """Why no kernel runs on that device; None if one does, or while a graph is captured, when none may be loaded.
+    """Says why no kernel runs on that device; None if one does, or while a graph is captured, when none may be loaded.
 
     To launch a kernel, Triton needs a C compiler, the headers of Python, and a GPU and driver that it knows.
     """
@@ -270,7 +270,7 @@ def _is_captured() -> bool:
 
 
 def _seconds(launch: Callable[[Tile], None], tile: Tile) -> float:
-    """Of a launch; endless where the GPU has not the registers for it, or no memory left for the clock's own use."""
+    """Times a launch; infinite where the GPU lacks registers for it, or memory for the clock."""
     from triton.runtime.errors import OutOfResources, PTXASError
     from triton.testing import do_bench
 
