@@ -164,7 +164,7 @@ def random_runs(labels: int, losses: tuple[str, ...]) -> tuple[Splits, list[Trai
     generator = torch.Generator().manual_seed(0)
 
     def part(rows: int) -> MultiLabelData:
-        targets = torch.rand(rows, labels, generator=generator) < 4 / labels
+        targets = torch.rand(rows, labels, generator=generator) < max(4 / labels, 0.004)
         texts = tuple(f"text {row} <b>& \ud800 " + "long " * 200 for row in range(rows))
         return MultiLabelData(texts, targets, tuple(f"label <{label}> & {'x' * 120}" for label in range(labels)))
 
@@ -203,7 +203,9 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
     counts = splits.test.targets.sum(0).sort(descending=True).values.tolist()
     assert labels.test_positives[: LABELS // 2] == counts[: LABELS // 2]
     others = [value for value in labels.average_precision[rows.loss][LABELS // 2 :] if value is not None]
+    assert len(others) == LABELS - LABELS // 2, "each has a positive"
     assert others == sorted(others), "the worst of the others"
+    assert others[0] < others[-1]
 
     shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
     write_file(folder / "run/details.json", found)
@@ -213,6 +215,16 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
     assert "9000 are left out" in page
     assert "label &lt;" in page
     assert "label <" not in page
+
+
+def test_no_loss_is_marked_as_the_best_where_all_are_equal() -> None:
+    def marked(*means: float) -> str | None:
+        losses = {f"loss {number}": loss_result("asl", mean=mean) for number, mean in enumerate(means)}
+        return made_results(losses=losses).marked_loss("map")
+
+    assert marked(0.0, 0.0) is None
+    assert marked(0.0, 0.1, 0.1) == "loss 1"
+    assert marked(0.0) == "loss 0"
 
 
 def test_a_training_that_diverged_is_left_out() -> None:

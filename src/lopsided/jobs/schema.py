@@ -155,6 +155,11 @@ class Results(StoredFile):
         known = {loss: sign * mean for loss, mean in means.items() if mean is not None}
         return max(known, key=lambda loss: known[loss]) if known else None
 
+    def marked_loss(self, metric: str) -> str | None:
+        """Returns the loss that a table marks as the best; None where several losses all have the same mean."""
+        means = {entry.metrics[metric].mean for entry in self.losses.values()}
+        return None if len(means) < min(2, len(self.losses)) else self.best_loss(metric)
+
 
 class FrequencyGroups(Record):
     """Groups of equally many labels, from rare to frequent: means of training rows and of average precision."""

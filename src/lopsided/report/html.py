@@ -86,5 +86,5 @@ def _plots(results: Results, histories: Histories, details: Details) -> dict[str
 
 def metric_cells(results: Results, name: str, losses: Sequence[str]) -> list[tuple[str, bool]]:
     """(text, is best) of each loss."""
-    best = results.best_loss(name)
+    best = results.marked_loss(name)
     return [(cell(results.losses[loss].metrics[name]), loss == best) for loss in losses]

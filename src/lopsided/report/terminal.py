@@ -51,7 +51,7 @@ def metric_table(results: Results) -> Table:
     for loss in results.losses:
         table.add_column(escape(loss), justify="right")
     for name, metric in METRICS.items():
-        best = results.best_loss(name)
+        best = results.marked_loss(name)
         cells = {loss: cell(entry.metrics[name]) for loss, entry in results.losses.items()}
         table.add_row(metric.title, *(f"[bold]{text}[/bold]" if loss == best else text for loss, text in cells.items()))
     table.add_row("seconds", *(f"{entry.seconds:.1f}" for entry in results.losses.values()))
