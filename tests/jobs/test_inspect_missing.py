@@ -282,7 +282,9 @@ def test_folders_without_anything_to_tell(finished: Path, folder: Path, capsys: 
     (folder / "run/config.json").write_text((finished / "config.json").read_text())
     assert main(["inspect", "run"]) == 2
     assert "no training is finished yet" in capsys.readouterr().err
-    for content in ("loss,epoch\nbce,1\n", (finished / "metrics.csv").read_text().replace("bce,0,1", "bce,0,x")):
+    text = (finished / "metrics.csv").read_text()
+    header, first, *_ = text.splitlines(keepends=True)
+    for content in ("", header, text + first, "loss,epoch\nbce,1\n", text.replace("bce,0,1", "bce,0,x")):
         (folder / "run/metrics.csv").write_text(content)
         assert main(["inspect", "run"]) == 2
         assert "run/metrics.csv: damaged (" in capsys.readouterr().err

@@ -149,6 +149,9 @@ class RunFolder(ConfigFolder[CompareConfig]):
             raise UserError(message) from None
         for line in lines:
             histories.setdefault(line.loss, {}).setdefault(line.seed, []).append(line)
+        if not histories or any(len({*map(len, seeds.values())}) > 1 for seeds in histories.values()):
+            problem = ValueError("lines are missing: each seed of a loss has a line for each epoch")
+            raise schema.damaged(self.path / "metrics.csv", problem, self.repair)
         return histories
 
     def write_outcome(self, results: Results, details: Details) -> None:
