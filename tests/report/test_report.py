@@ -389,3 +389,11 @@ def test_a_damaged_file_is_named(finished: Path, folder: Path, capsys: pytest.Ca
         (folder / "run" / name).write_text(content)
         assert main(["report", "run"]) != 0
         assert f"run/{name}: damaged (" in capsys.readouterr().err
+
+
+def test_a_history_of_other_losses_is_refused(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(finished, folder / "run")
+    path = folder / "run/metrics.csv"
+    path.write_text(path.read_text().replace("\nasl,", "\napl,"))
+    assert main(["report", "run"]) == 2
+    assert "metrics.csv: damaged (its losses are bce, apl, zlpr; those of results.json" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from lopsided.data.storage import write_text
 from lopsided.jobs.folder import Histories, RunFolder
-from lopsided.jobs.schema import Details, Results
+from lopsided.jobs.schema import Details, Results, damaged
 from lopsided.jobs.score import METRICS
 from lopsided.report import plots
 from lopsided.report.headline import headline
@@ -32,7 +32,10 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
     run = RunFolder.open(folder, check_data=False)
     results, details = run.read_results(), run.read_details()
-    losses = list(results.losses)
+    losses, histories = list(results.losses), run.read_histories()
+    if {*histories} != {*losses}:
+        problem = ValueError(f"its losses are {', '.join(histories)}; those of results.json {', '.join(losses)}")
+        raise damaged(folder / "metrics.csv", problem, run.repair)
     page = render(
         "report.html.j2",
         results=results,
@@ -42,7 +45,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         metric=METRICS[results.metric],
         rows=[(shown.title, metric_cells(results, name, losses)) for name, shown in METRICS.items()],
         series=plots.series(losses, results.baseline),
-        plots=_plots(results, run.read_histories(), details),
+        plots=_plots(results, histories, details),
     )
     path = out or folder / "report.html"
     write_text(path, page)
