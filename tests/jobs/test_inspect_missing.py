@@ -17,7 +17,7 @@ from lopsided.__main__ import main
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.storage import write_json
 from lopsided.decision.suspects import Suspects, rank_suspects
-from lopsided.jobs.inspect_missing import plain, score_part
+from lopsided.jobs.inspect_missing import printable, score_part
 from lopsided.losses import Curve, Formula, Sum, formula
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged, Scores
@@ -209,9 +209,9 @@ def test_hostile_texts_and_labels_stay_text(folder: Path, capsys: pytest.Capture
 
 
 def test_excerpts_are_short() -> None:
-    assert plain("word " * 40) == ("word " * 40)[:-1]
-    assert len(plain("word " * 1000)) == len(plain("x" * 10**6)) == 200
-    assert plain("x" * 201)[-2:] == "x…"
+    assert printable("word " * 40) == ("word " * 40)[:-1]
+    assert len(printable("word " * 1000)) == len(printable("x" * 10**6)) == 200
+    assert printable("x" * 201)[-2:] == "x…"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The main job: train every loss on the same data, and tell which wins and whether the difference is real."""
+"""Trains every loss on the same data, and tells which wins and whether the difference is real."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lopsided.training.objective import make_objective, parse_method
 
 
 def load(config: CompareConfig) -> Splits:
-    """Read or make the data that the configuration names."""
+    """Reads or makes the data that the configuration names."""
     if config.data == BUILT_IN:
         images = config.images or IMAGES
         splits = digits_grid(images, images // 6, images // 3, config.data_seed)
@@ -33,19 +33,19 @@ def load(config: CompareConfig) -> Splits:
 
 
 def columns_of(config: CompareConfig) -> Columns:
-    """Where the rows of its files keep text and labels."""
+    """Returns the columns of the files that hold the text and the labels."""
     given = {"text": config.text_column, "labels": config.label_column, "separator": config.separator}
     return Columns(**{name: value for name, value in given.items() if value is not None})
 
 
 def budget_of(config: CompareConfig, task: Task) -> Budget:
-    """The task's default budget, with what the configuration says instead."""
+    """Returns the default budget of the task, changed where the configuration sets another value."""
     given = {name: getattr(config, name) for name in ("epochs", "batch_size", "learning_rate")}
     return Budget(**asdict(task.default_budget) | {name: value for name, value in given.items() if value is not None})
 
 
 def train_and_compare(folder: RunFolder, splits: Splits, progress: Progress) -> None:
-    """Train what is not trained yet, then write metrics.csv, details.json and results.json."""
+    """Trains what is not trained yet, then writes metrics.csv, details.json and results.json."""
     config = folder.config
     progress.preparing()
     task = make_task(splits)

@@ -1,4 +1,4 @@
-"""What was asked: the settings of a comparison, checked, and stored with its results."""
+"""Defines the settings of a run, which are checked, and stored with its results."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _BUILT_IN_OPTIONS = ("images",)
 
 
 def _option(default: Any, text: str, *, unset: str = "none", **limits: Any) -> Any:
-    """A setting: the one place of its default, its range and what the help says; `unset` is what None stands for."""
+    """Returns a field with its default, its limits and its help text; `unset` says what None stands for."""
     return Field(default, description=text, json_schema_extra={"unset": unset}, **limits)
 
 
 class Config(BaseModel):
-    """What a run was asked to do; stored in its folder. The options of the command are made from the fields."""
+    """Holds the settings of a run, stored in its folder. The options of the command are made from the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +41,7 @@ class Config(BaseModel):
 
     @property
     def name(self) -> str:
-        """That of the data file, with ? for bytes that are no text."""
+        """Returns the name of the data file, with ? for bytes that are not text."""
         return Path(self.data).name.encode("utf-8", "replace").decode()
 
     @classmethod
@@ -51,12 +51,12 @@ class Config(BaseModel):
     @field_validator("data", "valid", "test", check_fields=False)
     @classmethod
     def _from_anywhere(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """Absolute, so that the run can go on from another folder."""
+        """Makes paths absolute, so that the run can go on from another folder."""
         is_file = value is not None and cls._names_a_file(str(info.field_name), value)
         return str(Path(str(value)).absolute()) if is_file else value
 
     def files(self) -> dict[str, Path]:
-        """The data files that were named, by option."""
+        """Returns the data files that were named, by option."""
         named = {option: getattr(self, option) for option in ("data", "valid", "test")}
         return {
             option: Path(value)
@@ -65,7 +65,7 @@ class Config(BaseModel):
         }
 
     def changed(self, settings: dict[str, Any]) -> Self:
-        """The same with other settings, as far as it has them."""
+        """Returns a copy with other settings; settings that this kind does not have are ignored."""
         known = {name: value for name, value in settings.items() if name in type(self).model_fields}
         return checked(type(self), self.model_dump() | known)
 
@@ -74,7 +74,7 @@ C = TypeVar("C", bound=Config)
 
 
 class CompareConfig(Config):
-    """The settings of `lopsided compare`; None stands for the default of the data that are named."""
+    """Holds the settings of `lopsided compare`; None stands for the default of the data that are named."""
 
     data: str = BUILT_IN
     losses: tuple[str, ...] = _option(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
@@ -140,12 +140,12 @@ class CompareConfig(Config):
 
     @property
     def reference(self) -> str:
-        """The loss that the others are compared with."""
+        """Returns the loss that the others are compared with."""
         return self.baseline or ("bce" if "bce" in self.losses else self.losses[0])
 
 
 class FitConfig(Config):
-    """The settings of `lopsided fit`; None stands for the default of the number of rows."""
+    """Holds the settings of `lopsided fit`; None stands for the default of the number of rows."""
 
     loss: str = _option("asl", "A loss such as zlpr or 'asl(gamma_neg=2)'.")
     hidden: int = _option(256, "Numbers between features and labels.", ge=1, le=65_536)
@@ -194,7 +194,7 @@ class FitConfig(Config):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The one that is trained, as in a comparison."""
+        """Returns the one loss that is trained, in a tuple, as a comparison has it."""
         return (self.loss,)
 
     @property
@@ -203,7 +203,7 @@ class FitConfig(Config):
 
     @property
     def valid_share(self) -> float | None:
-        """The share of the training rows to hold out, if validation is not a file."""
+        """Returns the share of the training rows to hold out, if validation is not a file."""
         return _as_share(self.valid)
 
 
@@ -215,12 +215,12 @@ def _as_share(text: str | None) -> float | None:
 
 
 def make_config(settings: dict[str, Any]) -> CompareConfig:
-    """A CompareConfig, or a UserError that names the first bad setting in one line."""
+    """Returns a CompareConfig. Raises UserError, which names the first bad setting in one line."""
     return checked(CompareConfig, settings)
 
 
 def checked(kind: type[C], settings: dict[str, Any]) -> C:
-    """A configuration of that kind, or a UserError that names the first bad setting in one line."""
+    """Returns a configuration of that kind. Raises UserError, which names the first bad setting in one line."""
     try:
         return kind(**settings)
     except ValidationError as error:
@@ -231,7 +231,7 @@ def checked(kind: type[C], settings: dict[str, Any]) -> C:
 
 
 def fingerprint(config: Config) -> dict[str, str]:
-    """SHA-256 of every data file, so that a run is not continued on other data."""
+    """Returns the SHA-256 of every data file, so that a run is not continued on other data."""
     try:
         return {name: _sha256(path) for name, path in config.files().items()}
     except OSError as error:

@@ -1,4 +1,4 @@
-"""details.json: what the report shows beside the tables of results.json, made once, from the scores of the runs.
+"""Makes details.json from the scores of the runs: what the report shows beside the tables of results.json.
 
 Curves and rows are of the first seed whose training did not diverge, since a user deploys one model; what stands per
 label is the mean over all such seeds. Sizes are bounded, whatever the data: POINTS per curve, LABELS labels, ROWS best
@@ -52,7 +52,7 @@ _NAMES = 12  # labels of a row, of each kind
 
 
 def details(splits: Splits, runs: Sequence[TrainedRun], results: Results) -> Details:
-    """Per-label table, best and worst rows, curves of decisions and of the losses, and where it was computed."""
+    """Returns the label table, best and worst rows, curves of decisions and of losses, and where it was computed."""
     finished = [run for run in runs if not run.history[-1].is_lost]
     seeds = {loss: [run for run in finished if run.loss == loss] for loss in results.losses}
     known = {loss: group for loss, group in seeds.items() if group}
@@ -60,7 +60,7 @@ def details(splits: Splits, runs: Sequence[TrainedRun], results: Results) -> Det
         loss: [run.scores > _finite(results.losses[loss].tuned_thresholds[run.seed]) for run in group]
         for loss, group in known.items()
     }
-    trained = {loss: entry.settings for loss, entry in results.losses.items()}  # tuned, perhaps
+    trained = {loss: entry.settings for loss, entry in results.losses.items()}  # with tuned values, if it was tuned
     first = {loss: group[0] for loss, group in decided.items()}
     winner = results.best_loss(results.metric)
     return Details(
@@ -76,7 +76,7 @@ def details(splits: Splits, runs: Sequence[TrainedRun], results: Results) -> Det
 def _label_table(
     splits: Splits, runs: Mapping[str, list[TrainedRun]], decided: Mapping[str, list[Tensor]], winner: str | None
 ) -> LabelTable:
-    """Positives, and for each loss average precision and F1 at the tuned threshold, of the labels that are shown."""
+    """Returns positives, and for each loss average precision and F1 at the tuned threshold, of the labels shown."""
     truth = splits.test.targets
     precision = {
         loss: torch.stack([torch.from_numpy(label_precision(Judged.of(run.scores, truth))) for run in group]).mean(0)
@@ -98,10 +98,10 @@ def _label_table(
 
 
 def _by_frequency(trained: Tensor, positives: Tensor, precision: Mapping[str, Tensor]) -> FrequencyGroups:
-    """Mean average precision of up to ten groups of labels, equally large, from rare to frequent in training."""
+    """Computes mean average precision of up to ten groups of labels, equally large, from rare to frequent."""
     known = positives.nonzero().flatten()
     split = known[trained[known].argsort(stable=True)].tensor_split(max(1, min(10, len(known) // 2)))
-    groups = [group for group in split if len(group)]  # none without any positive
+    groups = [group for group in split if len(group)]  # without any positive there is no group
     return FrequencyGroups(
         train_positives=[round(float(trained[group].double().mean()), 1) for group in groups],
         average_precision={
@@ -111,20 +111,20 @@ def _by_frequency(trained: Tensor, positives: Tensor, precision: Mapping[str, Te
 
 
 def _shown(positives: Tensor, precision: Tensor) -> list[int]:
-    """Label numbers, the most frequent first. Of too many half are the most frequent, half the worst of the others."""
+    """Returns label numbers: all, by frequency, or if too many, half the most frequent, half the worst others."""
     order: list[int] = positives.argsort(descending=True, stable=True).tolist()
     if len(order) <= LABELS:
         return order
-    kept, others = order[: LABELS // 2], torch.tensor(order[LABELS // 2 :])
-    worst = others[precision[others].nan_to_num(nan=2.0).argsort(stable=True)[: LABELS - len(kept)]]
-    return kept + worst.tolist()
+    frequent, others = order[: LABELS // 2], torch.tensor(order[LABELS // 2 :])
+    worst = others[precision[others].nan_to_num(nan=2.0).argsort(stable=True)[: LABELS - len(frequent)]]
+    return frequent + worst.tolist()
 
 
 def _row_examples(test: MultiLabelData, decided: Mapping[str, Tensor], winner: str) -> RowExamples:
-    """The rows with the highest and with the lowest F1 of the winner's decisions; those with most labels first."""
+    """Returns the rows with the highest and with the lowest F1 of the winner's decisions, most labels first."""
     f1 = {loss: _f1(decisions, test.targets, 1) for loss, decisions in decided.items()}
     wrong, true = (decided[winner] != test.targets).sum(1), test.targets.sum(1)
-    worst = np.lexsort((-wrong.numpy(), f1[winner].numpy(), wrong.numpy() == 0))[:ROWS]  # right ones last
+    worst = np.lexsort((-wrong.numpy(), f1[winner].numpy(), wrong.numpy() == 0))[:ROWS]  # no error: last
     best = np.lexsort((-true.numpy(), -f1[winner].numpy()))[:ROWS]
 
     def example(row: int) -> RowExample:
@@ -135,7 +135,7 @@ def _row_examples(test: MultiLabelData, decided: Mapping[str, Tensor], winner: s
 
 
 def _input(test: MultiLabelData, row: int) -> dict[str, Any]:
-    """The text of a row, or its picture."""
+    """Returns the text of a row, or its picture."""
     if not isinstance(test.inputs, Tensor):
         return {"text": _cut(test.inputs[row], TEXT)}
     picture = io.BytesIO()
@@ -145,7 +145,7 @@ def _input(test: MultiLabelData, row: int) -> dict[str, Any]:
 
 
 def _names(test: MultiLabelData, decisions: Tensor, row: int) -> dict[str, Any]:
-    """Labels that are rightly predicted, missed, and wrongly predicted; of many, the first."""
+    """Returns labels that are rightly predicted, missed, and wrongly predicted; of many, the first."""
     truth, predicted = test.targets[row], decisions[row]
     kinds = {"right": truth & predicted, "missed": truth & ~predicted, "wrong": predicted & ~truth}
     return {
@@ -156,13 +156,13 @@ def _names(test: MultiLabelData, decisions: Tensor, row: int) -> dict[str, Any]:
 
 
 def _f1(decisions: Tensor, truth: Tensor, dim: int) -> Tensor:
-    """float64, see `Counts`."""
+    """Returns F1 in float64; see `Counts`."""
     value: Tensor = Counts(*(each.sum(dim).double() for each in (decisions & truth, decisions, truth))).f_beta()
     return value
 
 
 def _curves(run: TrainedRun, truth: Tensor) -> DecisionCurves:
-    """Precision, recall and F1 of the test rows at POINTS thresholds, which lie at equal steps of recall.
+    """Computes precision, recall and F1 of the test rows at POINTS thresholds, which lie at equal steps of recall.
 
     A threshold lies just below the score of a positive. Macro-F1 leaves out labels without positives.
     """
@@ -183,16 +183,16 @@ def _curves(run: TrainedRun, truth: Tensor) -> DecisionCurves:
 
 
 def _above(scores: Tensor, thresholds: Tensor, counted: Tensor) -> Tensor:
-    """(thresholds, L) float64: how many of the counted scores of each label lie above each threshold."""
+    """Counts the scores of each label that lie above each threshold: (thresholds, L) float64."""
     labels, steps = scores.shape[1], len(thresholds) + 1
-    passed = torch.bucketize(scores, thresholds)  # so many thresholds lie below it
+    passed = torch.bucketize(scores, thresholds)  # how many thresholds lie below each score
     cell = (torch.arange(labels) * steps + passed)[counted]
     histogram = torch.bincount(cell, minlength=labels * steps).view(labels, steps)
     return histogram.flip(1).cumsum(1).flip(1)[:, 1:].T.double()
 
 
 def _reliability(spec: str, run: TrainedRun, splits: Splits) -> dict[str, ReliabilityCurve]:
-    """Of three readings of a score: as a logit, as the loss implies, as fitted to the validation rows (Platt)."""
+    """Measures three readings of a score: as a logit, as the loss implies, as fitted to validation rows (Platt)."""
     readings: dict[str, Callable[[], Tensor]] = {
         "logit": lambda: torch.sigmoid(run.scores.double()),
         "implied": lambda: ClosedForm(spec)(run.scores),
@@ -210,7 +210,7 @@ def _reliability(spec: str, run: TrainedRun, splits: Splits) -> dict[str, Reliab
 
 
 def _gradients(spec: str) -> GradientCurves | None:
-    """The size of the gradient on a positive and on a negative label; None for powerset, which has none of a label."""
+    """Computes gradient sizes on a positive and a negative label; None for powerset, which has none per label."""
     loss = parse_method(spec)
     if isinstance(loss, Powerset):
         return None

@@ -1,4 +1,4 @@
-"""What runs here, and why: versions, devices, threads, executors."""
+"""Tells what runs here, and why: versions, devices, threads, executors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _REPAIR = (
 
 
 def findings() -> dict[str, str]:
-    """A line per subject, for `lopsided doctor`."""
+    """Returns a line per subject, for `lopsided doctor`."""
     loaded = native.library()
-    found = {
+    lines = {
         "lopsided": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
         "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
@@ -29,8 +29,8 @@ def findings() -> dict[str, str]:
         "executor on GPUs": _on_gpus(),
     }
     if isinstance(loaded, str):
-        return found | {"executor": f"streamed, plain torch: {loaded}", "repair": _REPAIR}
-    return found | {
+        return lines | {"executor": f"streamed, plain torch: {loaded}", "repair": _REPAIR}
+    return lines | {
         "executor": f"native on the CPU: {loaded._name}",
         "native losses": ", ".join(_served()),
         "otherwise": "streamed, plain torch: losses of your own, other devices; eager for backend='eager'",

@@ -1,4 +1,4 @@
-"""`lopsided evaluate` and `lopsided predict`: how well a trained model ranks and decides, and what it decides."""
+"""Runs `lopsided evaluate` and `lopsided predict`: how well a trained model ranks and decides, and what it decides."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DECISIONS = (
 
 
 def evaluate_run(folder: FitFolder, data: Path | None, propensity: Propensity, bars: Bars) -> tuple[Evaluation, Path]:
-    """Rank the rows of a file, the test file of the run if None; returns what is written, and where.
+    """Ranks the rows of a file, the test file of the run if None; returns what is written, and where.
 
     Results of the test file go into results.json of the run folder, of another file into results-NAME.json.
     """
@@ -70,7 +70,7 @@ def evaluate_run(folder: FitFolder, data: Path | None, propensity: Propensity, b
 def _judge(
     state: Checkpoint, rule: Rule, rows: SparseRows, ranked: RankedMetrics, bars: Bars
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """The metrics of the ranking, and of the decisions."""
+    """Computes the metrics of the ranking, and of the decisions."""
     sums: Sums = {}
     for values, labels, targets in candidates(state.model, rows, CANDIDATES, "evaluating", bars):
         ranked.update(labels, targets)
@@ -83,7 +83,7 @@ def _judge(
 
 
 def write_predictions(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
-    """Write a line of JSON for each row of a file: the labels that the rule predicts, the most probable first.
+    """Writes a line of JSON for each row of a file: the labels that the rule predicts, the most probable first.
 
     {"labels": [17, 3], "probabilities": [0.93, 0.41]}
 
@@ -103,8 +103,8 @@ def write_predictions(folder: FitFolder, data: Path, out: Path, bars: Bars) -> s
             name = "scores" if decision.calibrator is None else "probabilities"
             values = scores if decision.calibrator is None else decision.calibrator(given)
             for chosen, label, value in zip(decided, labels, values, strict=True):
-                found, order = value[chosen].sort(descending=True, stable=True)
-                numbers = [round(number, 6) for number in found.tolist()]
+                descending, order = value[chosen].sort(descending=True, stable=True)
+                numbers = [round(number, 6) for number in descending.tolist()]
                 file.write(json.dumps({"labels": label[chosen][order].tolist(), name: numbers}).encode() + b"\n")
 
     write_atomically(out, write)
@@ -112,7 +112,7 @@ def write_predictions(folder: FitFolder, data: Path, out: Path, bars: Bars) -> s
 
 
 def _popularity(counts: torch.Tensor, rows: SparseRows, metrics: RankedMetrics) -> dict[str, float]:
-    """The metrics of always ranking the labels by their number of training rows."""
+    """Computes the metrics of always ranking the labels by their number of training rows."""
     top = counts.topk(min(max(KS), len(counts))).indices
     metrics.update(top.expand(len(rows), -1), rows.labels)
     return metrics.result()

@@ -1,6 +1,6 @@
-"""`lopsided fit`: train one model on sparse rows, with a checkpoint after every epoch.
+"""Runs `lopsided fit`: trains one model on sparse rows, with a checkpoint after every epoch.
 
-Rules are tuned on the CANDIDATES best labels of each validation row, as the scores of all never exist: what is no
+Rules are tuned on the CANDIDATES best labels of each validation row, as not all scores are held: a label that is not a
 candidate is not predicted.
 """
 
@@ -31,12 +31,12 @@ from lopsided.targets import SparseTargets
 
 KS = (1, 3, 5)
 CANDIDATES = 100
-_RANK_ROWS = 256  # rows per batch when no gradient is kept
+_RANK_ROWS = 256  # rows per batch when no gradient is computed
 
 
 @dataclass(frozen=True)
 class SparseSplits:
-    """The rows to train on, and those of validation and test where they are asked for."""
+    """Holds the rows to train on, and those of validation and test where they are asked for."""
 
     train: SparseRows
     valid: SparseRows | None
@@ -44,7 +44,7 @@ class SparseSplits:
 
 
 def load_sparse_rows(path: Path, bars: Bars, normalize: bool, like: tuple[int, int] | None = None) -> SparseRows:
-    """The rows of a file, fitted to the numbers of features and labels `like`."""
+    """Reads the rows of a file, fitted to the numbers of features and labels `like`."""
     size = path.stat().st_size if path.is_file() else None
     task = bars.add_task(f"reading {path.name}", total=size)
     rows = read_sparse_rows(path, lambda count: bars.advance(task, count))
@@ -58,7 +58,7 @@ def load_sparse_rows(path: Path, bars: Bars, normalize: bool, like: tuple[int, i
 
 
 def load_sparse_splits(config: FitConfig, bars: Bars) -> SparseSplits:
-    """Read the files that the configuration names. Raises UserError for anything a user got wrong."""
+    """Reads the files that the configuration names. Raises UserError for anything a user got wrong."""
     files = config.files()
     train = load_sparse_rows(files["data"], bars, config.normalize)
     for kind, entries in (("labels", train.labels.col), ("features", train.indices)):
@@ -79,7 +79,7 @@ def load_sparse_splits(config: FitConfig, bars: Bars) -> SparseSplits:
 
 
 def fit_model(folder: FitFolder, train: SparseRows, valid: SparseRows | None, bars: Bars) -> None:
-    """Train the epochs that are left, each of which depends on the checkpoint before and the seed alone; then tune."""
+    """Trains the epochs that are left, each from the checkpoint before and the seed alone; then tunes the rule."""
     config = folder.config
     state = folder.load() or Checkpoint(_new_model(folder, train), len(train), [])
     if state.decision is not None:
@@ -90,7 +90,7 @@ def fit_model(folder: FitFolder, train: SparseRows, valid: SparseRows | None, ba
     task = bars.add_task("training", total=total, completed=total * len(history) // epochs)
     for number in range(len(history) + 1, epochs + 1):
         start = time.perf_counter()
-        torch.manual_seed((config.seed << 20) + number)  # order and dropout
+        torch.manual_seed((config.seed << 20) + number)  # it decides the order of the rows and dropout
         model.train()
         loss = 0.0
         for rows in torch.randperm(len(train)).split(batch_size):
@@ -117,7 +117,7 @@ def fit_model(folder: FitFolder, train: SparseRows, valid: SparseRows | None, ba
 
 
 def trained_model(folder: FitFolder) -> tuple[Checkpoint, Decision]:
-    """The checkpoint and its rule, one that needs no tuning where training did not come to its end."""
+    """Returns the checkpoint and its rule; where training was stopped early, the rule is one without tuning."""
     state = folder.load()
     if state is None:
         raise UserError(f"{folder.path}: no epoch is finished yet; go on with: lopsided fit {folder.path}")
@@ -125,13 +125,13 @@ def trained_model(folder: FitFolder) -> tuple[Checkpoint, Decision]:
 
 
 def load_rows_for(folder: FitFolder, state: Checkpoint, path: Path, bars: Bars) -> SparseRows:
-    """The rows of a file with the features and labels of the model, and perhaps more."""
+    """Reads the rows of a file with the features and labels of the model, and perhaps more."""
     sizes = state.model.num_features, len(state.model.label_counts)
     return load_sparse_rows(path, bars, folder.config.normalize, sizes)
 
 
 def decide(config: FitConfig, state: Checkpoint, valid: SparseRows | None, bars: Bars) -> Decision:
-    """The rule that was asked for, tuned on the validation rows if there are any."""
+    """Returns the rule that was asked for, tuned on the validation rows if there are any."""
     if valid is None:
         return _untuned(config, state)
     parts = candidates(state.model, valid, CANDIDATES, "tuning", bars)
@@ -140,14 +140,14 @@ def decide(config: FitConfig, state: Checkpoint, valid: SparseRows | None, bars:
     judged = Judged.of(Scores(torch.cat(scores), torch.cat(labels), number), valid.labels)
     try:
         decision = choose.tuned(config.decide or "per-label", judged, config.loss, state.labels_per_row)
-    except ValueError as error:  # trained all the same
+    except ValueError as error:  # the model is trained, though no rule can be tuned
         bars.console.print(f"the decision rule is not tuned: {error}", highlight=False, markup=False, soft_wrap=True)
         return _untuned(config, state)
     return decision.at_least_one() if config.at_least_one else decision
 
 
 def _untuned(config: FitConfig, state: Checkpoint) -> Decision:
-    """The rule that was asked for or, if it is a tuned one, the default of those that are not."""
+    """Returns the rule that was asked for or, if it is a tuned one, the default of those that are not."""
     name = None if config.decide in choose.TUNED else config.decide
     decision = choose.untuned(name, config.loss, state.labels_per_row)
     return decision.at_least_one() if config.at_least_one else decision
@@ -158,7 +158,7 @@ def _new_model(folder: FitFolder, train: SparseRows) -> SparseClassifier:
 
 
 def _budget(config: FitConfig, rows: int) -> tuple[int, int]:
-    """Epochs and rows per batch: about 1,000 steps, within 5 to 15 epochs, of batches that grow with the rows."""
+    """Returns epochs and rows per batch: about 1,000 steps in 5 to 15 epochs, of batches that grow with the rows."""
     batch_size = config.batch_size or max(16, min(256, rows // 64))
     return config.epochs or max(5, min(15, 1000 * batch_size // rows)), batch_size
 
@@ -170,7 +170,7 @@ def _say(epoch: FitEpoch, epochs: int, bars: Bars) -> None:
 
 
 def rank(model: SparseClassifier, rows: SparseRows, metrics: RankedMetrics, bars: Bars) -> dict[str, float]:
-    """The metrics of the model's best-ranked labels."""
+    """Computes the metrics of the model's best-ranked labels."""
     for _, labels, truth in candidates(model, rows, max(metrics.ks), "ranking", bars):
         metrics.update(labels, truth)
     return metrics.result()
@@ -179,7 +179,7 @@ def rank(model: SparseClassifier, rows: SparseRows, metrics: RankedMetrics, bars
 def candidates(
     model: SparseClassifier, rows: SparseRows, k: int, task: str, bars: Bars
 ) -> Iterator[tuple[Tensor, Tensor, SparseTargets]]:
-    """Batches of rows: the k highest scores of each, falling, the labels that have them, and the true labels."""
+    """Yields, per batch of rows, the k highest scores of each, falling, their labels, and the true labels."""
     model.eval()
     bar = bars.add_task(task, total=len(rows))
     for part in torch.arange(len(rows)).split(_RANK_ROWS):

@@ -1,4 +1,4 @@
-"""A run folder: every file of a comparison, each written atomically, so that a killed run can go on.
+"""Defines the run folder: every file of a comparison, each written atomically, so that a killed run can go on.
 
 config.json     what was asked, and the SHA-256 of the data files
 runs/           a .json, a .npy (test scores) and a -valid.npy (validation scores) for each finished loss and seed
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """One trained model: its history, and its scores (rows, L) of validation and test, NaN if training diverged."""
+    """Holds one trained model: history, and scores (rows, L) of validation and test, NaN if training diverged."""
 
     loss: str
     seed: int
@@ -55,7 +55,7 @@ class TrainedRun:
 
 
 class ConfigFolder(Generic[C]):
-    """A folder with a config.json: what was asked of which command, and the SHA-256 of the data files."""
+    """Describes a folder with a config.json: what was asked of which command, and the SHA-256 of the data files."""
 
     command: ClassVar[str]
     config_kind: ClassVar[type[Config]]
@@ -68,12 +68,12 @@ class ConfigFolder(Generic[C]):
 
     @property
     def repair(self) -> str:
-        """What to do about a damaged file."""
+        """Says what to do about a damaged file."""
         return f"write it again with: lopsided {self.command} {self.path}"
 
     @classmethod
     def create(cls, path: Path, config: C) -> Self:
-        """A new folder, or the existing one if it holds the same configuration and data."""
+        """Makes a new folder, or returns the existing one if it holds the same configuration and data."""
         if is_run_folder(path):
             folder = cls.open(path)
             changed = [name for name, value in config if value != getattr(folder.config, name)]
@@ -89,7 +89,7 @@ class ConfigFolder(Generic[C]):
 
     @classmethod
     def open(cls, path: Path, check_data: bool = True) -> Self:
-        """The folder of an earlier run, to go on with it, or to use what it holds, whatever became of its data."""
+        """Opens the folder of an earlier run, even where the data files changed or are gone."""
         command = _command_of(path)
         if command != cls.command:
             raise UserError(f"{path}: a run of lopsided {command}, expected one of lopsided {cls.command}")
@@ -103,7 +103,7 @@ class ConfigFolder(Generic[C]):
 
 
 class RunFolder(ConfigFolder[CompareConfig]):
-    """The folder of a comparison."""
+    """Describes the folder of a comparison."""
 
     command = "compare"
     config_kind = CompareConfig
@@ -114,14 +114,14 @@ class RunFolder(ConfigFolder[CompareConfig]):
         return self.path / "runs" / f"{self.config.losses.index(loss)}-{name}-seed{seed}"
 
     def save(self, run: TrainedRun) -> None:
-        """Scores first: a run counts as finished once its .json is there."""
+        """Writes the scores first: a run counts as finished once its .json is there."""
         stem = self._stem(run.loss, run.seed)
         for path, scores in zip(_score_files(stem), (run.valid_scores.numpy(), run.scores.numpy()), strict=True):
             write_atomically(path, lambda file, scores=scores: np.save(file, scores, allow_pickle=False))  # type: ignore[misc]
         schema.write_file(stem.with_suffix(".json"), RunRecord(loss=run.loss, seed=run.seed, history=run.history))
 
     def load(self, loss: str, seed: int, epochs: int, valid: Rows, test: Rows) -> TrainedRun | None:
-        """The finished run, checked against the number of epochs and the rows that its scores are of; or None."""
+        """Returns the finished run or None; checks its number of epochs and the rows of its scores."""
         stem = self._stem(loss, seed)
         try:
             record = schema.from_json(json.loads(stem.with_suffix(".json").read_text()), RunRecord)
@@ -135,12 +135,12 @@ class RunFolder(ConfigFolder[CompareConfig]):
         return TrainedRun(loss, seed, record.history, *scores)
 
     def write_metrics(self, runs: Sequence[TrainedRun]) -> None:
-        """metrics.csv: one line per loss, seed and epoch; probabilities and mAP as in `Epoch`."""
+        """Writes metrics.csv: one line per loss, seed and epoch; probabilities and mAP as in `Epoch`."""
         lines = [HistoryLine(run.loss, run.seed, *astuple(epoch)) for run in runs for epoch in run.history]
         schema.write_table(self.path / "metrics.csv", HistoryLine, lines)
 
     def read_histories(self) -> Histories:
-        """The lines of metrics.csv by loss and seed."""
+        """Returns the lines of metrics.csv by loss and seed."""
         histories: Histories = {}
         try:
             lines = schema.read_table(self.path / "metrics.csv", HistoryLine, self.repair)
@@ -155,12 +155,12 @@ class RunFolder(ConfigFolder[CompareConfig]):
         return histories
 
     def write_outcome(self, results: Results, details: Details) -> None:
-        """results.json last: a comparison that has it is finished."""
+        """Writes results.json last: a comparison that has it is finished."""
         schema.write_file(self.path / "details.json", details)
         schema.write_file(self.path / "results.json", results)
 
     def read_results(self) -> Results:
-        """As written, so that printing and reporting see the same numbers. Raises UserError if there are none yet."""
+        """Reads results.json, so that printing and reporting agree. Raises UserError if there are none yet."""
         path = self.path / "results.json"
         if not path.exists():
             raise UserError(f"{self.path}: not finished; go on with: lopsided compare {self.path}")
@@ -170,7 +170,7 @@ class RunFolder(ConfigFolder[CompareConfig]):
         return schema.read_file(self.path / "details.json", Details, self.repair)
 
     def as_trained(self, loss: str) -> tuple[str, CompareConfig]:
-        """A loss and its learning rate as the run trained it, which `--tune` may have changed."""
+        """Returns a loss and its learning rate as the run trained it, which `--tune` may have changed."""
         if self.config.tune is None or loss not in self.config.losses:
             return loss, self.config
         entry = self.read_results().losses[loss]
@@ -179,7 +179,7 @@ class RunFolder(ConfigFolder[CompareConfig]):
 
 
 def _score_files(stem: Path) -> tuple[Path, Path]:
-    """Of the validation and of the test scores."""
+    """Returns the files of the validation and of the test scores."""
     return stem.with_name(stem.name + "-valid.npy"), stem.with_name(stem.name + ".npy")
 
 
@@ -192,10 +192,10 @@ def _load_scores(path: Path, rows: Rows) -> Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The model after the last finished epoch."""
+    """Holds the model after the last finished epoch."""
 
     model: SparseClassifier
-    rows: int  # it was trained on
+    rows: int  # the number of rows that the model was trained on
     history: list[FitEpoch]
     decision: Decision | None = None  # None before the end of training
 
@@ -205,13 +205,13 @@ class Checkpoint:
 
 
 class FitFolder(ConfigFolder[FitConfig]):
-    """The folder of one training.
+    """Describes the folder of one training.
 
     config.json              what was asked, and the SHA-256 of the data files
     checkpoint.safetensors   weights and optimisers' state after the last finished epoch, the history, and after the
                              last of all the decision rule and the map from scores to probabilities
     metrics.csv              a line per epoch
-    results*.json            what `lopsided evaluate` found
+    results*.json            what `lopsided evaluate` measured
     """
 
     command = "fit"
@@ -223,7 +223,7 @@ class FitFolder(ConfigFolder[FitConfig]):
         return self.path / "checkpoint.safetensors"
 
     def save(self, state: Checkpoint) -> None:
-        """One file has all that the next epoch starts from, so that a kill at any time leaves a whole state."""
+        """Writes all that the next epoch starts from into one file, so that a kill leaves a complete state."""
         tensors, decision = state.model.state(), None
         if state.decision is not None:
             stored, decision = choose.to_tensors(state.decision)
@@ -235,7 +235,7 @@ class FitFolder(ConfigFolder[FitConfig]):
         write_csv(self.path / "metrics.csv", list(lines[-1]), [list(line.values()) for line in lines])
 
     def load(self) -> Checkpoint | None:
-        """What the last finished epoch, or the tuning after the last of all, left; None without any."""
+        """Returns the state after the last finished epoch, or after the tuning at the end; None without any."""
         if not self.checkpoint.exists():
             return None
         try:
@@ -258,18 +258,18 @@ class FitFolder(ConfigFolder[FitConfig]):
 
 
 def is_run_folder(path: Path) -> bool:
-    """Does it hold the config.json of a run, rather than that of some other program?"""
+    """Tells whether the folder holds the config.json of a run, rather than that of some other program."""
     return _header(path) is not None
 
 
 def open_folder(path: Path) -> RunFolder | FitFolder:
-    """The folder of a run of either kind, whatever became of its data."""
+    """Opens the folder of a run of either kind, even where its data files changed or are gone."""
     kind = FitFolder if _command_of(path) == FitFolder.command else RunFolder
     return kind.open(path, check_data=False)
 
 
 def _command_of(path: Path) -> str:
-    """The command whose run a folder holds. Raises UserError for what this version cannot read."""
+    """Returns the command whose run a folder holds. Raises UserError for what this version cannot read."""
     header = _header(path)
     if header is None:
         raise UserError(f"{path}: not a run folder")

@@ -1,4 +1,4 @@
-"""`lopsided inspect`: what a run's files tell about its training."""
+"""Runs `lopsided inspect`: what a run's files tell about its training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAMPLED, _LOGITS = 512, 2**24  # training rows that a model is looked at with, 
 
 
 def diagnostics(folder: RunFolder | FitFolder, console: Console) -> tuple[str, dict[str, list[Values]]]:
-    """A title, and of a comparison every loss at the first and the last epoch; of a fitted model, it as it is now.
+    """Returns a title, and each loss of a comparison at its first and last epoch, or a fitted model as it is now.
 
     The training of `lopsided fit` never holds the logits: some training rows are shown to the model of its checkpoint.
     """
@@ -35,7 +35,7 @@ def diagnostics(folder: RunFolder | FitFolder, console: Console) -> tuple[str, d
 
 
 def _mean(seeds: dict[int, list[HistoryLine]], place: int) -> Values:
-    """Of each column of an epoch over the seeds that did not diverge."""
+    """Computes the mean of each column of an epoch over the seeds that did not diverge."""
     columns = {
         f.name: torch.tensor([getattr(history[place], f.name) for history in seeds.values()]) for f in fields(Epoch)
     }

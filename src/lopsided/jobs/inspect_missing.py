@@ -1,4 +1,4 @@
-"""`lopsided inspect --missing`: which labels look forgotten, by models that did not see the row.
+"""Runs `lopsided inspect --missing`: which labels look forgotten, by models that did not see the row.
 
 missing.csv       the suspects (missing-NAME.csv of another file than the run's own)
 missing/KEY/      the scores of each fold, so that an inspection that was stopped goes on
@@ -47,7 +47,7 @@ Fold = Callable[[int, Tensor, Tensor], dict[str, Tensor]]  # its number, rows to
 
 @dataclass(frozen=True)
 class Inspection:
-    """The suspects with their names, and where they were written."""
+    """Holds the suspects with their names, and where they were written."""
 
     suspects: Suspects
     labels: list[str]  # the name of each one's label
@@ -60,10 +60,10 @@ class Inspection:
 def inspect_missing(
     folder: RunFolder | FitFolder, data: Path | None, loss: str | None, folds: int, top: int, bars: Bars
 ) -> Inspection:
-    """Train on all folds but one and score that one, for each; rank the negatives; write the CSV file.
+    """Scores each fold by a model trained on the other folds, ranks the negatives, and writes the CSV file.
 
     data: a file in the place of the run's training file. All rows of the file are looked at, also those that the run
-    kept for validation or test; of built-in images, those of training.
+    held out for validation or test; of built-in images, those of training.
     """
     loss = loss or _default_loss(folder.config)
     path = folder.path / (f"missing-{data.stem}.csv" if data else "missing.csv")
@@ -89,13 +89,13 @@ def _discarded_above(loss: str) -> float:
 
 
 def _default_loss(config: CompareConfig | FitConfig) -> str:
-    """That of the run; of several, the first that discards suspects, or the baseline."""
+    """Returns the loss of the run; of several, the first that discards suspects, or the baseline."""
     discarding = (loss for loss in config.losses if math.isfinite(_discarded_above(loss)))
     return next(discarding, config.reference)
 
 
 def _on(config: C, data: Path | None) -> C:
-    """The same settings for the rows of another file; other files, and rules tuned on them, play no part."""
+    """Returns the settings for the rows of another file, without the other files and rules tuned on them."""
     if data is not None and config.data == BUILT_IN:
         raise UserError(f"a run on {BUILT_IN} has no other rows to look at; leave out {data}")
     return config.changed({"valid": None, "test": None, "decide": None} | ({} if data is None else {"data": str(data)}))
@@ -116,14 +116,14 @@ def _among_labelled(
     parts = [torch.tensor(part) for part in stratified_split(rows.targets, [1 / folds] * folds, config.data_seed)]
     scores = _out_of_fold(_cache(run, config, loss, folds), parts, score, bars)["scores"]
     suspects = rank_suspects(Judged.of(scores, rows.targets), above, top)
-    names = [plain(rows.labels[label]) for label in suspects.label.tolist()]
+    names = [printable(rows.labels[label]) for label in suspects.label.tolist()]
     if isinstance(rows.inputs, Tensor):
         return suspects, names, [""] * len(names)
-    return suspects, names, [plain(rows.inputs[row]) for row in suspects.row.tolist()]
+    return suspects, names, [printable(rows.inputs[row]) for row in suspects.row.tolist()]
 
 
 def score_part(config: CompareConfig, rows: MultiLabelData, rest: list[int], part: list[int], loss: str) -> Tensor:
-    """(len(part), L) logits of rows that a model, trained on the rest with the settings of a run, has not seen."""
+    """Returns (len(part), L) logits by a model that is trained on the rest of the rows with the settings of a run."""
     held_out = rows[part]
     task = make_task(Splits(rows[rest], held_out, held_out))
     objective = make_objective(parse_method(loss), task.train.targets)
@@ -136,23 +136,23 @@ def score_part(config: CompareConfig, rows: MultiLabelData, rest: list[int], par
 def _among_sparse(
     config: FitConfig, run: Path, loss: str, above: float, folds: int, top: int, bars: Bars
 ) -> tuple[Suspects, list[str], list[str]]:
-    """Of each row the labels with the highest scores are looked at: all scores may be too many to hold."""
+    """Ranks the labels with the highest scores of each row, since all scores may be too many to hold."""
     rows = load_sparse_rows(config.files()["data"], bars, config.normalize)
     _check_folds(folds, len(rows))
     cache = _cache(run, config, loss, folds)
 
     def score(number: int, rest: Tensor, part: Tensor) -> dict[str, Tensor]:
-        training = FitFolder(cache / f"training-{number}", config)  # its checkpoints let it go on
+        training = FitFolder(cache / f"training-{number}", config)  # a stopped one goes on from its checkpoint
         fit_model(training, rows.take(rest), None, bars)
         model = trained_model(training)[0].model
         scores, labels, _ = zip(*candidates(model, rows.take(part), CANDIDATES, "scoring", bars), strict=True)
         return {"scores": torch.cat(scores), "labels": torch.cat(labels)}
 
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))
-    found = _out_of_fold(cache, [part.sort().values for part in order.tensor_split(folds)], score, bars)
+    unseen = _out_of_fold(cache, [part.sort().values for part in order.tensor_split(folds)], score, bars)
     for number in range(folds):
         shutil.rmtree(cache / f"training-{number}", ignore_errors=True)
-    scores = Scores(found["scores"], found["labels"], rows.num_labels)
+    scores = Scores(unseen["scores"], unseen["labels"], rows.num_labels)
     suspects = rank_suspects(Judged.of(scores, rows.labels), above, top)
     return suspects, [str(label) for label in suspects.label.tolist()], [""] * len(suspects)
 
@@ -163,15 +163,15 @@ def _check_folds(folds: int, rows: int) -> None:
 
 
 def _cache(run: Path, config: CompareConfig | FitConfig, loss: str, folds: int) -> Path:
-    """A folder of its own for everything that the scores depend on."""
+    """Returns a folder whose name depends on everything that the scores depend on."""
     asked = [config.model_dump(), fingerprint(config), loss, folds]
     return run / "missing" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 def _out_of_fold(cache: Path, parts: list[Tensor], score: Fold, bars: Bars) -> dict[str, Tensor]:
-    """What `score` says of each part, in the order of the rows; parts that were scored before are read."""
+    """Returns what `score` returns for each part, in the order of the rows; reads parts that were scored before."""
     order = torch.cat(parts)
-    found = []
+    scored_parts = []
     for number, part in enumerate(parts):
         path = cache / f"fold-{number}.safetensors"
         if not path.exists():
@@ -180,30 +180,30 @@ def _out_of_fold(cache: Path, parts: list[Tensor], score: Fold, bars: Bars) -> d
             replace_atomically(path, lambda temporary, scored=scored: save_file(scored, temporary))  # type: ignore[misc]
             bars.console.print(f"fold {number + 1} of {len(parts)}: {len(part)} rows scored", highlight=False)
         try:
-            found.append(load_file(path))
+            scored_parts.append(load_file(path))
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: damaged ({error}); delete it to train that fold again") from None
-    return {name: torch.cat([each[name] for each in found])[order.argsort()] for name in found[0]}
+    return {name: torch.cat([each[name] for each in scored_parts])[order.argsort()] for name in scored_parts[0]}
 
 
 def lines(inspection: Inspection) -> Iterator[tuple[object, ...]]:
-    """Of the CSV file, one for each suspect; rows are numbered from 1, without header and blank lines."""
-    found = inspection.suspects
+    """Yields the lines of the CSV file, one for each suspect; rows are numbered from 1, without header or blanks."""
+    suspects = inspection.suspects
     return zip(
-        (found.row + 1).tolist(),
+        (suspects.row + 1).tolist(),
         map(_harmless, inspection.labels),
-        (f"{score:.4f}" for score in found.score.tolist()),
-        (f"{probability:.6g}" for probability in found.probability.tolist()),
-        ("yes" if discarded else "no" for discarded in found.discarded.tolist()),
+        (f"{score:.4f}" for score in suspects.score.tolist()),
+        (f"{probability:.6g}" for probability in suspects.probability.tolist()),
+        ("yes" if discarded else "no" for discarded in suspects.discarded.tolist()),
         map(_harmless, inspection.texts),
         strict=True,
     )
 
 
-def plain(text: str) -> str:
-    """One line of at most 200 characters that a terminal shows as they are: no control character, nothing invisible.
+def printable(text: str) -> str:
+    """Returns one line of at most 200 characters, without control characters and invisible ones.
 
-    >>> plain("a\\x1b[31m  red\\u202e\\nline")
+    >>> printable("a\\x1b[31m  red\\u202e\\nline")
     'a [31m red line'
     """
     start = text[: 10 * _LONGEST]
@@ -213,5 +213,5 @@ def plain(text: str) -> str:
 
 
 def _harmless(text: str) -> str:
-    """Not a formula, also in a spreadsheet: those that look like one get an apostrophe in front."""
+    """Puts an apostrophe in front of a text that a spreadsheet would run as a formula."""
     return "'" + text if text.startswith(_FORMULA) else text

@@ -1,4 +1,4 @@
-"""What a person sees while waiting: a live bar on a terminal, plain lines elsewhere."""
+"""Shows progress to a person who waits: a live bar on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lopsided.training.loop import Epoch
 
 
 def bars(console: Console) -> Bars:
-    """Live bars that vanish when done; nothing where the console is not a terminal. Use as a context manager."""
+    """Returns live bars that vanish when done; without a terminal they show nothing. Use as a context manager."""
     return Bars(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -33,7 +33,7 @@ def bars(console: Console) -> Bars:
 
 
 class Progress:
-    """A bar over all epochs of all runs, then one over the bootstrap; use as a context manager."""
+    """Shows a bar over all epochs of all runs, then one over the bootstrap; use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

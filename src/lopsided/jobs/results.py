@@ -1,4 +1,4 @@
-"""From finished runs to results.json: the tables, the comparisons, and what a reader must know to read them rightly."""
+"""Makes results.json from finished runs: the tables, the comparisons, and notes on how to read them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def summarize(
     runs: Sequence[TrainedRun],
     progress: Progress,
 ) -> Results:
-    """Per loss the metrics over seeds, and every loss against the baseline; `chosen` is what was trained for each."""
+    """Returns metrics of each loss over seeds, and its comparison; `chosen` is what was trained for each loss."""
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
     scored = {loss: [_scored(run, splits, chosen[loss]) for run in group] for loss, group in of_loss.items()}
     rising = {loss: is_rising([run.history for run in group]) for loss, group in of_loss.items()}
@@ -93,7 +93,7 @@ def _notes(
     rising: dict[str, bool],
     budget: Budget,
 ) -> list[str]:
-    """What a reader must know to read the tables rightly."""
+    """Returns what a reader must know to read the tables correctly."""
     notes = [_on_seeds(config, len(splits.test)), *_on_training(config, scored, rising, budget)]
     saturated = [loss for loss, group in scored.items() if group[0].own == math.inf]
     if saturated:
@@ -139,6 +139,6 @@ def _on_training(config: CompareConfig, scored: Scores, rising: dict[str, bool],
 
 
 def _on_tuning(config: CompareConfig, chosen: Mapping[str, Candidate]) -> str:
-    found = "; ".join(f"{loss}: {candidate.shown()}" for loss, candidate in chosen.items())
+    shown = "; ".join(f"{loss}: {candidate.shown()}" for loss, candidate in chosen.items())
     metric = METRICS[config.metric].title
-    return f"Tuned by the validation {metric} of {config.tune} trials of each loss, one training each. Chosen: {found}."
+    return f"Tuned by the validation {metric} of {config.tune} trials of each loss, one training each. Chosen: {shown}."

@@ -1,4 +1,4 @@
-"""What stands in the files of a run folder: one class a file, and the only place that reads and writes them.
+"""Defines the files of a run folder, one class a file; only this module reads and writes them.
 
 Every JSON file begins with {"schema": 1, "kind": ...}. A number that is undefined, NaN or infinite in the code, is null
 in JSON and None here. A number of a history stays NaN, since histories are computed with.
@@ -51,19 +51,19 @@ StoredEpoch = Annotated[
 
 
 class Record(BaseModel):
-    """A part of a file: what has another type, is missing or is unknown is an error."""
+    """Describes a part of a file; a field that has another type, is missing or is unknown is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class StoredFile(Record):
-    """The content of a JSON file, told by its kind from those of other files."""
+    """Holds the content of a JSON file; its kind tells it from those of other files."""
 
     kind: ClassVar[str]
 
 
 class ConfigFile(StoredFile, Generic[C]):
-    """config.json: what was asked of which command, and the SHA-256 of the data files."""
+    """Describes config.json: what was asked of which command, and the SHA-256 of the data files."""
 
     kind = "configuration"
     lopsided: str
@@ -73,7 +73,7 @@ class ConfigFile(StoredFile, Generic[C]):
 
 
 class RunRecord(StoredFile):
-    """runs/*.json of a comparison: one training."""
+    """Describes runs/*.json of a comparison: one training."""
 
     kind = "training"
     loss: str
@@ -82,7 +82,7 @@ class RunRecord(StoredFile):
 
 
 class Interval(Record):
-    """A mean over seeds with its 95 % interval, whose ends are None for one seed."""
+    """Holds a mean over seeds with its 95 % interval, whose ends are None for one seed."""
 
     mean: Number
     low: Number
@@ -90,7 +90,7 @@ class Interval(Record):
 
 
 class LossResult(Record):
-    """One loss on the test rows."""
+    """Describes one loss on the test rows."""
 
     settings: str  # as trained
     tuned_settings: dict[str, float] | None  # None without --tune
@@ -102,7 +102,7 @@ class LossResult(Record):
 
 
 class Comparison(Interval):
-    """The paired difference of a loss to the baseline: see `lopsided.metrics.significance.Difference`."""
+    """Holds the paired difference of a loss to the baseline: see `lopsided.metrics.significance.Difference`."""
 
     p_value: Number
     standard_error: Number
@@ -115,7 +115,7 @@ class Comparison(Interval):
 
 
 class SplitSizes(Record):
-    """Rows of each part."""
+    """Counts the rows of each part."""
 
     train: int
     valid: int
@@ -123,7 +123,7 @@ class SplitSizes(Record):
 
 
 class DataSummary(Record):
-    """The data set of a comparison."""
+    """Describes the data set of a comparison."""
 
     name: str
     rows: SplitSizes
@@ -133,7 +133,7 @@ class DataSummary(Record):
 
 
 class Results(StoredFile):
-    """results.json of a comparison."""
+    """Describes results.json of a comparison."""
 
     kind = "comparison"
     lopsided: str
@@ -149,7 +149,7 @@ class Results(StoredFile):
     notes: list[str]
 
     def best_loss(self, metric: str) -> str | None:
-        """The loss with the best mean of a metric; None where no loss has one."""
+        """Returns the loss with the best mean of a metric; None where no loss has one."""
         means = {loss: entry.metrics[metric].mean for loss, entry in self.losses.items()}
         sign = 1 if METRICS[metric].higher_is_better else -1
         known = {loss: sign * mean for loss, mean in means.items() if mean is not None}
@@ -162,14 +162,14 @@ class Results(StoredFile):
 
 
 class FrequencyGroups(Record):
-    """Groups of equally many labels, from rare to frequent: means of training rows and of average precision."""
+    """Holds groups of equally many labels, from rare to frequent: means of training rows and of average precision."""
 
     train_positives: list[float]
     average_precision: dict[str, list[float]]
 
 
 class LabelTable(Record):
-    """The labels that are shown, of `total`; values by loss."""
+    """Holds the labels that are shown, of `total`; values by loss."""
 
     total: int
     names: list[str]
@@ -181,7 +181,7 @@ class LabelTable(Record):
 
 
 class RowExample(Record):
-    """A test row, by number from 1: a text or a picture, its labels, and the F1 of the row by loss."""
+    """Describes a test row, by number from 1: a text or a picture, its labels, and the F1 of the row by loss."""
 
     row: int
     text: str | None = None
@@ -193,7 +193,7 @@ class RowExample(Record):
 
 
 class RowExamples(Record):
-    """The rows that a loss decides best and worst."""
+    """Holds the rows that a loss decides best and worst."""
 
     loss: str
     best: list[RowExample]
@@ -201,7 +201,7 @@ class RowExamples(Record):
 
 
 class DecisionCurves(Record):
-    """What the model of one seed decides at falling recall: a point for each threshold."""
+    """Shows what the model of one seed decides at falling recall: a point for each threshold."""
 
     seed: int
     threshold: list[float]
@@ -212,7 +212,7 @@ class DecisionCurves(Record):
 
 
 class ReliabilityCurve(Record):
-    """Predicted probability and observed share of bins, with the interval of the share."""
+    """Holds predicted probability and observed share of bins, with the interval of the share."""
 
     calibration_error: Number
     predicted: list[float]
@@ -222,7 +222,7 @@ class ReliabilityCurve(Record):
 
 
 class GradientCurves(Record):
-    """Size of the gradient on a positive and on a negative label of probability p."""
+    """Holds the size of the gradient on a positive and on a negative label of probability p."""
 
     p: list[float]
     coupled: bool  # does it depend on the other labels of the row?
@@ -231,7 +231,7 @@ class GradientCurves(Record):
 
 
 class Details(StoredFile):
-    """details.json of a comparison: what the report shows beside the tables; curves by loss."""
+    """Describes details.json of a comparison: what the report shows beside the tables; curves by loss."""
 
     kind = "details"
     labels: LabelTable
@@ -243,7 +243,7 @@ class Details(StoredFile):
 
 
 class FitEpoch(Record):
-    """One epoch of `lopsided fit`."""
+    """Describes one epoch of `lopsided fit`."""
 
     epoch: int
     train_loss: float
@@ -251,12 +251,12 @@ class FitEpoch(Record):
     valid: Mapping[str, Number] = {}  # metrics of the validation rows
 
     def columns(self) -> dict[str, object]:
-        """A line of metrics.csv."""
+        """Returns a line of metrics.csv."""
         return self.model_dump(exclude={"valid"}) | {f"valid_{name}": value for name, value in self.valid.items()}
 
 
 class CheckpointHeader(StoredFile):
-    """What checkpoint.safetensors has beside its tensors."""
+    """Describes what checkpoint.safetensors has beside its tensors."""
 
     kind = "checkpoint"
     rows: int  # that were trained on
@@ -265,14 +265,14 @@ class CheckpointHeader(StoredFile):
 
 
 class Propensity(Record):
-    """The constants of the propensities."""
+    """Holds the constants of the propensities."""
 
     a: float
     b: float
 
 
 class Evaluation(StoredFile):
-    """results.json and results-NAME.json of a fitted model; metrics by name."""
+    """Describes results.json and results-NAME.json of a fitted model; metrics by name."""
 
     kind = "evaluation"
     data: str
@@ -290,7 +290,7 @@ class Evaluation(StoredFile):
 
 @dataclass(frozen=True)
 class Trial:
-    """A line of trials.csv."""
+    """Describes a line of trials.csv."""
 
     loss: str  # as it was asked for
     trial: int  # from 1
@@ -308,7 +308,7 @@ class _OfTraining:
 
 @dataclass(frozen=True)
 class HistoryLine(Epoch, _OfTraining):
-    """A line of metrics.csv of a comparison: loss, seed, then the columns of `Epoch`."""
+    """Describes a line of metrics.csv of a comparison: loss, seed, then the columns of `Epoch`."""
 
 
 F = TypeVar("F", bound=StoredFile)
@@ -320,7 +320,7 @@ def to_json(content: StoredFile) -> dict[str, Any]:
 
 
 def from_json(stored: Any, kind: type[F]) -> F:
-    """The content of a file. Raises ValueError, which names the first field that is wrong."""
+    """Returns the content of a file. Raises ValueError, which names the first field that is wrong."""
     if not isinstance(stored, dict):
         raise ValueError(f"holds a {type(stored).__name__}")
     for name, expected in (("schema", SCHEMA), ("kind", kind.kind)):
@@ -334,7 +334,7 @@ def write_file(path: Path, content: StoredFile) -> None:
 
 
 def read_file(path: Path, kind: type[F], repair: str) -> F:
-    """The content of a file. Raises UserError for a damaged one; `repair` tells what to do then."""
+    """Returns the content of a file. Raises UserError for a damaged one; `repair` tells what to do then."""
     try:
         return from_json(json.loads(path.read_text()), kind)
     except ValueError as error:
@@ -342,7 +342,7 @@ def read_file(path: Path, kind: type[F], repair: str) -> F:
 
 
 def damaged(path: Path, error: Exception, repair: str) -> UserError:
-    """An error of one line that names the file, and the field where it is known."""
+    """Returns an error of one line that names the file, and the field where it is known."""
     problem = " ".join(str(error).split())
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
@@ -355,7 +355,7 @@ def write_table(path: Path, kind: type[L], lines: Iterable[L]) -> None:
 
 
 def read_table(path: Path, kind: type[L], repair: str) -> list[L]:
-    """The lines of a CSV file. Raises UserError for a damaged one, and FileNotFoundError."""
+    """Reads the lines of a CSV file. Raises UserError for a damaged one, and FileNotFoundError."""
     with path.open(newline="") as file:
         try:
             return TypeAdapter(list[kind]).validate_python(list(csv.DictReader(file)))  # type: ignore[valid-type]

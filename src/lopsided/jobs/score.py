@@ -1,4 +1,4 @@
-"""The numbers of one trained model in a comparison: thresholds are tuned here, and metrics receive decisions."""
+"""Computes the numbers of one trained model in a comparison: tunes thresholds, and gives decisions to the metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Thresholds = Literal["own", "tuned", "by label"]
 
 @dataclass(frozen=True)
 class ComparedMetric:
-    """A metric of the registry, and at which thresholds it is decided where it reads decisions."""
+    """Names a metric of the registry, and the thresholds of the decisions that it reads, if it reads any."""
 
     title: str
     name: str
@@ -46,7 +46,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's scores of test and validation rows with known labels, and the threshold that its loss implies."""
+    """Holds a model's scores of test and validation rows with known labels, and the threshold that its loss implies."""
 
     scores: Tensor
     targets: Tensor
@@ -56,16 +56,16 @@ class Scored:
 
     @cached_property
     def diverged(self) -> bool:
-        """Did training end in scores that are not numbers?"""
+        """Tells whether training ended in scores that are not numbers."""
         return not bool(self.scores.isfinite().all())
 
     @cached_property
     def tuned(self) -> float:
-        """The threshold with the best micro-F1 on the validation rows; infinite after a training that diverged."""
+        """Returns the threshold with the best micro-F1 on the validation rows; infinite where training diverged."""
         return math.inf if self.diverged else best_threshold(self._valid)
 
     def at(self, thresholds: Thresholds) -> Weighable:
-        """The test scores with the decisions at these thresholds."""
+        """Returns the test scores with the decisions at these thresholds."""
         if thresholds not in self._decisions:
             self._decisions[thresholds] = Weighable(self._judged, self._decide(thresholds))
         return self._decisions[thresholds]
@@ -91,7 +91,7 @@ class Scored:
 
 
 def evaluate(name: str, scored: Scored, row_weights: Tensor | None = None) -> float:
-    """A metric of a model, NaN if its training diverged or there is no own threshold that it asks for.
+    """Computes a metric of a model: NaN if its training diverged or if the loss lacks the own threshold it needs.
 
     row_weights: (N,), or None for ones.
     """

@@ -1,4 +1,4 @@
-"""Equal tuning: every loss gets the same number of trials of its own hyperparameters, judged on the validation rows.
+"""Tunes all losses equally: every loss gets the same number of trials, judged on the validation rows.
 
 The first trial of each is what an untuned run would train, the others are chosen by TPE (optuna's default) from the
 ranges of `losses/catalog.py`. Trials stand in trials.csv; a run that goes on asks optuna the same questions again and
@@ -26,14 +26,14 @@ from lopsided.training.objective import make_objective, own_threshold, parse_met
 
 @dataclass(frozen=True)
 class Candidate:
-    """What to train for one of the losses that are compared."""
+    """Says what to train for one of the losses that are compared."""
 
     spec: str
     settings: dict[str, float]  # those of the spec that were tuned
     learning_rate: float
 
     def tuned(self) -> dict[str, float]:
-        """Everything that tuning chose."""
+        """Returns everything that tuning chose."""
         return self.settings | {"learning_rate": self.learning_rate}
 
     def shown(self) -> str:
@@ -45,7 +45,7 @@ def default_candidates(config: CompareConfig, budget: Budget) -> dict[str, Candi
 
 
 def tune(config: CompareConfig, task: Task, budget: Budget, path: Path, progress: Progress) -> dict[str, Candidate]:
-    """For each loss the best of `config.tune` candidates; path: trials.csv, written after each trial.
+    """Returns for each loss the best of `config.tune` candidates; path: trials.csv, written after each trial.
 
     Candidates are trained once each, with a seed that the comparison does not use. Test rows take no part.
     """
@@ -56,7 +56,7 @@ def tune(config: CompareConfig, task: Task, budget: Budget, path: Path, progress
     def run(trial: Trial) -> float:
         progress.begin(f"{trial.spec}, trial {trial.trial} of {config.tune}")
         earlier = known.get((trial.loss, trial.trial))
-        if earlier is not None and replace(earlier, value=0.0) != replace(trial, value=0.0):  # NaN equals nothing
+        if earlier is not None and replace(earlier, value=0.0) != replace(trial, value=0.0):  # a NaN never equals a NaN
             raise UserError(
                 f"{path}: trial {trial.trial} of {trial.loss} is {earlier.spec}, not {trial.spec} as the "
                 "optuna installed here would have it; start a new run"
@@ -75,8 +75,8 @@ def tune(config: CompareConfig, task: Task, budget: Budget, path: Path, progress
 
 
 def search(config: CompareConfig, loss: str, learning_rate: float, run: Callable[[Trial], float]) -> Candidate:
-    """The best of `config.tune` candidates, by what `run` says of each; the loss as it came if all are NaN."""
-    import optuna  # a second that only tuning should cost
+    """Returns the best of `config.tune` candidates by the value of `run`; the untuned loss if all are NaN."""
+    import optuna  # importing it takes a second, which only tuning should cost
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rates = Range(LEARNING_RATE.low * learning_rate, LEARNING_RATE.high * learning_rate, LEARNING_RATE.log)
@@ -108,7 +108,7 @@ def _candidate(loss: str, params: dict[str, float]) -> Candidate:
 
 
 def _validate(trial: Trial, task: Task, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None]) -> float:
-    """The metric on the validation rows of a model that is trained now."""
+    """Computes the metric on the validation rows of a model that is trained now."""
     method = parse_method(trial.spec)
     objective = make_objective(method, task.train.targets)
     model, history = train(task, objective, replace(budget, learning_rate=trial.learning_rate), seed, on_epoch)
@@ -119,7 +119,7 @@ def _validate(trial: Trial, task: Task, budget: Budget, seed: int, on_epoch: Cal
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """The trials so far, none if there is no file."""
+    """Returns the trials so far, none if there is no file."""
     try:
         return read_table(path, Trial, "delete it to tune again")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Who wins: every loss against the baseline, paired over seeds and test rows."""
+"""Decides who wins: compares every loss with the baseline, paired over seeds and test rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Scores = dict[str, list[Scored]]  # loss -> one per seed
 def compare_to_baseline(
     config: CompareConfig, scored: Scores, rising: Mapping[str, bool], epochs: int, progress: Progress
 ) -> dict[str, Comparison]:
-    """Every loss but the baseline; `rising`: see `is_rising`."""
+    """Compares every loss but the baseline with it; `rising`: see `is_rising`."""
     full = {loss: [evaluate(config.metric, one) for one in group] for loss, group in scored.items()}
     others = [loss for loss in config.losses if loss != config.reference]
     testable = [loss for loss in others if all(map(math.isfinite, full[loss] + full[config.reference]))]
@@ -44,8 +44,8 @@ def compare_to_baseline(
         order = [config.reference, *testable]
         resampled = _resample(config, [one for loss in order for one in scored[loss]], progress)
         values = torch.tensor([full[loss] for loss in order], dtype=torch.float64)
-        found = paired_differences(values, resampled.view(_RESAMPLES, len(order), config.seeds))
-        differences |= dict(zip(testable, found, strict=True))
+        measured = paired_differences(values, resampled.view(_RESAMPLES, len(order), config.seeds))
+        differences |= dict(zip(testable, measured, strict=True))
     corrected = holm([difference.p_value for difference in differences.values()])
     return {
         loss: _comparison(config, loss, difference, p_value, rising, epochs)
@@ -83,7 +83,7 @@ def in_epochs(number: int) -> str:
 
 
 def verdict(gain: float, p_value: float, unfinished: bool) -> str:
-    """In a few words. Whichever loss is behind is not called worse while its validation curve still rises."""
+    """Names the result; the loss that is behind is not called worse while its validation curve still rises."""
     if math.isnan(p_value):
         return _UNTESTED
     if p_value >= LEVEL:
@@ -94,8 +94,8 @@ def verdict(gain: float, p_value: float, unfinished: bool) -> str:
 
 
 def is_rising(histories: Sequence[list[Epoch]]) -> bool:
-    """Is more training likely to help? Yes, if validation mAP, averaged over the seeds, gained half a point over the
-    last quarter of the epochs, and after a single epoch, which shows no trend."""
+    """Tells whether more training is likely to help: if validation mAP, averaged over seeds, gained half a point over
+    the last quarter of the epochs, and after a single epoch, which shows no trend."""
     curve = torch.tensor([[epoch.valid_map for epoch in history] for history in histories]).nanmean(0)
     window = max(1, len(curve) // 4)
     return len(curve) == 1 or bool(curve[-1] - curve[-1 - window] > _RISING)
