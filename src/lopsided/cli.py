@@ -1,4 +1,4 @@
-"""The command `lopsided`."""
+"""Defines the command `lopsided`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _main(
 
 
 def _with_options(kind: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the settings of a configuration as options, in the place of its **asked.
+    """Gives a command the settings of a configuration as options, in the place of its **asked.
 
     Each is None when not given, so that a run folder can tell what was asked anew.
     """
@@ -89,7 +89,7 @@ def _with_options(kind: type[Config]) -> Callable[[Callable[..., None]], Callabl
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    kind, *_ = get_args(field.annotation) or (field.annotation,)  # of a list the text that it is written as
+    kind, *_ = get_args(field.annotation) or (field.annotation,)  # of a list, the type of the text a user writes
     option = typer.Option(help=field.description, show_default=_shown_default(field))
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
@@ -143,7 +143,7 @@ def compare(
 
 
 def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], read: Callable[[Any], D]) -> tuple[F, D]:
-    """The folder of an unfinished run, or a new one, which is not written before the data can be read; and the data."""
+    """Returns the folder of an unfinished run, or a new one, not written before the data can be read; and the data."""
     if data != BUILT_IN and is_run_folder(Path(data)):
         given = [*asked] if out is None else ["out", *asked]
         if given:
@@ -162,7 +162,7 @@ def _new_folder(config: Config) -> Path:
 
 @contextmanager
 def _going_on(folder: ConfigFolder[Any]) -> Iterator[None]:
-    """Ctrl-C tells how to go on."""
+    """Tells on Ctrl-C how to go on."""
     try:
         yield
     except KeyboardInterrupt:
@@ -330,6 +330,6 @@ def make_xmc_files(
     folder = out or Path(f"xmc-{labels}")
     maker = XmcMaker(labels, features or max(1000, labels // 8), seed)
     with bars(Console()) as live:
-        task = live.add_task("making rows", total=rows + test_rows + 2)  # and a header each
+        task = live.add_task("making rows", total=rows + test_rows + 2)  # and one header for each file
         make_xmc(folder, maker, rows, test_rows, lambda count: live.advance(task, count))
     typer.echo(f"made: {folder / 'train.txt'} and {folder / 'test.txt'}")

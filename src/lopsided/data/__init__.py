@@ -1,4 +1,4 @@
-"""Readers, each of one format, that return `Splits` of `MultiLabelData`."""
+"""The readers, each of one format, return `Splits` of `MultiLabelData`."""
 
 from lopsided.data.dataset import MultiLabelData, Splits
 

@@ -1,4 +1,4 @@
-"""What every reader returns, and what the rest of the tool takes."""
+"""Defines what every reader returns, and what the rest of the tool takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MultiLabelData:
-    """Rows with their labels.
+    """Holds rows with their labels.
 
     inputs: images, uint8 (rows, channels, height, width); or one text per row.
     targets: bool (rows, labels).
@@ -31,14 +31,14 @@ class MultiLabelData:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts of a data set; all share the same labels in the same order."""
+    """Holds the three parts of a data set; all share the same labels in the same order."""
 
     train: MultiLabelData
     valid: MultiLabelData
     test: MultiLabelData
 
     def hide_positives(self, share: float, seed: int) -> Splits:
-        """The same, with a random share of the training set's positive labels turned negative.
+        """Returns the same, with a random share of the training set's positive labels turned negative.
 
         Real annotations miss labels like this; validation and test keep the truth.
         """

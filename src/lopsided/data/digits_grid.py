@@ -1,4 +1,4 @@
-"""`digits-grid`: real images that need no download, with the proportions of MS-COCO.
+"""Makes `digits-grid`: real images that need no download, with the proportions of MS-COCO.
 
 A canvas is a 3x3 grid of cells; a few cells hold a handwritten digit of the set that scikit-learn ships, jittered,
 dimmed and on a noisy ground. The 90 labels are "digit d in cell c"; an image has 2.9 of them on average, some none.
@@ -22,7 +22,7 @@ _FILLED = 0.32  # chance that a cell holds a digit: 2.88 labels per image
 
 
 def digits_grid(train: int = 6000, valid: int = 1000, test: int = 2000, seed: int = 0) -> Splits:
-    """Compose the three splits, each from its own digits: no handwritten digit is seen in two of them.
+    """Composes the three splits, each from its own digits: no handwritten digit is seen in two of them.
 
     train, valid, test: number of images. Images are uint8 (rows, 1, 36, 36).
     """

@@ -1,4 +1,4 @@
-"""Made data of any size in the extreme-classification repository's format, with a long tail of labels to be learnt.
+"""Makes data of any size in the extreme-classification repository's format, with a long tail of labels.
 
 Every label owns a few features, chosen at random. A row draws its labels with a frequency that falls with their rank r
 as 1 / (r + 10), so that most labels are rare; it has most features of its labels, each with a random value, and noise.
@@ -17,16 +17,16 @@ import numpy as np
 from lopsided.data.storage import write_atomically
 
 _OWNED = 5  # features of a label
-_KEPT = 0.8  # chance that a row has one of them
+_SHARE_OWNED = 0.8  # chance that a row of the label has one of them
 _NOISE = 5  # mean number of other features in a row
 _EXTRA_LABELS = 2  # mean number of labels in a row beyond the first
-_SHIFT = 10  # of the ranks, without which the first label would be in every fourth row
+_SHIFT = 10  # added to the ranks, or the first label would be in every fourth row
 _BLOCK = 4096  # rows made at once
 
 
 @dataclass(frozen=True)
 class XmcMaker:
-    """The planted structure, the same for training and test.
+    """Holds the planted structure, the same for training and test.
 
     >>> blocks = XmcMaker(labels=50, features=100, seed=0).blocks(rows=2, part=0)
     >>> next(blocks)
@@ -40,7 +40,7 @@ class XmcMaker:
     seed: int = 0
 
     def blocks(self, rows: int, part: int) -> Iterator[list[str]]:
-        """The header, then the rows, some thousand at a time; `part` tells training (0) from test (1)."""
+        """Yields the header, then the rows, some thousand at a time; `part` tells training (0) from test (1)."""
         random = np.random.default_rng((self.seed, 0))
         owned = random.integers(self.features, size=(self.labels, _OWNED))
         by_rank = random.permutation(self.labels)
@@ -52,11 +52,11 @@ class XmcMaker:
             row = np.repeat(np.arange(number), 1 + random.poisson(_EXTRA_LABELS, number))
             drawn = by_rank[np.searchsorted(share, random.random(len(row)) * share[-1])]
             label_row, label = _unique(row, drawn, self.labels)
-            kept = random.random((len(label), _OWNED)) < _KEPT
+            present = random.random((len(label), _OWNED)) < _SHARE_OWNED
             noise_row = np.repeat(np.arange(number), random.poisson(_NOISE, number))
             noise = random.integers(self.features, size=len(noise_row))
-            mixed_row = np.concatenate([np.repeat(label_row, kept.sum(1)), noise_row])
-            feature_row, feature = _unique(mixed_row, np.concatenate([owned[label][kept], noise]), self.features)
+            mixed_row = np.concatenate([np.repeat(label_row, present.sum(1)), noise_row])
+            feature_row, feature = _unique(mixed_row, np.concatenate([owned[label][present], noise]), self.features)
             pairs = zip(feature.tolist(), random.uniform(0.5, 1.5, len(feature)).tolist(), strict=True)
             labels = _by_row([str(i) for i in label.tolist()], label_row, number)
             features = _by_row([f"{i}:{value:.3f}" for i, value in pairs], feature_row, number)
@@ -64,13 +64,13 @@ class XmcMaker:
 
 
 def _unique(row: np.ndarray, number: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a row and a number below the limit, sorted, each once."""
+    """Returns pairs of a row and a number below the limit, sorted, each once."""
     pairs = np.unique(row * limit + number)
     return pairs // limit, pairs % limit
 
 
 def _by_row(texts: list[str], row: np.ndarray, number: int) -> list[list[str]]:
-    """The texts of each of so many rows, given their rows, rising."""
+    """Joins the texts of each of so many rows, given the row of each text, rising."""
     first = np.searchsorted(row, np.arange(number + 1)).tolist()
     return [texts[start:stop] for start, stop in pairwise(first)]
 
@@ -78,7 +78,7 @@ def _by_row(texts: list[str], row: np.ndarray, number: int) -> list[list[str]]:
 def make_xmc(
     folder: Path, maker: XmcMaker, rows: int, test_rows: int, on_rows: Callable[[int], None] = lambda count: None
 ) -> None:
-    """Write `folder`/train.txt and `folder`/test.txt; `on_rows` is told of every block how many rows it has.
+    """Writes `folder`/train.txt and `folder`/test.txt; `on_rows` is told of every block how many rows it has.
 
     Memory is a few dozen bytes for each label, however many rows there are.
     """

@@ -1,4 +1,4 @@
-"""A picture of samples with their labels."""
+"""Draws a picture of samples with their labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROWS, _COLUMNS = 3, 4
 
 
 def save_preview(data: MultiLabelData, path: Path) -> None:
-    """Write a PNG of the first twelve images, each under its labels."""
+    """Writes a PNG of the first twelve images, each under its labels."""
     with mpl.rc_context({"font.size": 7}):
         figure = Figure(figsize=(9, 8.5), layout="constrained")
         axes = figure.subplots(_ROWS, _COLUMNS).flat

@@ -1,4 +1,4 @@
-"""Which reader serves which file of rows that `lopsided fit` and `lopsided evaluate` take."""
+"""Chooses the reader for a file of rows that `lopsided fit` and `lopsided evaluate` take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ READERS = dict.fromkeys((".txt", ".svm", ".svmlight", ".libsvm"), read_sparse)  
 
 
 def read_sparse_rows(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> SparseRows:
-    """Read a file by its ending. Raises UserError for anything a user got wrong."""
+    """Reads a file by its ending. Raises UserError for anything a user got wrong."""
     if path.is_dir():
         raise UserError(f"{path}: a folder, but neither a data file nor a run folder (which has a config.json)")
     if path.suffix.lower() not in READERS:

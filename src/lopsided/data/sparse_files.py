@@ -1,4 +1,4 @@
-"""Sparse features and label numbers from the extreme-classification repository's format and from svmlight.
+"""Reads sparse features and label numbers from the extreme-classification repository's format and from svmlight.
 
 4880 1836 159                   rows, features, labels; this line tells the first format from svmlight, which has none
 18,87,135 44:1 55:0.5 84:1      a row: its labels, then its features, all numbered from 0
@@ -29,7 +29,7 @@ _MOST = 2**31  # rows, features or labels: more would not fit into any memory
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Rows of sparse features with their labels, both as compressed sparse rows.
+    """Holds rows of sparse features with their labels, both as compressed sparse rows.
 
     indptr: (rows + 1,) int64; row i owns the entries indptr[i] to indptr[i + 1] of indices and values.
     indices: (entries,) int64 feature numbers, each once a row. values: (entries,) float32, finite.
@@ -62,31 +62,31 @@ class SparseRows:
         return self.labels.num_labels
 
     def label_counts(self) -> Tensor:
-        """(num_labels,) int64: the rows with each label."""
+        """Counts, (num_labels,) int64, the rows with each label."""
         return torch.bincount(self.labels.col, minlength=self.num_labels)
 
     def unit_length(self) -> SparseRows:
-        """The same with every row scaled to unit Euclidean length; a row of zeros stays as it is."""
+        """Returns the same with every row scaled to unit Euclidean length; a row of zeros stays as it is."""
         row = torch.repeat_interleave(self.indptr.diff())
         squares = torch.zeros(len(self), dtype=torch.float64).index_add_(0, row, self.values.double().square())
         scale = torch.where(squares > 0, squares.rsqrt(), 1.0)
         return replace(self, values=(self.values * scale[row]).float())
 
     def batch(self, rows: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], SparseTargets]:
-        """For (n,) row numbers: (indices, offsets, per_sample_weights) of an `nn.EmbeddingBag`, and the labels."""
+        """Returns (indices, offsets, per_sample_weights) of an `nn.EmbeddingBag`, and labels, of (n,) row numbers."""
         indptr, entries = _entries(self.indptr, rows)
         crow, listed = _entries(self.labels.crow, rows)
         labels = SparseTargets(crow, self.labels.col[listed], num_labels=self.num_labels)
         return (self.indices[entries], indptr[:-1], self.values[entries]), labels
 
     def take(self, rows: Tensor) -> SparseRows:
-        """Some of the rows, by (n,) number."""
+        """Returns some of the rows, by (n,) number."""
         (indices, offsets, values), labels = self.batch(rows)
         indptr = torch.cat([offsets, torch.tensor([len(indices)])])
         return SparseRows(indptr, indices, values, self.num_features, labels)
 
     def fitted_to(self, num_features: int, num_labels: int) -> SparseRows:
-        """The same for a model with that many features and labels.
+        """Returns the same for a model with that many features and labels.
 
         Without a header, rows of validation or test may have features that no training row had: they are left out,
         and labels that none had stay, which no model can find. A header must say what that of the training rows said.
@@ -106,7 +106,7 @@ class SparseRows:
 
 
 def _entries(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the chosen rows begin among their own entries, (n + 1,), and where those entries stand."""
+    """Returns where the chosen rows begin among their own entries, (n + 1,), and where those entries stand."""
     start, length = indptr[rows], indptr[rows + 1] - indptr[rows]
     begin = torch.nn.functional.pad(length.cumsum(0), (1, 0))
     shift = torch.repeat_interleave(start - begin[:-1], length)
@@ -114,7 +114,7 @@ def _entries(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def read_sparse(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> SparseRows:
-    """Read a file of either format; without a header, the largest numbers tell how many features and labels there are.
+    """Reads a file of either format; without a header, the largest numbers tell how many features and labels there are.
 
     `on_bytes` is told after every block how many bytes were read. Raises UserError, with the line, for anything
     malformed: bad or infinite numbers, a label or feature twice in a row, counts that are not those of the header.
@@ -160,8 +160,8 @@ class _Reader:
         lengths = np.concatenate(self.lengths)
         crow, indptr = np.pad(lengths.cumsum(0), ((1, 0), (0, 0))).T.copy()
         label, feature, value = (torch.from_numpy(np.concatenate(self.parts.pop(name))) for name in list(self.parts))
-        found = [int(numbers.max()) + 1 if len(numbers) else 0 for numbers in (feature, label)]
-        num_features, num_labels = self.header[1:] if self.header else found
+        sizes = [int(numbers.max()) + 1 if len(numbers) else 0 for numbers in (feature, label)]
+        num_features, num_labels = self.header[1:] if self.header else sizes
         labels = SparseTargets(torch.from_numpy(crow), label, num_labels=num_labels)
         return SparseRows(torch.from_numpy(indptr), feature, value, num_features, labels, self.header is not None)
 
@@ -195,7 +195,7 @@ class _Reader:
         self.parts["value"].append(value.astype(np.float32))
 
     def _check(self, kind: str, numbers: np.ndarray, lengths: np.ndarray, limit: int, place: list[int]) -> None:
-        """Numbers below the limit, and none twice in a row."""
+        """Checks that numbers are below the limit, and none comes twice in a row."""
         if (numbers >= limit).any():
             entry = int((numbers >= limit).argmax())
             bound = f"the header (line 1) says {limit}, numbered from 0" if self.header else f"the most is {limit - 1}"
@@ -208,7 +208,7 @@ class _Reader:
             self._fail(place[row[entry]], f"{kind} {numbers[entry]:.0f} stands twice in the row")
 
     def _second_look(self, number: int, line: bytes) -> re.Match[bytes]:
-        """A row with a svmlight comment; or the error that says which part of it is wrong."""
+        """Returns a row that has a svmlight comment; or the error that says which part of it is wrong."""
         match = None if self.header else _ROW.fullmatch(line.partition(b"#")[0])
         if match:
             return match
@@ -226,12 +226,12 @@ class _Reader:
 
 
 def _numbers(text: bytes, separator: str) -> np.ndarray:
-    """(n,) float64, exact for whole numbers up to 2^53."""
+    """Returns (n,) float64, exact for whole numbers up to 2^53."""
     return np.fromstring(text, sep=separator) if text else np.empty(0)
 
 
 def _row(lengths: np.ndarray, entry: int) -> int:
-    """The row that owns an entry."""
+    """Returns the row that owns an entry."""
     return int(np.searchsorted(lengths.cumsum(), entry, side="right"))
 
 

@@ -1,4 +1,4 @@
-"""Splits that keep the share of every label, also of the rarest."""
+"""Splits rows so as to keep the share of every label, also of the rarest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def stratified_split(targets: Tensor, fractions: Sequence[float], seed: int = 0) -> list[list[int]]:
-    """Iterative stratification: disjoint row numbers, ascending, one list per fraction.
+    """Splits by iterative stratification: returns disjoint row numbers, ascending, one list per fraction.
 
     targets: bool (rows, labels). fractions: positive, summing to 1; each part gets about its share of the rows and
     of the positives of every label, the rarest label first, while there is still a choice.

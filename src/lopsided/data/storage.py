@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Writes files that are either complete or not there."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _UMASK = os.umask(0o022)
-os.umask(_UMASK)  # there is no way to read it but to set it
+os.umask(_UMASK)  # the umask can be read only by setting it
 
 
 class UserError(Exception):
-    """Something the user can mend. The command prints its message as one line and exits with 2."""
+    """Reports something that the user can mend. The command prints its message as one line and exits with 2."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call `write` on a temporary file beside `path`, then rename it: a reader never sees half a file."""
+    """Calls `write` on a temporary file beside `path`, then renames it: a reader never sees half a file."""
 
     def open_and_write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -31,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """The same for a `write` that wants a path."""
+    """Does the same for a `write` that wants a path."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """A header, then the lines."""
+    """Writes a header, then the lines."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
@@ -62,5 +62,5 @@ def write_csv(path: Path, names: Sequence[str], lines: Iterable[Sequence[object]
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON, which every reader can parse. Raises ValueError for NaN and infinities."""
+    """Writes strict JSON, which every reader can parse. Raises ValueError for NaN and infinities."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

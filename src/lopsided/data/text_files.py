@@ -1,4 +1,4 @@
-"""Texts with labels from JSON lines and from CSV."""
+"""Reads texts with labels from JSON lines and from CSV."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Row = tuple[str, list[str]]
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a row keeps its text and its labels."""
+    """Names where a row keeps its text and its labels."""
 
     text: str = "text"
     labels: str = "labels"
@@ -37,7 +37,7 @@ class Columns:
 def read_splits(
     train: Path, valid: Path | None = None, test: Path | None = None, columns: Columns | None = None, seed: int = 0
 ) -> Splits:
-    """Read the files and split off what is missing: 20 % each of the training file, by iterative stratification.
+    """Reads the files and splits off what is missing: 20 % each of the training file, by iterative stratification.
 
     The labels are those of all files together, sorted. Raises UserError for anything a user got wrong.
     """
@@ -48,37 +48,37 @@ def read_splits(
     parts = {name: _encode(part, labels) for name, part in rows.items()}
     missing = [name for name in ("valid", "test") if name not in parts]
     if missing:
-        whole = parts["train"]
-        if len(whole) < _SMALLEST_SPLIT:
+        rows_to_split = parts["train"]
+        if len(rows_to_split) < _SMALLEST_SPLIT:
             raise UserError(
-                f"{train}: {len(whole)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
+                f"{train}: {len(rows_to_split)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
                 "or separate files with --valid and --test"
             )
         fractions = (1 - 0.2 * len(missing), *[0.2] * len(missing))
-        chosen = stratified_split(whole.targets, fractions, seed)
-        parts |= {name: whole[part] for name, part in zip(("train", *missing), chosen, strict=True)}
+        chosen = stratified_split(rows_to_split.targets, fractions, seed)
+        parts |= {name: rows_to_split[part] for name, part in zip(("train", *missing), chosen, strict=True)}
     if not parts["train"].targets.any():
         raise UserError(f"{train}: no labels at all in the training rows")
     return Splits(**parts)
 
 
 def read_data(path: Path, columns: Columns) -> MultiLabelData:
-    """All rows of one file. Raises UserError for anything a user got wrong."""
+    """Reads all rows of one file. Raises UserError for anything a user got wrong."""
     rows = read_text_rows(path, columns)
     return _encode(rows, _labels(path, rows))
 
 
 def _labels(path: Path, rows: list[Row]) -> tuple[str, ...]:
-    """All labels of the rows, sorted."""
+    """Returns all labels of the rows, sorted."""
     labels = tuple(sorted({label for _, names in rows for label in names}))
     if len(labels) < 2:
-        found = f"only the label {labels[0]!r}" if labels else "no labels at all"
-        raise UserError(f"{path}: found {found}; a multi-label problem needs at least two different labels")
+        labels_text = f"only the label {labels[0]!r}" if labels else "no labels at all"
+        raise UserError(f"{path}: found {labels_text}; a multi-label problem needs at least two different labels")
     return labels
 
 
 def read_text_rows(path: Path, columns: Columns) -> list[Row]:
-    """All rows of a file as (text, labels)."""
+    """Reads all rows of a file as (text, labels)."""
     if path.is_dir():
         raise UserError(f"{path}: a folder, but neither a data file nor a run folder (which has a config.json)")
     if not path.exists():

@@ -1,4 +1,4 @@
-"""From scores to probabilities: the map that the loss implies, and maps fitted to validation rows.
+"""Turns scores into probabilities: the map that the loss implies, and maps fitted to validation rows.
 
 A calibrator is called with `Scores`, or a tensor or an array of the scores of all labels, and gives float64
 probabilities in the shape of their values, in [0, 1]; anything where a row has no further candidate. Of one label, the
@@ -29,14 +29,14 @@ PSEUDO = 5.0
 
 
 class Calibrator(Protocol):
-    """(n, L) scores, or those of candidates -> probabilities."""
+    """Maps (n, L) scores, or those of candidates, to probabilities."""
 
     def __call__(self, scores: ScoresLike) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class ClosedForm(Portable):
-    """The posterior that a loss implies, see `lopsided.losses.closed_form`: no validation rows are needed.
+    """Computes the posterior that a loss implies, see `lopsided.losses.closed_form`: no validation rows are needed.
 
     loss: its name with settings, trained without weights. ValueError at the call if it implies no posterior.
 
@@ -52,7 +52,7 @@ class ClosedForm(Portable):
 
 @dataclass(frozen=True)
 class Temperature(Portable):
-    """sigmoid(score / temperature) for all labels; `lopsided.fit_temperature` finds the most likely one."""
+    """Computes sigmoid(score / temperature) for all labels; `lopsided.fit_temperature` finds the most likely one."""
 
     temperature: float
 
@@ -62,7 +62,7 @@ class Temperature(Portable):
 
 @dataclass(frozen=True)
 class Platt(Portable):
-    """sigmoid(slope_l * score + offset_l): both (L,) float64, slope >= 0."""
+    """Computes sigmoid(slope_l * score + offset_l): both (L,) float64, slope >= 0."""
 
     slope: Tensor
     offset: Tensor
@@ -73,7 +73,7 @@ class Platt(Portable):
 
 
 def fit_platt(judged: Judged, pseudo: float = PSEUDO) -> Platt:
-    """The most likely slope and offset of every label, shrunk towards those of all labels together.
+    """Fits the most likely slope and offset of every label, shrunk towards those of all labels together.
 
     Scores are centred and scaled by the mean and deviation of those of true labels; there slope and offset have a
     normal prior around the pooled fit with precision `pseudo`, so that a label with that many positives goes about
@@ -106,7 +106,7 @@ def _check_most_likely(judged: Judged) -> None:
 
 
 def _newton(judged: Judged, centre: Tensor, scale: Tensor, prior: Tensor, precision: float) -> Tensor:
-    """(L, 2) offset and slope >= 0 of every label on scaled scores: Newton's method, for all labels at once."""
+    """Finds (L, 2), offset and slope >= 0 of every label on scaled scores, by Newton's method for all at once."""
     x = (judged.scores.values.double() - centre) / scale
     fit = _minimum(judged, x, prior, precision)
     falling = fit[:, 1] < 0
@@ -117,7 +117,7 @@ def _newton(judged: Judged, centre: Tensor, scale: Tensor, prior: Tensor, precis
 
 
 def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tensor:
-    """(L, 2), the least of  sum softplus(b + a x) - y (b + a x)  +  precision / 2 |(b, a) - prior|^2."""
+    """Returns (L, 2), the least of  sum softplus(b + a x) - y (b + a x)  +  precision / 2 |(b, a) - prior|^2."""
     y = judged.hits.double()
 
     def logits(fit: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tens
         error, weight = p - y, p * (1 - p)
         gradient = torch.stack([judged.sum(error), judged.sum(error * x)], 1) + precision * (fit - prior)
         a, b, c = judged.sum(weight) + precision, judged.sum(weight * x), judged.sum(weight * x * x) + precision
-        if precision == 0:  # equal scores leave slope against offset open: then the step stays as short as it can
+        if precision == 0:  # equal scores do not determine slope and offset: take the shortest step
             a, c = a + 1e-9 * (a + c), c + 1e-9 * (a + c)
         step = torch.stack([c * gradient[:, 0] - b * gradient[:, 1], a * gradient[:, 1] - b * gradient[:, 0]], 1)
         step /= (a * c - b * b)[:, None]
@@ -152,7 +152,7 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tens
 
 @dataclass(frozen=True)
 class Isotonic(Portable):
-    """A rising map of every label, mixed with the map of all labels: own * label's map + (1 - own) * pooled map.
+    """Applies a rising map of every label, mixed with that of all labels: own * label's map + (1 - own) * pooled map.
 
     The pooled map is moved to the share of the label: its odds are those of all labels times exp(shift).
 
@@ -185,7 +185,7 @@ class Isotonic(Portable):
 
 
 def fit_isotonic(judged: Judged, pseudo: float = PSEUDO) -> Isotonic:
-    """The rising map of the least squared error for every label, shrunk towards that of all labels together.
+    """Fits the rising map of the least squared error for every label, shrunk towards that of all labels together.
 
     A label with n positives goes n / (n + pseudo) its own way. The map of all labels is first moved to the label's
     share of true rows, of which N rows go N / (N + pseudo) of the way, as negatives tell it too: rare labels get small
@@ -208,14 +208,14 @@ def fit_isotonic(judged: Judged, pseudo: float = PSEUDO) -> Isotonic:
 
 
 def _shifted(p: Tensor, shift: Tensor) -> Tensor:
-    """Probabilities whose odds are exp(shift) times as high; 0 and 1 stay."""
+    """Returns probabilities whose odds are exp(shift) times as high; 0 and 1 stay."""
     odds = shift.exp()
     moved: Tensor = odds * p / (1 - p + odds * p)
     return moved
 
 
 def _shift(p: Tensor, mean: Tensor) -> Tensor:
-    """The shift after which probabilities have this mean, within -40 and 40: 0 and 1 do not move."""
+    """Returns the shift after which probabilities have this mean, within -40 and 40: 0 and 1 do not move."""
     low, high = torch.tensor(-40.0, dtype=torch.float64), torch.tensor(40.0, dtype=torch.float64)
     for _ in range(40):
         middle = (low + high) / 2
@@ -224,7 +224,7 @@ def _shift(p: Tensor, mean: Tensor) -> Tensor:
 
 
 def _rising(scores: Tensor, hits: Tensor) -> tuple[Any, Any]:
-    from sklearn.isotonic import IsotonicRegression  # only who fits such maps needs it
+    from sklearn.isotonic import IsotonicRegression  # imported late: only isotonic fits need it
 
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores.double().numpy(), hits.numpy())
     return fitted.X_thresholds_, fitted.y_thresholds_

@@ -1,4 +1,4 @@
-"""Which rule and calibrator a trained model is given, by name: what is stored with it and goes wherever it goes."""
+"""Chooses the rule and the calibrator of a trained model, by name; both are stored with the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TOP = re.compile(r"top-([1-9]\d{0,8})")
 
 @dataclass(frozen=True)
 class Decision:
-    """A rule and its name; and the map from scores to probabilities, None where a loss implies none."""
+    """Holds a rule and its name; and the map from scores to probabilities, None where a loss implies none."""
 
     name: str
     rule: Rule
@@ -49,7 +49,7 @@ def check_name(name: str) -> None:
 
 
 def untuned(name: str | None, loss: str, labels_per_row: float) -> Decision:
-    """A rule that needs no validation rows: own, top-K, or None for own; where the loss has none or saturates, top-K.
+    """Returns a rule without validation rows: own, top-K, or None for own; where the loss has none or saturates, top-K.
 
     K is then the mean number of labels of a training row. Raises ValueError where the loss implies no threshold.
     """
@@ -69,7 +69,7 @@ def untuned(name: str | None, loss: str, labels_per_row: float) -> Decision:
 
 
 def tuned(name: str, judged: Judged, loss: str, labels_per_row: float) -> Decision:
-    """The rule of that name and Platt's map, both fitted to validation rows. Raises ValueError without any positive.
+    """Fits the rule of that name and Platt's map to validation rows. Raises ValueError without any positive.
 
     For a loss that saturates, own is replaced by per-label.
     """
@@ -91,7 +91,7 @@ def tuned(name: str, judged: Judged, loss: str, labels_per_row: float) -> Decisi
 
 
 def saturates(loss: str) -> bool:
-    """Is the loss's own threshold infinite, so that it would predict nothing?"""
+    """Tells whether the loss's own threshold is infinite, so that it would predict nothing."""
     try:
         return bool(settled_logit(formula(loss), 1.0).isinf())
     except ValueError:

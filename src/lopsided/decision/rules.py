@@ -1,4 +1,4 @@
-"""Rules that turn scores into decisions, and how they are tuned on validation rows.
+"""Turns scores into decisions by rules, and tunes rules on validation rows.
 
 A rule's `decide` takes `Scores`, or a tensor or an array of the scores of all labels, and gives bool in the shape of
 their values, on their device; a label that is no candidate is not predicted. Scores are compared in float32. Rules are
@@ -28,14 +28,14 @@ PSEUDO = 50.0
 
 
 class Rule(Protocol):
-    """(n, L) scores, or those of candidates -> bool: is the label predicted?"""
+    """Maps (n, L) scores, or those of candidates, to bool: is the label predicted?"""
 
     def decide(self, scores: ScoresLike) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Threshold(Portable):
-    """One for all labels: fixed, tuned, or the `decision_threshold()` of a loss.
+    """Applies one threshold to all labels: fixed, tuned, or the `decision_threshold()` of a loss.
 
     >>> Threshold(0.5).decide(torch.tensor([[0.5, 0.6]]))
     tensor([[False,  True]])
@@ -49,7 +49,7 @@ class Threshold(Portable):
 
 @dataclass(frozen=True)
 class LabelThresholds(Portable):
-    """(L,) float32, one for each label."""
+    """Applies (L,) float32 thresholds, one for each label."""
 
     thresholds: Tensor
 
@@ -60,7 +60,7 @@ class LabelThresholds(Portable):
 
 @dataclass(frozen=True)
 class TopK(Portable):
-    """The k highest scores of each row, all if there are fewer; of equal ones the first."""
+    """Predicts the k highest scores of each row, all if there are fewer; of equal ones the first."""
 
     k: int
 
@@ -76,7 +76,7 @@ class TopK(Portable):
 
 @dataclass(frozen=True)
 class AtLeastOne(Portable):
-    """Another rule, and the highest score of a row for which it predicts nothing."""
+    """Applies another rule, and predicts the highest score of a row for which it predicts nothing."""
 
     rule: Rule
 
@@ -87,7 +87,7 @@ class AtLeastOne(Portable):
 
 @dataclass(frozen=True)
 class OnProbabilities(Portable):
-    """A rule that decides on calibrated probabilities."""
+    """Decides by a rule on calibrated probabilities."""
 
     calibrator: Calibrator
     rule: Rule
@@ -100,7 +100,7 @@ class OnProbabilities(Portable):
 
 @dataclass(frozen=True)
 class ExpectedF1(Portable):
-    """The labels of each row whose F1 is expected to be highest, given probabilities of independent labels.
+    """Predicts the labels of each row whose F1 is expected to be highest, given probabilities of independent labels.
 
     Use it as OnProbabilities(calibrator, ExpectedF1()). The best set has the k most probable labels for some k (Lewis,
     SIGIR 1995); `expected_f1` finds it. Exact; time grows with the square of the labels of a row.
@@ -120,7 +120,7 @@ class ExpectedF1(Portable):
 
 
 def expected_f1(p: Tensor, of_empty: float = 0.0) -> Tensor:
-    """(n, m) probabilities of independent labels -> (n, m + 1) float64, the expected F1 of predicting the first k.
+    """Maps (n, m) probabilities of independent labels to (n, m + 1) float64, the expected F1 of the first k.
 
     of_empty: F1 where nothing is true and nothing predicted. Raises ValueError for what is no probability. Source: Ye,
     Chai, Lee and Chieu, Optimizing F-measure, ICML 2012, algorithm 1, for beta = 1: O(m^2) a row. With
@@ -148,14 +148,14 @@ def expected_f1(p: Tensor, of_empty: float = 0.0) -> Tensor:
 
 
 def tune_threshold(judged: Judged, objective: ThresholdObjective | None = None) -> Threshold:
-    """The one threshold that is best for all decisions taken together, by default in micro-F1."""
+    """Returns the one threshold that is best for all decisions taken together, by default in micro-F1."""
     return Threshold(float(best_thresholds(_some(judged).together(), objective or FBeta()).labels))
 
 
 def tune_label_thresholds(
     judged: Judged, objective: ThresholdObjective | None = None, pseudo: float = PSEUDO
 ) -> LabelThresholds:
-    """The best threshold of every label, F1 unless told, shrunk towards the one that all labels would share.
+    """Returns the best threshold of every label, for F1 by default, shrunk towards the one that all labels would share.
 
     A label with n positives goes n / (n + pseudo) of the way from the shared threshold, the best in the mean over the
     labels (macro-F1), to its own. A label without positives has the shared one. Shrunk thresholds meet a precision
@@ -173,12 +173,12 @@ def tune_label_thresholds(
 
 
 def best_threshold(judged: Judged) -> float:
-    """The one threshold with the highest micro-F1, infinite without a positive: see `tune_threshold`."""
+    """Returns the one threshold with the highest micro-F1, infinite without a positive: see `tune_threshold`."""
     return tune_threshold(judged).threshold if judged.hits.any() else float("inf")
 
 
 def tune_macro_f1(judged: Judged, calibrator: Calibrator) -> OnProbabilities:
-    """Thresholds on probabilities for macro-F1: half the F1 that the label can be expected to reach with them.
+    """Returns thresholds on probabilities for macro-F1: half the F1 that the label can be expected to reach with them.
 
     F*/2 is the best threshold of a label with the probabilities p (Koyejo et al., NIPS 2014; Lipton et al., ECML 2014).
     Here F is that of the validation rows if p is right, 2 sum of p predicted / (sum of p + predicted), and positives
@@ -210,5 +210,5 @@ torch.serialization.add_safe_globals(list(KINDS))  # torch.load(weights_only=Tru
 
 
 def load_rule(path: str | Path) -> Any:
-    """The rule or calibrator that its `save(path)` wrote. Raises ValueError for any other file."""
+    """Reads the rule or calibrator that its `save(path)` wrote. Raises ValueError for any other file."""
     return serialization.load(path, KINDS)

@@ -1,4 +1,4 @@
-"""Rules and calibrators as tensors and a line of JSON, which safetensors holds: nothing in a file is executed."""
+"""Stores rules and calibrators as tensors and a line of JSON in safetensors: nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _HEADER = "lopsided"  # of the metadata of a file
 
 
 class Portable:
-    """The base of frozen dataclasses of numbers, tensors and each other: they move and are saved without pickle."""
+    """Lets frozen dataclasses of numbers, tensors and each other be moved to a device and saved without pickle."""
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
+        """Returns the same on another device."""
         changed = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor | Portable)}
         return replace(self, **changed)  # type: ignore[type-var]
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, for `lopsided.decision.rules.load_rule`."""
+        """Writes a safetensors file, for `lopsided.decision.rules.load_rule`."""
         tensors, header = to_tensors(self)
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, path, {_HEADER: header})
 
 
 def to_tensors(value: Any) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a frozen dataclass, those of its parts with dots in their names, and a JSON header of the rest.
+    """Returns the tensors of a dataclass, those of its parts with dots in their names, and a JSON header of the rest.
 
     >>> from lopsided.decision.calibrators import Temperature
     >>> to_tensors(Temperature(0.5))
@@ -58,7 +58,7 @@ def _described(value: Any, prefix: str, tensors: dict[str, Tensor]) -> dict[str,
 
 
 def load(path: str | Path, kinds: Iterable[type]) -> Any:
-    """What `Portable.save` wrote, one of these kinds. Raises ValueError for any other file."""
+    """Reads what `Portable.save` wrote, one of these kinds. Raises ValueError for any other file."""
     with safe_open(path, framework="pt") as file:
         header = (file.metadata() or {}).get(_HEADER)
         if header is None:
@@ -67,7 +67,7 @@ def load(path: str | Path, kinds: Iterable[type]) -> Any:
 
 
 def from_tensors(tensors: dict[str, Tensor], header: str, kinds: Iterable[type]) -> Any:
-    """What `to_tensors` stored, one of these kinds. Raises ValueError, KeyError or TypeError for anything else."""
+    """Restores what `to_tensors` stored, one of these kinds. Raises ValueError, KeyError or TypeError otherwise."""
     return _made(json.loads(header), "", tensors, {kind.__name__: kind for kind in kinds})
 
 
@@ -80,7 +80,7 @@ def _made(header: dict[str, Any], prefix: str, tensors: dict[str, Tensor], kinds
         if field.name not in header and (prefix + field.name in tensors or field.default is MISSING):
             parts[field.name] = tensors[prefix + field.name]
         elif field.name not in header:
-            continue  # a setting that is younger than the file
+            continue  # a setting that was added after the file was written
         elif isinstance(header[field.name], dict):
             parts[field.name] = _made(header[field.name], f"{prefix}{field.name}.", tensors, kinds)
         else:

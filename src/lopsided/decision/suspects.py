@@ -1,4 +1,4 @@
-"""Negatives that look like forgotten positives."""
+"""Ranks negatives that look like forgotten positives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CERTAIN = 60.0  # logits beyond say nothing more; those of label powerset reach
 
 @dataclass(frozen=True)
 class Suspects:
-    """Labels that rows do not have, the most suspicious first; n of each.
+    """Holds labels that rows do not have, the most suspicious first; n of each.
 
     row, label: int64. score: float32, the logit of a model that was not trained on the row. probability: float64,
     calibrated. discarded: bool, whether training on it would already count it less than less suspicious negatives.
@@ -32,7 +32,7 @@ class Suspects:
 
 
 def rank_suspects(judged: Judged, discarded_above: float = math.inf, top: int | None = None) -> Suspects:
-    """Sort the negatives by the probability that the row was given the label, as Platt's map of the label tells it.
+    """Sorts the negatives by the probability that the row was given the label, by Platt's map of the label.
 
     judged: scores of every row from a model that was not trained on it, with the labels that were given. If every
     positive of a row is forgotten with the same probability r, a negative is a forgotten positive with probability

@@ -1,4 +1,4 @@
-"""The best threshold of every label, by an exact sweep: one sort of all scores.
+"""Finds the best threshold of every label, by an exact sweep: one sort of all scores.
 
 An objective never rises when a false label more is predicted, so a best cut lies just below the score of a true label:
 only those cuts are kept, with what they predict and what of it is true.
@@ -20,7 +20,7 @@ from lopsided.metrics.scores import Judged
 
 
 class ThresholdObjective(Protocol):
-    """What decisions are worth: more is better, and predicting a false label more is never better.
+    """Says what decisions are worth: more is better, and predicting a false label more is never better.
 
     hits: labels predicted rightly; predicted; positives: labels that are true; rows: those in which the label is known.
     Counts, float64, in shapes that broadcast.
@@ -31,7 +31,7 @@ class ThresholdObjective(Protocol):
 
 @dataclass(frozen=True)
 class FBeta:
-    """F-beta, see `lopsided.metrics.counts`: recall weighs beta times as much as precision; 0 for 0 / 0.
+    """Computes F-beta, see `lopsided.metrics.counts`: recall weighs beta times as much as precision; 0 for 0 / 0.
 
     >>> FBeta()(torch.tensor(3.0), torch.tensor(4.0), torch.tensor(6.0), rows=10)
     tensor(0.6000)
@@ -49,7 +49,7 @@ class FBeta:
 
 @dataclass(frozen=True)
 class Cost:
-    """Minus the mean cost of a decision, by a cost matrix; a false positive must not cost less than a true negative."""
+    """Computes minus the mean cost of a decision; a false positive must not cost less than a true negative."""
 
     false_positive: float = 1.0
     false_negative: float = 1.0
@@ -71,7 +71,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class RecallAtPrecision:
-    """Recall where the precision reaches a floor, else -1; predicting nothing has precision 1."""
+    """Computes recall where the precision reaches a floor, else -1; predicting nothing has precision 1."""
 
     floor: float
 
@@ -81,13 +81,13 @@ class RecallAtPrecision:
 
     def __call__(self, hits: Tensor, predicted: Tensor, positives: Tensor, rows: Tensor | int) -> Tensor:
         counts = Counts(hits, predicted, positives)
-        enough = (predicted == 0) | (counts.precision() >= self.floor)  # floor * predicted would round
+        enough = (predicted == 0) | (counts.precision() >= self.floor)  # a test against floor * predicted would round
         return torch.where(enough, counts.recall(), -1.0)
 
 
 @dataclass(frozen=True)
 class Best:
-    """The thresholds that an objective is highest at, for `score > threshold`.
+    """Holds the thresholds that an objective is highest at, for `score > threshold`.
 
     labels: (L,) float32, of each label; NaN for a label without a positive among the scores. shared: the one threshold
     with the highest sum of the objective over the labels, such as the best macro-F1.
@@ -98,7 +98,7 @@ class Best:
 
 
 def best_thresholds(judged: Judged, objective: ThresholdObjective, cuts: int = 4096) -> Best:
-    """The best thresholds by an exact sweep, n log n of the scores, some labels at a time.
+    """Finds the best thresholds by an exact sweep, n log n of the scores, some labels at a time.
 
     A threshold lies midway between a true label's score and the next lower one, or where float32 has no number between
     them, on the lower: ties are never cut. Of equally good ones the highest. Where nothing should be predicted it is
@@ -131,7 +131,7 @@ def best_thresholds(judged: Judged, objective: ThresholdObjective, cuts: int = 4
 
 @dataclass(frozen=True)
 class _Sorted:
-    """Scores as whole numbers, label by label and rising: label << 32, plus the order of the score."""
+    """Holds scores as integers, label by label and rising: label << 32, plus the order of the score."""
 
     keys: Any
     true: Any  # those of true labels
@@ -150,10 +150,10 @@ class _Sorted:
 
 
 def _best(ranked: _Sorted, positives: Tensor, rows: Tensor, objective: ThresholdObjective) -> Tensor:
-    """(L,) float32, the best threshold of each label."""
+    """Returns (L,) float32, the best threshold of each label."""
     keys, ends = ranked.keys, ranked.ends
     place = np.searchsorted(ranked.true, ranked.true)
-    first = place == np.arange(len(place))  # of a tie
+    first = place == np.arange(len(place))  # the first of equal scores
     place, cut = place[first], ranked.true[first]
     number, below = cut >> 32, np.searchsorted(keys, cut)
     label = torch.from_numpy(number)
@@ -165,12 +165,12 @@ def _best(ranked: _Sorted, positives: Tensor, rows: Tensor, objective: Threshold
     number, below, above = number[chosen], below[chosen], _score(cut[chosen])
     beneath = np.where(below > ends[number], _score(keys[below - 1]), _next_lower(above))
     highest = np.where(ranked.true_ends[1:] > ranked.true_ends[:-1], _score(keys[ends[1:] - 1]), np.float32(np.nan))
-    highest[number] = _between(above, beneath)  # numpy keeps the last: cuts rise
+    highest[number] = _between(above, beneath)  # of equal numbers numpy keeps the last, which is the highest cut
     return torch.from_numpy(highest)
 
 
 def _worth(ranked: _Sorted, positives: Tensor, rows: Tensor, objective: ThresholdObjective, grid: Any) -> Tensor:
-    """(len(grid),) float64, the sum over the labels of what a cut just below each of the grid is worth."""
+    """Sums over the labels what a cut just below each value of the grid is worth: (len(grid),) float64."""
     worth = torch.zeros(len(grid), dtype=torch.float64)
     for label in torch.arange(len(positives)).split(max(1, 2**20 // max(1, len(grid)))):
         number = label[:, None].numpy()
@@ -186,19 +186,19 @@ def _counts(hits: Any, predicted: Any) -> tuple[Tensor, Tensor]:
 
 
 def _next_lower(score: Any) -> Any:
-    """The float32 below; -inf below the lowest, where numpy would warn."""
+    """Returns the next lower float32; -inf below the lowest, where numpy would warn."""
     with np.errstate(over="ignore"):
         return np.nextafter(score, np.float32(-np.inf))
 
 
 def _between(above: Any, beneath: Any) -> Any:
-    """Midway, or where float32 has no number between them, the lower."""
+    """Returns the middle, or where float32 has no number between them, the lower."""
     middle = ((above.astype(np.float64) + beneath) / 2).astype(np.float32)
     return np.where(middle < above, middle, beneath)
 
 
 def _order(scores: Any) -> Any:
-    """float32 -> whole numbers in [0, 2^32) in the same order, equal ones (0 and -0 too) the same."""
+    """Maps float32 to integers in [0, 2^32) in the same order; equal ones (0 and -0 too) become the same."""
     return ordered(np.ascontiguousarray(scores)).astype(np.int64) + 2**31
 
 

@@ -1,4 +1,4 @@
-"""The temperature that fits scores to validation data."""
+"""Finds the temperature that fits scores to validation data."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fit_temperature(
     known = up + down > 0
     z = torch.where(known, logits.double(), 0.0)
     _check(z, known, up, down)
-    low, high = math.log(1e-3), math.log(1e3)  # of 1/T
+    low, high = math.log(1e-3), math.log(1e3)  # bounds of 1/T
     for _ in range(60):
         middle = (low + high) / 2
         if _slope(z, up, down, math.exp(middle)) > 0:
@@ -56,7 +56,7 @@ def fit_temperature(
 
 
 def _slope(z: Tensor, up: Tensor, down: Tensor, steepness: float) -> Tensor:
-    """The derivative of minus the log-likelihood at this 1/T."""
+    """Returns the derivative of minus the log-likelihood at this 1/T."""
     p = torch.sigmoid(steepness * z)
     return ((down * p - up * (1 - p)) * z).sum()
 

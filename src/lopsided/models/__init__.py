@@ -1,4 +1,4 @@
-"""What maps inputs to scores."""
+"""The models map inputs to scores."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ __all__ = ["Task", "make_task"]
 
 
 def make_task(splits: Splits) -> Task:
-    """The model that suits the inputs: a small convolutional network, or hashed n-grams."""
+    """Returns the model that suits the inputs: a small convolutional network, or hashed n-grams."""
     return image_task(splits) if isinstance(splits.train.inputs, Tensor) else text_task(splits)

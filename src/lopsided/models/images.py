@@ -1,4 +1,4 @@
-"""Small images: three convolutions and a linear read-out."""
+"""Classifies small images: three convolutions and a linear read-out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHANNELS = 32
 
 
 class SmallConvNet(nn.Module):
-    """Images, uint8 (N, C, H, W) with H and W divisible by 4, to (N, outputs).
+    """Maps images, uint8 (N, C, H, W) with H and W divisible by 4, to (N, outputs).
 
     Position matters to the read-out, which sees every place of the last feature map.
     """
@@ -48,7 +48,7 @@ class ImageRows:
 
 
 def image_task(splits: Splits) -> Task:
-    """Trained by AdamW."""
+    """Returns the task of images, trained by AdamW."""
 
     def encode(data: MultiLabelData) -> ImageRows:
         assert isinstance(data.inputs, Tensor)

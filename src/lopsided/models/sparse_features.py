@@ -1,4 +1,4 @@
-"""Sparse features: an embedding bag, and a linear head that never holds the scores of all labels."""
+"""Classifies sparse features: an embedding bag, and a linear head that never holds the scores of all labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Batch = tuple[Tensor, Tensor, Tensor]  # indices, offsets and weights of an embe
 
 
 class SparseClassifier(nn.Module):
-    """Weighted sum of feature embeddings, ReLU, dropout, then one logit per label.
+    """Computes a weighted sum of feature embeddings, ReLU, dropout, then one logit per label.
 
     Both layers are trained by Adagrad, which moves the rarest feature or label as far as the most frequent. The bias
     starts where the loss says that a label is as probable as it is frequent: with many labels, most of training would
@@ -39,7 +39,7 @@ class SparseClassifier(nn.Module):
         dropout: float = 0.0,
         learning_rate: float = 0.03,
     ) -> None:
-        """label_counts: (L,) int64, how many of the training rows have each label."""
+        """Takes label_counts: (L,) int64, how many of the training rows have each label."""
         super().__init__()
         self.embedding = nn.EmbeddingBag(num_features, hidden, mode="sum", sparse=True)
         nn.init.normal_(self.embedding.weight, std=0.1)
@@ -55,13 +55,13 @@ class SparseClassifier(nn.Module):
         return self.embedding.num_embeddings
 
     def forward(self, batch: Batch) -> Tensor:
-        """(n, hidden), what the head sees of n rows."""
+        """Returns (n, hidden), what the head sees of n rows."""
         indices, offsets, weights = batch
         hidden: Tensor = self.dropout(self.embedding(indices, offsets, per_sample_weights=weights).relu())
         return hidden
 
     def step(self, batch: Batch, targets: SparseTargets) -> Tensor:
-        """Move all weights; the loss before it, mean over the rows."""
+        """Moves all weights; returns the loss before the step, mean over the rows."""
         value = self.head.step(self(batch), targets)
         with torch.sparse.check_sparse_tensor_invariants(False):  # torch warns unless told
             self.optimizer.step()
@@ -70,11 +70,11 @@ class SparseClassifier(nn.Module):
 
     @torch.no_grad()
     def top(self, batch: Batch, k: int) -> tuple[Tensor, Tensor]:
-        """The highest scores of each row, falling, and the labels that have them: both (n, min(k, L))."""
+        """Returns the highest scores of each row, falling, and the labels that have them: both (n, min(k, L))."""
         return self.head.predict_topk(self(batch), min(k, len(self.label_counts)))
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and state of both optimisers, which training goes on from."""
+        """Returns weights and state of both optimisers, which training goes on from."""
         moments = self.optimizer.state_dict()["state"]
         tensors = {f"optimizer.{number}.{name}": t for number, of in moments.items() for name, t in of.items()}
         return tensors | {f"model.{name}": tensor for name, tensor in self.state_dict().items()}

@@ -1,4 +1,4 @@
-"""What is trained, apart from the loss and the seed."""
+"""Describes what is trained, apart from the loss and the seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Rows(Protocol):
-    """Encoded rows: the arguments of the model for any of them, and their targets, bool (N, L)."""
+    """Holds encoded rows: the arguments of the model for any of them, and their targets, bool (N, L)."""
 
     @property
     def targets(self) -> Tensor: ...
@@ -23,7 +23,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """How long and how fast to train; the same for every loss that is compared."""
+    """Says how long and how fast to train; the same for every loss that is compared."""
 
     epochs: int
     batch_size: int
@@ -35,6 +35,6 @@ class Task:
     train: Rows
     valid: Rows
     test: Rows
-    make_model: Callable[[int], nn.Module]  # numbers to give per row
-    make_optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]  # model, learning rate
+    make_model: Callable[[int], nn.Module]  # takes the number of outputs per row
+    make_optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]  # takes the model and the learning rate
     default_budget: Budget

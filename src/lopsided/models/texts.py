@@ -1,4 +1,4 @@
-"""Texts: hashed word and character n-grams into an embedding bag, and a linear head."""
+"""Classifies texts: hashed word and character n-grams into an embedding bag, and a linear head."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from lopsided.data import Splits
 from lopsided.models.task import Budget, Task
 
-_BUCKETS = 2**17  # for words and for characters each
+_BUCKETS = 2**17  # for words, and as many for characters
 _WIDTH = 64
 _MOMENTUM = 0.9
 
 
 class HashedNGrams:
-    """Texts to sparse rows: words and pairs of words; two to four characters within words; hashed, no vocabulary.
+    """Maps texts to sparse rows: words and pairs of words; two to four characters within words; hashed, no vocabulary.
 
     Counts are damped (1 + log), weighted by inverse document frequency in the training texts, and each kind is
     scaled to unit length. Buckets that no training text fills are left out: nothing can be learnt about them.
@@ -39,7 +39,7 @@ class HashedNGrams:
         self.buckets = len(self._filled)
 
     def __call__(self, texts: Sequence[str]) -> csr_array:
-        """(len(texts), self.buckets) float32."""
+        """Returns (len(texts), self.buckets) float32."""
         parts = [
             weigh.transform(hasher.transform(texts)) for hasher, weigh in zip(self._hashers, self._weights, strict=True)
         ]
@@ -55,14 +55,14 @@ class BagRows:
         return int(self.bags.shape[0])
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Buckets and weights of all n-grams, and where each row begins among them."""
+        """Returns buckets and weights of all n-grams, and where each row begins among them."""
         bags = self.bags[rows.numpy()]
         buckets, offsets = (torch.from_numpy(array.astype(np.int64)) for array in (bags.indices, bags.indptr[:-1]))
         return buckets, offsets, torch.from_numpy(bags.data)
 
 
 class BagClassifier(nn.Module):
-    """Weighted sum of n-gram embeddings, then a linear layer: (N, outputs)."""
+    """Computes a weighted sum of n-gram embeddings, then a linear layer: (N, outputs)."""
 
     def __init__(self, buckets: int, outputs: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class BagClassifier(nn.Module):
 
 
 def text_task(splits: Splits) -> Task:
-    """Trained by SGD with momentum: Adam would move a rare n-gram as far as a frequent one, and overfits."""
+    """Returns the task of texts, trained by SGD with momentum: Adam moves rare n-grams too far, and overfits."""
     texts = [cast("tuple[str, ...]", data.inputs) for data in (splits.train, splits.valid, splits.test)]
     encode = HashedNGrams(texts[0])
     train, valid, test = (
@@ -94,6 +94,6 @@ def text_task(splits: Splits) -> Task:
 
 
 def _budget(rows: int) -> Budget:
-    """About 500 steps or 3 epochs, whichever is more: small data sets are seen more often, in smaller batches."""
+    """Gives 500 steps or 3 epochs, whichever is more: small data sets are seen more often, in smaller batches."""
     batch_size = max(16, min(256, rows // 16))
     return Budget(max(3, min(50, 500 * batch_size // rows)), batch_size, learning_rate=1.0)

@@ -1,4 +1,4 @@
-"""HTML and plots from the files of run folders; nothing is trained or measured again."""
+"""Makes HTML and plots from the files of run folders; nothing is trained or measured again."""
 
 from lopsided.report.html import write_report
 from lopsided.report.merged import read_finished, write_merged_report

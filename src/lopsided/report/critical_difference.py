@@ -1,4 +1,4 @@
-"""The critical-difference diagram."""
+"""Draws the critical-difference diagram."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from lopsided.metrics.friedman import Ranks
 from lopsided.report.plots import beside, short
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 
-_BAR = 0.35  # distance of two bars, in lines of text
+_BAR = 0.35  # distance between two bars, in lines of text
 
 
 def critical_difference(ranks: Ranks) -> Drawing:
-    """Mean ranks on a line, best at the left; a bar joins losses not shown to differ (Demsar 2006, figure 1)."""
+    """Draws mean ranks on a line, best at the left; a bar joins losses not shown to differ (Demsar 2006, figure 1)."""
     texts = [f"{short(loss)}  {rank:.2f}" for loss, rank in zip(ranks.losses, ranks.mean_ranks, strict=True)]
     half = (len(texts) + 1) // 2
     end = max(len(texts), 1 + ranks.critical_difference) + 0.3
@@ -37,7 +37,7 @@ def critical_difference(ranks: Ranks) -> Drawing:
 
 
 def _name(axis: Axes, ranks: Ranks, texts: list[str], ends: tuple[float, float]) -> None:
-    """The better half at the left, the others at the right, each on a line of its own."""
+    """Writes the names: the better half at the left, the others at the right, each on a line of its own."""
     count, first = len(texts), _BAR * len(ranks.groups) + 0.75
     for place, (text, rank) in enumerate(zip(texts, ranks.mean_ranks, strict=True)):
         left = place < (count + 1) // 2

@@ -1,4 +1,4 @@
-"""The verdict in one sentence."""
+"""States the verdict in one sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import Ranks
 from lopsided.metrics.significance import LEVEL
 
-_NAMED = 4  # of more losses only the first are named
+_NAMED = 4  # where there are more losses, only the first are named
 _AHEAD, _BEHIND = ("better", "ahead so far"), ("worse", "behind so far")
 
 
@@ -32,7 +32,7 @@ def headline(results: Results) -> str:
 
 
 def _lead(results: Results, losses: list[str], kind: str) -> str:
-    """asl and zlpr beat bce in mAP, by 0.036 and 0.034."""
+    """Says who wins and by how much: asl and zlpr beat bce in mAP, by 0.036 and 0.034."""
     gains = {loss: abs(results.comparisons[loss].mean or 0.0) for loss in losses}
     order = sorted(losses, key=lambda loss: -gains[loss])
     sizes = [f"{gains[loss]:.3f}" for loss in order]
@@ -44,7 +44,7 @@ def _lead(results: Results, losses: list[str], kind: str) -> str:
 
 
 def ranks_headline(ranks: Ranks, metric: str) -> str:
-    """The same for several data sets."""
+    """Says which losses rank best over several data sets."""
     title, best = METRICS[metric].title, ranks.losses[0]
     over = f"over {ranks.data_sets} data sets"
     if not ranks.permutation_p < LEVEL:
@@ -58,12 +58,12 @@ def ranks_headline(ranks: Ranks, metric: str) -> str:
 
 
 def listed(texts: list[str]) -> str:
-    """asl, apl and zlpr."""
+    """Lists the names as a sentence does: asl, apl and zlpr."""
     return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 
 def _some(losses: list[str]) -> str:
-    """The first of many, which keep their order."""
+    """Returns the first of many names, in their order."""
     return listed(losses if len(losses) <= _NAMED else [*losses[: _NAMED - 1], f"{len(losses) - _NAMED + 1} others"])
 
 

@@ -1,4 +1,4 @@
-"""Pages: self-contained, readable offline, with nothing in them that was not escaped.
+"""Writes pages that need no other file or network; every text in them is escaped.
 
 Two walls against hostile names and texts: every value passes Jinja's autoescaping, and the page's own policy refuses
 every script but the one whose hash it names, and everything from elsewhere. No data are embedded as JSON.
@@ -29,7 +29,7 @@ _KINDS = {"better": "ahead", "ahead so far": "ahead", "worse": "behind", "behind
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
+    """Writes the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
     run = RunFolder.open(folder, check_data=False)
     results, details = run.read_results(), run.read_details()
     losses, histories = list(results.losses), run.read_histories()
@@ -53,7 +53,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from one of the templates beside this file."""
+    """Renders a page from one of the templates beside this file."""
     environment = Environment(
         loader=PackageLoader("lopsided", "report"),
         autoescape=True,
@@ -88,6 +88,6 @@ def _plots(results: Results, histories: Histories, details: Details) -> dict[str
 
 
 def metric_cells(results: Results, name: str, losses: Sequence[str]) -> list[tuple[str, bool]]:
-    """(text, is best) of each loss."""
+    """Returns (text, is best) of each loss."""
     best = results.marked_loss(name)
     return [(cell(results.losses[loss].metrics[name]), loss == best) for loss in losses]

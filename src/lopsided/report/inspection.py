@@ -1,4 +1,4 @@
-"""What `lopsided inspect` prints."""
+"""Prints the results of `lopsided inspect`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lopsided.jobs.folder import FitFolder, RunFolder
 from lopsided.jobs.inspect import Values, diagnostics
 from lopsided.jobs.inspect_missing import Inspection
 
-_SHOWN = 20  # suspects
+_SHOWN = 20  # suspects printed
 
 
 def print_suspects(inspection: Inspection, console: Console) -> None:
-    """The first of them, hostile labels and texts as they are, and where the rest stands."""
-    found = inspection.suspects
+    """Prints the first suspects, their labels and texts without markup, and where the rest stands."""
+    suspects = inspection.suspects
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("row", justify="right")
     table.add_column("suspected label", max_width=30, overflow="ellipsis", no_wrap=True)
@@ -30,22 +30,22 @@ def print_suspects(inspection: Inspection, console: Console) -> None:
         table.add_column("discarded")
     if any(inspection.texts):
         table.add_column("text", overflow="ellipsis", no_wrap=True)
-    for place in range(min(_SHOWN, len(found))):
+    for place in range(min(_SHOWN, len(suspects))):
         cells: list[Text | str] = [
-            str(int(found.row[place]) + 1),
+            str(int(suspects.row[place]) + 1),
             Text(inspection.labels[place]),
-            f"{found.probability[place]:.3f}",
+            f"{suspects.probability[place]:.3f}",
         ]
-        cells += ["yes" if found.discarded[place] else "no"] * discards
+        cells += ["yes" if suspects.discarded[place] else "no"] * discards
         cells += [Text(inspection.texts[place])] * any(inspection.texts)
         table.add_row(*cells)
     console.print(f"\nnegatives that look like forgotten positives, by {escape(inspection.loss)}", highlight=False)
     console.print(table)
     if discards:
-        number = int(found.discarded.sum())
+        number = int(suspects.discarded.sum())
         console.print(
-            f"[dim]{number} of {len(found)} suspects lie above logit {inspection.discarded_above:.2f}, where the loss "
-            "begins to discard negatives as mislabelled.[/dim]",
+            f"[dim]{number} of {len(suspects)} suspects lie above logit {inspection.discarded_above:.2f}, where the "
+            "loss begins to discard negatives as mislabelled.[/dim]",
             highlight=False,
         )
     console.print(f"\nsuspects: {inspection.written}", highlight=False, markup=False, soft_wrap=True)
@@ -70,7 +70,7 @@ _CAPTION = (
 
 
 def print_diagnostics(folder: RunFolder | FitFolder, console: Console) -> None:
-    """How the training went: see `lopsided.jobs.inspect.diagnostics`."""
+    """Prints how the training went: see `lopsided.jobs.inspect.diagnostics`."""
     title, columns = diagnostics(folder, console)
     table = Table("", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for loss in columns:

@@ -1,4 +1,4 @@
-"""What a loss does to one label: value and gradient against its probability."""
+"""Plots what a loss does to one label: value and gradient against its probability."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMATS = ("png", "svg", "pdf")
 
 
 def save_loss_plot(loss: Formula, path: Path) -> None:
-    """Write value and gradient of positives and negatives, and where labels are decided, as .png, .svg or .pdf."""
+    """Writes value and gradient of positives and negatives, and where labels are decided, as .png, .svg or .pdf."""
     p = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
     sides = {
         "positive": (*profile(loss, torch.logit(p), positive=True), POSITIVE),

@@ -1,4 +1,4 @@
-"""One page over finished runs of several data sets: which loss ranks best, and whether that is more than luck."""
+"""Makes one page over finished runs of several data sets: which loss ranks best, and is that more than luck?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lopsided.report.numbers import p_value
 
 @dataclass(frozen=True)
 class Finished:
-    """A run with its results; `name` tells it from the others on the page."""
+    """Holds a run with its results; `name` tells it from the others on the page."""
 
     folder: RunFolder
     results: Results
@@ -29,7 +29,7 @@ class Finished:
 
 
 def read_finished(paths: Sequence[Path]) -> list[Finished]:
-    """The runs in these folders. Raises UserError for one that is not finished, or is no comparison."""
+    """Reads the runs in these folders. Raises UserError for one that is not finished, or is no comparison."""
     folders = [RunFolder.open(path, check_data=False) for path in paths]
     names = [folder.config.name for folder in folders]
     return [
@@ -39,7 +39,7 @@ def read_finished(paths: Sequence[Path]) -> list[Finished]:
 
 
 def write_merged_report(paths: Sequence[Path], out: Path) -> Path:
-    """Write a page over two or more finished runs, of different data but of the same losses and metric, to `out`."""
+    """Writes a page over two or more finished runs, of different data but of the same losses and metric, to `out`."""
     runs = read_finished(paths)
     _check_comparable(runs)
     first = runs[0].results
@@ -87,7 +87,7 @@ def _check_comparable(runs: Sequence[Finished]) -> None:
 
 
 def _tests(ranks: Ranks) -> list[tuple[str, str, str]]:
-    """(test, statistic, p-value)."""
+    """Returns (test, statistic, p-value) of each test."""
     return [
         ("Friedman, chi-squared", f"{ranks.friedman:.2f}", p_value(ranks.friedman_p)),
         ("Iman and Davenport, F", f"{ranks.iman_davenport:.2f}", p_value(ranks.iman_davenport_p)),

@@ -1,4 +1,4 @@
-"""Numbers as the terminal and the pages show them; a dash stands for what is undefined."""
+"""Formats numbers for the terminal and the pages; a dash stands for what is undefined."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from lopsided.jobs.schema import Interval
 
 
 def share(value: float | None) -> str:
-    """.862."""
+    """Formats a share without its zero: .862."""
     return "-" if value is None else f"{value:.3f}".removeprefix("0")
 
 
 def cell(interval: Interval) -> str:
-    """.845 ±.012: the mean and half its 95 % interval, which one seed does not give."""
+    """Formats the mean and half its 95 % interval, which one seed does not give: .845 ±.012."""
     if interval.mean is None or interval.low is None:
         return share(interval.mean)
     return f"{share(interval.mean)} ±{share(interval.mean - interval.low)}"
 
 
 def p_value(p: float | None) -> str:
-    """0.034, or <0.001."""
+    """Formats a p-value: 0.034, or <0.001."""
     return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"

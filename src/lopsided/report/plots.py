@@ -1,4 +1,4 @@
-"""The plots of the report, drawn from results.json, metrics.csv and details.json; a few panels each."""
+"""Draws the plots of the report from results.json, metrics.csv and details.json; a few panels each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DIAGNOSTICS = {  # columns of metrics.csv -> title and limits of the ordinate
 
 
 def series(losses: Sequence[str], baseline: str) -> dict[str, int]:
-    """The number of the colour of each loss: 0 for the baseline."""
+    """Returns the number of the colour of each loss: 0 for the baseline."""
     others = [loss for loss in losses if loss != baseline]
     return {loss: 0 if loss == baseline else 1 + others.index(loss) % (len(SERIES) - 1) for loss in losses}
 
@@ -43,7 +43,7 @@ def _colours(results: Results) -> dict[str, str]:
 
 
 def differences(results: Results) -> list[Drawing]:
-    """The paired differences to the baseline, and the metric of the verdict itself, each with its interval."""
+    """Draws the paired differences to the baseline, and the metric of the verdict itself, each with its interval."""
     name, baseline = results.metric, results.baseline
     paired = {baseline: Interval(mean=0.0, low=None, high=None), **results.comparisons}
     means = {loss: entry.metrics[name] for loss, entry in results.losses.items()}
@@ -55,7 +55,7 @@ def differences(results: Results) -> list[Drawing]:
 
 
 def _intervals(results: Results, values: Mapping[str, Interval], title: str, zero: bool = False) -> Drawing:
-    """A point and its interval for each loss that has a mean."""
+    """Draws a point and its interval for each loss that has a mean."""
     colours = _colours(results)
 
     def draw(axis: Axes) -> None:
@@ -77,7 +77,7 @@ def _intervals(results: Results, values: Mapping[str, Interval], title: str, zer
 
 
 def training(results: Results, histories: Histories) -> list[Drawing]:
-    """Validation mAP and training loss against epochs: the mean over seeds, and a band from least to most."""
+    """Draws validation mAP and training loss against epochs: the mean over seeds, and a band from least to most."""
     return [
         _against_epochs(results, histories, "valid_map", "mAP on the validation rows"),
         _against_epochs(results, histories, "train_loss", "training loss, first epoch = 1", relative=True),
@@ -85,7 +85,7 @@ def training(results: Results, histories: Histories) -> list[Drawing]:
 
 
 def diagnostics(results: Results, histories: Histories) -> list[Drawing]:
-    """The columns of metrics.csv that tell what the loss does to the model."""
+    """Draws the columns of metrics.csv that tell what the loss does to the model."""
     return [
         _against_epochs(results, histories, column, title, limits) for column, (title, limits) in _DIAGNOSTICS.items()
     ]
@@ -99,7 +99,7 @@ def _against_epochs(
     limits: tuple[float, float] | None = None,
     relative: bool = False,
 ) -> Drawing:
-    """A column of metrics.csv: for each loss the mean over seeds and a band from the lowest to the highest."""
+    """Draws a column of metrics.csv: for each loss the mean over seeds and a band from the lowest to the highest."""
     colours = _colours(results)
 
     def draw(axis: Axes) -> None:
@@ -107,7 +107,7 @@ def _against_epochs(
             epochs = [line.epoch for line in next(iter(seeds.values()))]
             curves = np.array([[getattr(line, column) for line in history] for history in seeds.values()])
             curves = curves / curves[:, :1] if relative else curves
-            with warnings.catch_warnings():  # an epoch that all seeds lost is NaN, and stays so
+            with warnings.catch_warnings():  # an epoch that no seed finished has the mean NaN
                 warnings.simplefilter("ignore", RuntimeWarning)
                 mean, low, high = np.nanmean(curves, 0), np.nanmin(curves, 0), np.nanmax(curves, 0)
             axis.plot(epochs, mean, "o-", ms=3.5 if len(epochs) < 30 else 0, color=colours[loss])
@@ -123,7 +123,7 @@ def _against_epochs(
 
 
 def decisions(results: Results, details: Details) -> list[Drawing]:
-    """Precision against recall, and F1 against the threshold, with the thresholds that the loss and validation give."""
+    """Draws precision against recall, and F1 against the threshold, with the thresholds of loss and validation."""
     curves, losses = details.curves, results.losses
     marks = {
         loss: [(losses[loss].own_threshold, "white"), (losses[loss].tuned_thresholds[curve.seed], "full")]
@@ -152,7 +152,7 @@ def _by_frequency(results: Results, groups: FrequencyGroups) -> Drawing:
 
 
 def gradients(results: Results, details: Details) -> list[Drawing]:
-    """The size of the gradient on the logit of a positive and of a negative label, against its probability."""
+    """Draws the size of the gradient on the logit of a positive and of a negative label, against its probability."""
     known = {loss: curve for loss, curve in details.gradients.items() if curve}
     dashed = {loss for loss, curve in known.items() if curve.coupled}
     return [
@@ -176,7 +176,7 @@ def _lines(
     marks: dict[str, list[tuple[float | None, str]]] | None = None,
     dashed: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> Drawing:
-    """A line per loss; `marks` are abscissae at which a line gets an empty ("white") or a full point."""
+    """Draws a line per loss; `marks` are abscissae at which a line gets an empty ("white") or a full point."""
     colours = _colours(results)
 
     def draw(axis: Axes) -> None:
@@ -206,7 +206,7 @@ READINGS = {
 
 
 def reliability(results: Results, details: Details) -> list[Drawing]:
-    """Observed share of positives against predicted probability, before and after calibration."""
+    """Draws the observed share of positives against predicted probability, before and after calibration."""
     panels = []
     for kind, title in READINGS.items():
         bins = {loss: curves[kind] for loss, curves in details.reliability.items() if kind in curves}
@@ -229,7 +229,7 @@ def _reliability_panel(results: Results, bins: Mapping[str, ReliabilityCurve], t
 
 
 def beside(texts: Sequence[str]) -> float:
-    """Inches that texts need beside a plot."""
+    """Returns the inches that texts need beside a plot."""
     return 0.15 + 0.078 * max(map(len, texts))
 
 

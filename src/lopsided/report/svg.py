@@ -1,4 +1,4 @@
-"""Drawings as SVG text that takes its fonts and colours from the page around it, so that it follows dark and light."""
+"""Makes SVG text that takes its fonts and colours from the page around it, so that it follows dark and light."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 INK, MUTED, RULE = "#1d2125", "#5c646d", "#d9dde1"
 # keys of the colours in page.css: grey for the baseline, then six of Okabe and Ito, which colour-blind readers can tell
-# apart, and more for who compares everything
+# apart, and more for a comparison of all losses
 SERIES = (
     *("#5f6770", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
     *("#7b5ea7", "#8c564b", "#9e1b32", "#1b3a6b", "#7a9a01", "#c2189b"),
@@ -47,7 +47,7 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Margins:
-    """Inches around the axes. They are given, because matplotlib takes as long to find them as to draw."""
+    """Gives the inches around the axes. They are fixed, because matplotlib takes as long to find them as to draw."""
 
     left: float = 0.54
     right: float = 0.12
@@ -55,14 +55,14 @@ class Margins:
     top: float = 0.08
 
     def rectangle(self, width: float, height: float) -> tuple[float, float, float, float]:
-        """Left, bottom, width and height of the axes as shares of the figure."""
+        """Returns left, bottom, width and height of the axes as shares of the figure."""
         inner_width, inner_height = width - self.left - self.right, height - self.bottom - self.top
         return self.left / width, self.bottom / height, inner_width / width, inner_height / height
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One panel of a figure; the page sets its title."""
+    """Holds one panel of a figure; the page sets its title."""
 
     title: str
     svg: Markup
@@ -71,7 +71,7 @@ class Drawing:
 def drawing(
     draw: Callable[[Axes], None], title: str, *, size: tuple[float, float] = (4.6, 2.8), margins: Margins | None = None
 ) -> Drawing:
-    """One panel; size in inches. Equal input gives equal output."""
+    """Draws one panel; the size is in inches. Equal input gives equal output."""
     margins = margins or Margins()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": f"lopsided {title}"}):
         figure = Figure(figsize=size)
@@ -87,7 +87,7 @@ def _for_the_page(svg: str, title: str) -> str:
     body = re.sub(r'<defs>\s*<style type="text/css">.*?</style>\s*</defs>', "", body, count=1, flags=re.DOTALL)
     body = re.sub(r'<g id="[\w.]+">', "<g>", body)
     body = body.replace("font-family: 'DejaVu Sans', sans-serif; ", "").replace("xlink:href", "href")
-    body = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), body)
+    body = re.sub(r"#[0-9a-f]{6}\b", lambda colour: _variable(colour[0]), body)
     body = re.sub(r"\s*\n\s*", "\n", body)
     return f'<svg role="img" aria-label="{escape(title)}" {body}'
 

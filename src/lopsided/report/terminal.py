@@ -1,4 +1,4 @@
-"""The results on a terminal."""
+"""Prints the results on a terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CAPTION = (
 
 
 def print_results(results: Results, console: Console) -> None:
-    """The table of metrics, the paired differences with verdicts, and the notes."""
+    """Prints the table of metrics, the paired differences with verdicts, and the notes."""
     data, seeds = results.data, results.seeds
     console.print(
         f"\n[bold]{escape(data.name)}[/bold]: {data.labels} labels, {data.positives_per_row:.2f} positives a row; "
@@ -74,7 +74,7 @@ def difference_table(results: Results) -> Table:
 
 
 def print_losses(console: Console) -> None:
-    """Every loss with its defaults, where it decides, and where it comes from."""
+    """Prints every loss with its defaults, where it decides, and where it comes from."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("loss and its defaults")
     table.add_column("threshold", justify="right")
@@ -88,7 +88,7 @@ def print_losses(console: Console) -> None:
 
 
 def print_loss(loss: Formula, console: Console) -> None:
-    """One loss: its formula, its settings, and what its scores mean."""
+    """Prints one loss: its formula, its settings, and what its scores mean."""
     name = str(loss).partition("(")[0]
     console.print(f"[bold]{escape(str(loss))}[/bold]\n", highlight=False, soft_wrap=True)
     for paragraph in inspect.cleandoc(CATALOG[name].__doc__ or "").split("\n\n"):
@@ -120,7 +120,7 @@ _DECISION_TITLES = {
 
 
 def print_evaluation(evaluation: Evaluation, written: Path, console: Console) -> None:
-    """A line per metric: the model, and the popularity baseline; and the file that has them."""
+    """Prints a line per metric: the model, and the popularity baseline; and the file that has them."""
     table = Table("", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(evaluation.loss, justify="right")
     table.add_column("most frequent labels", justify="right")

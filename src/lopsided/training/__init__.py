@@ -1,1 +1,1 @@
-"""fit: one visible loop."""
+"""Trains models in one visible loop."""

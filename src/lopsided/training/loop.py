@@ -1,4 +1,4 @@
-"""Training: one visible loop."""
+"""Trains a model in one visible loop."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lopsided.training.objective import TrainingObjective
 
 _EMA_DECAY = 0.98  # per step: an average over about the last 50
 _PREDICT_ROWS = 512  # rows per batch when no gradient is kept
-DIAGNOSE_EVERY_BATCHES = 4  # one of so many has its gradient looked at
+DIAGNOSE_EVERY_BATCHES = 4  # the gradient of every fourth batch is examined
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of training showed. Probabilities are sigmoid(logit) on the training batches, as they came.
+    """Records what an epoch of training showed. Probabilities are sigmoid(logit) on the training batches, as they came.
 
     Gradients and logits are those of every fourth batch, see `lopsided.Diagnostics`; NaN where a method, such as
     label powerset, trains no label logits.
@@ -43,11 +43,11 @@ class Epoch:
     effective_gamma: float = math.nan  # gradient of a negative ~ p^(1 + gamma)
     logit_positive: float = math.nan  # means over the batches
     logit_negative: float = math.nan
-    dead_labels: float = math.nan  # a count: labels of validation rows that are decided for none at the tuned threshold
+    dead_labels: float = math.nan  # number of labels predicted for no validation row at the tuned threshold
 
     @classmethod
     def lost(cls, number: int) -> Epoch:
-        """An epoch that a diverged training did not finish."""
+        """Returns the record of an epoch that a diverged training did not finish."""
         return cls(number, math.nan, math.nan, math.nan, math.nan, 0.0)
 
     @property
@@ -62,7 +62,7 @@ def train(
     seed: int,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[nn.Module, list[Epoch]]:
-    """Train a fresh model at a constant rate; returns the exponential average of its weights, and the history.
+    """Trains a fresh model at a constant rate; returns the exponential average of its weights, and the history.
 
     A training that diverges stops; lost epochs are NaN. Weights and order begin from the seed alone, whatever the loss.
     Averaging, as in ASL's published training, takes out the noise of the last steps and keeps the curves unflattened.
@@ -109,7 +109,7 @@ def _on_validation(scores: Tensor, targets: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def predict_scores(model: nn.Module, objective: TrainingObjective, rows: Rows) -> Tensor:
-    """(N, L) label logits, float32, in the order of the rows."""
+    """Returns (N, L) label logits, float32, in the order of the rows."""
     model.eval()
     return torch.cat(
         [objective.scores(model(*rows.batch(part))) for part in torch.arange(len(rows)).split(_PREDICT_ROWS)]

@@ -1,4 +1,4 @@
-"""What a model is trained for: a loss on label scores, or label powerset."""
+"""Makes what a model is trained for: a loss on label scores, or label powerset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_SETS = 1000
 
 @dataclass(frozen=True)
 class Powerset:
-    """Label powerset as one of the things to compare: the most frequent label sets are classes of a softmax."""
+    """Names label powerset as one of the things to compare: the most frequent label sets are classes of a softmax."""
 
     max_sets: int = _MAX_SETS
 
@@ -32,16 +32,16 @@ Method = Formula | Powerset
 
 @dataclass(frozen=True)
 class TrainingObjective:
-    """A method, made for given training targets."""
+    """Holds a method, made for given training targets."""
 
     outputs: int  # what the model gives per row
     criterion: Callable[[Tensor, Tensor], Tensor]  # outputs and targets of a batch -> mean over its rows
     scores: Callable[[Tensor], Tensor]  # outputs -> (rows, L) label logits
-    scores_are_outputs: bool  # is that all of it: do the outputs themselves carry the gradient on label logits?
+    scores_are_outputs: bool  # whether the outputs are the label logits, so that they carry its gradient
 
 
 def parse_method(spec: str) -> Method:
-    """A loss by name, or "powerset" or "powerset(max_sets=200)".
+    """Reads a loss by name, or "powerset" or "powerset(max_sets=200)".
 
     >>> print(parse_method("powerset"))
     powerset(max_sets=1000)
@@ -55,7 +55,7 @@ def parse_method(spec: str) -> Method:
 
 
 def make_objective(method: Method, targets: Tensor) -> TrainingObjective:
-    """For (rows, L) bool training targets."""
+    """Makes the objective of a method for (rows, L) bool training targets."""
     if isinstance(method, Powerset):
         powerset = LabelPowerset(targets, method.max_sets)
         return TrainingObjective(powerset.num_sets, powerset.loss, powerset.log_odds, scores_are_outputs=False)
@@ -64,7 +64,7 @@ def make_objective(method: Method, targets: Tensor) -> TrainingObjective:
 
 
 def own_threshold(method: Method) -> float | None:
-    """The label logit above which a method itself predicts a label, None if it has no such point."""
+    """Returns the label logit above which a method itself predicts a label, None if it has no such point."""
     if isinstance(method, Powerset):
         return 0.0  # more likely than not
     try:
