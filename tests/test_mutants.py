@@ -237,7 +237,7 @@ MUTANTS = {
     ),
     "fit: the order depends on the epochs before": Mutant(
         "jobs/fit.py",
-        "        torch.manual_seed((config.seed << 20) + number)  # order and dropout",
+        "        torch.manual_seed((config.seed << 20) + number)  # it decides the order of the rows and dropout",
         "        pass",
         "jobs/test_fit_command.py::test_a_killed_run_goes_on_as_if_nothing_had_happened",
     ),
