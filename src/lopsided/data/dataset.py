@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lopsided.data.inputs import Inputs, csr_entries
+from lopsided.targets import SparseTargets
+
 
 @dataclass(frozen=True)
 class MultiLabelData:
@@ -44,3 +47,42 @@ class Splits:
         """
         drawn = torch.rand(self.train.targets.shape, generator=torch.Generator().manual_seed(seed))
         return replace(self, train=replace(self.train, targets=self.train.targets & (drawn >= share)))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Holds inputs with their labels.
+
+    targets: (rows, L) in compressed sparse rows, each label once a row. values: None where all that is listed is
+    positive; else in [0, 1], NaN for a label that is unknown. num_labels is L.
+    label_names: L names, or `Numbered` where labels are numbers.
+    groups: (rows,) int64, rows of one group (a document, a patient) that no split may part; None without groups.
+    """
+
+    inputs: Inputs
+    targets: SparseTargets
+    label_names: Sequence[str]
+    groups: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.label_names)
+
+    def take(self, rows: Tensor) -> Dataset:
+        """Returns some of the rows, by (n,) int64 number."""
+        groups = None if self.groups is None else self.groups[rows]
+        return Dataset(self.inputs.take(rows), self.targets_of(rows), self.label_names, groups)
+
+    def targets_of(self, rows: Tensor) -> SparseTargets:
+        """Returns the targets of some of the rows, by (n,) int64 number."""
+        crow, entries = csr_entries(self.targets.crow, rows)
+        values = None if self.targets.values is None else self.targets.values[entries]
+        return SparseTargets(crow, self.targets.col[entries], values, self.num_labels)
+
+    def label_counts(self) -> Tensor:
+        """Counts, (L,) float64, the positives of each label; a soft label counts as what it is, an unknown one as 0."""
+        weights = None if self.targets.values is None else self.targets.values.double().nan_to_num(nan=0.0)
+        return torch.bincount(self.targets.col, weights, minlength=self.num_labels).double()

@@ -1,0 +1,207 @@
+"""Defines the inputs of a model: rows of one kind. What is above the encoders never asks which kind."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Excerpt = str | bytes  # what a report shows of a row: a text, or a PNG
+
+
+class Inputs(Protocol):
+    """Holds rows of one kind, in memory or read when they are needed."""
+
+    kind: ClassVar[str]
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Tensor) -> Self:
+        """Returns some of the rows, by (n,) int64 number."""
+        ...
+
+    def excerpt(self, row: int) -> Excerpt:
+        """Returns what a person sees of a row; "" where there is nothing to see."""
+        ...
+
+    def keys(self) -> Iterator[bytes]:
+        """Yields a key for each row; rows with the same content have the same key."""
+        ...
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Holds one text a row.
+
+    >>> Texts(("Good  day", "good day")).take(torch.tensor([1])).texts
+    ('good day',)
+    """
+
+    kind: ClassVar[str] = "text"
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Tensor) -> Texts:
+        return Texts(tuple(self.texts[row] for row in rows.tolist()))
+
+    def excerpt(self, row: int) -> Excerpt:
+        return self.texts[row]
+
+    def keys(self) -> Iterator[bytes]:
+        """Yields keys that do not see case, white space, or how Unicode writes an accent."""
+        for text in self.texts:
+            same = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+            yield digest(same.encode("utf-8", "surrogatepass"))
+
+
+@dataclass(frozen=True)
+class SparseFeatures:
+    """Holds rows of sparse features, as compressed sparse rows (CSR).
+
+    indptr: (rows + 1,) int64; row i owns the entries indptr[i] to indptr[i + 1] of indices and values.
+    indices: (entries,) int64 feature numbers, each once a row. values: (entries,) float32, finite.
+    declared: whether the file says the number of features; else it is the largest number that stands there, plus 1.
+    """
+
+    kind: ClassVar[str] = "sparse"
+    indptr: Tensor
+    indices: Tensor
+    values: Tensor
+    num_features: int
+    declared: bool = False
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def take(self, rows: Tensor) -> SparseFeatures:
+        indptr, entries = csr_entries(self.indptr, rows)
+        return replace(self, indptr=indptr, indices=self.indices[entries], values=self.values[entries])
+
+    def excerpt(self, row: int) -> Excerpt:
+        entries = slice(*self.indptr[row : row + 2].tolist())
+        pairs = zip(self.indices[entries].tolist(), self.values[entries].tolist(), strict=True)
+        return " ".join(f"{index}:{value:g}" for index, value in pairs)
+
+    def keys(self) -> Iterator[bytes]:
+        for row in range(len(self)):
+            entries = slice(*self.indptr[row : row + 2].tolist())
+            order = self.indices[entries].argsort()
+            yield digest(self.indices[entries][order].numpy(), self.values[entries][order].numpy())
+
+
+@dataclass(frozen=True)
+class Table:
+    """Holds columns of numbers and of categories; an embedding that was made elsewhere is a table of numbers.
+
+    numbers: (rows, D) float32, NaN where a cell is empty. number_names: D names.
+    categories: (rows, C) int64, -1 where a cell is empty. category_names: C names. category_values: for each, the texts
+    that its codes stand for.
+    """
+
+    kind: ClassVar[str] = "table"
+    numbers: Tensor
+    number_names: Sequence[str]
+    categories: Tensor
+    category_names: tuple[str, ...] = ()
+    category_values: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def of_numbers(cls, numbers: Tensor, names: Sequence[str] | None = None) -> Table:
+        """Makes a table of (rows, D) numbers alone."""
+        names = Numbered(numbers.shape[1]) if names is None else names
+        return cls(numbers, names, torch.zeros(len(numbers), 0, dtype=torch.long))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, rows: Tensor) -> Table:
+        return replace(self, numbers=self.numbers[rows], categories=self.categories[rows])
+
+    def excerpt(self, row: int) -> Excerpt:
+        shown = zip(self.number_names[:8], self.numbers[row, :8].tolist(), strict=True)
+        return ", ".join(f"{name} {value:.4g}" for name, value in shown)
+
+    def keys(self) -> Iterator[bytes]:
+        for numbers, categories in zip(self.numbers, self.categories, strict=True):
+            yield digest(numbers.numpy(), categories.numpy())
+
+
+@dataclass(frozen=True)
+class Images:
+    """Holds images in memory: (rows, channels, height, width) uint8."""
+
+    kind: ClassVar[str] = "image"
+    pixels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, rows: Tensor) -> Images:
+        return Images(self.pixels[rows])
+
+    def excerpt(self, row: int) -> Excerpt:
+        return as_png(self.pixels[row])
+
+    def keys(self) -> Iterator[bytes]:
+        return (digest(image.numpy()) for image in self.pixels)
+
+
+class Numbered(Sequence[str]):
+    """Holds the names "0" to "n - 1" without storing them.
+
+    >>> Numbered(3)[1], list(Numbered(3)[1:])
+    ('1', ['1', '2'])
+    """
+
+    def __init__(self, number: int) -> None:
+        self._range = range(number)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __getitem__(self, place):  # type: ignore[no-untyped-def]
+        return list(map(str, self._range[place])) if isinstance(place, slice) else str(self._range[place])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Numbered) and self._range == other._range
+
+    def __hash__(self) -> int:
+        return hash(self._range)
+
+
+def csr_entries(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns where the chosen rows begin among their own entries, (n + 1,), and where those entries stand."""
+    start, length = indptr[rows], indptr[rows + 1] - indptr[rows]
+    begin = pad(length.cumsum(0), (1, 0))
+    shift = torch.repeat_interleave(start - begin[:-1], length)
+    return begin, shift + torch.arange(len(shift))
+
+
+def digest(*parts: object) -> bytes:
+    """Returns 16 bytes that stand for the content of buffers."""
+    key = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        key.update(part)  # type: ignore[arg-type]
+    return key.digest()
+
+
+def as_png(pixels: Tensor) -> bytes:
+    """Encodes (channels, height, width) uint8 pixels, of one channel or three."""
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()).save(file, "PNG")
+    return file.getvalue()

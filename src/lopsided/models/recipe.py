@@ -1,0 +1,29 @@
+"""Says how a model is trained, apart from its loss and its seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Holds how long and how fast to train, and by which optimiser: the same for every loss that is compared.
+
+    average: the decay of an exponential moving average of the weights, per step; None for the weights as they are.
+    body_rate: what the learning rate is multiplied by below the head, as for a pretrained encoder.
+    fused_head: the head's update is made chunk by chunk, so that its gradient never exists (Adagrad alone).
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["sgd", "adamw", "adagrad"] = "adamw"
+    weight_decay: float = 0.0  # not of biases and norms
+    average: float | None = None
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    body_rate: float = 1.0
+    clip_norm: float | None = None
+    accumulate: int = 1  # batches to a step
+    precision: Literal["fp32", "bf16"] = "fp32"
+    fused_head: bool = False
