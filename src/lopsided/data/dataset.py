@@ -57,12 +57,14 @@ class Dataset:
     positive; else in [0, 1], NaN for a label that is unknown. num_labels is L.
     label_names: L names, or `Numbered` where labels are numbers.
     groups: (rows,) int64, rows of one group (a document, a patient) that no split may part; None without groups.
+    notes: sentences about how the file was understood, for people: its encoding, where its labels stood.
     """
 
     inputs: Inputs
     targets: SparseTargets
     label_names: Sequence[str]
     groups: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -74,7 +76,7 @@ class Dataset:
     def take(self, rows: Tensor) -> Dataset:
         """Returns some of the rows, by (n,) int64 number."""
         groups = None if self.groups is None else self.groups[rows]
-        return Dataset(self.inputs.take(rows), self.targets_of(rows), self.label_names, groups)
+        return Dataset(self.inputs.take(rows), self.targets_of(rows), self.label_names, groups, self.notes)
 
     def targets_of(self, rows: Tensor) -> SparseTargets:
         """Returns the targets of some of the rows, by (n,) int64 number."""
