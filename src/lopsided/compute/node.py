@@ -65,23 +65,28 @@ class _Attached(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, gradient: Tensor | None, held: tuple[Tensor], late: LateGradient | None
     ) -> Tensor:
-        ctx.late = late
         if late is None:
             ctx.save_for_backward(gradient)
         else:  # autograd keeps the tensors: it frees them after use, and sees when they are changed
-            tensors = late.supervision.tensors
+            ctx.late, tensors = late, late.supervision.tensors
             ctx.save_for_backward(logits, *tensors)
             late.supervision = late.supervision.with_tensors([None] * len(tensors))
         return held[0]  # in a tuple, since an input that is returned would be copied
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.late is not None:
-            return ctx.late.make(ctx, grad), None, None, None
+        late: LateGradient | None = getattr(ctx, "late", None)
+        if late is not None:
+            return late.make(ctx, grad), None, None, None
         (gradient,) = ctx.saved_tensors
         readable = grad.is_cpu and grad.numel() == 1 and not torch.is_grad_enabled() and not _is_batched(grad)
         unchanged = readable and grad.item() == 1
         return gradient if unchanged else chain(gradient, grad), None, None, None
+
+
+# `Function.apply` prepares for transforms of torch.func, within which no such gradient is made, and takes as long as
+# the node itself
+_apply = super(torch.autograd.Function, _Attached).apply
 
 
 def attach(logits: Tensor, value: Tensor, gradient: Tensor | None, late: LateGradient | None = None) -> Tensor:
@@ -91,5 +96,5 @@ def attach(logits: Tensor, value: Tensor, gradient: Tensor | None, late: LateGra
     """
     if gradient is None and late is None:
         return value
-    attached: Tensor = _Attached.apply(logits, gradient, (value,), late)  # type: ignore[no-untyped-call]
+    attached: Tensor = _apply(logits, gradient, (value,), late)  # type: ignore[no-untyped-call]
     return attached

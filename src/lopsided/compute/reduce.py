@@ -26,7 +26,9 @@ class Problem(NamedTuple):
 
 def counted(formula: Formula, reduction: str) -> str | None:
     """Returns what a reduction divides by, as `Supervision.number_of` takes it; None if by nothing."""
-    return {"mean": formula.pool.counts, "batchmean": "rows"}.get(reduction)
+    if reduction == "mean":
+        return formula.pool.counts
+    return "rows" if reduction == "batchmean" else None
 
 
 def check_reducible(formula: Formula, reduction: str, row_weight: Tensor | None) -> None:

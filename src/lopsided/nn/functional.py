@@ -79,7 +79,6 @@ def multilabel_loss(
     tensor([0.4402, 1.0227])
     """
     formula = as_formula(loss)
-    needs_check = False
     if (
         mask is None
         and weight is None
@@ -92,7 +91,7 @@ def multilabel_loss(
         and reduction in ("mean", "batchmean", "sum")
         and not torch.compiler.is_compiling()
     ):
-        value, needs_check = fast_loss(logits, targets, formula, reduction)
+        value = fast_loss(logits, targets, formula, reduction)
         if value is not None:
             return value
     check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
@@ -109,4 +108,4 @@ def multilabel_loss(
     beside = *supervision.tensors, row_weight
     executor = choose(backend, formula, logits, *beside, soft_targets=soft_targets)
     problem = Problem(formula, supervision, row_weight, reduction, inplace)
-    return evaluate(executor, logits, problem, needs_check)
+    return evaluate(executor, logits, problem)
