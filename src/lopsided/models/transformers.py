@@ -1,0 +1,121 @@
+"""Encodes texts by a pretrained Hugging Face encoder, frozen or fine-tuned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lopsided.data.inputs import Texts
+from lopsided.models.encoder import Body, Encoded
+from lopsided.models.features import Features, Standardised, States
+from lopsided.models.pretrained import Pretrained, PretrainedText, TokenPool, device_of_encoding, in_parts, token_states
+from lopsided.models.recipe import Recipe
+from lopsided.models.tokens import Tokens, places
+
+_SAMPLE = 512  # training texts by which features are standardised
+
+
+@dataclass(frozen=True)
+class Settings:
+    freeze: bool
+    pooling: str
+    queries: int
+
+
+class Transformer:
+    """Encodes texts by a Hugging Face model from a folder or, by its name, from the hub.
+
+    freeze: the encoder stays as it is; its features are computed once for a data set and held in memory, and the head
+    alone is trained, in seconds. Else the encoder is fine-tuned, which takes a GPU or patience, and learns more.
+    pooling: see `TokenPool`. length: texts are cut off after so many tokens, or after as many as the encoder takes.
+    Tokenizer, configuration and weights are stored with the model.
+    """
+
+    name: ClassVar[str] = "transformer"
+    inputs: ClassVar[type[Any]] = Texts
+
+    def __init__(self, pretrained: Pretrained, settings: Settings, scaling: Tensor | None) -> None:
+        """scaling: (2, width), mean and deviation of frozen features; None where there are none."""
+        self.pretrained, self.settings, self.scaling = pretrained, settings, scaling
+
+    @classmethod
+    def fit(
+        cls, inputs: Texts, path: str = "", freeze: bool = True, pooling: str = "mean", length: int = 256,
+        queries: int = 8,
+    ) -> Transformer:  # fmt: skip
+        if not path:
+            raise ValueError("transformer: say which, as in transformer(path=FOLDER), or by its name on the hub")
+        if pooling not in ("mean", "cls", "attention"):
+            raise ValueError(f"transformer: pooling must be mean, cls or attention, got {pooling!r}")
+        if length < 1 or queries < 1:
+            raise ValueError(f"transformer: length and queries must be at least 1, got {length} and {queries}")
+        encoder = cls(Pretrained.load(path, length), Settings(freeze, pooling, queries), None)
+        if freeze and pooling != "attention":
+            rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+            features = encoder._features(encoder.pretrained.tokens(inputs.take(rows).texts))
+            encoder.scaling = torch.stack([features.mean(0), features.std(0, correction=0)])
+        return encoder
+
+    def encode(self, inputs: Texts) -> Encoded:
+        tokens = self.pretrained.tokens(inputs.texts)
+        if not self.settings.freeze:
+            return tokens
+        if self.settings.pooling == "attention":
+            return self._states(tokens)
+        return Features(self._features(tokens))
+
+    def make_body(self) -> Body:
+        """Makes the body. One that is fine-tuned has its pretrained weights only before it is stored."""
+        if self.scaling is not None:
+            return Standardised(*self.scaling)
+        pool = self._pool()
+        return pool if self.settings.freeze else PretrainedText(self.pretrained.make_model(), pool)
+
+    def recipe(self, rows: int, num_labels: int) -> Recipe:
+        """Gives a frozen encoder's head some thousand steps; else the usual few epochs of small steps."""
+        if self.settings.freeze:
+            batch_size = max(16, min(256, rows // 64))
+            epochs = max(5, min(50, 3000 * batch_size // rows))
+            return Recipe(epochs, batch_size, learning_rate=1e-3, schedule="cosine")
+        epochs = max(3, min(20, 2000 * 32 // rows))
+        return Recipe(
+            epochs, 32, learning_rate=1e-3, weight_decay=0.01, schedule="cosine", body_rate=0.05, clip_norm=1.0
+        )
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        values, tensors = self.pretrained.stored(with_weights=self.settings.freeze)
+        scaling = {} if self.scaling is None else {"scaling": self.scaling}
+        return values | asdict(self.settings), tensors | scaling
+
+    @classmethod
+    def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> Transformer:
+        settings = Settings(bool(values["freeze"]), str(values["pooling"]), int(values["queries"]))
+        return cls(Pretrained.from_stored(values, tensors), settings, tensors.get("scaling"))
+
+    def _pool(self) -> TokenPool:
+        return TokenPool(self.pretrained.width, self.settings.pooling, self.settings.queries)
+
+    @cached_property
+    def _frozen(self) -> torch.nn.Module:
+        return self.pretrained.make_model().to(device_of_encoding())
+
+    @torch.no_grad()
+    def _features(self, tokens: Tokens) -> Tensor:
+        """Computes (rows, width) float32 features, on the CPU."""
+        body = PretrainedText(self._frozen, self._pool())
+        features = torch.empty(len(tokens), body.width)
+        for part, _ in in_parts(tokens.indptr.diff())[1]:
+            features[part] = body(*(each.to(device_of_encoding()) for each in tokens.batch(part))).float().cpu()
+        return features
+
+    @torch.no_grad()
+    def _states(self, tokens: Tokens) -> States:
+        states = torch.empty(len(tokens.ids), self.pretrained.width, dtype=torch.float16)
+        for part, _ in in_parts(tokens.indptr.diff())[1]:
+            ids, mask = (each.to(device_of_encoding()) for each in tokens.batch(part))
+            states[places(tokens.indptr, part)[1]] = token_states(self._frozen, ids, mask)[mask].half().cpu()
+        return States(tokens.indptr, states)
