@@ -64,7 +64,7 @@ def out_of_fold(shown: MultiLabelData, loss: str, seed: int) -> Tensor:
     config = make_config({"data_seed": seed})  # of a text run, `budget_of` reads nothing else
     parts = stratified_split(shown.targets, [1 / FOLDS] * FOLDS, seed)
     scores = torch.empty(shown.targets.shape)
-    for part in parts:
+    for part in (rows.tolist() for rows in parts):
         rest = sorted(set(range(len(shown))) - set(part))
         scores[part] = score_part(config, shown, rest, part, loss)
     return scores

@@ -1,4 +1,4 @@
-"""The built-in data set, the readers and the split."""
+"""The built-in data set and the readers."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from lopsided.data.digits_grid import CELLS, digits_grid
-from lopsided.data.split import stratified_split
 from lopsided.data.storage import UserError
 from lopsided.data.text_files import Columns, read_splits, read_text_rows
 
@@ -77,42 +76,6 @@ def test_hidden_positives_are_hidden_in_training_only() -> None:
     assert not (hidden.train.targets & ~whole.train.targets).any()
     assert torch.equal(hidden.valid.targets, whole.valid.targets)
     assert torch.equal(hidden.test.targets, whole.test.targets)
-
-
-def test_split_is_a_partition_that_keeps_rare_labels() -> None:
-    generator = torch.Generator().manual_seed(0)
-    share = torch.tensor([0.5, 0.2, 0.05, 0.01, 0.005])
-    targets = torch.rand(2000, 5, generator=generator) < share
-    fractions = (0.6, 0.2, 0.2)
-    parts = stratified_split(targets, fractions, seed=1)
-    assert sorted(row for part in parts for row in part) == list(range(2000))
-    for part, fraction in zip(parts, fractions, strict=True):
-        assert abs(len(part) - fraction * 2000) <= 2
-        error = (targets[part].sum(0) - fraction * targets.sum(0)).abs()
-        assert (error <= 1.0).all(), f"positives off by {error.tolist()}"
-    assert stratified_split(targets, fractions, seed=1) == parts
-    assert stratified_split(targets, fractions, seed=2) != parts
-
-
-def test_split_beats_chance_on_correlated_labels() -> None:
-    generator = torch.Generator().manual_seed(0)
-    topic = torch.randint(12, (600, 1), generator=generator)
-    targets = (torch.rand(600, 40, generator=generator) < 0.3) & (torch.arange(40) % 12 == topic)
-    fractions = (0.8, 0.1, 0.1)
-
-    def worst(parts: list[list[int]]) -> float:
-        counts = torch.stack([targets[part].sum(0) for part in parts])
-        wanted = torch.tensor(fractions)[:, None] * targets.sum(0)
-        return float((counts - wanted).abs().mean())
-
-    order = torch.randperm(600, generator=generator).tolist()
-    at_random = [order[:480], order[480:540], order[540:]]
-    assert worst(stratified_split(targets, fractions)) < 0.5 * worst(at_random)
-
-
-def test_split_refuses_fractions_that_do_not_sum_to_one() -> None:
-    with pytest.raises(ValueError, match="sum to 1"):
-        stratified_split(torch.ones(4, 2, dtype=torch.bool), (0.5, 0.6))
 
 
 def write(path: Path, text: str) -> Path:

@@ -56,7 +56,7 @@ def read_splits(
             )
         fractions = (1 - 0.2 * len(missing), *[0.2] * len(missing))
         chosen = stratified_split(rows_to_split.targets, fractions, seed)
-        parts |= {name: rows_to_split[part] for name, part in zip(("train", *missing), chosen, strict=True)}
+        parts |= {name: rows_to_split[part.tolist()] for name, part in zip(("train", *missing), chosen, strict=True)}
     if not parts["train"].targets.any():
         raise UserError(f"{train}: no labels at all in the training rows")
     return Splits(**parts)

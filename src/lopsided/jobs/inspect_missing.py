@@ -113,7 +113,7 @@ def _among_labelled(
         bars.remove_task(live)
         return {"scores": scores}
 
-    parts = [torch.tensor(part) for part in stratified_split(rows.targets, [1 / folds] * folds, config.data_seed)]
+    parts = stratified_split(rows.targets, [1 / folds] * folds, config.data_seed)
     scores = _out_of_fold(_cache(run, config, loss, folds), parts, score, bars)["scores"]
     suspects = rank_suspects(Judged.of(scores, rows.targets), above, top)
     names = [printable(rows.labels[label]) for label in suspects.label.tolist()]
