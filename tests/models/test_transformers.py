@@ -106,7 +106,7 @@ def test_the_random_state_is_that_of_the_head_alone(path: str) -> None:
 @pytest.mark.parametrize("settings", [{}, {"pooling": "attention", "queries": 2}, {"freeze": False}])
 def test_it_learns_which_words_stand_in_a_text(path: str, settings: dict[str, Any]) -> None:
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.rand(400, 4, generator=generator) < 0.3
+    drawn = torch.rand(160, 4, generator=generator) < 0.3
     drawn[:, 0] |= ~drawn.any(1)
     inputs = Texts(tuple(" ".join(word for word, on in zip(WORDS, row, strict=False) if on) for row in drawn.tolist()))
     targets = SparseTargets.from_indices([row.nonzero()[:, 0].tolist() for row in drawn])
@@ -118,13 +118,13 @@ def test_it_learns_which_words_stand_in_a_text(path: str, settings: dict[str, An
     rate = 3e-3 if settings.get("freeze") is False else 2e-2
     optimizer = torch.optim.AdamW([*body.parameters(), *head.parameters()], lr=rate)
     for _ in range(60):
-        value = head(body(*encoded.batch(torch.arange(400))), targets)
+        value = head(body(*encoded.batch(torch.arange(160))), targets)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
     body.eval()
     with torch.no_grad():
-        logits = head.logits(body(*encoded.batch(torch.arange(400))))
+        logits = head.logits(body(*encoded.batch(torch.arange(160))))
     assert ((logits > 0) == drawn).double().mean() > 0.97
 
 

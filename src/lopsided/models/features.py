@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.models.encoder import Batch
+from lopsided.models.recipe import Recipe
 from lopsided.models.tokens import places
 
 
@@ -63,3 +64,15 @@ class Standardised(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return (features - self.mean) * self.scale
+
+
+def scaling_of(features: Tensor) -> Tensor:
+    """Returns (2, width), the mean and the deviation of each feature: what `Standardised` takes."""
+    return torch.stack([features.mean(0), features.std(0, correction=0)])
+
+
+def recipe_of_frozen(rows: int) -> Recipe:
+    """Returns how a head on given features is trained: some thousand steps of falling size."""
+    batch_size = max(16, min(256, rows // 64))
+    epochs = max(5, min(50, 3000 * batch_size // rows))
+    return Recipe(epochs, batch_size, learning_rate=1e-3, schedule="cosine")

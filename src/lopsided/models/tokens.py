@@ -63,12 +63,18 @@ def places(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def read_tokenizer(text: str, length: int | None) -> Tokenizer:
-    """Makes a tokenizer from the text of a tokenizer.json that pads nothing and cuts rows off at `length` tokens."""
+    """Makes a tokenizer from the text of a tokenizer.json that pads nothing and cuts rows off at `length` tokens.
+
+    Raises UserError for a text that is none.
+    """
     try:
         from tokenizers import Tokenizer
     except ImportError:
         raise missing("tokenizers") from None
-    tokenizer = Tokenizer.from_str(text)
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises no narrower one
+        raise UserError(f"cannot read the tokenizer.json of the model: {error}") from None
     tokenizer.no_padding()
     if length is None:
         tokenizer.no_truncation()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lopsided.data.inputs import Texts
 from lopsided.models.encoder import Body, Encoded
-from lopsided.models.features import Features, Standardised, States
+from lopsided.models.features import Features, Standardised, States, recipe_of_frozen, scaling_of
 from lopsided.models.pretrained import Pretrained, PretrainedText, TokenPool, device_of_encoding, in_parts, token_states
 from lopsided.models.recipe import Recipe
 from lopsided.models.tokens import Tokens, places
@@ -56,8 +56,7 @@ class Transformer:
         encoder = cls(Pretrained.load(path, length), Settings(freeze, pooling, queries), None)
         if freeze and pooling != "attention":
             rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
-            features = encoder._features(encoder.pretrained.tokens(inputs.take(rows).texts))
-            encoder.scaling = torch.stack([features.mean(0), features.std(0, correction=0)])
+            encoder.scaling = scaling_of(encoder._features(encoder.pretrained.tokens(inputs.take(rows).texts)))
         return encoder
 
     def encode(self, inputs: Texts) -> Encoded:
@@ -76,11 +75,9 @@ class Transformer:
         return pool if self.settings.freeze else PretrainedText(self.pretrained.make_model(), pool)
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
-        """Gives a frozen encoder's head some thousand steps; else the usual few epochs of small steps."""
+        """Gives the usual few epochs of small steps, if the encoder is fine-tuned."""
         if self.settings.freeze:
-            batch_size = max(16, min(256, rows // 64))
-            epochs = max(5, min(50, 3000 * batch_size // rows))
-            return Recipe(epochs, batch_size, learning_rate=1e-3, schedule="cosine")
+            return recipe_of_frozen(rows)
         epochs = max(3, min(20, 2000 * 32 // rows))
         return Recipe(
             epochs, 32, learning_rate=1e-3, weight_decay=0.01, schedule="cosine", body_rate=0.05, clip_norm=1.0
