@@ -1,1 +1,0 @@
-"""Reads files, one format a module."""

@@ -1,0 +1,197 @@
+"""Learns from training rows how the columns of a table are read, and reads other tables the same way, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lopsided.data.inputs import Numbered, Table
+
+_SAMPLE = 2**17  # rows, evenly spaced, on which a scale is measured
+_BEND, _END = 8.0, 1e3  # spreads from the middle: where a number begins to count by its logarithm, and where that ends
+_LEAST = 0.5  # spreads; a column that hardly ever leaves its middle is not blown up beyond this
+_EMPTY, _OTHER, _FIRST = 0, 1, 2  # codes of a category: of an empty cell, of a value that is rare or new, of the others
+_COMMON = 2  # training rows that a value needs for a code of its own
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Standardises columns of numbers, each by what it is like in the training rows.
+
+    A number counts by its distance from the median, in spreads: the median distance of the numbers that differ from it.
+    Far out, the logarithm of the distance counts, so that one number of 1e30 does not make all others equal. Then the
+    mean becomes 0 and the standard deviation 1. A constant column becomes 0, whatever comes later, and so does an empty
+    cell. All of it is computed in float64.
+
+    center, spread, mean, std: (D,) float64, spread 0 for a constant column. gaps: (G,) int64, the columns with empty
+    cells in training; a column more says for each of these whether the cell is empty.
+
+    >>> scale = Scale.of(torch.tensor([[1.0, 7.0], [2.0, 7.0], [torch.nan, 7.0], [3.0, 7.0]]))
+    >>> scale(torch.tensor([[2.0, 8.0], [torch.nan, 7.0]]))
+    tensor([[0., 0., 0.],
+            [0., 0., 1.]])
+    """
+
+    center: Tensor
+    spread: Tensor
+    mean: Tensor
+    std: Tensor
+    gaps: Tensor
+
+    @classmethod
+    def of(cls, numbers: Tensor) -> Scale:
+        """Measures the columns of (rows, D) numbers."""
+        sample = numbers[:: -(-len(numbers) // _SAMPLE)] if len(numbers) else numbers
+        middles = [_middle(column) for column in sample.T.double()]
+        center, spread = torch.tensor(middles, dtype=torch.float64).reshape(-1, 2).unbind(1)
+        ones = torch.ones_like(center)
+        bent = cls(center, spread, 0 * ones, ones, torch.empty(0, dtype=torch.long))._bent(sample)
+        known = bent.isfinite()
+        count = known.sum(0).clamp(min=1)
+        mean = bent.nan_to_num(nan=0.0).sum(0) / count
+        std = torch.where(known, bent - mean, 0.0).square().sum(0).div(count).sqrt().clamp(min=_LEAST)
+        return cls(center, spread, mean, std, numbers.isnan().any(0).nonzero()[:, 0])
+
+    @property
+    def width(self) -> int:
+        return len(self.center) + len(self.gaps)
+
+    def __call__(self, numbers: Tensor) -> Tensor:
+        """Returns (n, width) float32, finite, of (n, D) numbers."""
+        bent = (self._bent(numbers) - self.mean) / self.std
+        scaled = bent.where((self.spread > 0) & bent.isfinite(), 0.0)
+        return torch.cat([scaled, numbers[:, self.gaps].isnan()], 1).float()
+
+    def _bent(self, numbers: Tensor) -> Tensor:
+        distance = (numbers.double() - self.center) / self.spread.where(self.spread > 0, 1.0)
+        far = _BEND * (1 + (distance.abs().clamp(_BEND, _END) / _BEND).log())
+        return torch.where(distance.abs() > _BEND, distance.sign() * far, distance)
+
+
+def _middle(column: Tensor) -> tuple[float, float]:
+    """Returns the median of a column, and its spread; 0 for one that is constant but for rounding to float32."""
+    numbers = column[column.isfinite()].numpy()
+    if not len(numbers):
+        return 0.0, 0.0
+    center = float(np.median(numbers))
+    distances = np.abs(numbers - center)
+    distances = distances[distances > 2 * np.finfo(np.float32).eps * abs(center)]
+    return center, float(np.median(distances)) if len(distances) else 0.0
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Says what the columns of the training table are called, how its numbers are scaled, what its categories are.
+
+    values: for each category, the texts with a code of their own.
+    """
+
+    number_names: Sequence[str]
+    scale: Scale
+    category_names: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, table: Table) -> Columns:
+        """Learns from training rows. Raises ValueError for a table without a column."""
+        if not len(table.number_names) + len(table.category_names):
+            raise ValueError("a table needs a column of numbers or of categories beside the labels, and has none")
+        values = []
+        for codes, texts in zip(table.categories.T, table.category_values, strict=True):
+            counts = torch.bincount(codes[codes >= 0], minlength=len(texts)).tolist()
+            values.append(tuple(text for text, count in zip(texts, counts, strict=True) if count >= _COMMON))
+        return cls(table.number_names, Scale.of(table.numbers), table.category_names, tuple(values))
+
+    @property
+    def num_codes(self) -> int:
+        """How many codes the categories have together."""
+        return sum(_FIRST + len(texts) for texts in self.values)
+
+    def numbers(self, table: Table) -> Tensor:
+        """Returns the (rows, D) numbers of a table in the order of training. Raises ValueError for a missing column."""
+        self._check(table)
+        if table.number_names == self.number_names:
+            return table.numbers
+        columns = [_as_numbers(table, name) for name in self.number_names]
+        return torch.stack(columns, 1) if columns else torch.empty(len(table), 0)
+
+    def codes(self, table: Table) -> Tensor:
+        """Returns (rows, C) int64 codes, those of each category after those of the one before.
+
+        Raises ValueError for a missing column.
+        """
+        self._check(table)
+        first, columns = 0, []
+        for name, texts in zip(self.category_names, self.values, strict=True):
+            columns.append(first + _as_codes(table, name, texts))
+            first += _FIRST + len(texts)
+        return torch.stack(columns, 1) if columns else torch.empty(len(table), 0, dtype=torch.long)
+
+    def _check(self, table: Table) -> None:
+        if table.number_names == self.number_names and table.category_names == self.category_names:
+            return
+        present = {*table.number_names, *table.category_names}
+        missing = [name for name in (*self.number_names, *self.category_names) if name not in present]
+        if missing:
+            some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+            total = len(self.number_names) + len(self.category_names)
+            raise ValueError(
+                f"{len(missing)} of the {total} columns of training are missing here: {some}; columns may stand in any "
+                "order and others may stand beside them"
+            )
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        names = self.number_names
+        values = {
+            "numbers": len(names) if isinstance(names, Numbered) else list(names),
+            "categories": {name: list(texts) for name, texts in zip(self.category_names, self.values, strict=True)},
+        }
+        return values, dict(vars(self.scale))
+
+    @classmethod
+    def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> Columns:
+        names = Numbered(values["numbers"]) if isinstance(values["numbers"], int) else tuple(values["numbers"])
+        texts = tuple(map(tuple, values["categories"].values()))
+        return cls(names, Scale(**tensors), tuple(values["categories"]), texts)
+
+
+def _as_numbers(table: Table, name: str) -> Tensor:
+    """Returns a column of numbers, which may be one of texts in a file where some of them look like no number."""
+    if name in table.number_names:
+        return table.numbers[:, table.number_names.index(name)]
+    place = table.category_names.index(name)
+    numbers = [float(number) for text in table.category_values[place] if (number := _number(text, name)) is not None]
+    return torch.tensor([*numbers, torch.nan])[table.categories[:, place]]
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"column {name!r} held numbers in training; here it holds {text!r}") from None
+
+
+def _as_codes(table: Table, name: str, texts: Sequence[str]) -> Tensor:
+    """Returns the codes of a column of categories, which may be one of numbers where all of them look like numbers."""
+    known = {text: _FIRST + number for number, text in enumerate(texts)}
+    if name in table.category_names:
+        place = table.category_names.index(name)
+        codes = [known.get(text, _OTHER) for text in table.category_values[place]]
+        return torch.tensor([*codes, _EMPTY])[table.categories[:, place]]
+    numbers = table.numbers[:, table.number_names.index(name)]
+    different, place_of = numbers.nan_to_num(nan=torch.inf).unique(return_inverse=True)
+    by_number = {np.float32(text): code for text, code in known.items() if _looks_like_number(text)}
+    codes = [by_number.get(number, _OTHER) for number in different.numpy()]
+    return torch.tensor(codes, dtype=torch.long)[place_of].where(~numbers.isnan(), _EMPTY)
+
+
+def _looks_like_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(np.float32(text)))
+    except ValueError:
+        return False
