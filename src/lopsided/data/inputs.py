@@ -6,8 +6,10 @@ import hashlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Excerpt = str | bytes  # what a report shows of a row: a text, or a PNG
+_BLOCK = 2**14  # rows whose content is laid out at once for their keys
+_EXCERPT_COLUMNS = 8
 
 
 class Inputs(Protocol):
@@ -94,10 +98,17 @@ class SparseFeatures:
         return " ".join(f"{index}:{value:g}" for index, value in pairs)
 
     def keys(self) -> Iterator[bytes]:
-        for row in range(len(self)):
-            entries = slice(*self.indptr[row : row + 2].tolist())
-            order = self.indices[entries].argsort()
-            yield digest(self.indices[entries][order].numpy(), self.values[entries][order].numpy())
+        """Yields keys that do not see zeros, nor the order of the entries."""
+        indptr, indices, values = self.indptr.numpy(), self.indices.numpy(), self.values.numpy()
+        for first in range(0, len(self), _BLOCK):
+            begin = indptr[first : first + _BLOCK + 1]
+            part = slice(begin[0], begin[-1])
+            row = np.repeat(np.arange(len(begin) - 1), np.diff(begin))
+            order = np.lexsort((indices[part], row))
+            order = order[values[part][order] != 0]
+            entries = np.rec.fromarrays((indices[part][order], values[part][order]))
+            ends = np.bincount(row[order], minlength=len(begin) - 1).cumsum() * entries.itemsize
+            yield from _digests(entries.tobytes(), ends)
 
 
 @dataclass(frozen=True)
@@ -129,12 +140,32 @@ class Table:
         return replace(self, numbers=self.numbers[rows], categories=self.categories[rows])
 
     def excerpt(self, row: int) -> Excerpt:
-        shown = zip(self.number_names[:8], self.numbers[row, :8].tolist(), strict=True)
-        return ", ".join(f"{name} {value:.4g}" for name, value in shown)
+        return ", ".join(islice(self._cells(row), _EXCERPT_COLUMNS))
+
+    def _cells(self, row: int) -> Iterator[str]:
+        """Yields the cells that are not empty, with the names of their columns: numbers, then categories."""
+        for name, value in zip(self.number_names, self.numbers[row].tolist(), strict=True):
+            if value == value:  # not NaN
+                yield f"{name} {value:.4g}"
+        for name, values, code in zip(
+            self.category_names, self.category_values, self.categories[row].tolist(), strict=True
+        ):
+            if code >= 0:
+                yield f"{name} {values[code]}"
 
     def keys(self) -> Iterator[bytes]:
-        for numbers, categories in zip(self.numbers, self.categories, strict=True):
-            yield digest(numbers.numpy(), categories.numpy())
+        """Yields keys that see the text of a category, which has another code in another file."""
+        numbers, categories = self.numbers.numpy(), self.categories.numpy()
+        meanings = [
+            np.frombuffer(b"".join([digest(value.encode()) for value in [*values, ""]]), "V16")
+            for values in self.category_values
+        ]
+        for first in range(0, len(self), _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            same = np.where(np.isnan(numbers[rows]), np.float32("nan"), numbers[rows] + np.float32(0))  # -0.0 is 0.0
+            columns = [same, *(meaning[categories[rows, [c]]] for c, meaning in enumerate(meanings))]
+            cells = np.concatenate([column.view(np.uint8) for column in columns], axis=1)
+            yield from _digests(cells.tobytes(), np.arange(1, len(cells) + 1) * cells.shape[1])
 
 
 @dataclass(frozen=True)
@@ -194,6 +225,12 @@ def digest(*parts: object) -> bytes:
     for part in parts:
         key.update(part)  # type: ignore[arg-type]
     return key.digest()
+
+
+def _digests(content: bytes, ends: np.ndarray) -> Iterator[bytes]:
+    """Yields a digest for each stretch of bytes; the first begins at 0, each other one where the last one ends."""
+    view = memoryview(content)
+    return (digest(view[begin:end]) for begin, end in pairwise([0, *ends.tolist()]))
 
 
 def as_png(pixels: Tensor) -> bytes:

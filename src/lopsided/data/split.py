@@ -10,7 +10,31 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from lopsided.data.dataset import Dataset
+from lopsided.data.independence import together
+from lopsided.data.storage import UserError
 from lopsided.targets import SparseTargets
+
+
+def split_off(dataset: Dataset, fractions: Sequence[float], seed: int = 0) -> list[Dataset]:
+    """Splits rows by `split_rows`: returns one data set per fraction."""
+    return [dataset.take(part) for part in split_rows(dataset, fractions, seed)]
+
+
+def split_rows(dataset: Dataset, fractions: Sequence[float], seed: int = 0) -> list[Tensor]:
+    """Splits by iterative stratification, see `stratified_split`; copies of a row, and groups, stay in one part.
+
+    Raises UserError if a part would be empty.
+    """
+    sets = together(dataset)
+    parts = stratified_split(dataset.targets, fractions, seed, sets)
+    if not all(map(len, parts)):
+        largest = int(sets.bincount().max()) if len(sets) else 0
+        raise UserError(
+            f"{len(dataset)} rows cannot be split into {len(parts)} parts: copies and groups stay together, which "
+            f"makes {len(sets.unique())} sets, the largest of {largest} rows; give separate files for the parts"
+        )
+    return parts
 
 
 def stratified_split(

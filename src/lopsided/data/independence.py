@@ -1,0 +1,62 @@
+"""Tells which rows say the same, or belong together, so that no row that is judged was trained on."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from lopsided.data.dataset import Dataset
+from lopsided.data.inputs import Inputs
+from lopsided.data.storage import UserError
+
+
+def copies(inputs: Inputs) -> Tensor:
+    """Numbers the different rows, (rows,) int64 from 0 on in the order of the rows: copies have the same number.
+
+    >>> from lopsided.data.inputs import Texts
+    >>> copies(Texts(("A  cat", "a dog", "a cat")))
+    tensor([0, 1, 0])
+    """
+    keys, number = inputs.keys(), dict[bytes, int]()
+    return torch.tensor([number.setdefault(key, len(number)) for key in keys], dtype=torch.long)
+
+
+def together(rows: Dataset) -> Tensor:
+    """Numbers the sets of rows that no split may part, (rows,) int64: copies, and rows of one group.
+
+    Where a row of one group has a copy in another, both groups are one set.
+    """
+    content = copies(rows.inputs)
+    if rows.groups is None or not len(rows):
+        return content
+    groups = rows.groups.unique(return_inverse=True)[1] + len(rows)  # nodes beside those of the contents
+    edges = sparse.coo_matrix((np.ones(len(rows)), (content.numpy(), groups.numpy())), shape=(2 * len(rows),) * 2)
+    return torch.from_numpy(connected_components(edges, directed=False)[1]).long()[content]
+
+
+def overlap(train: Inputs, test: Inputs) -> Tensor:
+    """Returns the numbers, ascending int64, of the rows of `test` that also stand in `train`."""
+    trained = set(train.keys())
+    return torch.tensor([row for row, key in enumerate(test.keys()) if key in trained], dtype=torch.long)
+
+
+def refuse_same_file(files: Mapping[str, Path]) -> None:
+    """Raises UserError if two files, named by the options that ask for them, are one file or hold the same bytes."""
+    for (first, one), (second, other) in combinations(files.items(), 2):
+        try:
+            same = one.samefile(other) or filecmp.cmp(one, other, shallow=False)
+        except OSError:
+            continue  # the reader of that file says what is wrong with it
+        if same:
+            raise UserError(
+                f"--{second}: {other} holds the same rows as --{first} {one}, and rows that a model has seen say "
+                f"nothing about new ones; leave --{second} out to split rows off, or name another file"
+            )
