@@ -139,7 +139,7 @@ class Table:
     def take(self, rows: Tensor) -> Table:
         return replace(self, numbers=self.numbers[rows], categories=self.categories[rows])
 
-    def excerpt(self, row: int) -> Excerpt:
+    def excerpt(self, row: int) -> str:
         return ", ".join(islice(self._cells(row), _EXCERPT_COLUMNS))
 
     def _cells(self, row: int) -> Iterator[str]:
