@@ -58,6 +58,7 @@ class Dataset:
     label_names: L names, or `Numbered` where labels are numbers.
     groups: (rows,) int64, rows of one group (a document, a patient) that no split may part; None without groups.
     notes: sentences about how the file was understood, for people: its encoding, where its labels stood.
+    unlisted_unknown: whether a label that these rows never name, though those of another file do, is unknown here.
     """
 
     inputs: Inputs
@@ -65,6 +66,7 @@ class Dataset:
     label_names: Sequence[str]
     groups: Tensor | None = None
     notes: tuple[str, ...] = ()
+    unlisted_unknown: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -76,7 +78,7 @@ class Dataset:
     def take(self, rows: Tensor) -> Dataset:
         """Returns some of the rows, by (n,) int64 number."""
         groups = None if self.groups is None else self.groups[rows]
-        return Dataset(self.inputs.take(rows), self.targets_of(rows), self.label_names, groups, self.notes)
+        return replace(self, inputs=self.inputs.take(rows), targets=self.targets_of(rows), groups=groups)
 
     def targets_of(self, rows: Tensor) -> SparseTargets:
         """Returns the targets of some of the rows, by (n,) int64 number."""

@@ -1,12 +1,109 @@
-"""Chooses the reader for a file of rows that `lopsided fit` and `lopsided evaluate` take."""
+"""Reads any file of rows: `read` with labels, `read_inputs` without, block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from lopsided.data.dataset import Dataset
+from lopsided.data.formats import delimited, jsonl
+from lopsided.data.formats.base import Format
+from lopsided.data.inputs import Inputs, Numbered
+from lopsided.data.labels.names import sorted_names
+from lopsided.data.labels.targets import Labels, rename
+from lopsided.data.opening import STANDARD_INPUT, OnBytes, Say, ignore, open_bytes, shown
+from lopsided.data.options import ReadOptions
+from lopsided.data.records import input_blocks, read_records
 from lopsided.data.sparse_files import SparseRows, read_sparse
 from lopsided.data.storage import UserError
+
+__all__ = ["FORMATS", "ReadOptions", "aligned", "read", "read_inputs"]
+
+FORMATS: dict[str, Format] = {format.name: format for format in (jsonl.FORMAT, delimited.FORMAT)}
+COMPRESSIONS = (".gz", ".bz2", ".zst")
+
+
+def read(path: Path, options: ReadOptions | None = None, on_bytes: OnBytes = ignore) -> Dataset:
+    """Reads all rows of a file with their labels. What was found out about it stands in the data set's notes.
+
+    on_bytes is called with the number of bytes read, as they are. Raises UserError for anything a user got wrong.
+    """
+    options = options or ReadOptions()
+    form = find_format(path, options)
+    if form.read is not None:
+        return form.read(path, options, on_bytes)
+    notes: list[str] = []
+    assert form.blocks is not None
+    return read_records(path, form.blocks(path, options, notes.append, on_bytes), options, notes)
+
+
+def read_inputs(
+    path: Path, options: ReadOptions | None = None, on_bytes: OnBytes = ignore, say: Say = ignore
+) -> Iterator[Inputs]:
+    """Yields the rows of a file in blocks of some thousands, in constant memory. Labels are not looked at.
+
+    say is called with each sentence on how the file is understood. Raises UserError as `read` does.
+    """
+    options = options or ReadOptions()
+    form = find_format(path, options)
+    if form.blocks is not None:
+        yield from input_blocks(path, form.blocks(path, options, say, on_bytes), options, say)
+    elif form.read_inputs is not None:
+        yield from form.read_inputs(path, options, on_bytes)
+    else:
+        assert form.read is not None
+        yield form.read(path, options, on_bytes).inputs
+
+
+def aligned(parts: Sequence[Dataset]) -> list[Dataset]:
+    """Gives all parts of a data set the same labels in the same order: those of all of them.
+
+    Raises UserError if that is not at least two.
+    """
+    names = _all_names(parts)
+    if len(names) < 2:
+        labels = f"only the label {shown(names[0])}" if len(names) else "no labels at all"
+        raise UserError(f"{labels}; a multi-label problem needs at least two different labels")
+    return [part if part.label_names == names else _renamed(part, names) for part in parts]
+
+
+def _renamed(part: Dataset, names: Sequence[str]) -> Dataset:
+    labels = Labels(part.targets, part.label_names, part.unlisted_unknown)
+    return replace(part, targets=rename(labels, names), label_names=names)
+
+
+def _all_names(parts: Sequence[Dataset]) -> Sequence[str]:
+    first = parts[0].label_names
+    if all(part.label_names == first for part in parts):
+        return first
+    if all(isinstance(part.label_names, Numbered) for part in parts):
+        return Numbered(max(part.num_labels for part in parts))
+    return sorted_names({name for part in parts for name in part.label_names})
+
+
+def find_format(path: Path, options: ReadOptions) -> Format:
+    """Returns the format of a file, by options.format, its ending or its first bytes. Raises UserError if none fits."""
+    if options.format is not None:
+        if options.format not in FORMATS:
+            raise UserError(f"no format {shown(options.format)}; --format is one of {', '.join(FORMATS)}")
+        return FORMATS[options.format]
+    if path != STANDARD_INPUT and not path.exists():
+        raise UserError(f"{path}: no such file")
+    start = b""
+    if not path.is_dir():
+        with open_bytes(path) as file:
+            start = file.peek(4096)
+    endings = [ending.lower() for ending in path.suffixes[-2:] if ending.lower() not in COMPRESSIONS]
+    ending = endings[-1] if endings else ""
+    fitting = [form for form in FORMATS.values() if not form.endings or ending in form.endings]
+    recognized = [form for form in fitting if form.recognizes and form.recognizes(path, start)]
+    by_ending = [form for form in fitting if form.endings and not form.recognizes]
+    if recognized or by_ending:
+        return (recognized or by_ending)[0]
+    kind = "a folder" if path.is_dir() else "a file"
+    raise UserError(f"{path}: {kind} whose format cannot be told; say it with --format: {', '.join(FORMATS)}")
+
 
 READERS = dict.fromkeys((".txt", ".svm", ".svmlight", ".libsvm"), read_sparse)  # by file ending
 

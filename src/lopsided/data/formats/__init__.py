@@ -1,0 +1,1 @@
+"""Reads files, one format a module."""

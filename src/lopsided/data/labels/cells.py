@@ -1,0 +1,141 @@
+"""Reads one cell of labels: a list as people and programs write it, or the value of a label."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+import warnings
+from typing import Any
+
+from lopsided.data.options import ReadOptions
+
+_PAIRS = {"[": "]", "(": ")", "{": "}"}
+_ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|([^\s,'"\[\](){}]+))\s*,?""")
+_CONSTANTS = {"None": None, "null": None, "True": True, "False": False, "true": True, "false": False}
+_LONGEST_NUMBER = 40
+_NO_ITEM = object()
+NAN = math.nan
+
+
+class Choices(list[Any]):
+    """Holds several labels of a row, of which Label Studio writes a single one as a plain name."""
+
+
+class Values:
+    """Says what a cell means that holds the value of one label: a number in [0, 1], NaN if unknown, None if neither.
+
+    >>> values = Values(ReadOptions(unknown=("-1",)))
+    >>> [values(cell) for cell in ("1", "no", "0.7", " ? ", None, -1, "Crime")]
+    [1.0, 0.0, 0.7, nan, nan, nan, None]
+    """
+
+    def __init__(self, options: ReadOptions) -> None:
+        self._words: dict[str, float] = dict.fromkeys(("", "?", "null", "nan", "none", "na", "n/a"), NAN)
+        self._words |= {"0": 0.0, "false": 0.0, "no": 0.0, "1": 1.0, "true": 1.0, "yes": 1.0}
+        self._words |= {word.strip().lower(): NAN for word in options.unknown}
+        self._words |= {word.strip().lower(): 0.0 for word in options.negative}
+        given = [*map(_number, options.unknown), *map(_number, options.negative)]
+        values = [NAN] * len(options.unknown) + [0.0] * len(options.negative)
+        self._numbers = {number: value for number, value in zip(given, values, strict=True) if number is not None}
+
+    def __call__(self, cell: Any) -> float | None:
+        if cell is None:
+            return NAN
+        if isinstance(cell, str):
+            word = cell.strip().lower()
+            if word in self._words:
+                return self._words[word]
+            cell = _number(word)
+        if not isinstance(cell, int | float):
+            return None
+        if cell in self._numbers:
+            return self._numbers[cell]
+        return float(cell) if 0 <= cell <= 1 or cell != cell else None
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word) if len(word) <= _LONGEST_NUMBER else None
+    except ValueError:
+        return None
+
+
+def unpacked(cell: Any) -> Any:
+    """Returns the list or dictionary that a cell is or writes: JSON, Python's notation or numpy's; else the cell.
+
+    >>> unpacked("['Short Film', 'Crime']"), unpacked("[1 0 0.]"), unpacked('{"choices": ["A"]}'), unpacked("[sic")
+    (['Short Film', 'Crime'], [1, 0, 0.0], ['A'], '[sic')
+    """
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text[:1] not in _PAIRS or not text.endswith(_PAIRS[text[0]]):
+            return cell
+        written = _from_json(text)
+        cell = _from_items(text) if written is None else written
+    if isinstance(cell, dict) and set(cell) == {"choices"} and isinstance(cell["choices"], list):
+        return Choices(cell["choices"])
+    if isinstance(cell, list) and cell and all(isinstance(item, dict) for item in cell):
+        return _scored(cell)
+    return cell
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _from_items(text: str) -> Any:
+    """Reads Python's and numpy's lists, tuples and sets, item by item, since Python joins 'a' 'b' to 'ab'."""
+    if text[0] == "{" and ":" in text:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            return text
+    inner, place = text[1:-1].strip(), 0
+    items: list[Any] = []
+    while place < len(inner):
+        match = _ITEM.match(inner, place)
+        if match is None:
+            return text
+        item = _quoted(match[1]) if match[1] else _bare(match[2])
+        if item is _NO_ITEM:
+            return text
+        items.append(item)
+        place = match.end()
+    return items
+
+
+def _quoted(text: str) -> Any:
+    if "\\" not in text:
+        return text[1:-1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # escapes that mean nothing
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return _NO_ITEM
+
+
+def _bare(word: str) -> Any:
+    """Returns the number or constant that stands without quotation marks."""
+    if word in _CONSTANTS:
+        return _CONSTANTS[word]
+    if word.isdecimal() and len(word) <= _LONGEST_NUMBER:
+        return int(word)
+    number = _number(word)
+    return _NO_ITEM if number is None else number
+
+
+def _scored(items: list[dict[str, Any]]) -> Any:
+    """Returns {name: value} of [{"label": name, "score": value}, ...], as pipelines and spaCy 2 write it."""
+    for name in ("label", "name"):
+        for value in ("score", "value"):
+            if all(set(item) == {name, value} for item in items):
+                return {item[name]: item[value] for item in items if isinstance(item[name], str)}
+    return items

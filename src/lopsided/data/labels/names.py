@@ -1,0 +1,125 @@
+"""Writes names of labels alike, and knows those that a file lists."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lopsided.data.opening import Say, read_lines, shown
+from lopsided.data.storage import UserError
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_COMPARED = 100
+
+
+class LabelNames:
+    """Turns what stands in a file into names of labels: without blanks around, in Unicode's normal form C.
+
+    With a file of names it takes those alone, and a number counts its lines from 0.
+
+    >>> LabelNames().name(" Cafe\\u0301 ", "line 1")
+    'Café'
+    """
+
+    def __init__(self, labels_file: Path | None = None) -> None:
+        self._file = labels_file
+        self.listed = () if labels_file is None else _listed(labels_file)
+        self._known: dict[str, str] = {name: name for name in self.listed}
+
+    def name(self, raw: str, where: str) -> str:
+        """Returns the name, "" if it is empty. Raises UserError, with `where`, for one that is not in the file."""
+        name = self._known.get(raw)
+        if name is None:
+            name = self._known[raw] = self._new(raw, where)
+        return name
+
+    def _new(self, raw: str, where: str) -> str:
+        if not is_text(raw):
+            raise UserError(f"{where}: the label {shown(raw)} is not valid text")
+        name = normal(raw)
+        if self._file is None or not name or name in self._known:
+            return name
+        if name.isdecimal() and len(name) < 10 and int(name) < len(self.listed):
+            return self.listed[int(name)]
+        if name.isdecimal():
+            raise UserError(f"{where}: label {shown(name)}, but {self._file} has {len(self.listed)} lines, from 0 on")
+        near = difflib.get_close_matches(name[:_LONGEST_COMPARED], self.listed, n=1)
+        hint = f"; did you mean {shown(near[0])}?" if near else ""
+        raise UserError(f"{where}: the label {shown(name)} is not in {self._file}{hint}")
+
+    def ordered(self, seen: Iterable[str], say: Say) -> tuple[str, ...]:
+        """Returns the names of the file, or those that were seen, sorted, numbers by their size; notes near twins."""
+        if self.listed:
+            return self.listed
+        names = sorted_names(seen)
+        for twins in near_twins(names):
+            say(f"labels that differ only by case or blanks: {', '.join(map(shown, twins))}")
+        return names
+
+
+def normal(raw: str) -> str:
+    return unicodedata.normalize("NFC", raw.strip())
+
+
+def is_text(text: str) -> bool:
+    """Tells whether a report can hold a text: it has no NUL and no half of a character."""
+    return text.isprintable() or ("\0" not in text and not _LONE_SURROGATE.search(text))
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Sorts names by letter, numbers by size.
+
+    >>> sorted_names({"10", "9"}), sorted_names({"10", "9", "b"})
+    (('9', '10'), ('10', '9', 'b'))
+    """
+    names = list(names)
+    if all(name.isascii() and name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name)))
+    return tuple(sorted(names))
+
+
+def near_twins(names: Iterable[str]) -> list[list[str]]:
+    """Returns the groups of names that differ only by case or blanks.
+
+    >>> near_twins(["Sci-Fi", "sci-fi", "Short Film", "ShortFilm", "Drama"])
+    [['Sci-Fi', 'sci-fi'], ['Short Film', 'ShortFilm']]
+    """
+    alike = defaultdict(list)
+    for name in names:
+        alike["".join(name.casefold().split())].append(name)
+    return [twins for twins in alike.values() if len(twins) > 1]
+
+
+def _listed(path: Path) -> tuple[str, ...]:
+    """Reads the names of a file: one a line, or a JSON list."""
+    lines: Sequence[str] = list(read_lines(path))
+    if path.suffix == ".json":
+        lines = _from_json(path, "".join(lines))
+    names = [normal(line) for line in lines]
+    while names and not names[-1]:
+        names.pop()
+    first: dict[str, int] = {}
+    for line, name in enumerate(names, 1):
+        if not name:
+            raise UserError(f"{path}, line {line}: an empty name")
+        if name in first:
+            raise UserError(f"{path}, line {line}: {shown(name)} stands in line {first[name]}, too")
+        first[name] = line
+    if not names:
+        raise UserError(f"{path}: no names")
+    return tuple(names)
+
+
+def _from_json(path: Path, text: str) -> Sequence[str]:
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON: {str(error)[:60]}") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: expected a list of names, got {shown(text)}")
+    return names

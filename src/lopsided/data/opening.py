@@ -1,0 +1,203 @@
+"""Opens files: unpacks what is compressed and finds out how characters are written."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from lopsided.data.storage import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+OnBytes = Callable[[int], None]
+Say = Callable[[str], None]
+STANDARD_INPUT = Path("-")
+
+_CHUNK = 1 << 20
+_ZSTANDARD_CHUNK = 1 << 14  # a few bytes may stand for many
+_MARKS = (  # that of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+
+
+def ignore(_: object) -> None:
+    """Takes a count or a note that nobody wants."""
+
+
+def shown(text: object, longest: int = 40) -> str:
+    """Returns a text for a message: short, in quotation marks, without characters that a terminal obeys.
+
+    >>> print(shown("a\\tb" + "c" * 100, 10))
+    'a\\tbccccccc…'
+    """
+    text = str(text)
+    return repr(text if len(text) <= longest else text[:longest] + "…")
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a file is read into a UserError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not {error.encoding} (bytes {error.object[error.start : error.start + 4]!r}); "
+            "name the encoding, such as --encoding cp1252"
+        ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: the compressed file is damaged or cut off ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def open_bytes(path: Path, on_bytes: OnBytes = ignore) -> Iterator[io.BufferedReader]:
+    """Opens a file, or standard input for "-", and unpacks gzip, bzip2 and Zstandard, known by their first bytes.
+
+    on_bytes is called with the number of bytes read from the file itself. Raises UserError for what cannot be read.
+    """
+    with readable(path), contextlib.ExitStack() as stack:
+        file = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
+        counted: io.BufferedReader = io.BufferedReader(_Counted(file, on_bytes), _CHUNK)
+        yield io.BufferedReader(cast(io.RawIOBase, _unpacked(path, counted, counted.peek(4)[:4])), _CHUNK)
+
+
+def _unpacked(path: Path, file: io.BufferedReader, start: bytes) -> io.IOBase:
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if start.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        return _zstandard(path, file)
+    return file
+
+
+def _zstandard(path: Path, file: io.BufferedReader) -> io.IOBase:
+    try:
+        import zstandard
+    except ImportError:
+        raise UserError(
+            f"{path}: needs the package zstandard; install it with: pip install 'lopsided[files]'"
+        ) from None
+
+    class Reader(io.RawIOBase):
+        """Reads frame after frame. That of zstandard takes a file that is cut off for a complete one."""
+
+        frame, packed, text = zstandard.ZstdDecompressor().decompressobj(), b"", b""
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: WriteableBuffer) -> int:
+            while not self.text and (part := self.packed or file.read(_ZSTANDARD_CHUNK)):
+                if self.frame.eof:
+                    self.frame = zstandard.ZstdDecompressor().decompressobj()
+                try:
+                    self.text = self.frame.decompress(part)
+                except zstandard.ZstdError as error:
+                    raise EOFError(error) from None
+                self.packed = self.frame.unused_data
+            if not self.text and not self.frame.eof:
+                raise EOFError("it ends within a frame")
+            count = len(memoryview(buffer))
+            part, self.text = self.text[:count], self.text[count:]
+            memoryview(buffer)[: len(part)] = part
+            return len(part)
+
+    return Reader()
+
+
+class _Counted(io.RawIOBase):
+    """Tells how many bytes are read."""
+
+    def __init__(self, file: BinaryIO, on_bytes: OnBytes) -> None:
+        self._file, self._on_bytes = file, on_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = cast(int, self._file.readinto(buffer))  # type: ignore[attr-defined]
+        self._on_bytes(count)
+        return count
+
+
+def read_lines(path: Path, encoding: str | None = None, say: Say = ignore, on_bytes: OnBytes = ignore) -> Iterator[str]:
+    """Yields the lines of a text file, with their ends. Raises UserError where it is no text, or ends too early.
+
+    Without `encoding` it is UTF-8, what a byte order mark says, or what charset-normalizer finds likely, which is said.
+    """
+    with open_bytes(path, on_bytes) as file:
+        encoding = encoding or _find_encoding(path, file.peek(_CHUNK), say)
+        try:
+            text = io.TextIOWrapper(file, encoding=encoding, newline="")
+        except LookupError:
+            raise UserError(f"no encoding {shown(encoding)}; give one such as --encoding cp1252") from None
+        for number, line in enumerate(text, 1):
+            if "\0" in line:
+                raise UserError(f"{path}, line {number}: a NUL character, which no text holds; is it a text file?")
+            yield line
+
+
+def _find_encoding(path: Path, start: bytes, say: Say) -> str:
+    for mark, name in _MARKS:
+        if start.startswith(mark):
+            if name != "utf-8-sig":
+                say(f"encoding: {name.upper()}, as its byte order mark says")
+            return name
+    zeros = [start[parity:4096:2].count(0) for parity in (0, 1)]
+    if max(zeros) > 0.3 * len(start[:4096]) / 2 and min(zeros) == 0:  # every other byte of Latin letters is zero
+        name = "utf-16-be" if zeros[0] else "utf-16-le"
+        say(f"encoding: {name.upper()}, since every other byte is zero (change it with --encoding)")
+        return name
+    strange = _not_utf8(path, start)
+    if not strange:
+        return "utf-8"
+    likely = _likely_encoding(strange)
+    if likely is None:
+        raise UserError(f"{path}: not UTF-8 text, and its encoding cannot be told; give it, such as --encoding cp1252")
+    say(f"encoding: not UTF-8; {likely}, as its bytes suggest (change it with --encoding)")
+    return likely
+
+
+def _not_utf8(path: Path, start: bytes) -> bytes:
+    """Returns a part of the file that is not UTF-8, empty if there is none. Of a pipe only the start is looked at."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with contextlib.ExitStack() as stack:
+        parts = iter([start])
+        if path != STANDARD_INPUT and path.is_file():
+            file = stack.enter_context(open_bytes(path))
+            parts = iter(lambda: file.read(_CHUNK), b"")
+        for part in parts:
+            try:
+                decoder.decode(part)
+            except UnicodeDecodeError:
+                return part
+    return b""
+
+
+def _likely_encoding(part: bytes) -> str | None:
+    """Returns the encoding in which the lines that are not ASCII read best; cp1252 where nothing speaks against it."""
+    from charset_normalizer import from_bytes
+
+    lines = [line for line in part.splitlines(keepends=True) if not line.isascii()]
+    sample = b"".join(lines)[: 1 << 16]
+    matches = from_bytes(sample)
+    best = matches.best()
+    if best is None:
+        return None
+    alike = [match for match in matches if match.chaos <= best.chaos + 0.02 and match.coherence >= best.coherence - 0.1]
+    return "cp1252" if any("cp1252" in match.could_be_from_charset for match in alike) else best.encoding
