@@ -86,6 +86,13 @@ class Dataset:
         values = None if self.targets.values is None else self.targets.values[entries]
         return SparseTargets(crow, self.targets.col[entries], values, self.num_labels)
 
+    def hard_targets(self) -> SparseTargets:
+        """Returns what decisions are judged by: a soft label counts as positive from .5 on; unknown stays unknown."""
+        values = self.targets.values
+        if values is None:
+            return self.targets
+        return replace(self.targets, values=torch.where(values.isnan(), values, (values >= 0.5).float()))
+
     def label_counts(self) -> Tensor:
         """Counts, (L,) float64, the positives of each label; a soft label counts as what it is, an unknown one as 0."""
         weights = None if self.targets.values is None else self.targets.values.double().nan_to_num(nan=0.0)

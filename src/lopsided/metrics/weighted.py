@@ -22,14 +22,16 @@ from lopsided.metrics.truth import Truth, places
 
 @dataclass(frozen=True)
 class Weighable:
-    """Scores of all labels with the truth, and decisions, (n, L) bool: any row weights make a `Summary` of them.
+    """Scores with the truth, and decisions in their shape: any row weights make a `Summary` of them.
 
     What does not depend on the weights, such as the sorting, is done once. ks: the ranks k of P@k and nDCG@k.
+    truth: needed where the scores are of candidates, among which not all positives are.
     """
 
     judged: Judged
     decided: Tensor | None = None
-    ks: Sequence[int] = (1, 3)
+    ks: Sequence[int] = (1, 3, 5)
+    truth: Truth | None = None
 
     def summary(self, row_weights: Tensor | None = None) -> Summary:
         """row_weights: (n,) not negative, None for ones. Without average precision of one list, AUROC, calibration."""
@@ -42,23 +44,38 @@ class Weighable:
         }
 
         def precision() -> Array:
+            if self.judged.scores.columns is not None:
+                return np.full(self.judged.num_labels, np.nan)
             return label_precision(self.judged) if w is None else self._ranking.average_precision(w)
 
         return Summary(_OnDemand(sums), _OnDemand({"average_precision": precision}), ks=self.ks)
 
     @cached_property
     def _truth(self) -> Truth:
+        if self.truth is not None:
+            return self.truth
         known = self.judged.known
         rows, labels = self.judged.hits.shape
         return Truth(rows, labels, places(self.judged.hits), places(None if known is None else ~known))
 
     @cached_property
     def _decided(self) -> Array:
+        if self.decided is None:
+            return places(None)
         known = self.judged.known
-        return places(self.decided if known is None or self.decided is None else self.decided & known)
+        return self.judged.scores.places(self.decided if known is None else self.decided & known)
 
     @cached_property
     def _top(self) -> Tensor:
+        scores = self.judged.scores
+        if scores.columns is not None:  # unknown labels last
+            values = (
+                scores.values
+                if self.judged.known is None
+                else scores.values.masked_fill(~self.judged.known, -torch.inf)
+            )
+            best = values.sort(dim=1, descending=True, stable=True)
+            return scores.columns.gather(1, best.indices).masked_fill(best.values.isinf(), scores.num_labels)
         batch = Batch(self._truth, self.judged.scores.values.numpy()).without_unknown()
         return torch.from_numpy(batch.top(max(self.ks)))
 

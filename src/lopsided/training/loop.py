@@ -1,116 +1,216 @@
-"""Trains a model in one visible loop."""
+"""Trains a model in one visible loop, on one device or on several by `accelerate launch` or `torchrun`."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from accelerate import Accelerator
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lopsided.decision.rules import best_threshold
-from lopsided.metrics.registry import METRICS
-from lopsided.metrics.scores import Judged
-from lopsided.metrics.weighted import Weighable
-from lopsided.models.task import Budget, Rows, Task
-from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker
-from lopsided.training.objective import TrainingObjective
+from lopsided.models.encoder import Encoder
+from lopsided.models.heads import Powerset, parse_method
+from lopsided.models.model import Model
+from lopsided.models.recipe import Recipe
+from lopsided.nn.head import LinearHead
+from lopsided.training.diagnose import diagnose
+from lopsided.training.history import Epoch
+from lopsided.training.optimizers import make_optimizer, set_rate
+from lopsided.training.rows import Rows
+from lopsided.training.state import Progress, TrainingState
+from lopsided.training.validate import Validation
 
-_EMA_DECAY = 0.98  # per step: an average over about the last 50
-_PREDICT_ROWS = 512  # rows per batch when no gradient is kept
-DIAGNOSE_EVERY_BATCHES = 4  # the gradient of every fourth batch is examined
+_SAVE_SECONDS = 60.0  # of an epoch, after which what it has done so far is saved
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """Records what an epoch of training showed. Probabilities are sigmoid(logit) on the training batches, as they came.
+class Trained:
+    """Holds a model as its best epoch left it, or its last one without validation rows.
 
-    Gradients and logits are those of every fourth batch, see `lopsided.Diagnostics`; NaN where a method, such as
-    label powerset, trains no label logits.
+    diverged: whether the loss, or a validation score, was not finite; training ended there, later epochs are NaN.
     """
 
-    epoch: int
-    train_loss: float  # mean over the rows, in the units of the loss: not comparable between losses
-    p_positive: float  # mean probability given to the right answer on positive labels: p
-    p_negative: float  # and on negative labels: 1 - p
-    valid_map: float  # of the averaged weights
-    seconds: float  # training alone
-    gradient_positive: float = math.nan  # share of the absolute gradient on the logits that acts on positives
-    gradient_hard: float = math.nan  # share that acts on negatives with p > .5
-    effective_gamma: float = math.nan  # gradient of a negative ~ p^(1 + gamma)
-    logit_positive: float = math.nan  # means over the batches
-    logit_negative: float = math.nan
-    dead_labels: float = math.nan  # number of labels predicted for no validation row at the tuned threshold
+    model: Model
+    history: list[Epoch]
+    best_epoch: int
+    diverged: bool
 
-    @classmethod
-    def lost(cls, number: int) -> Epoch:
-        """Returns the record of an epoch that a diverged training did not finish."""
-        return cls(number, math.nan, math.nan, math.nan, math.nan, 0.0)
 
-    @property
-    def is_lost(self) -> bool:
-        return math.isnan(self.train_loss)
+@dataclass(frozen=True)
+class Listener:
+    """Is told of every step and every epoch; by default, nothing comes of it."""
+
+    on_step: Callable[[], object] = lambda: None
+    on_epoch: Callable[[Epoch], object] = lambda epoch: None
 
 
 def train(
-    task: Task,
-    objective: TrainingObjective,
-    budget: Budget,
+    encoder: Encoder,
+    method: str,
+    rows: Rows,
+    recipe: Recipe,
     seed: int,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> tuple[nn.Module, list[Epoch]]:
-    """Trains a fresh model at a constant rate; returns the exponential average of its weights, and the history.
+    *,
+    validation: Validation | None = None,
+    state_file: Path | None = None,
+    listener: Listener | None = None,
+) -> Trained:
+    """Trains a fresh model of a loss, or of "powerset", on encoded rows.
 
-    A training that diverges stops; lost epochs are NaN. Weights and order begin from the seed alone, whatever the loss.
-    Averaging, as in ASL's published training, takes out the noise of the last steps and keeps the curves unflattened.
+    Weights, order and dropout begin from the seed and the number of the epoch alone, whatever the loss, so that a
+    stopped training goes on as if nothing had happened: from `state_file`, which is written after every epoch and, in
+    long ones, every minute. Where several processes train, each takes its share of the rows of every step, and the
+    first one writes. With `recipe.average`, what is judged and returned is the moving average of the weights: it takes
+    out the noise of the last steps, as in ASL's published training.
     """
-    torch.manual_seed(seed)
-    model = task.make_model(objective.outputs)
-    optimizer = task.make_optimizer(model, budget.learning_rate)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY), use_buffers=True)
-    order = torch.Generator().manual_seed(seed)
-    history: list[Epoch] = []
-    for number in range(1, budget.epochs + 1):
-        start = time.perf_counter()
-        model.train()
-        probabilities, gradients, total = ProbabilityTracker(), DiagnosticsTracker(), 0.0
-        for step, rows in enumerate(torch.randperm(len(task.train), generator=order).split(budget.batch_size)):
-            targets = task.train.targets[rows]
-            value = objective.criterion(outputs := model(*task.train.batch(rows)), targets)
-            if looked := objective.scores_are_outputs and step % DIAGNOSE_EVERY_BATCHES == 0:
-                outputs.retain_grad()
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            averaged.update_parameters(model)
-            total += value.item() * len(rows)
-            probabilities.update(objective.scores(outputs.detach()), targets)
-            if looked:
-                gradients.update(outputs.detach(), outputs.grad, targets)
-        seconds = time.perf_counter() - start
-        scores = predict_scores(averaged, objective, task.valid)
-        if not (math.isfinite(total) and scores.isfinite().all()):
-            return averaged, history + [Epoch.lost(rest) for rest in range(number, budget.epochs + 1)]
-        seen = asdict(gradients.result()) | _on_validation(scores, task.valid.targets) | {"seconds": seconds}
-        history.append(Epoch(number, total / len(task.train), probabilities.positive, probabilities.negative, **seen))
-        on_epoch(history[-1])
-    return averaged, history
+    loop = _Loop(encoder, method, rows, recipe, seed, validation, state_file, listener or Listener())
+    if state_file is not None and state_file.exists():
+        loop.state.load(state_file)
+    return loop.run()
 
 
-def _on_validation(scores: Tensor, targets: Tensor) -> dict[str, float]:
-    judged = Judged.of(scores, targets)
-    decided = (scores > best_threshold(judged)).any(0)
-    dead = int((targets.any(0) & ~decided).sum())
-    return {"valid_map": METRICS["map"].value(Weighable(judged).summary()), "dead_labels": dead}
+class _Loop:
+    def __init__(
+        self,
+        encoder: Encoder,
+        method: str,
+        rows: Rows,
+        recipe: Recipe,
+        seed: int,
+        validation: Validation | None,
+        state_file: Path | None,
+        listener: Listener,
+    ) -> None:
+        self.accelerator = Accelerator()
+        self.rows, self.seed, self.validation = rows, seed, validation
+        self.state_file, self.listener = state_file, listener
+        self.recipe = recipe = _possible(recipe, method, self.accelerator.num_processes)
+        torch.manual_seed(seed)
+        self.model = Model.new(encoder, method, rows.data, recipe.learning_rate if recipe.fused_head else None)
+        self.network = self.model.network.to(self.accelerator.device)
+        self.wrapped: Any = self.accelerator.prepare_model(self.network)
+        modules: dict[str, torch.nn.Module] = {"network": self.network}
+        if recipe.average is not None:
+            averaging = get_ema_multi_avg_fn(recipe.average)
+            modules["average"] = AveragedModel(self.network, multi_avg_fn=averaging, use_buffers=True)
+        self.state = TrainingState(modules, make_optimizer(self.network, recipe), Progress())
+        self.size = recipe.batch_size * recipe.accumulate  # rows of a step
+        self.steps = -(-len(rows) // self.size)  # of an epoch
+
+    def run(self) -> Trained:
+        diverged = False
+        for number in range(len(self.state.progress.history) + 1, self.recipe.epochs + 1):
+            progress = self.state.progress
+            if self.validation is not None and self.validation.gives_up(number - 1, progress.best_epoch):
+                break
+            finished = self._steps(number)
+            epoch = self._judged(number) if finished else None
+            if epoch is None:
+                diverged = True
+                progress.history += [Epoch.lost(rest) for rest in range(number, self.recipe.epochs + 1)]
+                break
+            progress.history.append(epoch)
+            progress.step, progress.total, progress.seconds = 0, 0.0, 0.0
+            self._save()
+            self.listener.on_epoch(epoch)
+        model = self._current()
+        if self.state.best:
+            model.network.load_state_dict(model.network.state_dict() | self.state.best)
+        return Trained(model, self.state.progress.history, self.state.progress.best_epoch, diverged)
+
+    def _steps(self, number: int) -> bool:
+        """Makes the steps of an epoch that are left; returns whether the loss stayed finite."""
+        progress = self.state.progress
+        seed = (self.seed << 20) + number
+        order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed))
+        if not progress.step:
+            torch.manual_seed(seed + (self.accelerator.process_index << 53))  # it decides dropout
+        self.wrapped.train()
+        start, before = time.perf_counter(), progress.seconds
+        saved = start
+        for rows in order.split(self.size)[progress.step :]:
+            done = (number - 1 + progress.step / self.steps) / self.recipe.epochs
+            set_rate(self.state.optimizer, self.network, self.recipe, done)
+            progress.total += self._step(rows)
+            progress.step += 1
+            now = time.perf_counter()
+            progress.seconds = before + now - start
+            self.listener.on_step()
+            if not math.isfinite(progress.total):
+                return False
+            if now - saved > _SAVE_SECONDS:
+                self._save()
+                saved = now
+        return True
+
+    def _step(self, rows: Tensor) -> float:
+        """Makes one step of the optimiser on some rows; returns the sum of the loss over them."""
+        total, parts = 0.0, rows.split(self.recipe.batch_size)
+        for place, part in enumerate(parts):
+            last = place == len(parts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                total += self._backward(part, len(part) / len(rows)) * len(part)
+        if self.recipe.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+        with torch.sparse.check_sparse_tensor_invariants(False):  # torch warns unless told
+            self.state.optimizer.step()
+        self.state.optimizer.zero_grad()
+        if "average" in self.state.modules:
+            cast(AveragedModel, self.state.modules["average"]).update_parameters(self.network)
+        return total
+
+    def _backward(self, part: Tensor, share: float) -> float:
+        """Adds the gradient of the mean loss over a part, times its share of the step; returns that mean."""
+        count, rank = self.accelerator.num_processes, self.accelerator.process_index
+        mine = part[rank::count] if len(part) >= count else part
+        weight = len(mine) * count / len(part) if len(part) >= count else 1.0  # gradients are averaged over processes
+        batch = tuple(each.to(self.accelerator.device) for each in self.rows.encoded.batch(mine))
+        targets = self.rows.data.targets_of(mine).to(self.accelerator.device)
+        device = self.accelerator.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            if self.recipe.fused_head:
+                hidden = self.network.body(*batch)
+                return cast(LinearHead, self.network.head).step(hidden, targets).item()
+            value = self.wrapped(batch, targets)
+        self.accelerator.backward(value * (share * weight))
+        mean = cast(Tensor, self.accelerator.reduce(value.detach() * weight, "mean")) if count > 1 else value
+        return mean.item()
+
+    def _current(self) -> Model:
+        averaged = self.state.modules.get("average")
+        return self.model if averaged is None else replace(self.model, network=cast(AveragedModel, averaged).module)
+
+    def _judged(self, number: int) -> Epoch | None:
+        """Returns the record of an epoch whose steps are made, None where scores are not finite; keeps the best."""
+        progress, model = self.state.progress, self._current()
+        measured: dict[str, float] | None = {}
+        if self.validation is not None:
+            measured = self.validation.measure(model)
+            if measured is None:
+                return None
+            if self.validation.is_better(measured["valid"], progress.best):
+                progress.best, progress.best_epoch = measured["valid"], number
+                self.state.best = {name: tensor.clone() for name, tensor in model.weights().items()}
+        else:
+            progress.best_epoch = number
+        seen = measured | diagnose(model, self.rows)
+        return Epoch(number, progress.total / len(self.rows), progress.seconds, **seen)
+
+    def _save(self) -> None:
+        if self.state_file is not None and self.accelerator.is_main_process:
+            self.state.save(self.state_file)
 
 
-@torch.no_grad()
-def predict_scores(model: nn.Module, objective: TrainingObjective, rows: Rows) -> Tensor:
-    """Returns (N, L) label logits, float32, in the order of the rows."""
-    model.eval()
-    return torch.cat(
-        [objective.scores(model(*rows.batch(part))) for part in torch.arange(len(rows)).split(_PREDICT_ROWS)]
-    )
+def _possible(recipe: Recipe, method: str, processes: int) -> Recipe:
+    """Returns the recipe without a fused update of the head where something needs the gradient of the head."""
+    needs_gradient = processes > 1 or recipe.accumulate > 1 or recipe.clip_norm is not None
+    if needs_gradient or isinstance(parse_method(method), Powerset):
+        return replace(recipe, fused_head=False)
+    return recipe

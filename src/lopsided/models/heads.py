@@ -1,0 +1,132 @@
+"""Makes what stands on the body: a linear head with a loss on label scores, or one for label powerset."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lopsided.losses import Formula, formula
+from lopsided.losses.closed_form import settled_logit
+from lopsided.nn.fused import FusedStep
+from lopsided.nn.head import LinearHead
+from lopsided.nn.powerset import LabelPowerset
+from lopsided.targets import SparseTargets
+
+_POWERSET = re.compile(r"\s*powerset\s*(\(\s*(max_sets\s*=\s*(\d{1,9})\s*)?\))?\s*")
+_MAX_SETS = 1000
+_DENSE = 2**28  # entries of a matrix of label sets that label powerset may take
+
+
+@dataclass(frozen=True)
+class Powerset:
+    """Names label powerset as one of the things to compare: the most frequent label sets are classes of a softmax."""
+
+    max_sets: int = _MAX_SETS
+
+    def __str__(self) -> str:
+        return f"powerset(max_sets={self.max_sets})"
+
+
+Method = Formula | Powerset
+
+
+class Head(Protocol):
+    """Maps hidden states (n, width) to a loss or to label scores; an `nn.Module`."""
+
+    def __call__(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        """Computes the loss, mean over the rows."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Computes (n, L) label scores."""
+        ...
+
+    def predict_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Computes the k highest scores of each row, falling, and their labels: both (n, k)."""
+        ...
+
+
+def parse_method(spec: str) -> Method:
+    """Reads a loss by name, or "powerset" or "powerset(max_sets=200)".
+
+    >>> print(parse_method("powerset"))
+    powerset(max_sets=1000)
+    """
+    if not spec.strip().startswith("powerset"):
+        return formula(spec)
+    match = _POWERSET.fullmatch(spec)
+    if match is None or match[3] == "0":
+        raise ValueError(f"cannot read {spec[:60]!r}: write powerset or powerset(max_sets=N) with N > 0")
+    return Powerset(int(match[3] or _MAX_SETS))
+
+
+def own_threshold(method: Method) -> float | None:
+    """Returns the label logit above which a method itself predicts a label, None if it has no such point."""
+    if isinstance(method, Powerset):
+        return 0.0  # more likely than not
+    try:
+        return float(settled_logit(method, 1.0))
+    except ValueError:
+        return None
+
+
+class PowersetHead(nn.Module):
+    """A linear layer over label sets, trained by softmax; label scores are log odds of the marginals.
+
+    targets: those of training, (rows, L), of which the most frequent sets are taken.
+
+    >>> head = PowersetHead(4, SparseTargets.from_indices([[0], [0, 1]]), num_labels=2, max_sets=10)
+    >>> head.logits(torch.zeros(3, 4)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(self, width: int, targets: SparseTargets, num_labels: int, max_sets: int) -> None:
+        super().__init__()
+        self.powerset = LabelPowerset(dense_targets(targets, num_labels), max_sets)
+        self.linear = nn.Linear(width, self.powerset.num_sets)
+        self.num_labels = num_labels
+
+    def forward(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+        truth = dense_targets(targets, self.num_labels).to(hidden.device)
+        return self.powerset.loss(self.linear(hidden), truth)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.powerset.log_odds(self.linear(hidden))
+
+    def predict_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        values, labels = self.logits(hidden).topk(k, dim=-1)
+        return values, labels
+
+    def get_extra_state(self) -> Tensor:
+        return self.powerset.sets
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.powerset.sets = state
+
+
+def dense_targets(targets: SparseTargets, num_labels: int) -> Tensor:
+    """Returns (rows, L) bool. Raises ValueError for soft and unknown labels, and for more than 2^28 entries."""
+    rows = len(targets.crow) - 1
+    if rows * num_labels > _DENSE:
+        raise ValueError(f"label powerset holds all labels of all rows: {rows} x {num_labels} are too many")
+    if targets.values is not None and not ((targets.values == 0) | (targets.values == 1)).all():
+        raise ValueError("label powerset takes no soft and no unknown labels")
+    truth = torch.zeros(rows, num_labels, dtype=torch.bool, device=targets.col.device)
+    row = torch.repeat_interleave(targets.crow.diff())
+    truth[row, targets.col] = True if targets.values is None else targets.values == 1
+    return truth
+
+
+def make_head(method: Method, width: int, targets: SparseTargets, prior: Tensor, step: FusedStep | None) -> Head:
+    """Makes the head of a method. targets: those of training, for label powerset.
+
+    prior: (L,), the share of positives of each label, at which every bias starts: with many labels, most of training
+    would otherwise go into learning that nearly all are rare.
+    """
+    if isinstance(method, Powerset):
+        return PowersetHead(width, targets, len(prior), method.max_sets)
+    return LinearHead(width, len(prior), method, prior=prior, reduction="batchmean", fused_step=step)

@@ -1,0 +1,163 @@
+"""The model: encoder, body and head, with the names of the labels; one thing that is trained, saved, and predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lopsided.data.dataset import Dataset
+from lopsided.data.inputs import Inputs, Numbered
+from lopsided.metrics.scores import Scores
+from lopsided.models.encoder import Batch, Encoded, Encoder
+from lopsided.models.heads import Head, make_head, parse_method
+from lopsided.models.registry import MODELS
+from lopsided.nn.fused import FusedAdagrad
+from lopsided.targets import SparseTargets
+
+_ROWS = 512  # per batch when no gradient is kept
+_ENTRIES = 2**22  # the most scores of a batch
+_OF_UPDATES = ("head.steps", "head.weight_", "head.bias_")  # of a fused update, which only training needs
+
+
+class Network(nn.Module):
+    """Holds what is trained: a body and a head.
+
+    >>> from lopsided.models.bag import Bag
+    >>> from lopsided.nn.head import LinearHead
+    >>> network = Network(Bag(num_features=9, width=4), LinearHead(4, 3, "asl"))
+    >>> batch = torch.tensor([0, 8, 1]), torch.tensor([0, 2]), torch.ones(3)
+    >>> network(batch, SparseTargets.from_indices([[0], [2, 1]])).shape
+    torch.Size([])
+    """
+
+    def __init__(self, body: nn.Module, head: Head) -> None:
+        super().__init__()
+        self.body, self.head = body, cast("nn.Module", head)
+
+    def forward(self, batch: Batch, targets: SparseTargets) -> Tensor:
+        """Computes the loss, mean over the rows."""
+        value: Tensor = self.head(self.body(*batch), targets)
+        return value
+
+
+@dataclass(frozen=True)
+class Model:
+    """Maps inputs to label scores.
+
+    encoder: fitted to training inputs. method: a loss by name with settings, or "powerset". label_names: L names.
+    label_counts: (L,) float64, the positives of each label in the training rows. rows: the number of those.
+    """
+
+    encoder: Encoder
+    network: Network
+    method: str
+    label_names: Sequence[str]
+    label_counts: Tensor
+    rows: int
+
+    @classmethod
+    def new(cls, encoder: Encoder, method: str, train: Dataset, fused_rate: float | None = None) -> Model:
+        """Makes an untrained model for training rows, with weights from torch's random state.
+
+        fused_rate: the learning rate of a head whose update is made chunk by chunk, see `Recipe.fused_head`.
+        """
+        body = encoder.make_body()
+        counts = train.label_counts()
+        step = None if fused_rate is None else FusedAdagrad(fused_rate)
+        head = make_head(parse_method(method), body.width, train.targets, (counts + 0.5) / (len(train) + 1), step)
+        network = Network(cast("nn.Module", body), head)
+        return cls(encoder, network, method, train.label_names, counts, len(train))
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.label_names)
+
+    @property
+    def labels_per_row(self) -> float:
+        return float(self.label_counts.sum()) / self.rows
+
+    def encode(self, inputs: Inputs) -> Encoded:
+        """Encodes rows. Raises ValueError for inputs of another kind than those of training."""
+        if not isinstance(inputs, self.encoder.inputs):
+            raise ValueError(f"the model takes {self.encoder.inputs.kind} inputs, got {inputs.kind}")
+        return self.encoder.encode(inputs)
+
+    def hidden(self, encoded: Encoded, rows: Tensor) -> Tensor:
+        """Computes (n, width) hidden states of rows, by (n,) number, on the device of the weights."""
+        device = next(self.network.parameters()).device
+        result: Tensor = self.network.body(*(each.to(device) for each in encoded.batch(rows)))
+        return result
+
+    @torch.no_grad()
+    def blocks(self, encoded: Encoded, keep: int | None) -> Iterator[Scores]:
+        """Yields the scores of some hundred rows at a time, float32 on the CPU; dropout is off.
+
+        keep: how many labels to keep of each row, those with the highest scores; None for all.
+        """
+        self.network.eval()
+        head = cast("Head", self.network.head)
+        for part in torch.arange(len(encoded)).split(max(1, min(_ROWS, _ENTRIES // self.num_labels))):
+            hidden = self.hidden(encoded, part)
+            if keep is None:
+                yield Scores(head.logits(hidden).float().cpu(), None, self.num_labels)
+            else:
+                values, columns = head.predict_topk(hidden, min(keep, self.num_labels))
+                yield Scores(values.float().cpu(), columns.cpu(), self.num_labels)
+
+    def score(
+        self, encoded: Encoded, keep: int | None = None, on_rows: Callable[[int], object] = lambda count: None
+    ) -> Scores:
+        """Returns the scores of all rows, see `blocks`; `on_rows` is told of every block how many rows it has."""
+        values: list[Tensor] = []
+        columns: list[Tensor] = []
+        for scores in self.blocks(encoded, keep):
+            values.append(scores.values)
+            columns += [] if scores.columns is None else [scores.columns]
+            on_rows(len(scores))
+        return Scores(torch.cat(values), torch.cat(columns) if columns else None, self.num_labels)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Returns the tensors of the network that predicting needs."""
+        return {name: t for name, t in self.network.state_dict().items() if not name.startswith(_OF_UPDATES)}
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Returns all that `from_stored` needs: values for JSON, and tensors."""
+        values, tensors = self.encoder.stored()
+        names = self.label_names
+        header = {
+            "encoder": self.encoder.name,
+            "encoder_values": values,
+            "method": self.method,
+            "rows": self.rows,
+            "label_names": len(names) if isinstance(names, Numbered) else list(names),
+        }
+        parts = {"encoder": tensors, "network": self.weights(), "labels": {"counts": self.label_counts}}
+        return header, {f"{part}.{name}": tensor for part, of in parts.items() for name, tensor in of.items()}
+
+    @classmethod
+    def from_stored(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
+        """Restores a model. Raises KeyError, TypeError, ValueError or RuntimeError for what `stored` did not give."""
+        parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "network": {}, "labels": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError(f"{name} holds numbers that are not finite")
+        encoder = MODELS[header["encoder"]].from_stored(header["encoder_values"], parts["encoder"])
+        given, counts = header["label_names"], parts["labels"]["counts"]
+        names = Numbered(given) if isinstance(given, int) else tuple(map(str, given))
+        if len(names) != len(counts):
+            raise ValueError(f"{len(names)} label names, but counts of {len(counts)} labels")
+        body = encoder.make_body()
+        sets = parts["network"].get("head._extra_state")  # of label powerset alone
+        targets = SparseTargets.from_csr((torch.zeros(0, len(names)) if sets is None else sets.float()).to_sparse_csr())
+        prior = torch.full((len(names),), 0.5)
+        network = Network(
+            cast("nn.Module", body), make_head(parse_method(header["method"]), body.width, targets, prior, None)
+        )
+        network.load_state_dict(parts["network"])
+        return cls(encoder, network.eval(), header["method"], names, counts, int(header["rows"]))

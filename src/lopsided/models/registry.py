@@ -1,0 +1,69 @@
+"""Names every model: the encoder, and with it the body, that `--model` chooses."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from typing import Any
+
+from lopsided.data.inputs import Inputs
+from lopsided.losses.names import split_specs
+from lopsided.models.bag import UnitLength
+from lopsided.models.convnet import Pixels
+from lopsided.models.encoder import Encoder, takes
+from lopsided.models.ngrams import NGrams
+
+MODELS: dict[str, type[Encoder]] = {each.name: each for each in (NGrams, UnitLength, Pixels)}
+
+
+_SPEC = re.compile(r"\s*(\w+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+def read_model(spec: str) -> tuple[type[Encoder], dict[str, Any]]:
+    """Reads a model by name, with settings or without. Raises ValueError, which names what is known, for others.
+
+    >>> read_model("ngrams(hidden=128)")
+    (<class 'lopsided.models.ngrams.NGrams'>, {'hidden': 128})
+    """
+    name, settings = _split(spec)
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}: known are {', '.join(MODELS)}")
+    kind = MODELS[name]
+    known = [*inspect.signature(kind.fit).parameters][1:]
+    unknown = [setting for setting in settings if setting not in known]
+    if unknown:
+        raise ValueError(f"{name} has no setting {unknown[0]!r}: it has {', '.join(known) or 'none'}")
+    return kind, settings
+
+
+def _split(spec: str) -> tuple[str, dict[str, Any]]:
+    """Splits name(setting=value, ...); a value that is no Python literal, such as a path, is a text."""
+    match = _SPEC.fullmatch(spec)
+    settings: dict[str, Any] = {}
+    for part in split_specs(match[2] or "") if match else ():
+        setting, equals, value = (each.strip() for each in part.partition("="))
+        if not equals or not setting.isidentifier() or setting in settings:
+            match = None
+            break
+        try:
+            settings[setting] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            settings[setting] = value
+    if match is None:
+        raise ValueError(f"cannot read the model {spec[:60]!r}: write a name or name(setting=value, ...)")
+    return match[1], settings
+
+
+def fit_encoder(spec: str | None, inputs: Inputs) -> Encoder:
+    """Fits the encoder of that name, or the first that takes such inputs, to training inputs.
+
+    Raises ValueError for a model that does not take them, and for settings that it cannot take.
+    """
+    if spec is None:
+        return next(kind for kind in MODELS.values() if takes(kind, inputs)).fit(inputs)
+    kind, settings = read_model(spec)
+    if not takes(kind, inputs):
+        suited = [name for name, each in MODELS.items() if takes(each, inputs)]
+        raise ValueError(f"{kind.name} takes no {inputs.kind} inputs: choose among {', '.join(suited)}")
+    return kind.fit(inputs, **settings)

@@ -1,0 +1,35 @@
+"""Measures what a loss works on: probabilities, logits and gradients of some training rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import cast
+
+import torch
+
+from lopsided.losses import Formula
+from lopsided.models.heads import Head, parse_method
+from lopsided.models.model import Model
+from lopsided.nn.functional import multilabel_loss
+from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker
+from lopsided.training.rows import Rows
+
+_ROWS, _LOGITS = 512, 2**22  # the most training rows that are looked at, and the most logits that they may have
+
+
+def diagnose(model: Model, train: Rows) -> dict[str, float]:
+    """Returns the columns of `Epoch` about gradients, logits and probabilities, of rows that are always the same."""
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    rows = order[: max(1, min(_ROWS, _LOGITS // model.num_labels))]
+    model.network.eval()
+    with torch.no_grad():
+        logits = cast("Head", model.network.head).logits(model.hidden(train.encoded, rows)).float()
+    targets = train.data.targets_of(rows).to(logits.device)
+    probabilities, gradients = ProbabilityTracker(process_group=None), DiagnosticsTracker()
+    probabilities.update(logits, targets)
+    method = parse_method(model.method)
+    if isinstance(method, Formula):
+        multilabel_loss(logits.requires_grad_(), targets, method, reduction="batchmean").backward()
+        gradients.update(logits.detach(), logits.grad, targets)
+    sides = {"p_positive": probabilities.positive, "p_negative": probabilities.negative}
+    return asdict(gradients.result()) | sides

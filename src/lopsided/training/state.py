@@ -1,0 +1,90 @@
+"""Saves all that an unfinished training goes on from, into one file, so that a kill leaves a complete state."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lopsided.data.storage import UserError, replace_atomically
+from lopsided.training.history import Epoch
+
+
+@dataclass
+class Progress:
+    """Tells how far a training is: finished epochs, and the steps of the one that has begun.
+
+    total: the sum of the loss over the rows of those steps. best: the best value of the validation metric, of the epoch
+    `best_epoch`. waited: epochs since then.
+    """
+
+    history: list[Epoch] = field(default_factory=list)
+    step: int = 0
+    total: float = 0.0
+    seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = 0
+
+
+@dataclass
+class TrainingState:
+    """Holds the parts of a training that change, each restored in place.
+
+    modules: network and perhaps the average of its weights, by name. best: the weights of the best epoch.
+    """
+
+    modules: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Writes all into one file, so that a kill leaves a complete state."""
+        tensors = {f"best.{name}": tensor for name, tensor in self.best.items()}
+        for part, module in self.modules.items():
+            tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": t for name, t in moments.items() if isinstance(t, Tensor)}
+        tensors["random.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        metadata = {"progress": json.dumps(asdict(self.progress))}
+        unshared = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+        replace_atomically(path, lambda temporary: save_file(unshared, temporary, metadata))
+
+    def load(self, path: Path) -> None:
+        """Goes on from a file. Raises UserError for one that is damaged, or is of another training."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+            self._restore(tensors, json.loads(metadata["progress"]))
+        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: damaged ({' '.join(str(error).split())[:200]}); delete it to train again"
+            ) from None
+
+    def _restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("best", "optimizer", "random", *self.modules)}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        for name, module in self.modules.items():
+            module.load_state_dict(parts[name])
+        stored = self.optimizer.state_dict()
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            number, _, moment = name.partition(".")
+            state.setdefault(int(number), {})[moment] = tensor
+        self.optimizer.load_state_dict(stored | {"state": state})
+        self.best = parts["best"]
+        history = [Epoch(**epoch) for epoch in progress.pop("history")]
+        self.progress = Progress(history=history, **progress)
+        torch.set_rng_state(parts["random"]["cpu"])
+        if "cuda" in parts["random"]:
+            torch.cuda.set_rng_state(parts["random"]["cuda"])

@@ -1,0 +1,54 @@
+"""Judges an epoch by validation rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from lopsided.decision.rules import best_threshold
+from lopsided.metrics.registry import METRICS
+from lopsided.metrics.scores import Judged
+from lopsided.metrics.truth import Truth
+from lopsided.metrics.weighted import Weighable
+from lopsided.models.model import Model
+from lopsided.training.rows import Rows
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Says what training is judged by.
+
+    metric: a name of the registry; one that reads decisions is measured at the threshold with the best micro-F1.
+    patience: epochs without a better value after which training stops; None for never.
+    """
+
+    rows: Rows
+    metric: str = "map"
+    patience: int | None = None
+
+    def gives_up(self, epochs: int, best_epoch: int) -> bool:
+        return self.patience is not None and epochs - best_epoch >= self.patience
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        if best is None or math.isnan(best):
+            return True
+        return value > best if METRICS[self.metric].higher_is_better else value < best
+
+    def measure(self, model: Model) -> dict[str, float] | None:
+        """Returns the columns of `Epoch` about validation rows; None where scores are not finite."""
+        scores = model.score(self.rows.encoded, self.rows.keep)
+        if not scores.values.isfinite().all():
+            return None
+        judged = Judged.of(scores, targets := self.rows.data.hard_targets())
+        decided = scores.where_listed(scores.values > best_threshold(judged), False)
+        truth = None if scores.columns is None else Truth.of(targets, len(scores), scores.num_labels)
+        summary = Weighable(judged, decided, truth=truth).summary()
+        dead = (judged.positives > 0) & (scores.sum(decided.long()) == 0)
+        return {
+            "valid": METRICS[self.metric].value(summary),
+            "valid_map": METRICS["map"].value(summary) if scores.columns is None else math.nan,
+            "valid_p_at_1": METRICS["p@1"].value(summary),
+            "dead_labels": float(torch.count_nonzero(dead)),
+        }
