@@ -18,19 +18,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from lopsided import __version__
-from lopsided.data import Splits
+from lopsided.data.dataset import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.preview import save_preview
 from lopsided.data.storage import UserError
-from lopsided.jobs.compare import load, train_and_compare
+from lopsided.jobs.compare import compare as train_and_compare
 from lopsided.jobs.config import BUILT_IN, CompareConfig, Config, FitConfig, checked
 from lopsided.jobs.doctor import findings
-from lopsided.jobs.evaluate import evaluate_run, write_predictions
-from lopsided.jobs.fit import fit_model, load_sparse_splits
-from lopsided.jobs.folder import ConfigFolder, FitFolder, RunFolder, is_run_folder, open_folder
+from lopsided.jobs.evaluate import evaluate_run
+from lopsided.jobs.fit import fit as train_model
+from lopsided.jobs.fit import recipe_of
+from lopsided.jobs.folder import ComparisonFolder, ConfigFolder, RunFolder, is_run_folder, open_folder
 from lopsided.jobs.inspect_missing import inspect_missing
+from lopsided.jobs.predict import write_predictions
 from lopsided.jobs.progress import Progress, bars
+from lopsided.jobs.rows import load, prepare
 from lopsided.jobs.schema import Propensity
 from lopsided.losses import formula
 from lopsided.report import read_finished, write_merged_report, write_report
@@ -38,7 +41,6 @@ from lopsided.report.inspection import print_diagnostics, print_suspects
 from lopsided.report.loss_plot import FORMATS, save_loss_plot
 from lopsided.report.terminal import print_evaluation, print_loss, print_losses, print_results
 
-D = TypeVar("D")
 F = TypeVar("F", bound=ConfigFolder[Any])
 Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")]
 
@@ -127,22 +129,17 @@ def compare(
 ) -> None:
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
     console = Console()
-
-    def read(config: CompareConfig) -> Splits:
-        with console.status("reading the data"):
-            return load(config)
-
-    folder, splits = _begin(RunFolder, data or BUILT_IN, out, asked, read)
-    with _going_on(folder):
-        typer.echo(f"run folder: {folder.path}")
-        with Progress(console) as progress:
+    with Progress(console) as progress:
+        folder, splits = _begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
+        with _going_on(folder):
+            typer.echo(f"run folder: {folder.path}")
             train_and_compare(folder, splits, progress)
-        page = write_report(folder.path)
+    page = write_report(folder.path)
     print_results(folder.read_results(), console)
     typer.echo(f"\nreport: {page}")
 
 
-def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], read: Callable[[Any], D]) -> tuple[F, D]:
+def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], progress: Progress) -> tuple[F, Splits]:
     """Returns the folder of an unfinished run, or a new one, not written before the data can be read; and the data."""
     if data != BUILT_IN and is_run_folder(Path(data)):
         given = [*asked] if out is None else ["out", *asked]
@@ -150,10 +147,10 @@ def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], re
             options = ", ".join("--" + name.replace("_", "-") for name in given)
             raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
         folder = kind.open(Path(data))
-        return folder, read(folder.config)
+        return folder, load(folder.config, progress.bars)
     config = checked(kind.config_kind, asked | {"data": data})
-    rows = read(config)
-    return kind.create(out or _new_folder(config), config), rows
+    splits = load(config, progress.bars)
+    return kind.create(out or _new_folder(config), config), splits
 
 
 def _new_folder(config: Config) -> Path:
@@ -176,20 +173,26 @@ def fit(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Training rows: a .txt of the extreme-classification repository, or .svm, .svmlight, .libsvm; "
+            help="Training rows: texts, tables, sparse rows, images (see docs/data.md); "
             "or the folder of an unfinished run to go on with.",
         ),
     ],
     out: Out = None,
     **asked: Any,
 ) -> None:
-    """Train a classifier for any number of labels on sparse rows."""
-    with bars(Console()) as live:
-        folder, splits = _begin(FitFolder, str(data), out, asked, lambda config: load_sparse_splits(config, live))
+    """Train a classifier for any number of labels."""
+    with Progress(Console(), each_epoch=True) as progress:
+        folder, splits = _begin(RunFolder, str(data), out, asked, progress)
         typer.echo(f"run folder: {folder.path}")
         with _going_on(folder):
-            fit_model(folder, splits.train, splits.valid, live)
-    if folder.config.test:
+            progress.preparing()
+            prepared = prepare(folder.config, splits)
+            progress.plan(1, recipe_of(folder.config, prepared).epochs)
+            progress.begin(folder.config.loss)
+            record = train_model(folder, prepared, progress)
+    if record.diverged:
+        raise UserError(f"training diverged in epoch {record.epochs}; start anew with a lower --learning-rate")
+    if "test" in folder.config.files():
         evaluate(folder.path)
     else:
         typer.echo(f"evaluate with: lopsided evaluate {shlex.quote(str(folder.path))} FILE")
@@ -205,7 +208,7 @@ def evaluate(
     """Tell how well a trained model ranks and decides: P@k, nDCG@k, propensity-scored P@k, F1 and more."""
     console = Console()
     with bars(console) as live:
-        folder = FitFolder.open(run, check_data=False)
+        folder = RunFolder.open(run, check_data=False)
         evaluation, written = evaluate_run(folder, data, Propensity(a=propensity_a, b=propensity_b), live)
     print_evaluation(evaluation, written, console)
 
@@ -247,7 +250,7 @@ def predict(
 ) -> None:
     """Write the labels that a trained model predicts, with their probabilities."""
     with bars(Console()) as live:
-        rule = write_predictions(FitFolder.open(run, check_data=False), data, out, live)
+        rule = write_predictions(RunFolder.open(run, check_data=False), data, out, live)
     typer.echo(f"predictions: {out} (rule: {rule})")
 
 

@@ -1,5 +1,1 @@
-"""The readers, each of one format, return `Splits` of `MultiLabelData`."""
-
-from lopsided.data.dataset import MultiLabelData, Splits
-
-__all__ = ["MultiLabelData", "Splits"]
+"""Files become a `Dataset`: inputs, labels in compressed sparse rows, and the names of the labels."""

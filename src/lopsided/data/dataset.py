@@ -13,43 +13,6 @@ from lopsided.targets import SparseTargets
 
 
 @dataclass(frozen=True)
-class MultiLabelData:
-    """Holds rows with their labels.
-
-    inputs: images, uint8 (rows, channels, height, width); or one text per row.
-    targets: bool (rows, labels).
-    """
-
-    inputs: Tensor | tuple[str, ...]
-    targets: Tensor
-    labels: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return self.targets.shape[0]
-
-    def __getitem__(self, rows: Sequence[int]) -> MultiLabelData:
-        inputs = self.inputs[list(rows)] if isinstance(self.inputs, Tensor) else tuple(self.inputs[i] for i in rows)
-        return MultiLabelData(inputs, self.targets[list(rows)], self.labels)
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Holds the three parts of a data set; all share the same labels in the same order."""
-
-    train: MultiLabelData
-    valid: MultiLabelData
-    test: MultiLabelData
-
-    def hide_positives(self, share: float, seed: int) -> Splits:
-        """Returns the same, with a random share of the training set's positive labels turned negative.
-
-        Real annotations miss labels like this; validation and test keep the truth.
-        """
-        drawn = torch.rand(self.train.targets.shape, generator=torch.Generator().manual_seed(seed))
-        return replace(self, train=replace(self.train, targets=self.train.targets & (drawn >= share)))
-
-
-@dataclass(frozen=True)
 class Dataset:
     """Holds inputs with their labels.
 
@@ -97,3 +60,30 @@ class Dataset:
         """Counts, (L,) float64, the positives of each label; a soft label counts as what it is, an unknown one as 0."""
         weights = None if self.targets.values is None else self.targets.values.double().nan_to_num(nan=0.0)
         return torch.bincount(self.targets.col, weights, minlength=self.num_labels).double()
+
+    def hard_counts(self) -> Tensor:
+        """Counts, (L,) int64, the positives of each label that `hard_targets` has."""
+        values = self.hard_targets().values
+        listed = self.targets.col if values is None else self.targets.col[values == 1]
+        return torch.bincount(listed, minlength=self.num_labels)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Holds the parts of a data set; all share the same labels in the same order."""
+
+    train: Dataset
+    valid: Dataset | None
+    test: Dataset | None
+
+    def hide_positives(self, share: float, seed: int) -> Splits:
+        """Returns the same, with a random share of the training set's positive labels turned negative.
+
+        Real annotations miss labels like this; validation and test keep the truth.
+        """
+        targets = self.train.targets
+        drawn = torch.rand(len(targets.col), generator=torch.Generator().manual_seed(seed)) >= share
+        crow = torch.nn.functional.pad(drawn.cumsum(0), (1, 0))[targets.crow]
+        values = None if targets.values is None else targets.values[drawn]
+        left = SparseTargets(crow, targets.col[drawn], values, targets.num_labels)
+        return replace(self, train=replace(self.train, targets=left))

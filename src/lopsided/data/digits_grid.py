@@ -11,7 +11,9 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from lopsided.data.dataset import MultiLabelData, Splits
+from lopsided.data.dataset import Dataset, Splits
+from lopsided.data.inputs import Images
+from lopsided.targets import SparseTargets
 
 CELLS = tuple(f"{row} {column}" for row in ("top", "middle", "bottom") for column in ("left", "centre", "right"))
 LABELS = tuple(f"{digit} {cell}" for cell in CELLS for digit in range(10))
@@ -37,7 +39,7 @@ def digits_grid(train: int = 6000, valid: int = 1000, test: int = 2000, seed: in
     return Splits(*parts)
 
 
-def _compose(digits: np.ndarray, classes: np.ndarray, rows: int, random: np.random.Generator) -> MultiLabelData:
+def _compose(digits: np.ndarray, classes: np.ndarray, rows: int, random: np.random.Generator) -> Dataset:
     cells = len(CELLS)
     filled = random.random((rows, cells)) < _FILLED
     source = random.integers(len(digits), size=(rows, cells))
@@ -55,8 +57,8 @@ def _compose(digits: np.ndarray, classes: np.ndarray, rows: int, random: np.rand
     images = images.reshape(rows, 1, side * _CELL_PIXELS, side * _CELL_PIXELS)
     targets = np.zeros((rows, cells, 10), dtype=bool)
     targets[row, cell, classes[source[row, cell]]] = True
-    return MultiLabelData(
-        torch.from_numpy((images.clip(0, 1) * 255).astype(np.uint8)),
-        torch.from_numpy(targets.reshape(rows, cells * 10)),
-        LABELS,
-    )
+    dense = torch.from_numpy(targets.reshape(rows, cells * 10))
+    listed = dense.nonzero()[:, 1]
+    crow = torch.nn.functional.pad(dense.sum(1).cumsum(0), (1, 0))
+    pixels = torch.from_numpy((images.clip(0, 1) * 255).astype(np.uint8))
+    return Dataset(Images(pixels), SparseTargets(crow, listed, num_labels=len(LABELS)), LABELS)

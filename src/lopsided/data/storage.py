@@ -48,6 +48,11 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def is_temporary(path: Path) -> bool:
+    """Tells whether a file is one that `replace_atomically` had begun when the process was killed."""
+    return path.name.startswith(".") and path.name.count(".") >= 3 and path.is_file()
+
+
 def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from lopsided.data.readers import ReadOptions
 from lopsided.data.storage import UserError
-from lopsided.data.text_files import Columns
 from lopsided.decision.choose import TUNED, untuned
 from lopsided.decision.choose import check_name as check_rule
 from lopsided.jobs.score import METRICS
-from lopsided.losses import formula
 from lopsided.losses.names import split_specs
-from lopsided.training.objective import parse_method
+from lopsided.metrics import registry
+from lopsided.models.heads import parse_method
+from lopsided.models.recipe import Recipe
+from lopsided.models.registry import read_model
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 BUILT_IN = "digits-grid"
 IMAGES = 6000  # of the built-in training set
-_FILE_OPTIONS = ("valid", "test", "text_column", "label_column", "separator")
 _BUILT_IN_OPTIONS = ("images",)
+_READ_OPTIONS = ("text_column", "label_column", "separator")
 
 
 def _option(default: Any, text: str, *, unset: str = "none", **limits: Any) -> Any:
@@ -33,27 +37,65 @@ def _option(default: Any, text: str, *, unset: str = "none", **limits: Any) -> A
 
 
 class Config(BaseModel):
-    """Holds the settings of a run, stored in its folder. The options of the command are made from the fields."""
+    """Holds the settings of a run, stored in its folder. The options of the command are made from the fields.
+
+    None stands for the default of the data or of the model. Paths are absolute, so that a run can go on from anywhere.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str
+    model: str | None = _option(None, "A model such as ngrams or 'bag(hidden=512)'.", unset="depends on the data")
+    epochs: int | None = _option(None, "Epochs of a training.", unset="depends on the data", ge=1, le=1_000_000)
+    batch_size: int | None = _option(None, "Rows per batch.", unset="depends on the data", ge=1, le=1_000_000)
+    learning_rate: float | None = _option(None, "Step size.", unset="depends on the data", gt=0, le=1e6)
+    schedule: Literal["constant", "cosine", "one_cycle"] | None = _option(
+        None, "Of the step size: constant, cosine or one_cycle.", unset="depends on the model"
+    )
+    accumulate: int | None = _option(None, "Batches per step.", unset="1", ge=1, le=1_000_000)
+    clip_norm: float | None = _option(None, "Largest norm of the gradient.", unset="any", gt=0)
+    precision: Literal["fp32", "bf16"] | None = _option(None, "Of products: fp32 or bf16.", unset="fp32")
+    patience: int | None = _option(None, "Epochs without a better validation score to stop after.", unset="never", ge=1)
+    valid: str | None = _option(None, "File of validation rows, or a share of the training rows; 0 for none.")
+    test: str | None = _option(None, "File of test rows, or a share of the training rows; 0 for none.")
+    text_column: str | None = _option(None, "Text field or fields, separated by commas.", unset="text")
+    label_column: str | None = _option(None, "Label field or fields.", unset="labels")
+    separator: str | None = _option(None, "Between the labels of a cell.", unset=",", min_length=1)
+    images: int | None = _option(None, f"Training images of {BUILT_IN}.", unset=str(IMAGES), ge=10, le=1_000_000)
+    missing: float = _option(0.0, "Share of the training positives to hide.", ge=0, lt=1)
+    data_seed: int = _option(0, "Seed of splits and of made data.", ge=0, lt=2**32)
 
     @property
     def name(self) -> str:
         """Returns the name of the data file, with ? for bytes that are not text."""
         return Path(self.data).name.encode("utf-8", "replace").decode()
 
-    @classmethod
-    def _names_a_file(cls, option: str, value: str) -> bool:
-        raise NotImplementedError
-
-    @field_validator("data", "valid", "test", check_fields=False)
+    @field_validator("data", "valid", "test")
     @classmethod
     def _from_anywhere(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """Makes paths absolute, so that the run can go on from another folder."""
-        is_file = value is not None and cls._names_a_file(str(info.field_name), value)
+        share = None if info.field_name == "data" else _as_share(value)
+        if share is not None and not 0 <= share < 1:
+            raise ValueError(f"a share of the training rows must lie between 0 and 1, got {value}")
+        is_file = value is not None and share is None and (info.field_name != "data" or value != BUILT_IN)
         return str(Path(str(value)).absolute()) if is_file else value
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, model: str | None) -> str | None:
+        if model is not None:
+            read_model(model)
+        return model
+
+    @model_validator(mode="after")
+    def _options_suit_the_data(self) -> Self:
+        if self.data != BUILT_IN:
+            unsuited = [name for name in _BUILT_IN_OPTIONS if getattr(self, name) is not None]
+        else:
+            unsuited = [name for name in ("valid", "test", *_READ_OPTIONS) if getattr(self, name) is not None]
+        if unsuited:
+            kind = "files" if self.data == BUILT_IN else BUILT_IN
+            raise ValueError(f"--{unsuited[0].replace('_', '-')} is for {kind}, but the data are {self.name}")
+        return self
 
     def files(self) -> dict[str, Path]:
         """Returns the data files that were named, by option."""
@@ -61,8 +103,27 @@ class Config(BaseModel):
         return {
             option: Path(value)
             for option, value in named.items()
-            if value is not None and self._names_a_file(option, value)
+            if value is not None and _as_share(value) is None and value != BUILT_IN
         }
+
+    def share(self, part: Literal["valid", "test"]) -> float:
+        """Returns the share of the training rows that is split off for validation or test."""
+        value = getattr(self, part)
+        return self.default_shares[part] if value is None else _as_share(value) or 0.0
+
+    @property
+    def default_shares(self) -> dict[str, float]:
+        raise NotImplementedError
+
+    def read_options(self) -> ReadOptions:
+        """Returns how the files are read."""
+        return ReadOptions()
+
+    def recipe(self, default: Recipe) -> Recipe:
+        """Returns the recipe of a model, with what these settings say otherwise."""
+        names = {field.name for field in fields(Recipe)} & type(self).model_fields.keys()
+        given = {name: getattr(self, name) for name in names}
+        return replace(default, **{name: value for name, value in given.items() if value is not None})
 
     def changed(self, settings: dict[str, Any]) -> Self:
         """Returns a copy with other settings; settings that this kind does not have are ignored."""
@@ -73,26 +134,60 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
+class FitConfig(Config):
+    """Holds the settings of `lopsided fit`."""
+
+    loss: str = _option("asl", "A loss such as zlpr or 'asl(gamma_neg=2)', or powerset.")
+    metric: str | None = _option(
+        None, "The validation metric whose best epoch is kept.", unset="map, or p@1 of very many labels"
+    )
+    seed: int = _option(0, "Of initial weights, order and dropout.", ge=0, lt=2**32)
+    decide: str | None = _option(
+        None,
+        "Rule: per-label, global, macro-f1, expected-f1, own, or top-K.",
+        unset="per-label with validation rows, else own",
+    )
+    at_least_one: bool = _option(False, "Predict a label for every row.")
+
+    @property
+    def default_shares(self) -> dict[str, float]:
+        return {"valid": 0.1, "test": 0.0}
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, loss: str) -> str:
+        parse_method(loss)
+        return loss
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, metric: str | None) -> str | None:
+        return None if metric is None else _known(metric, registry.METRICS)
+
+    @model_validator(mode="after")
+    def _rule_can_be_made(self) -> FitConfig:
+        if self.decide is not None:
+            check_rule(self.decide)
+            if self.decide in TUNED and "valid" not in self.files() and not self.share("valid"):
+                raise ValueError(f"--decide {self.decide} is tuned on validation rows: add --valid FILE, or a share")
+            if self.decide == "own":
+                untuned("own", self.loss, 0)
+        return self
+
+
 class CompareConfig(Config):
-    """Holds the settings of `lopsided compare`; None stands for the default of the data that are named."""
+    """Holds the settings of `lopsided compare`."""
 
     data: str = BUILT_IN
     losses: tuple[str, ...] = _option(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
     baseline: str | None = _option(None, "The loss compared against.", unset="bce")
     metric: str = _option("map", "The metric of the verdict.")
     seeds: int = _option(3, "Trainings of each loss.", ge=1, le=1000)
-    epochs: int | None = _option(None, "Epochs of each training.", unset="depends on the data", ge=1, le=1_000_000)
-    batch_size: int | None = _option(None, "Rows per step.", unset="depends on the data", ge=1, le=1_000_000)
-    learning_rate: float | None = _option(None, "Step size.", unset="depends on the data", gt=0, le=1e6)
     tune: int | None = _option(None, "Trials of each loss's own settings, on validation rows.", ge=1, le=10_000)
-    valid: str | None = _option(None, "File of validation rows.", unset="split off")
-    test: str | None = _option(None, "File of test rows.", unset="split off")
-    text_column: str | None = _option(None, "Name of the text field.", unset=Columns.text)
-    label_column: str | None = _option(None, "Name of the label field.", unset=Columns.labels)
-    separator: str | None = _option(None, "Between the labels of a CSV cell.", unset=Columns.separator, min_length=1)
-    images: int | None = _option(None, f"Training images of {BUILT_IN}.", unset=str(IMAGES), ge=10, le=1_000_000)
-    missing: float = _option(0.0, "Share of the training positives to hide.", ge=0, lt=1)
-    data_seed: int = _option(0, "Seed of splits and of made data.", ge=0, lt=2**32)
+
+    @property
+    def default_shares(self) -> dict[str, float]:
+        return {"valid": 0.2, "test": 0.2}
 
     @field_validator("losses", mode="before")
     @classmethod
@@ -110,32 +205,18 @@ class CompareConfig(Config):
             raise ValueError(f"the same loss twice in {', '.join(losses)}")
         return losses
 
-    @classmethod
-    def _names_a_file(cls, option: str, value: str) -> bool:
-        return option != "data" or value != BUILT_IN
-
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, metric: str) -> str:
-        if metric not in METRICS:
-            near = difflib.get_close_matches(metric, METRICS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown metric {metric!r}: {hint}known are {', '.join(METRICS)}")
-        return metric
+        return _known(metric, METRICS)
 
     @model_validator(mode="after")
-    def _baseline_is_compared(self) -> CompareConfig:
+    def _can_be_compared(self) -> CompareConfig:
         if self.reference not in self.losses:
             raise ValueError(f"the baseline {self.baseline!r} is not among the losses {', '.join(self.losses)}")
-        return self
-
-    @model_validator(mode="after")
-    def _options_suit_the_data(self) -> CompareConfig:
-        built_in = self.data == BUILT_IN
-        for name in _FILE_OPTIONS if built_in else _BUILT_IN_OPTIONS:
-            if getattr(self, name) is not None:
-                kind = "files of texts" if built_in else BUILT_IN
-                raise ValueError(f"--{name.replace('_', '-')} is for {kind}, but the data are {self.name}")
+        for part in ("valid", "test"):
+            if part not in self.files() and not self.share(part):  # type: ignore[arg-type]
+                raise ValueError(f"--{part}: a comparison needs {part} rows: name a file, or a share above 0")
         return self
 
     @property
@@ -143,68 +224,19 @@ class CompareConfig(Config):
         """Returns the loss that the others are compared with."""
         return self.baseline or ("bce" if "bce" in self.losses else self.losses[0])
 
+    def of_run(self, loss: str, seed: int, changes: dict[str, Any]) -> FitConfig:
+        """Returns the settings of one training: of a loss, and of a seed."""
+        shared = {name: getattr(self, name) for name in Config.model_fields}
+        metric = METRICS[self.metric].name
+        return checked(FitConfig, shared | {"loss": loss, "seed": seed, "metric": metric} | changes)
 
-class FitConfig(Config):
-    """Holds the settings of `lopsided fit`; None stands for the default of the number of rows."""
 
-    loss: str = _option("asl", "A loss such as zlpr or 'asl(gamma_neg=2)'.")
-    hidden: int = _option(256, "Numbers between features and labels.", ge=1, le=65_536)
-    dropout: float = _option(0.3, "Share of them left out at random.", ge=0, lt=1)
-    epochs: int | None = _option(None, "Times that every row is seen.", unset="depends on the data", ge=1, le=1_000_000)
-    batch_size: int | None = _option(None, "Rows per step.", unset="depends on the data", ge=1, le=1_000_000)
-    learning_rate: float = _option(0.03, "Step size.", gt=0, le=1e6)
-    valid: str | None = _option(None, "File of validation rows, or a share of the training rows.")
-    test: str | None = _option(None, "File of rows to evaluate on.")
-    seed: int = _option(0, "Of initial weights, order and dropout.", ge=0, lt=2**32)
-    normalize: bool = _option(True, "Scale rows to unit length.")
-    decide: str | None = _option(
-        None,
-        "Rule: per-label, global, macro-f1, expected-f1, own, or top-K.",
-        unset="per-label with --valid, else own",
-    )
-    at_least_one: bool = _option(False, "Predict a label for every row.")
-
-    @field_validator("loss")
-    @classmethod
-    def _known_loss(cls, loss: str) -> str:
-        formula(loss)
-        return loss
-
-    @classmethod
-    def _names_a_file(cls, option: str, value: str) -> bool:
-        return option != "valid" or _as_share(value) is None
-
-    @field_validator("valid")
-    @classmethod
-    def _some_of_the_rows(cls, valid: str | None) -> str | None:
-        share = _as_share(valid)
-        if share is not None and not 0 < share < 1:
-            raise ValueError(f"a share of the training rows must lie between 0 and 1, got {valid}")
-        return valid
-
-    @model_validator(mode="after")
-    def _rule_can_be_made(self) -> FitConfig:
-        if self.decide is not None:
-            check_rule(self.decide)
-            if self.decide in TUNED and self.valid is None:
-                raise ValueError(f"--decide {self.decide} is tuned on validation rows: add --valid FILE, or a share")
-            if self.decide == "own":
-                untuned("own", self.loss, 0)
-        return self
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """Returns the one loss that is trained, in a tuple, as a comparison has it."""
-        return (self.loss,)
-
-    @property
-    def reference(self) -> str:
-        return self.loss
-
-    @property
-    def valid_share(self) -> float | None:
-        """Returns the share of the training rows to hold out, if validation is not a file."""
-        return _as_share(self.valid)
+def _known(metric: str, metrics: Mapping[str, object]) -> str:
+    if metric not in metrics:
+        near = difflib.get_close_matches(metric, metrics, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown metric {metric!r}: {hint}known are {', '.join(metrics)}")
+    return metric
 
 
 def _as_share(text: str | None) -> float | None:

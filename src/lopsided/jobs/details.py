@@ -8,8 +8,6 @@ and ROWS worst rows, texts cut to TEXT characters.
 from __future__ import annotations
 
 import base64
-import io
-import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.image import imsave
 from torch import Tensor
 
 from lopsided.compute.native import run as native
-from lopsided.data import MultiLabelData, Splits
+from lopsided.data.dataset import Dataset, Splits
 from lopsided.decision.calibrators import ClosedForm, fit_platt
-from lopsided.jobs.folder import TrainedRun
 from lopsided.jobs.schema import (
     DecisionCurves,
     Details,
@@ -36,12 +32,13 @@ from lopsided.jobs.schema import (
     RowExample,
     RowExamples,
 )
+from lopsided.jobs.score import Scored
 from lopsided.losses.closed_form import profile
 from lopsided.metrics.counts import Counts
+from lopsided.metrics.lists import Array
 from lopsided.metrics.reliability import reliability
 from lopsided.metrics.scores import Judged
-from lopsided.metrics.weighted import label_precision
-from lopsided.training.objective import Powerset, parse_method
+from lopsided.models.heads import Powerset, parse_method
 
 POINTS = 200
 LABELS = 1000
@@ -51,44 +48,47 @@ _NAME = 80  # characters of a label
 _NAMES = 12  # labels of a row, of each kind
 
 
-def details(splits: Splits, runs: Sequence[TrainedRun], results: Results) -> Details:
-    """Returns the label table, best and worst rows, curves of decisions and of losses, and where it was computed."""
-    finished = [run for run in runs if not run.history[-1].is_lost]
-    seeds = {loss: [run for run in finished if run.loss == loss] for loss in results.losses}
-    known = {loss: group for loss, group in seeds.items() if group}
-    decided = {
-        loss: [run.scores > _finite(results.losses[loss].tuned_thresholds[run.seed]) for run in group]
-        for loss, group in known.items()
+def details(splits: Splits, scored: Mapping[str, Sequence[Scored]], results: Results) -> Details:
+    """Returns the label table, best and worst rows, curves of decisions and of losses, and where it was computed.
+
+    scored: the models of each loss, by seed.
+    """
+    assert splits.test is not None
+    finished = {
+        loss: [(seed, one) for seed, one in enumerate(group) if not one.diverged] for loss, group in scored.items()
     }
+    known = {loss: group for loss, group in finished.items() if group}
     trained = {loss: entry.settings for loss, entry in results.losses.items()}  # with tuned values, if it was tuned
-    first = {loss: group[0] for loss, group in decided.items()}
+    first = {loss: group[0][1] for loss, group in known.items()}
     winner = results.best_loss(results.metric)
     return Details(
-        labels=_label_table(splits, known, decided, winner),
+        labels=_label_table(splits, {loss: [one for _, one in group] for loss, group in known.items()}, winner),
         rows=_row_examples(splits.test, first, winner) if winner else None,
-        curves={loss: _curves(group[0], splits.test.targets) for loss, group in known.items()},
-        reliability={loss: _reliability(trained[loss], group[0], splits) for loss, group in known.items()},
+        curves={loss: _curves(*group[0]) for loss, group in known.items()},
+        reliability={loss: _reliability(trained[loss], one) for loss, one in first.items()},
         gradients={loss: _gradients(spec) for loss, spec in trained.items()},
         environment=_environment(),
     )
 
 
-def _label_table(
-    splits: Splits, runs: Mapping[str, list[TrainedRun]], decided: Mapping[str, list[Tensor]], winner: str | None
-) -> LabelTable:
+def _label_table(splits: Splits, scored: Mapping[str, Sequence[Scored]], winner: str | None) -> LabelTable:
     """Returns positives, and for each loss average precision and F1 at the tuned threshold, of the labels shown."""
-    truth = splits.test.targets
+    test = splits.test
+    assert test is not None
+    summaries = {loss: [one.at("tuned").summary() for one in group] for loss, group in scored.items()}
     precision = {
-        loss: torch.stack([torch.from_numpy(label_precision(Judged.of(run.scores, truth))) for run in group]).mean(0)
-        for loss, group in runs.items()
+        loss: torch.from_numpy(np.mean([each.table["average_precision"] for each in group], 0))
+        for loss, group in summaries.items()
     }
-    f1 = {loss: torch.stack([_f1(one, truth, 0) for one in group]).mean(0) for loss, group in decided.items()}
-    positives = truth.sum(0)
-    trained = splits.train.targets.sum(0)
+    f1 = {
+        loss: torch.from_numpy(np.mean([each.labels.f_beta() for each in group], 0))
+        for loss, group in summaries.items()
+    }
+    positives, trained = (part.hard_counts() for part in (test, splits.train))
     shown = _shown(positives, precision[winner] if winner else positives.double())
     return LabelTable(
-        total=len(splits.test.labels),
-        names=[_cut(splits.test.labels[label], _NAME) for label in shown],
+        total=test.num_labels,
+        names=[_cut(test.label_names[label], _NAME) for label in shown],
         train_positives=trained[shown].tolist(),
         test_positives=positives[shown].tolist(),
         average_precision={loss: _rounded(values[shown]) for loss, values in precision.items()},
@@ -120,60 +120,71 @@ def _shown(positives: Tensor, precision: Tensor) -> list[int]:
     return frequent + worst.tolist()
 
 
-def _row_examples(test: MultiLabelData, decided: Mapping[str, Tensor], winner: str) -> RowExamples:
+def _row_examples(test: Dataset, scored: Mapping[str, Scored], winner: str) -> RowExamples:
     """Returns the rows with the highest and with the lowest F1 of the winner's decisions, most labels first."""
-    f1 = {loss: _f1(decisions, test.targets, 1) for loss, decisions in decided.items()}
-    wrong, true = (decided[winner] != test.targets).sum(1), test.targets.sum(1)
+    positives = torch.from_numpy(_row_positives(test))
+    decided = {loss: one.decide("tuned") for loss, one in scored.items()}
+    counts = {
+        loss: Counts((decided[loss] & one.test.hits).sum(1), _known(decided[loss], one).sum(1), positives)
+        for loss, one in scored.items()
+    }
+    f1 = {loss: Counts(*(each.double() for each in count)).f_beta() for loss, count in counts.items()}
+    count = counts[winner]
+    wrong = count.predicted + count.positives - 2 * count.hits
     worst = np.lexsort((-wrong.numpy(), f1[winner].numpy(), wrong.numpy() == 0))[:ROWS]  # no error: last
-    best = np.lexsort((-true.numpy(), -f1[winner].numpy()))[:ROWS]
+    best = np.lexsort((-positives.numpy(), -f1[winner].numpy()))[:ROWS]
 
     def example(row: int) -> RowExample:
         values = {loss: round(float(of_rows[row]), 3) for loss, of_rows in f1.items()}
-        return RowExample(row=row + 1, f1=values, **_input(test, row), **_names(test, decided[winner], row))
+        excerpt = test.inputs.excerpt(row)
+        shown = (
+            {"text": _cut(excerpt, TEXT)} if isinstance(excerpt, str) else {"png": base64.b64encode(excerpt).decode()}
+        )
+        return RowExample(row=row + 1, f1=values, **shown, **_names(test, scored[winner], decided[winner], row))
 
     return RowExamples(loss=winner, best=list(map(example, best.tolist())), worst=list(map(example, worst.tolist())))
 
 
-def _input(test: MultiLabelData, row: int) -> dict[str, Any]:
-    """Returns the text of a row, or its picture."""
-    if not isinstance(test.inputs, Tensor):
-        return {"text": _cut(test.inputs[row], TEXT)}
-    picture = io.BytesIO()
-    pixels = test.inputs[row].permute(1, 2, 0).numpy()
-    imsave(picture, pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255, format="png")
-    return {"png": base64.b64encode(picture.getvalue()).decode()}
+def _row_positives(data: Dataset) -> Array:
+    """Counts, (rows,) int64, the labels of each row."""
+    true = data.hard_targets().values
+    row = torch.repeat_interleave(data.targets.crow.diff())
+    return torch.bincount(row if true is None else row[true == 1], minlength=len(data)).numpy()
 
 
-def _names(test: MultiLabelData, decisions: Tensor, row: int) -> dict[str, Any]:
+def _known(decided: Tensor, scored: Scored) -> Tensor:
+    return decided if scored.test.known is None else decided & scored.test.known
+
+
+def _names(test: Dataset, scored: Scored, decided: Tensor, row: int) -> dict[str, Any]:
     """Returns labels that are rightly predicted, missed, and wrongly predicted; of many, the first."""
-    truth, predicted = test.targets[row], decisions[row]
-    kinds = {"right": truth & predicted, "missed": truth & ~predicted, "wrong": predicted & ~truth}
+    columns, chosen = scored.test.scores.columns, _known(decided, scored)[row].nonzero().flatten()
+    predicted = set((chosen if columns is None else columns[row][chosen]).tolist())
+    targets = test.take(torch.tensor([row])).hard_targets()
+    truth = set((targets.col if targets.values is None else targets.col[targets.values == 1]).tolist())
+    kinds = {"right": truth & predicted, "missed": truth - predicted, "wrong": predicted - truth}
     return {
-        kind: [_cut(test.labels[label], _NAME) for label in chosen.nonzero().flatten().tolist()[:_NAMES]]
-        + [f"and {int(chosen.sum()) - _NAMES} more"] * bool(chosen.sum() > _NAMES)
-        for kind, chosen in kinds.items()
+        kind: [_cut(test.label_names[label], _NAME) for label in sorted(labels)[:_NAMES]]
+        + [f"and {len(labels) - _NAMES} more"] * (len(labels) > _NAMES)
+        for kind, labels in kinds.items()
     }
 
 
-def _f1(decisions: Tensor, truth: Tensor, dim: int) -> Tensor:
-    """Returns F1 in float64; see `Counts`."""
-    value: Tensor = Counts(*(each.sum(dim).double() for each in (decisions & truth, decisions, truth))).f_beta()
-    return value
-
-
-def _curves(run: TrainedRun, truth: Tensor) -> DecisionCurves:
+def _curves(seed: int, scored: Scored) -> DecisionCurves:
     """Computes precision, recall and F1 of the test rows at POINTS thresholds, which lie at equal steps of recall.
 
     A threshold lies just below the score of a positive. Macro-F1 leaves out labels without positives.
     """
-    positive = run.scores[truth].sort().values
+    judged = scored.test
+    positive = judged.scores.values[judged.hits].sort().values
     places = torch.linspace(0, len(positive) - 1, POINTS).round().long() if len(positive) else torch.zeros(0).long()
     thresholds = torch.nextafter(positive[places].unique(), torch.tensor(-torch.inf))
-    hits, predicted = (_above(run.scores, thresholds, counted) for counted in (truth, torch.ones_like(truth)))
-    by_label, true = Counts(hits, predicted, truth.sum(0)), truth.sum(0)
+    listed = judged.scores.where_listed(torch.ones_like(judged.hits), False)
+    hits, predicted = (_above(judged, thresholds, counted) for counted in (judged.hits, _known(listed, scored)))
+    by_label, true = Counts(hits, predicted, judged.positives), judged.positives
     overall = Counts(hits.sum(1), predicted.sum(1), true.sum())
     return DecisionCurves(
-        seed=run.seed,
+        seed=seed,
         threshold=_rounded(thresholds),
         precision=_rounded(overall.precision()),
         recall=_rounded(overall.recall()),
@@ -182,26 +193,33 @@ def _curves(run: TrainedRun, truth: Tensor) -> DecisionCurves:
     )
 
 
-def _above(scores: Tensor, thresholds: Tensor, counted: Tensor) -> Tensor:
+def _above(judged: Judged, thresholds: Tensor, counted: Tensor) -> Tensor:
     """Counts the scores of each label that lie above each threshold: (thresholds, L) float64."""
-    labels, steps = scores.shape[1], len(thresholds) + 1
-    passed = torch.bucketize(scores, thresholds)  # how many thresholds lie below each score
-    cell = (torch.arange(labels) * steps + passed)[counted]
-    histogram = torch.bincount(cell, minlength=labels * steps).view(labels, steps)
+    scores, steps = judged.scores, len(thresholds) + 1
+    passed = torch.bucketize(scores.values, thresholds)  # how many thresholds lie below each score
+    cell = (scores.at(torch.arange(scores.num_labels)) * steps + passed)[counted]
+    histogram = torch.bincount(cell, minlength=scores.num_labels * steps).view(scores.num_labels, steps)
     return histogram.flip(1).cumsum(1).flip(1)[:, 1:].T.double()
 
 
-def _reliability(spec: str, run: TrainedRun, splits: Splits) -> dict[str, ReliabilityCurve]:
-    """Measures three readings of a score: as a logit, as the loss implies, as fitted to validation rows (Platt)."""
+def _reliability(spec: str, scored: Scored) -> dict[str, ReliabilityCurve]:
+    """Measures three readings of a score: as a logit, as the loss implies, as fitted to validation rows (Platt).
+
+    Without candidates only: those are the most probable labels, so that they say nothing about all of them.
+    """
+    test = scored.test
+    if test.scores.columns is not None:
+        return {}
+    values = test.scores.values
     readings: dict[str, Callable[[], Tensor]] = {
-        "logit": lambda: torch.sigmoid(run.scores.double()),
-        "implied": lambda: ClosedForm(spec)(run.scores),
-        "fitted": lambda: fit_platt(Judged.of(run.valid_scores, splits.valid.targets))(run.scores),
+        "logit": lambda: torch.sigmoid(values.double()),
+        "implied": lambda: ClosedForm(spec)(values),
+        "fitted": lambda: fit_platt(scored.valid)(values),
     }
     curves = {}
     for name, read in readings.items():
         with suppress(ValueError):  # the loss implies no probability, or validation has no positive
-            points = reliability(read(), splits.test.targets)
+            points = reliability(read(), scored.targets)
             filled = points.count > 0
             columns = {each: getattr(points, each)[filled] for each in ("predicted", "observed", "low", "high")}
             rounded = {each: _rounded(values) for each, values in columns.items()}
@@ -231,10 +249,6 @@ def _environment() -> dict[str, str]:
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _finite(threshold: float | None) -> float:
-    return math.inf if threshold is None else threshold
 
 
 def _rounded(values: Tensor) -> list[Any]:

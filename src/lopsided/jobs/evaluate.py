@@ -1,29 +1,35 @@
-"""Runs `lopsided evaluate` and `lopsided predict`: how well a trained model ranks and decides, and what it decides."""
+"""Runs `lopsided evaluate`: how well a trained model ranks and decides."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
+import numpy as np
 import torch
 from rich.progress import Progress as Bars
 from torch.nn.functional import pad
 
-from lopsided.data.sparse_files import SparseRows
-from lopsided.data.storage import UserError, write_atomically
-from lopsided.decision.rules import Rule
+from lopsided.data.dataset import Dataset
+from lopsided.data.inputs import Numbered
+from lopsided.data.storage import UserError
+from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
-from lopsided.jobs.fit import CANDIDATES, KS, candidates, load_rows_for, trained_model
-from lopsided.jobs.folder import Checkpoint, FitFolder
+from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.rows import read_rows
 from lopsided.jobs.schema import Evaluation, Propensity
-from lopsided.metrics.counts import Sums, label_counts, row_sums
+from lopsided.metrics.counts import Sums
 from lopsided.metrics.registry import METRICS
-from lopsided.metrics.scores import Scores
+from lopsided.metrics.scores import Judged, Scores
 from lopsided.metrics.summary import Summary
-from lopsided.metrics.top_k import RankedMetrics, propensities
+from lopsided.metrics.top_k import propensities
 from lopsided.metrics.truth import Truth
+from lopsided.metrics.weighted import Weighable
+from lopsided.models.model import Model
+from lopsided.training.rows import Rows
 
+KS = (1, 3, 5)
 DECISIONS = (
     "micro_f1",
     "micro_precision",
@@ -34,85 +40,125 @@ DECISIONS = (
     "empty_rows",
     "predicted_per_row",
 )
+_ROWS = 2**12  # of a block where not all scores are held
 
 
-def evaluate_run(folder: FitFolder, data: Path | None, propensity: Propensity, bars: Bars) -> tuple[Evaluation, Path]:
+def evaluate_run(folder: RunFolder, data: Path | None, propensity: Propensity, bars: Bars) -> tuple[Evaluation, Path]:
     """Ranks the rows of a file, the test file of the run if None; returns what is written, and where.
 
     Results of the test file go into results.json of the run folder, of another file into results-NAME.json.
     """
     path = data or folder.config.files().get("test")
     if path is None:
-        raise UserError(f"{folder.path}: was trained without --test; name the file to evaluate on")
-    state, decision = trained_model(folder)
-    rows = load_rows_for(folder, state, path, bars)
-    counts = pad(state.model.label_counts, (0, rows.num_labels - len(state.model.label_counts)))
-    weights = propensities(counts, state.rows, propensity.a, propensity.b)
-    ranked, decided = _judge(state, decision.rule, rows, RankedMetrics(KS, weights), bars)
+        raise UserError(f"{folder.path}: was trained without --test FILE; name the file to evaluate on")
+    model, decision = folder.read_model(), folder.read_decision()
+    rows = rows_for(folder, model, path, bars)
+    counts = pad(model.label_counts, (0, rows.data.num_labels - model.num_labels))
+    weights = propensities(counts, model.rows, propensity.a, propensity.b)
+    summary = _summary(_blocks(model, rows, decision, weights, bars))
+    popularity = _summary(_popular(counts, rows, weights))
+    training = folder.read_training()
     evaluation = Evaluation(
         data=str(path),
         rows=len(rows),
-        rows_without_labels=int((rows.labels.crow.diff() == 0).sum()),
+        rows_without_labels=int((rows.data.targets.crow.diff() == 0).sum()),
         loss=folder.config.loss,
-        epochs=len(state.history),
-        seconds_per_epoch=sum(epoch.seconds for epoch in state.history) / len(state.history),
+        epochs=training.epochs,
+        seconds_per_epoch=training.seconds / training.epochs,
+        labels=model.num_labels,
         propensity=propensity,
-        model=ranked,
-        popularity=_popularity(counts, rows, RankedMetrics(KS, weights)),
+        model=ranking(summary) | ({} if rows.keep else {"map": METRICS["map"].value(summary)}),
+        popularity=ranking(popularity),
         rule=decision.name,
-        decisions=decided,
+        decisions={name: METRICS[name].value(summary) for name in DECISIONS},
     )
     written = folder.path / ("results.json" if data is None else f"results-{path.stem}.json")
     schema.write_file(written, evaluation)
     return evaluation, written
 
 
-def _judge(
-    state: Checkpoint, rule: Rule, rows: SparseRows, ranked: RankedMetrics, bars: Bars
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Computes the metrics of the ranking, and of the decisions."""
+def rows_for(folder: RunFolder, model: Model, path: Path, bars: Bars) -> Rows:
+    """Reads and encodes the rows of a file; labels that the model does not know come after its own."""
+    data = read_rows(path, folder.config.read_options(), bars)
+    try:
+        return Rows(model.encode(data.inputs), _labelled_like(model, data))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _labelled_like(model: Model, data: Dataset) -> Dataset:
+    """Returns the data set with the labels of the model first."""
+    if isinstance(model.label_names, Numbered) and isinstance(data.label_names, Numbered):
+        names = Numbered(max(model.num_labels, data.num_labels))
+        return replace(data, label_names=names, targets=replace(data.targets, num_labels=len(names)))
+    place = {name: number for number, name in enumerate(model.label_names)}
+    for name in data.label_names:
+        place.setdefault(name, len(place))
+    number = torch.tensor([place[name] for name in data.label_names] or [0])
+    targets = replace(data.targets, col=number[data.targets.col], num_labels=len(place))
+    return replace(data, label_names=tuple(place), targets=targets)
+
+
+def ranking(summary: Summary) -> dict[str, float]:
+    """Returns P, nDCG and PSP at each k."""
+    return {f"{name}@{k}": summary.top_k(f"{name}@{k}") for name in ("p", "ndcg", "psp") for k in KS}
+
+
+def _blocks(model: Model, rows: Rows, decision: Decision, weights: torch.Tensor, bars: Bars) -> Iterator[Weighable]:
+    """Yields rows with their decisions: all at once where all scores are held, else some thousand at a time."""
+    bar = bars.add_task("evaluating", total=len(rows))
+    for part in torch.arange(len(rows)).split(len(rows) if rows.keep is None else _ROWS):
+        encoded = _Part(rows, part)
+        scores = model.score(encoded, rows.keep, lambda count: bars.advance(bar, count))
+        decided = decision.rule.decide(scores)
+        yield _weighable(scores, decided, rows.data.take(part), weights)
+    bars.remove_task(bar)
+
+
+class _Part:
+    """Shows a range of encoded rows as if they were all."""
+
+    def __init__(self, rows: Rows, part: torch.Tensor) -> None:
+        self._rows, self._part = rows, part
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self._rows.encoded.batch(self._part[rows])
+
+
+def _weighable(scores: Scores, decided: torch.Tensor | None, data: Dataset, weights: torch.Tensor) -> Weighable:
+    """Joins scores with the truth, in which there may be labels that the scores do not know."""
+    more = data.num_labels - scores.num_labels
+    if more and scores.columns is None:
+        scores = Scores(pad(scores.values, (0, more), value=-1e30), None, data.num_labels)
+        decided = None if decided is None else pad(decided, (0, more))
+    elif more:
+        columns = scores.columns
+        assert columns is not None
+        columns = torch.where(columns == scores.num_labels, data.num_labels, columns)
+        scores = Scores(scores.values, columns, data.num_labels)
+    targets = data.hard_targets()
+    truth = None if scores.columns is None else Truth.of(targets, len(data), data.num_labels)
+    return Weighable(Judged.of(scores, targets), decided, KS, truth, weights)
+
+
+def _popular(counts: torch.Tensor, rows: Rows, weights: torch.Tensor) -> Iterator[Weighable]:
+    """Yields the rows with the labels ranked by their number of training rows."""
+    top = counts.topk(min(max(KS), len(counts)))
+    for part in torch.arange(len(rows)).split(_ROWS):
+        shape = len(part), len(top.indices)
+        scores = Scores(top.values.float().expand(shape), top.indices.expand(shape), len(counts))
+        yield _weighable(scores, None, rows.data.take(part), weights)
+
+
+def _summary(blocks: Iterator[Weighable]) -> Summary:
+    """Adds up what metrics are made of."""
     sums: Sums = {}
-    for values, labels, targets in candidates(state.model, rows, CANDIDATES, "evaluating", bars):
-        ranked.update(labels, targets)
-        scores = Scores(values, labels, rows.num_labels)
-        truth, decided = Truth.of(targets, len(scores), rows.num_labels), scores.places(rule.decide(scores))
-        for name, part in (("labels", label_counts(truth, decided)), ("rows", row_sums(truth, decided))):
-            sums[name] = sums.get(name, 0) + part
-    summary = Summary(sums)
-    return ranked.result(), {name: METRICS[name].value(summary) for name in DECISIONS}
-
-
-def write_predictions(folder: FitFolder, data: Path, out: Path, bars: Bars) -> str:
-    """Writes a line of JSON for each row of a file: the labels that the rule predicts, the most probable first.
-
-    {"labels": [17, 3], "probabilities": [0.93, 0.41]}
-
-    Where neither validation rows nor the loss tell probabilities, "scores" stand in their place.
-
-    Returns the name of the rule.
-    """
-    if out.exists() and data.exists() and out.samefile(data):
-        raise UserError(f"--out: {out} holds the rows to predict; name another file")
-    state, decision = trained_model(folder)
-    rows = load_rows_for(folder, state, data, bars)
-
-    def write(file: BinaryIO) -> None:
-        for scores, labels, _ in candidates(state.model, rows, CANDIDATES, "predicting", bars):
-            given = Scores(scores, labels, rows.num_labels)
-            decided = decision.rule.decide(given)
-            name = "scores" if decision.calibrator is None else "probabilities"
-            values = scores if decision.calibrator is None else decision.calibrator(given)
-            for chosen, label, value in zip(decided, labels, values, strict=True):
-                descending, order = value[chosen].sort(descending=True, stable=True)
-                numbers = [round(number, 6) for number in descending.tolist()]
-                file.write(json.dumps({"labels": label[chosen][order].tolist(), name: numbers}).encode() + b"\n")
-
-    write_atomically(out, write)
-    return decision.name
-
-
-def _popularity(counts: torch.Tensor, rows: SparseRows, metrics: RankedMetrics) -> dict[str, float]:
-    """Computes the metrics of always ranking the labels by their number of training rows."""
-    top = counts.topk(min(max(KS), len(counts))).indices
-    metrics.update(top.expand(len(rows), -1), rows.labels)
-    return metrics.result()
+    table = {}
+    for block in blocks:
+        part = block.summary()
+        sums = {name: sums.get(name, np.zeros(())) + part.sums[name] for name in ("labels", "rows", "known", "top")}
+        table = {"average_precision": part.table["average_precision"]}
+    return Summary(sums, table, ks=KS)

@@ -1,189 +1,148 @@
-"""Runs `lopsided fit`: trains one model on sparse rows, with a checkpoint after every epoch.
-
-Rules are tuned on the CANDIDATES best labels of each validation row, as not all scores are held: a label that is not a
-candidate is not predicted.
-"""
+"""Trains one model: what `lopsided fit` does, and `lopsided compare` for each loss and seed."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-import torch
-from rich.progress import Progress as Bars
-from torch import Tensor
-
-from lopsided.data.readers import read_sparse_rows
-from lopsided.data.sparse_files import SparseRows
 from lopsided.data.storage import UserError
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.jobs.config import FitConfig
-from lopsided.jobs.folder import Checkpoint, FitFolder
-from lopsided.jobs.schema import FitEpoch
+from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.progress import Progress
+from lopsided.jobs.rows import Prepared
+from lopsided.jobs.schema import TrainingRecord
+from lopsided.metrics.registry import METRICS
 from lopsided.metrics.scores import Judged, Scores
-from lopsided.metrics.top_k import RankedMetrics
-from lopsided.models.sparse_features import SparseClassifier
-from lopsided.targets import SparseTargets
-
-KS = (1, 3, 5)
-CANDIDATES = 100
-_RANK_ROWS = 256  # rows per batch when no gradient is computed
+from lopsided.models.heads import Powerset, parse_method
+from lopsided.models.model import Model
+from lopsided.models.recipe import Recipe
+from lopsided.training.history import Epoch
+from lopsided.training.loop import Listener, Trained, train
+from lopsided.training.validate import Validation
 
 
 @dataclass(frozen=True)
-class SparseSplits:
-    """Holds the rows to train on, and those of validation and test where they are asked for."""
+class TrainedRun:
+    """Holds what a comparison needs of a run: its history, and its scores, None where training diverged."""
 
-    train: SparseRows
-    valid: SparseRows | None
-    test: SparseRows | None
-
-
-def load_sparse_rows(path: Path, bars: Bars, normalize: bool, like: tuple[int, int] | None = None) -> SparseRows:
-    """Reads the rows of a file, fitted to the numbers of features and labels `like`."""
-    size = path.stat().st_size if path.is_file() else None
-    task = bars.add_task(f"reading {path.name}", total=size)
-    rows = read_sparse_rows(path, lambda count: bars.advance(task, count))
-    bars.remove_task(task)
-    if like is not None:
-        try:
-            rows = rows.fitted_to(*like)
-        except ValueError as error:
-            raise UserError(f"{path}: {error}") from None
-    return rows.unit_length() if normalize else rows
+    loss: str  # as it was asked for
+    seed: int
+    method: str  # as it was trained
+    history: list[Epoch]
+    record: TrainingRecord
+    valid: Scores | None
+    test: Scores | None
 
 
-def load_sparse_splits(config: FitConfig, bars: Bars) -> SparseSplits:
-    """Reads the files that the configuration names. Raises UserError for anything a user got wrong."""
-    files = config.files()
-    train = load_sparse_rows(files["data"], bars, config.normalize)
-    for kind, entries in (("labels", train.labels.col), ("features", train.indices)):
-        if not len(entries):
-            raise UserError(f"{config.data}: no {kind} at all in the training rows")
-    sizes = train.num_features, train.num_labels
-    valid, test = (
-        load_sparse_rows(files[part], bars, config.normalize, sizes) if part in files else None
-        for part in ("valid", "test")
-    )
-    if config.valid_share is not None:
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
-        held_out = round(config.valid_share * len(train))
-        if not 0 < held_out < len(train):
-            raise UserError(f"--valid: a share of {config.valid_share:g} of {len(train)} rows leaves a part empty")
-        valid, train = train.take(order[:held_out]), train.take(order[held_out:].sort().values)
-    return SparseSplits(train, valid, test)
+def recipe_of(config: FitConfig, prepared: Prepared) -> Recipe:
+    """Returns how a run is trained."""
+    data = prepared.train.data
+    return config.recipe(prepared.encoder.recipe(len(data), data.num_labels))
 
 
-def fit_model(folder: FitFolder, train: SparseRows, valid: SparseRows | None, bars: Bars) -> None:
-    """Trains the epochs that are left, each from the checkpoint before and the seed alone; then tunes the rule."""
-    config = folder.config
-    state = folder.load() or Checkpoint(_new_model(folder, train), len(train), [])
-    if state.decision is not None:
-        return
-    model, history = state.model, state.history
-    epochs, batch_size = _budget(config, len(train))
-    total = epochs * -(-len(train) // batch_size)
-    task = bars.add_task("training", total=total, completed=total * len(history) // epochs)
-    for number in range(len(history) + 1, epochs + 1):
-        start = time.perf_counter()
-        torch.manual_seed((config.seed << 20) + number)  # it decides the order of the rows and dropout
-        model.train()
-        loss = 0.0
-        for rows in torch.randperm(len(train)).split(batch_size):
-            loss += model.step(*train.batch(rows)).item() * len(rows) / len(train)
-            bars.advance(task)
-            if not math.isfinite(loss):
-                raise UserError(f"training diverged in epoch {number}; start anew with a lower --learning-rate")
-        seconds = time.perf_counter() - start
-        ranked = {} if valid is None else rank(model, valid, RankedMetrics(KS), bars)
-        history.append(FitEpoch(epoch=number, train_loss=loss, seconds=seconds, valid=ranked))
-        folder.save(state)
-        _say(history[-1], epochs, bars)
-    bars.remove_task(task)
-    decision = decide(config, state, valid, bars)
-    if (config.decide or ("own" if valid is None else "")) == "own" and choose.saturates(config.loss):
-        bars.console.print(
-            f"{config.loss} saturates: no logit stands for a probability of 0.5, so that its own threshold would "
-            f"predict nothing; the rule is {decision.name} instead",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+def validation_of(config: FitConfig, prepared: Prepared) -> Validation | None:
+    """Returns what training is judged by. Raises UserError for a metric that needs more scores than are held."""
+    if prepared.valid is None:
+        return None
+    few = prepared.valid.keep is None
+    metric = config.metric or ("map" if few else "p@1")
+    if not few and METRICS[metric].reads == "all scores":
+        raise UserError(
+            f"--metric {metric}: needs the scores of all labels, which are too many here; choose p@1 or micro_f1"
         )
-    folder.save(replace(state, decision=decision))
+    return Validation(prepared.valid, metric, config.patience)
 
 
-def trained_model(folder: FitFolder) -> tuple[Checkpoint, Decision]:
-    """Returns the checkpoint and its rule; where training was stopped early, the rule is one without tuning."""
-    state = folder.load()
-    if state is None:
-        raise UserError(f"{folder.path}: no epoch is finished yet; go on with: lopsided fit {folder.path}")
-    return state, state.decision or _untuned(folder.config, state)
+def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRecord:
+    """Trains the model of a run, from where an earlier call was stopped, and writes all files of the folder."""
+    if folder.is_trained:
+        return folder.read_training()
+    config, recipe = folder.config, recipe_of(folder.config, prepared)
+
+    def on_epoch(history: list[Epoch]) -> None:
+        folder.write_history(history)
+        progress.epoch(history[-1], recipe.epochs)
+
+    trained = train(
+        prepared.encoder,
+        config.loss,
+        prepared.train,
+        recipe,
+        config.seed,
+        validation=validation_of(config, prepared),
+        state_file=folder.state_file,
+        listener=Listener(progress.step, on_epoch),
+    )
+    folder.write_history(trained.history)
+    if not trained.diverged:
+        folder.write_model(trained.model)
+        _score(folder, trained.model, prepared, progress)
+    record = _record(config, trained, len(prepared.train))
+    folder.write_training(record)
+    return record
 
 
-def load_rows_for(folder: FitFolder, state: Checkpoint, path: Path, bars: Bars) -> SparseRows:
-    """Reads the rows of a file with the features and labels of the model, and perhaps more."""
-    sizes = state.model.num_features, len(state.model.label_counts)
-    return load_sparse_rows(path, bars, folder.config.normalize, sizes)
+def _record(config: FitConfig, trained: Trained, rows: int) -> TrainingRecord:
+    return TrainingRecord(
+        method=str(parse_method(config.loss)),
+        seed=config.seed,
+        rows=rows,
+        epochs=len(trained.history),
+        best_epoch=trained.best_epoch,
+        seconds=sum(epoch.seconds for epoch in trained.history),
+        diverged=trained.diverged,
+    )
 
 
-def decide(config: FitConfig, state: Checkpoint, valid: SparseRows | None, bars: Bars) -> Decision:
-    """Returns the rule that was asked for, tuned on the validation rows if there are any."""
-    if valid is None:
-        return _untuned(config, state)
-    parts = candidates(state.model, valid, CANDIDATES, "tuning", bars)
-    scores, labels, _ = zip(*parts, strict=True)
-    number = len(state.model.label_counts)
-    judged = Judged.of(Scores(torch.cat(scores), torch.cat(labels), number), valid.labels)
+def _score(folder: RunFolder, model: Model, prepared: Prepared, progress: Progress) -> None:
+    """Writes the scores of validation and test rows, and the rule that is tuned on the former."""
+    for name, rows in (("valid", prepared.valid), ("test", prepared.test)):
+        if rows is not None:
+            folder.write_scores(name, model.score(rows.encoded, rows.keep))
+    judged = None
+    if prepared.valid is not None:
+        scores = folder.read_scores("valid", len(prepared.valid))
+        judged = Judged.of(scores, prepared.valid.data.hard_targets())
+    folder.write_decision(decide(folder.config, model, judged, progress))
+
+
+def decide(config: FitConfig, model: Model, judged: Judged | None, progress: Progress) -> Decision:
+    """Returns the rule that was asked for, tuned on validation rows if there are any."""
+    loss = "bce" if isinstance(parse_method(config.loss), Powerset) else config.loss  # log odds are logits as of bce
+    name = config.decide
     try:
-        decision = choose.tuned(config.decide or "per-label", judged, config.loss, state.labels_per_row)
+        if judged is None:
+            decision = choose.untuned(name, loss, model.labels_per_row)
+        else:
+            decision = choose.tuned(name or "per-label", judged, loss, model.labels_per_row)
     except ValueError as error:  # the model is trained, though no rule can be tuned
-        bars.console.print(f"the decision rule is not tuned: {error}", highlight=False, markup=False, soft_wrap=True)
-        return _untuned(config, state)
+        progress.say(f"the decision rule is not tuned: {error}")
+        untuned = None if name in choose.TUNED else name
+        decision = choose.untuned(untuned, loss, model.labels_per_row)
+    if (name or ("own" if judged is None else "")) == "own" and choose.saturates(loss):
+        progress.say(
+            f"{config.loss} saturates: no logit stands for a probability of 0.5, so that its own threshold would "
+            f"predict nothing; the rule is {decision.name} instead"
+        )
     return decision.at_least_one() if config.at_least_one else decision
 
 
-def _untuned(config: FitConfig, state: Checkpoint) -> Decision:
-    """Returns the rule that was asked for or, if it is a tuned one, the default of those that are not."""
-    name = None if config.decide in choose.TUNED else config.decide
-    decision = choose.untuned(name, config.loss, state.labels_per_row)
-    return decision.at_least_one() if config.at_least_one else decision
+def read_run(folder: RunFolder, loss: str, prepared: Prepared) -> TrainedRun:
+    """Returns what `fit` wrote."""
+    record = folder.read_training()
+    scores = [
+        None if record.diverged or rows is None else folder.read_scores(name, len(rows))
+        for name, rows in (("valid", prepared.valid), ("test", prepared.test))
+    ]
+    return TrainedRun(loss, record.seed, folder.config.loss, folder.read_history(), record, *scores)
 
 
-def _new_model(folder: FitFolder, train: SparseRows) -> SparseClassifier:
-    return folder.make_model(train.num_features, train.label_counts(), len(train))
-
-
-def _budget(config: FitConfig, rows: int) -> tuple[int, int]:
-    """Returns epochs and rows per batch: about 1,000 steps in 5 to 15 epochs, of batches that grow with the rows."""
-    batch_size = config.batch_size or max(16, min(256, rows // 64))
-    return config.epochs or max(5, min(15, 1000 * batch_size // rows)), batch_size
-
-
-def _say(epoch: FitEpoch, epochs: int, bars: Bars) -> None:
-    valid = f", validation P@1 {epoch.valid['p@1']:.3f}" if epoch.valid else ""
-    text = f"epoch {epoch.epoch} of {epochs}: loss {epoch.train_loss:.4g}{valid}, {epoch.seconds:.1f} s"
-    bars.console.print(text, highlight=False, soft_wrap=True)
-
-
-def rank(model: SparseClassifier, rows: SparseRows, metrics: RankedMetrics, bars: Bars) -> dict[str, float]:
-    """Computes the metrics of the model's best-ranked labels."""
-    for _, labels, truth in candidates(model, rows, max(metrics.ks), "ranking", bars):
-        metrics.update(labels, truth)
-    return metrics.result()
-
-
-def candidates(
-    model: SparseClassifier, rows: SparseRows, k: int, task: str, bars: Bars
-) -> Iterator[tuple[Tensor, Tensor, SparseTargets]]:
-    """Yields, per batch of rows, the k highest scores of each, falling, their labels, and the true labels."""
-    model.eval()
-    bar = bars.add_task(task, total=len(rows))
-    for part in torch.arange(len(rows)).split(_RANK_ROWS):
-        batch, truth = rows.batch(part)
-        yield *model.top(batch, k), truth
-        bars.advance(bar, len(part))
-    bars.remove_task(bar)
+def outcome(history: list[Epoch]) -> str:
+    """Says in a few words how a training ended."""
+    last = history[-1]
+    if last.is_lost:
+        return "diverged"
+    value = last.valid_p_at_1 if math.isnan(last.valid_map) else last.valid_map
+    return f"validation {'P@1' if math.isnan(last.valid_map) else 'mAP'} {value:.3f}"

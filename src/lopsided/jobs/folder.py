@@ -1,57 +1,34 @@
-"""Defines the run folder: every file of a comparison, each written atomically, so that a killed run can go on.
-
-config.json     what was asked, and the SHA-256 of the data files
-runs/           a .json, a .npy (test scores) and a -valid.npy (validation scores) for each finished loss and seed
-trials.csv      one line per trial, if the losses were tuned
-metrics.csv     one line per loss, seed and epoch
-details.json    curves, labels and rows, for the report
-results.json    the tables; a comparison that has them is finished
-report.html     the tables and plots, self-contained
-"""
+"""Defines the folders of a run and of a comparison: files are written atomically, so that a killed run can go on."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 
 from lopsided import __version__
-from lopsided.data.storage import UserError, replace_atomically, write_atomically, write_csv
+from lopsided.data.storage import UserError, is_temporary, replace_atomically
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
 from lopsided.jobs.config import C, CompareConfig, Config, FitConfig, fingerprint
-from lopsided.jobs.schema import CheckpointHeader, ConfigFile, Details, FitEpoch, HistoryLine, Results, RunRecord
-from lopsided.models.sparse_features import SparseClassifier
-from lopsided.models.task import Rows
-from lopsided.training.loop import Epoch
+from lopsided.jobs.schema import ConfigFile, Details, HistoryLine, ModelFile, Results, TrainingRecord
+from lopsided.metrics.scores import Scores
+from lopsided.models.model import Model
+from lopsided.training.history import Epoch
 
 Histories = dict[str, dict[int, list[HistoryLine]]]  # loss -> seed -> epochs
 
-_DECISION = "decision."
-
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """Holds one trained model: history, and scores (rows, L) of validation and test, NaN if training diverged."""
-
-    loss: str
-    seed: int
-    history: list[Epoch]
-    valid_scores: Tensor
-    scores: Tensor
 
 
 class ConfigFolder(Generic[C]):
@@ -67,22 +44,30 @@ class ConfigFolder(Generic[C]):
         self.data_sha256 = data_sha256 or {}
 
     @property
+    def continued(self) -> str:
+        """Returns the command that goes on with an unfinished run."""
+        return f"lopsided {self.command} {shlex.quote(str(self.path))}"
+
+    @property
     def repair(self) -> str:
         """Says what to do about a damaged file."""
-        return f"write it again with: lopsided {self.command} {self.path}"
+        return f"delete it, then write it again with: {self.continued}"
 
     @classmethod
-    def create(cls, path: Path, config: C) -> Self:
-        """Makes a new folder, or returns the existing one if it holds the same configuration and data."""
+    def create(cls, path: Path, config: C, data_sha256: Mapping[str, str] | None = None) -> Self:
+        """Makes a new folder, or returns the existing one if it holds the same configuration and data.
+
+        data_sha256: of the data files, where it is known and was checked.
+        """
         if is_run_folder(path):
-            folder = cls.open(path)
+            folder = cls.open(path, check_data=data_sha256 is None)
             changed = [name for name, value in config if value != getattr(folder.config, name)]
             if changed:
                 raise UserError(f"{path}: holds a run with other settings ({', '.join(changed)}); choose another --out")
             return folder
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and all(is_temporary(each) for each in path.iterdir())):
             raise UserError(f"{path}: exists and is not a run folder; choose another --out")
-        digests = fingerprint(config)
+        digests = dict(fingerprint(config) if data_sha256 is None else data_sha256)
         stored = cls.file_kind(lopsided=__version__, command=cls.command, config=config, data_sha256=digests)
         schema.write_file(path / "config.json", stored)
         return cls(path, config, digests)
@@ -102,56 +87,156 @@ class ConfigFolder(Generic[C]):
         return cls(path, stored.config, stored.data_sha256)
 
 
-class RunFolder(ConfigFolder[CompareConfig]):
-    """Describes the folder of a comparison."""
+class RunFolder(ConfigFolder[FitConfig]):
+    """Describes the folder of one training.
+
+    config.json              what was asked, and the SHA-256 of the data files
+    history.csv              a line per epoch
+    state.safetensors        what an unfinished training goes on from
+    model.json, model.safetensors
+    decision.safetensors     the rule, and the map from scores to probabilities
+    scores-valid.safetensors, scores-test.safetensors
+    training.json            how training ended; a run that has it is trained
+    results*.json            what `lopsided evaluate` measured
+    """
+
+    command = "fit"
+    config_kind = FitConfig
+    file_kind = ConfigFile[FitConfig]
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @property
+    def is_trained(self) -> bool:
+        return (self.path / "training.json").exists()
+
+    def write_history(self, history: Sequence[Epoch]) -> None:
+        """Writes history.csv, or nothing while there is no epoch."""
+        schema.write_table(self.path / "history.csv", Epoch, history)
+
+    def read_history(self) -> list[Epoch]:
+        """Returns the epochs so far. Raises UserError where there is none yet."""
+        try:
+            return schema.read_table(self.path / "history.csv", Epoch, self.repair)
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: no epoch is finished yet; go on with: {self.continued}") from None
+
+    def write_training(self, ended: TrainingRecord) -> None:
+        """Writes training.json, after which the state to go on from is not needed any more."""
+        schema.write_file(self.path / "training.json", ended)
+        self.state_file.unlink(missing_ok=True)
+
+    def read_training(self) -> TrainingRecord:
+        """Returns how training ended. Raises UserError where it did not."""
+        if not self.is_trained:
+            raise UserError(f"{self.path}: not finished; go on with: {self.continued}")
+        return schema.read_file(self.path / "training.json", TrainingRecord, self.repair)
+
+    def write_model(self, model: Model) -> None:
+        """Writes the tensors first: a model without model.json is not there."""
+        header, tensors = model.stored()
+        path = self.path / "model.safetensors"
+        unshared = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        replace_atomically(path, lambda temporary: save_file(unshared, temporary))
+        schema.write_file(self.path / "model.json", ModelFile(**header))
+
+    def read_model(self) -> Model:
+        """Returns the trained model. Raises UserError where there is none, or a damaged one."""
+        path = self.path / "model.safetensors"
+        if not (self.path / "model.json").exists():
+            diverged = self.is_trained and self.read_training().diverged
+            raise UserError(
+                f"{self.path}: training diverged, so there is no model; train anew with a lower --learning-rate"
+                if diverged
+                else f"{self.path}: no model yet; go on with: {self.continued}"
+            )
+        header = schema.read_file(self.path / "model.json", ModelFile, self.repair)
+        try:
+            return Model.from_stored(header.model_dump(), load_file(path))
+        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise schema.damaged(path, error, self.repair) from None
+
+    def write_decision(self, decision: Decision) -> None:
+        tensors, header = choose.to_tensors(decision)
+        replace_atomically(self.path / "decision.safetensors", lambda path: save_file(tensors, path, {"rule": header}))
+
+    def read_decision(self) -> Decision:
+        path = self.path / "decision.safetensors"
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+            decision: Decision = choose.from_tensors(tensors, metadata["rule"])
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: no rule yet; go on with: {self.continued}") from None
+        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise schema.damaged(path, error, self.repair) from None
+        return decision
+
+    def write_scores(self, part: str, scores: Scores) -> None:
+        tensors = {"values": scores.values} | ({} if scores.columns is None else {"columns": scores.columns})
+        metadata = {"num_labels": str(scores.num_labels)}
+        replace_atomically(self._scores(part), lambda path: save_file(tensors, path, metadata))
+
+    def read_scores(self, part: str, rows: int) -> Scores:
+        """Returns the scores of validation or test rows. Raises UserError where they are damaged."""
+        path = self._scores(part)
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+            scores = Scores(tensors["values"], tensors.get("columns"), int(metadata["num_labels"]))
+            if scores.values.ndim != 2 or len(scores) != rows or scores.values.dtype != torch.float32:
+                raise ValueError(f"scores are {scores.values.dtype} {tuple(scores.values.shape)} of {rows} rows")
+            return scores
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise schema.damaged(path, error, self.repair) from None
+
+    def _scores(self, part: str) -> Path:
+        return self.path / f"scores-{part}.safetensors"
+
+
+class ComparisonFolder(ConfigFolder[CompareConfig]):
+    """Describes the folder of a comparison.
+
+    config.json     what was asked, and the SHA-256 of the data files
+    trials.csv      one line per trial, if the losses were tuned
+    runs/           the folder of a run for each loss and seed: predict, evaluate, inspect and export take it
+    history.csv     one line per loss, seed and epoch
+    details.json    curves, labels and rows, for the report
+    results.json    the tables; a comparison that has them is finished
+    report.html     the tables and plots, self-contained
+    """
 
     command = "compare"
     config_kind = CompareConfig
     file_kind = ConfigFile[CompareConfig]
 
-    def _stem(self, loss: str, seed: int) -> Path:
+    def run(self, loss: str, seed: int, changes: dict[str, Any]) -> RunFolder:
+        """Makes or opens the folder of one training; changes: settings that tuning chose."""
         name = re.sub(r"[^a-z0-9]+", "-", loss.lower()).strip("-")[:60]
-        return self.path / "runs" / f"{self.config.losses.index(loss)}-{name}-seed{seed}"
+        path = self.path / "runs" / f"{self.config.losses.index(loss)}-{name}-seed{seed}"
+        return RunFolder.create(path, self.config.of_run(loss, seed, changes), self.data_sha256)
 
-    def save(self, run: TrainedRun) -> None:
-        """Writes the scores first: a run counts as finished once its .json is there."""
-        stem = self._stem(run.loss, run.seed)
-        for path, scores in zip(_score_files(stem), (run.valid_scores.numpy(), run.scores.numpy()), strict=True):
-            write_atomically(path, lambda file, scores=scores: np.save(file, scores, allow_pickle=False))  # type: ignore[misc]
-        schema.write_file(stem.with_suffix(".json"), RunRecord(loss=run.loss, seed=run.seed, history=run.history))
-
-    def load(self, loss: str, seed: int, epochs: int, valid: Rows, test: Rows) -> TrainedRun | None:
-        """Returns the finished run or None; checks its number of epochs and the rows of its scores."""
-        stem = self._stem(loss, seed)
-        try:
-            record = schema.from_json(json.loads(stem.with_suffix(".json").read_text()), RunRecord)
-            if (record.loss, record.seed, len(record.history)) != (loss, seed, epochs):
-                raise ValueError(f"it is not of {loss}, seed {seed}, {epochs} epochs")
-            scores = [_load_scores(path, part) for path, part in zip(_score_files(stem), (valid, test), strict=True)]
-        except FileNotFoundError:
-            return None
-        except (OSError, EOFError, ValueError) as error:
-            raise schema.damaged(stem, error, "delete its .json to train that run again") from None
-        return TrainedRun(loss, seed, record.history, *scores)
-
-    def write_metrics(self, runs: Sequence[TrainedRun]) -> None:
-        """Writes metrics.csv: one line per loss, seed and epoch; probabilities and mAP as in `Epoch`."""
-        lines = [HistoryLine(run.loss, run.seed, *astuple(epoch)) for run in runs for epoch in run.history]
-        schema.write_table(self.path / "metrics.csv", HistoryLine, lines)
+    def write_histories(self, histories: Mapping[tuple[str, int], Sequence[Epoch]]) -> None:
+        """Writes history.csv: one line per loss, seed and epoch."""
+        lines = [
+            HistoryLine(loss, seed, *astuple(epoch)) for (loss, seed), epochs in histories.items() for epoch in epochs
+        ]
+        schema.write_table(self.path / "history.csv", HistoryLine, lines)
 
     def read_histories(self) -> Histories:
-        """Returns the lines of metrics.csv by loss and seed."""
-        histories: Histories = {}
+        """Returns the lines of history.csv by loss and seed."""
+        path = self.path / "history.csv"
         try:
-            lines = schema.read_table(self.path / "metrics.csv", HistoryLine, self.repair)
+            lines = schema.read_table(path, HistoryLine, self.repair)
         except FileNotFoundError:
-            message = f"{self.path}: no training is finished yet; go on with: lopsided compare {self.path}"
-            raise UserError(message) from None
+            raise UserError(f"{self.path}: no training is finished yet; go on with: {self.continued}") from None
+        histories: Histories = {}
         for line in lines:
             histories.setdefault(line.loss, {}).setdefault(line.seed, []).append(line)
-        if not histories or any(len({*map(len, seeds.values())}) > 1 for seeds in histories.values()):
-            problem = ValueError("lines are missing: each seed of a loss has a line for each epoch")
-            raise schema.damaged(self.path / "metrics.csv", problem, self.repair)
+        if not histories:
+            raise schema.damaged(path, ValueError("it has no line"), self.repair)
         return histories
 
     def write_outcome(self, results: Results, details: Details) -> None:
@@ -163,98 +248,18 @@ class RunFolder(ConfigFolder[CompareConfig]):
         """Reads results.json, so that printing and reporting agree. Raises UserError if there are none yet."""
         path = self.path / "results.json"
         if not path.exists():
-            raise UserError(f"{self.path}: not finished; go on with: lopsided compare {self.path}")
+            raise UserError(f"{self.path}: not finished; go on with: {self.continued}")
         return schema.read_file(path, Results, self.repair)
 
     def read_details(self) -> Details:
         return schema.read_file(self.path / "details.json", Details, self.repair)
 
-    def as_trained(self, loss: str) -> tuple[str, CompareConfig]:
-        """Returns a loss and its learning rate as the run trained it, which `--tune` may have changed."""
+    def as_trained(self, loss: str) -> dict[str, Any]:
+        """Returns the settings of a loss that `--tune` chose: the loss itself with its settings, and its rate."""
         if self.config.tune is None or loss not in self.config.losses:
-            return loss, self.config
+            return {"loss": loss}
         entry = self.read_results().losses[loss]
-        rate = (entry.tuned_settings or {})["learning_rate"]
-        return entry.settings, self.config.changed({"learning_rate": rate})
-
-
-def _score_files(stem: Path) -> tuple[Path, Path]:
-    """Returns the files of the validation and of the test scores."""
-    return stem.with_name(stem.name + "-valid.npy"), stem.with_name(stem.name + ".npy")
-
-
-def _load_scores(path: Path, rows: Rows) -> Tensor:
-    scores = torch.from_numpy(np.load(path, allow_pickle=False))
-    if scores.shape != rows.targets.shape or scores.dtype != torch.float32:
-        raise ValueError(f"the scores of {path.name} are {scores.dtype} {tuple(scores.shape)}")
-    return scores
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Holds the model after the last finished epoch."""
-
-    model: SparseClassifier
-    rows: int  # the number of rows that the model was trained on
-    history: list[FitEpoch]
-    decision: Decision | None = None  # None before the end of training
-
-    @property
-    def labels_per_row(self) -> float:
-        return float(self.model.label_counts.sum()) / self.rows
-
-
-class FitFolder(ConfigFolder[FitConfig]):
-    """Describes the folder of one training.
-
-    config.json              what was asked, and the SHA-256 of the data files
-    checkpoint.safetensors   weights and optimisers' state after the last finished epoch, the history, and after the
-                             last of all the decision rule and the map from scores to probabilities
-    metrics.csv              a line per epoch
-    results*.json            what `lopsided evaluate` measured
-    """
-
-    command = "fit"
-    config_kind = FitConfig
-    file_kind = ConfigFile[FitConfig]
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.safetensors"
-
-    def save(self, state: Checkpoint) -> None:
-        """Writes all that the next epoch starts from into one file, so that a kill leaves a complete state."""
-        tensors, decision = state.model.state(), None
-        if state.decision is not None:
-            stored, decision = choose.to_tensors(state.decision)
-            tensors |= {_DECISION + name: tensor for name, tensor in stored.items()}
-        header = CheckpointHeader(rows=state.rows, history=state.history, decision=decision)
-        metadata = {"lopsided": json.dumps(schema.to_json(header))}
-        replace_atomically(self.checkpoint, lambda path: save_file(tensors, path, metadata))
-        lines = [epoch.columns() for epoch in state.history]
-        write_csv(self.path / "metrics.csv", list(lines[-1]), [list(line.values()) for line in lines])
-
-    def load(self) -> Checkpoint | None:
-        """Returns the state after the last finished epoch, or after the tuning at the end; None without any."""
-        if not self.checkpoint.exists():
-            return None
-        try:
-            with safe_open(self.checkpoint, framework="pt") as file:
-                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-            header = schema.from_json(json.loads(metadata["lopsided"]), CheckpointHeader)
-            counts, features = tensors["model.label_counts"], len(tensors["model.embedding.weight"])
-            model = self.make_model(features, counts, header.rows)
-            model.load_state(tensors)
-            stored = {n.removeprefix(_DECISION): t for n, t in tensors.items() if n.startswith(_DECISION)}
-            decision = None if header.decision is None else choose.from_tensors(stored, header.decision)
-        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise schema.damaged(self.checkpoint, error, "delete it to train again") from None
-        return Checkpoint(model, header.rows, header.history, decision)
-
-    def make_model(self, features: int, label_counts: Tensor, rows: int) -> SparseClassifier:
-        c = self.config
-        torch.manual_seed(c.seed)
-        return SparseClassifier(features, label_counts, rows, c.hidden, c.loss, c.dropout, c.learning_rate)
+        return {"loss": entry.settings, "learning_rate": (entry.tuned_settings or {})["learning_rate"]}
 
 
 def is_run_folder(path: Path) -> bool:
@@ -262,9 +267,9 @@ def is_run_folder(path: Path) -> bool:
     return _header(path) is not None
 
 
-def open_folder(path: Path) -> RunFolder | FitFolder:
-    """Opens the folder of a run of either kind, even where its data files changed or are gone."""
-    kind = FitFolder if _command_of(path) == FitFolder.command else RunFolder
+def open_folder(path: Path) -> RunFolder | ComparisonFolder:
+    """Opens the folder of a run or a comparison, even where its data files changed or are gone."""
+    kind = RunFolder if _command_of(path) == RunFolder.command else ComparisonFolder
     return kind.open(path, check_data=False)
 
 

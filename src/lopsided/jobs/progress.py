@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -14,7 +16,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from lopsided.training.loop import Epoch
+from lopsided.training.history import Epoch
 
 
 def bars(console: Console) -> Bars:
@@ -35,47 +37,60 @@ def bars(console: Console) -> Bars:
 class Progress:
     """Shows a bar over all epochs of all runs, then one over the bootstrap; use as a context manager."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = bars(console)
+    def __init__(self, console: Console, each_epoch: bool = False) -> None:
+        """each_epoch: whether a line is printed for every epoch."""
+        self.bars = bars(console)
+        self._each_epoch = each_epoch
         self._task = TaskID(0)
         self._run = ""
         self._epochs = 0
 
     def __enter__(self) -> Progress:
-        self._bars.start()
+        self.bars.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bars.stop()
+        self.bars.stop()
 
-    def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+    def say(self, line: str) -> None:
+        """Prints a line above the bars."""
+        self.bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def preparing(self) -> None:
-        self._task = self._bars.add_task("preparing the rows", total=None)
+        self._task = self.bars.add_task("preparing the rows", total=None)
 
     def plan(self, runs: int, epochs: int) -> None:
+        """Begins the bar over all trainings; its unit is an epoch."""
         self._epochs = epochs
-        self._bars.remove_task(self._task)
-        self._task = self._bars.add_task("training", total=runs * epochs)
+        self.bars.remove_task(self._task)
+        self._task = self.bars.add_task("training", total=runs * epochs)
 
     def begin(self, run: str) -> None:
+        """Names the training that begins."""
         self._run = run
-        self._bars.update(self._task, description=self._run)
+        self.bars.update(self._task, description=self._run)
 
-    def epoch(self, epoch: Epoch) -> None:
-        self._bars.update(self._task, advance=1, description=f"{self._run}: mAP {epoch.valid_map:.3f}")
+    def step(self) -> None:
+        """Keeps the bars alive in long epochs."""
+        self.bars.update(self._task)
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        value = epoch.valid_p_at_1 if math.isnan(epoch.valid_map) else epoch.valid_map
+        valid = "" if math.isnan(value) else f": {'P@1' if math.isnan(epoch.valid_map) else 'mAP'} {value:.3f}"
+        self.bars.update(self._task, advance=1, description=f"{self._run}{valid}")
+        if self._each_epoch:
+            shown = valid.replace(":", ", validation")
+            self.say(f"epoch {epoch.epoch} of {epochs}: loss {epoch.train_loss:.4g}{shown}, {epoch.seconds:.1f} s")
 
     def end(self, outcome: str) -> None:
-        self._say(f"{self._run}: {outcome}")
+        self.say(f"{self._run}: {outcome}")
 
     def skip(self, outcome: str) -> None:
-        self._bars.update(self._task, advance=self._epochs)
+        self.bars.update(self._task, advance=self._epochs)
         self.end(f"{outcome}, trained before")
 
     def resampling(self, total: int) -> None:
-        self._task = self._bars.add_task("bootstrap of the test rows", total=total)
+        self._task = self.bars.add_task("bootstrap of the test rows", total=total)
 
     def resampled(self) -> None:
-        self._bars.advance(self._task)
+        self.bars.advance(self._task)

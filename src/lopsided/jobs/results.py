@@ -7,40 +7,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import torch
-from torch import Tensor
 
 import lopsided
-from lopsided.data import Splits
+from lopsided.data.dataset import Splits
+from lopsided.data.inputs import Texts
 from lopsided.jobs.config import CompareConfig
-from lopsided.jobs.folder import TrainedRun
+from lopsided.jobs.fit import TrainedRun
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.schema import DataSummary, Interval, LossResult, Results, SplitSizes
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.jobs.tune import Candidate
 from lopsided.jobs.verdict import Scores, compare_to_baseline, is_rising
 from lopsided.metrics.significance import interval_over_seeds
-from lopsided.models.task import Budget
-from lopsided.training.objective import own_threshold, parse_method
+from lopsided.models.heads import own_threshold, parse_method
+from lopsided.models.recipe import Recipe
 
 
 def summarize(
     config: CompareConfig,
     chosen: Mapping[str, Candidate],
     splits: Splits,
-    budget: Budget,
+    recipe: Recipe,
     runs: Sequence[TrainedRun],
+    scored: Scores,
     progress: Progress,
 ) -> Results:
     """Returns metrics of each loss over seeds, and its comparison; `chosen` is what was trained for each loss."""
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
-    scored = {loss: [_scored(run, splits, chosen[loss]) for run in group] for loss, group in of_loss.items()}
     rising = {loss: is_rising([run.history for run in group]) for loss, group in of_loss.items()}
     return Results(
         lopsided=lopsided.__version__,
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         data=_describe(config, splits),
-        budget=budget,
+        recipe=recipe,
         seeds=config.seeds,
         metric=config.metric,
         baseline=config.reference,
@@ -48,14 +48,24 @@ def summarize(
             loss: _loss_result(config, chosen[loss], group, scored[loss], rising[loss])
             for loss, group in of_loss.items()
         },
-        comparisons=compare_to_baseline(config, scored, rising, budget.epochs, progress),
-        notes=_notes(config, chosen, splits, scored, rising, budget),
+        comparisons=compare_to_baseline(config, scored, rising, recipe.epochs, progress),
+        notes=_notes(config, chosen, splits, scored, rising, recipe),
     )
 
 
-def _scored(run: TrainedRun, splits: Splits, candidate: Candidate) -> Scored:
-    own = own_threshold(parse_method(candidate.spec))
-    return Scored(run.scores, splits.test.targets, run.valid_scores, splits.valid.targets, own)
+def score_runs(runs: Sequence[TrainedRun], splits: Splits, losses: Sequence[str]) -> Scores:
+    """Joins the scores of every run with the truth: by loss, then by seed."""
+    assert splits.valid is not None
+    assert splits.test is not None
+    test, valid = splits.test.hard_targets(), splits.valid.hard_targets()
+    return {
+        loss: [
+            Scored(run.test, test, run.valid, valid, own_threshold(parse_method(run.method)))
+            for run in runs
+            if run.loss == loss
+        ]
+        for loss in losses
+    }
 
 
 def _loss_result(
@@ -68,19 +78,19 @@ def _loss_result(
         tuned_settings=None if config.tune is None else candidate.tuned(),
         own_threshold=own_threshold(method),
         tuned_thresholds=[one.tuned for one in scored],
-        seconds=sum(epoch.seconds for run in runs for epoch in run.history) / len(runs),
+        seconds=sum(run.record.seconds for run in runs) / len(runs),
+        best_epochs=[run.record.best_epoch for run in runs],
         metrics={name: Interval(**asdict(interval)) for name, interval in intervals.items()},
         rising=rising,
     )
 
 
 def _describe(config: CompareConfig, splits: Splits) -> DataSummary:
-    targets = splits.train.targets
     return DataSummary(
         name=config.name,
         rows=SplitSizes(**{name: len(part) for name, part in vars(splits).items()}),
-        labels=len(splits.train.labels),
-        positives_per_row=float(targets.sum() / len(targets)),
+        labels=splits.train.num_labels,
+        positives_per_row=float(splits.train.label_counts().sum() / len(splits.train)),
         missing=config.missing,
     )
 
@@ -91,10 +101,11 @@ def _notes(
     splits: Splits,
     scored: Scores,
     rising: dict[str, bool],
-    budget: Budget,
+    recipe: Recipe,
 ) -> list[str]:
     """Returns what a reader must know to read the tables correctly."""
-    notes = [_on_seeds(config, len(splits.test)), *_on_training(config, scored, rising, budget)]
+    assert splits.test is not None
+    notes = [_on_seeds(config, len(splits.test)), *_on_training(config, scored, rising, recipe)]
     saturated = [loss for loss, group in scored.items() if group[0].own == math.inf]
     if saturated:
         notes.append(
@@ -103,13 +114,13 @@ def _notes(
         )
     if config.tune is not None:
         notes.append(_on_tuning(config, chosen))
-    elif not isinstance(splits.train.inputs, Tensor):
+    elif isinstance(splits.train.inputs, Texts):
         notes.append("Texts are trained by SGD, whose steps grow with the loss: try several rates (--tune 20).")
     for name, part in vars(splits).items():
-        empty = int((~part.targets.any(0)).sum())
+        empty = int((part.label_counts() == 0).sum())
         if empty:
             consequence = "" if name == "train" else "; left out of its mAP and macro-F1"
-            notes.append(f"{empty} of {len(part.labels)} labels have no positive in the {name} rows{consequence}.")
+            notes.append(f"{empty} of {part.num_labels} labels have no positive in the {name} rows{consequence}.")
     return notes
 
 
@@ -123,7 +134,7 @@ def _on_seeds(config: CompareConfig, test_rows: int) -> str:
     )
 
 
-def _on_training(config: CompareConfig, scored: Scores, rising: dict[str, bool], budget: Budget) -> list[str]:
+def _on_training(config: CompareConfig, scored: Scores, rising: dict[str, bool], recipe: Recipe) -> list[str]:
     lost = {loss: sum(one.diverged for one in group) for loss, group in scored.items()}
     notes = [
         f"{loss} diverged in {number} of {config.seeds} trainings; lower the learning rate."
@@ -131,7 +142,7 @@ def _on_training(config: CompareConfig, scored: Scores, rising: dict[str, bool],
         if number
     ]
     names = ", ".join(loss for loss, still in rising.items() if still and not lost[loss])
-    if names and budget.epochs == 1:
+    if names and recipe.epochs == 1:
         notes.append("One epoch shows no trend. Train longer (--epochs) to decide.")
     elif names:
         notes.append(f"Validation mAP still rises at the end: {names}. Train longer (--epochs) to decide.")

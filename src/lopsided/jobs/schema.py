@@ -1,6 +1,6 @@
 """Defines the files of a run folder, one class a file; only this module reads and writes them.
 
-Every JSON file begins with {"schema": 1, "kind": ...}. A number that is undefined, NaN or infinite in the code, is null
+Every JSON file begins with {"schema": 2, "kind": ...}. A number that is undefined, NaN or infinite in the code, is null
 in JSON and None here. A number of a history stays NaN, since histories are computed with.
 """
 
@@ -10,43 +10,31 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from lopsided.data.storage import UserError, write_csv, write_json
 from lopsided.jobs.config import C
 from lopsided.jobs.score import METRICS
-from lopsided.models.task import Budget
-from lopsided.training.loop import Epoch
+from lopsided.models.recipe import Recipe
+from lopsided.training.history import Epoch
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def _defined(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _made(kind: type[Any]) -> BeforeValidator:
-    """Makes a dataclass of the object that JSON has for it, with NaN for null."""
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
-
-    def make(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return adapter.validate_python({name: math.nan if each is None else each for name, each in value.items()})
-
-    return BeforeValidator(make)
-
-
 Number = Annotated[float | None, BeforeValidator(_defined)]
-StoredBudget = Annotated[Budget, _made(Budget)]
-StoredEpoch = Annotated[
-    Epoch,
-    _made(Epoch),
-    PlainSerializer(lambda epoch: {name: _defined(value) for name, value in asdict(epoch).items()}),
+
+
+_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+StoredRecipe = Annotated[
+    Recipe, BeforeValidator(lambda value: _RECIPE.validate_python(value) if isinstance(value, dict) else value)
 ]
 
 
@@ -72,13 +60,28 @@ class ConfigFile(StoredFile, Generic[C]):
     data_sha256: dict[str, str]
 
 
-class RunRecord(StoredFile):
-    """Describes runs/*.json of a comparison: one training."""
+class TrainingRecord(StoredFile):
+    """Describes training.json: how a training ended."""
 
     kind = "training"
-    loss: str
+    method: str
     seed: int
-    history: list[StoredEpoch]
+    rows: int  # that were trained on
+    epochs: int  # that were trained, the last of them lost if training diverged
+    best_epoch: int  # whose weights were kept
+    seconds: float
+    diverged: bool
+
+
+class ModelFile(StoredFile):
+    """Describes model.json: what the model is, beside the tensors of model.safetensors."""
+
+    kind = "model"
+    encoder: str  # its name
+    encoder_values: dict[str, Any]
+    method: str
+    rows: int
+    label_names: list[str] | int  # a number L stands for the names "0" to "L - 1"
 
 
 class Interval(Record):
@@ -97,6 +100,7 @@ class LossResult(Record):
     own_threshold: Number  # None where the loss has none, or saturates
     tuned_thresholds: list[Number]  # by seed
     seconds: float  # of a training
+    best_epochs: list[int]  # by seed: the epoch whose weights are scored
     metrics: dict[str, Interval]
     rising: bool
 
@@ -140,7 +144,7 @@ class Results(StoredFile):
     torch: str
     threads: int
     data: DataSummary
-    budget: StoredBudget
+    recipe: StoredRecipe
     seeds: int
     metric: str
     baseline: str
@@ -242,28 +246,6 @@ class Details(StoredFile):
     environment: dict[str, str]
 
 
-class FitEpoch(Record):
-    """Describes one epoch of `lopsided fit`."""
-
-    epoch: int
-    train_loss: float
-    seconds: float
-    valid: Mapping[str, Number] = {}  # metrics of the validation rows
-
-    def columns(self) -> dict[str, object]:
-        """Returns a line of metrics.csv."""
-        return self.model_dump(exclude={"valid"}) | {f"valid_{name}": value for name, value in self.valid.items()}
-
-
-class CheckpointHeader(StoredFile):
-    """Describes what checkpoint.safetensors has beside its tensors."""
-
-    kind = "checkpoint"
-    rows: int  # that were trained on
-    history: list[FitEpoch]
-    decision: str | None  # see `lopsided.decision.choose.to_tensors`
-
-
 class Propensity(Record):
     """Holds the constants of the propensities."""
 
@@ -281,9 +263,10 @@ class Evaluation(StoredFile):
     loss: str
     epochs: int
     seconds_per_epoch: float
+    labels: int
     propensity: Propensity
     model: Mapping[str, Number]
-    popularity: Mapping[str, Number]
+    popularity: Mapping[str, Number]  # of ranking the labels of every row by their number of training rows
     rule: str
     decisions: Mapping[str, Number]
 
@@ -308,11 +291,11 @@ class _OfTraining:
 
 @dataclass(frozen=True)
 class HistoryLine(Epoch, _OfTraining):
-    """Describes a line of metrics.csv of a comparison: loss, seed, then the columns of `Epoch`."""
+    """Describes a line of history.csv of a comparison: loss, seed, then the columns of `Epoch`."""
 
 
 F = TypeVar("F", bound=StoredFile)
-L = TypeVar("L", Trial, HistoryLine)
+L = TypeVar("L", Trial, HistoryLine, Epoch)
 
 
 def to_json(content: StoredFile) -> dict[str, Any]:

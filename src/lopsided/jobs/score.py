@@ -11,8 +11,10 @@ from torch import Tensor
 
 from lopsided.decision.rules import best_threshold, tune_label_thresholds
 from lopsided.metrics import registry
-from lopsided.metrics.scores import Judged
+from lopsided.metrics.scores import Judged, Scores
+from lopsided.metrics.truth import Truth
 from lopsided.metrics.weighted import Weighable
+from lopsided.targets import SparseTargets
 
 Thresholds = Literal["own", "tuned", "by label"]
 
@@ -46,54 +48,68 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Scored:
-    """Holds a model's scores of test and validation rows with known labels, and the threshold that its loss implies."""
+    """Holds a model's scores of test and validation rows, and the threshold that its loss implies.
 
-    scores: Tensor
-    targets: Tensor
-    valid_scores: Tensor
-    valid_targets: Tensor
-    own: float | None  # None where the loss implies no threshold
+    scores, valid_scores: None where training diverged. targets, valid_targets: of 0, 1 and NaN for unknown.
+    own: None where the loss implies no threshold.
+    """
+
+    scores: Scores | None
+    targets: SparseTargets
+    valid_scores: Scores | None
+    valid_targets: SparseTargets
+    own: float | None
+
+    @property
+    def rows(self) -> int:
+        return len(self.targets.crow) - 1
 
     @cached_property
     def diverged(self) -> bool:
         """Tells whether training ended in scores that are not numbers."""
-        return not bool(self.scores.isfinite().all())
+        return self.scores is None
 
     @cached_property
     def tuned(self) -> float:
         """Returns the threshold with the best micro-F1 on the validation rows; infinite where training diverged."""
-        return math.inf if self.diverged else best_threshold(self._valid)
+        return math.inf if self.diverged else best_threshold(self.valid)
+
+    @cached_property
+    def test(self) -> Judged:
+        return Judged.of(self.scores, self.targets)
+
+    @cached_property
+    def valid(self) -> Judged:
+        return Judged.of(self.valid_scores, self.valid_targets)
 
     def at(self, thresholds: Thresholds) -> Weighable:
         """Returns the test scores with the decisions at these thresholds."""
         if thresholds not in self._decisions:
-            self._decisions[thresholds] = Weighable(self._judged, self._decide(thresholds))
+            scores = self.test.scores
+            truth = None if scores.columns is None else Truth.of(self.targets, len(scores), scores.num_labels)
+            self._decisions[thresholds] = Weighable(self.test, self.decide(thresholds), truth=truth)
         return self._decisions[thresholds]
 
     @cached_property
     def _decisions(self) -> dict[Thresholds, Weighable]:
         return {}
 
-    @cached_property
-    def _judged(self) -> Judged:
-        return Judged.of(self.scores, self.targets)
-
-    @cached_property
-    def _valid(self) -> Judged:
-        return Judged.of(self.valid_scores, self.valid_targets)
-
-    def _decide(self, thresholds: Thresholds) -> Tensor:
-        if thresholds == "by label" and self._valid.hits.any():
-            return tune_label_thresholds(self._valid).decide(self.scores)
+    def decide(self, thresholds: Thresholds) -> Tensor:
+        """Returns the decisions, bool in the shape of the test scores."""
+        scores = self.test.scores
+        if thresholds == "by label" and self.valid.hits.any():
+            return tune_label_thresholds(self.valid).decide(scores)
         if thresholds == "own" and self.own is not None and math.isfinite(self.own):
-            return self.scores > self.own
-        return self.scores > self.tuned  # also where the loss saturates: its own threshold would predict nothing
+            return scores.where_listed(scores.values > self.own, False)
+        # also where the loss saturates: its own threshold would predict nothing
+        return scores.where_listed(scores.values > self.tuned, False)
 
 
 def evaluate(name: str, scored: Scored, row_weights: Tensor | None = None) -> float:
     """Computes a metric of a model: NaN if its training diverged or if the loss lacks the own threshold it needs.
 
-    row_weights: (N,), or None for ones.
+    row_weights: (N,), or None for ones. NaN also for a metric that needs the scores of all labels where only the best
+    of each row are held.
     """
     metric = METRICS[name]
     if scored.diverged or (metric.at == "own" and scored.own is None):

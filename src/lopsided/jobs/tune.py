@@ -11,17 +11,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lopsided.data.storage import UserError
 from lopsided.jobs.config import CompareConfig
 from lopsided.jobs.progress import Progress
+from lopsided.jobs.rows import Prepared
 from lopsided.jobs.schema import Trial, read_table, write_table
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.losses.catalog import LEARNING_RATE, Range
 from lopsided.losses.names import defaults, ranges, with_settings
-from lopsided.models.task import Budget, Task
-from lopsided.training.loop import Epoch, predict_scores, train
-from lopsided.training.objective import make_objective, own_threshold, parse_method
+from lopsided.models.heads import own_threshold, parse_method
+from lopsided.models.recipe import Recipe
+from lopsided.training.loop import Listener, train
+from lopsided.training.validate import Validation
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,27 @@ class Candidate:
         """Returns everything that tuning chose."""
         return self.settings | {"learning_rate": self.learning_rate}
 
+    def changes(self) -> dict[str, Any]:
+        """Returns the settings of a run that differ from those of the comparison."""
+        return {"loss": self.spec, "learning_rate": self.learning_rate}
+
     def shown(self) -> str:
         return ", ".join(f"{name} {value:g}" for name, value in self.tuned().items())
 
 
-def default_candidates(config: CompareConfig, budget: Budget) -> dict[str, Candidate]:
-    return {loss: Candidate(loss, {}, budget.learning_rate) for loss in config.losses}
+def default_candidates(config: CompareConfig, recipe: Recipe) -> dict[str, Candidate]:
+    """Returns every loss as it was asked for."""
+    return {loss: Candidate(loss, {}, recipe.learning_rate) for loss in config.losses}
 
 
-def tune(config: CompareConfig, task: Task, budget: Budget, path: Path, progress: Progress) -> dict[str, Candidate]:
+def tune(
+    config: CompareConfig, prepared: Prepared, recipe: Recipe, path: Path, progress: Progress
+) -> dict[str, Candidate]:
     """Returns for each loss the best of `config.tune` candidates; path: trials.csv, written after each trial.
 
     Candidates are trained once each, with a seed that the comparison does not use. Test rows take no part.
     """
-    task = replace(task, test=task.valid)  # whatever happens below, it cannot see the test rows
+    prepared = replace(prepared, test=None)  # whatever happens below, it cannot see the test rows
     trials = read_trials(path)
     known = {(trial.loss, trial.trial): trial for trial in trials}
 
@@ -61,7 +71,7 @@ def tune(config: CompareConfig, task: Task, budget: Budget, path: Path, progress
                 f"{path}: trial {trial.trial} of {trial.loss} is {earlier.spec}, not {trial.spec} as the "
                 "optuna installed here would have it; start a new run"
             )
-        value = earlier.value if earlier else _validate(trial, task, budget, config.seeds, progress.epoch)
+        value = earlier.value if earlier else _validate(trial, prepared, recipe, config.seeds, progress)
         outcome = f"validation {METRICS[config.metric].title} {value:.3f}, rate {trial.learning_rate:g}"
         if earlier:
             progress.skip(outcome)
@@ -71,7 +81,7 @@ def tune(config: CompareConfig, task: Task, budget: Budget, path: Path, progress
             progress.end(outcome)
         return value
 
-    return {loss: search(config, loss, budget.learning_rate, run) for loss in config.losses}
+    return {loss: search(config, loss, recipe.learning_rate, run) for loss in config.losses}
 
 
 def search(config: CompareConfig, loss: str, learning_rate: float, run: Callable[[Trial], float]) -> Candidate:
@@ -107,15 +117,21 @@ def _candidate(loss: str, params: dict[str, float]) -> Candidate:
     return Candidate(with_settings(loss, settings), settings, params["learning_rate"])
 
 
-def _validate(trial: Trial, task: Task, budget: Budget, seed: int, on_epoch: Callable[[Epoch], None]) -> float:
+def _validate(trial: Trial, prepared: Prepared, recipe: Recipe, seed: int, progress: Progress) -> float:
     """Computes the metric on the validation rows of a model that is trained now."""
-    method = parse_method(trial.spec)
-    objective = make_objective(method, task.train.targets)
-    model, history = train(task, objective, replace(budget, learning_rate=trial.learning_rate), seed, on_epoch)
-    if history[-1].is_lost:
+    assert prepared.valid is not None
+    recipe = replace(recipe, learning_rate=trial.learning_rate)
+    validation = Validation(prepared.valid, METRICS[trial.metric].name)
+    listener = Listener(progress.step, lambda history: progress.epoch(history[-1], recipe.epochs))
+    trained = train(
+        prepared.encoder, trial.spec, prepared.train, recipe, seed, validation=validation, listener=listener
+    )
+    if trained.diverged:
         return math.nan
-    scores, targets = predict_scores(model, objective, task.valid), task.valid.targets
-    return evaluate(trial.metric, Scored(scores, targets, scores, targets, own_threshold(method)))
+    scores = trained.model.score(prepared.valid.encoded, prepared.valid.keep)
+    targets = prepared.valid.data.hard_targets()
+    own = own_threshold(parse_method(trial.spec))
+    return evaluate(trial.metric, Scored(scores, targets, scores, targets, own))
 
 
 def read_trials(path: Path) -> list[Trial]:

@@ -14,7 +14,7 @@ from lopsided.jobs.progress import Progress
 from lopsided.jobs.schema import Comparison
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.metrics.significance import LEVEL, Difference, holm, paired_differences, resample_rows, unknown
-from lopsided.training.loop import Epoch
+from lopsided.training.history import Epoch
 
 _RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation is known to about 5 %
 _RISING = 0.005  # gain of validation mAP over the last quarter of the epochs
@@ -56,7 +56,7 @@ def compare_to_baseline(
 def _resample(config: CompareConfig, scored: Sequence[Scored], progress: Progress) -> Tensor:
     progress.resampling(_RESAMPLES)
     functions = [lambda weights, one=one: evaluate(config.metric, one, weights) for one in scored]
-    return resample_rows(functions, len(scored[0].targets), _RESAMPLES, config.data_seed, progress.resampled)
+    return resample_rows(functions, scored[0].rows, _RESAMPLES, config.data_seed, progress.resampled)
 
 
 def _comparison(

@@ -25,13 +25,14 @@ class Weighable:
     """Scores with the truth, and decisions in their shape: any row weights make a `Summary` of them.
 
     What does not depend on the weights, such as the sorting, is done once. ks: the ranks k of P@k and nDCG@k.
-    truth: needed where the scores are of candidates, among which not all positives are.
+    truth: needed where the scores are of candidates, among which not all positives are. propensity: (L,), for PSP@k.
     """
 
     judged: Judged
     decided: Tensor | None = None
     ks: Sequence[int] = (1, 3, 5)
     truth: Truth | None = None
+    propensity: Tensor | None = None
 
     def summary(self, row_weights: Tensor | None = None) -> Summary:
         """row_weights: (n,) not negative, None for ones. Without average precision of one list, AUROC, calibration."""
@@ -40,7 +41,7 @@ class Weighable:
             "labels": lambda: label_counts(self._truth, self._decided, w),
             "rows": lambda: row_sums(self._truth, self._decided, w),
             "known": lambda: known_counts(self._truth, w),
-            "top": lambda: top_k_sums(self._top, self._truth, self.ks, None, row_weights).numpy(),
+            "top": lambda: top_k_sums(self._top, self._truth, self.ks, self.propensity, row_weights).numpy(),
         }
 
         def precision() -> Array:

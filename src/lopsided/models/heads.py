@@ -102,7 +102,8 @@ class PowersetHead(nn.Module):
         return values, labels
 
     def get_extra_state(self) -> Tensor:
-        return self.powerset.sets
+        sets: Tensor = self.powerset.sets
+        return sets
 
     def set_extra_state(self, state: Tensor) -> None:
         self.powerset.sets = state

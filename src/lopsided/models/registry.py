@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from typing import Any
+from typing import Any, cast
 
 from lopsided.data.inputs import Inputs
 from lopsided.losses.names import split_specs
@@ -14,7 +14,7 @@ from lopsided.models.convnet import Pixels
 from lopsided.models.encoder import Encoder, takes
 from lopsided.models.ngrams import NGrams
 
-MODELS: dict[str, type[Encoder]] = {each.name: each for each in (NGrams, UnitLength, Pixels)}
+MODELS: dict[str, type[Encoder]] = {each.name: cast("type[Encoder]", each) for each in (NGrams, UnitLength, Pixels)}
 
 
 _SPEC = re.compile(r"\s*(\w+)\s*(?:\((.*)\))?\s*", re.DOTALL)

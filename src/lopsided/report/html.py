@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lopsided.data.storage import write_text
-from lopsided.jobs.folder import Histories, RunFolder
+from lopsided.jobs.folder import ComparisonFolder, Histories
 from lopsided.jobs.schema import Details, Results, damaged
 from lopsided.jobs.score import METRICS
 from lopsided.report import plots
@@ -30,12 +30,12 @@ _KINDS = {"better": "ahead", "ahead so far": "ahead", "worse": "behind", "behind
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
-    run = RunFolder.open(folder, check_data=False)
+    run = ComparisonFolder.open(folder, check_data=False)
     results, details = run.read_results(), run.read_details()
     losses, histories = list(results.losses), run.read_histories()
     if {*histories} != {*losses}:
         problem = ValueError(f"its losses are {', '.join(histories)}; those of results.json {', '.join(losses)}")
-        raise damaged(folder / "metrics.csv", problem, run.repair)
+        raise damaged(folder / "history.csv", problem, run.repair)
     page = render(
         "report.html.j2",
         results=results,

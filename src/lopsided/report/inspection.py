@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lopsided.jobs.folder import FitFolder, RunFolder
+from lopsided.jobs.folder import ComparisonFolder, RunFolder
 from lopsided.jobs.inspect import Values, diagnostics
 from lopsided.jobs.inspect_missing import Inspection
 
@@ -69,9 +69,9 @@ _CAPTION = (
 )
 
 
-def print_diagnostics(folder: RunFolder | FitFolder, console: Console) -> None:
+def print_diagnostics(folder: RunFolder | ComparisonFolder, console: Console) -> None:
     """Prints how the training went: see `lopsided.jobs.inspect.diagnostics`."""
-    title, columns = diagnostics(folder, console)
+    title, columns = diagnostics(folder)
     table = Table("", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for loss in columns:
         table.add_column(escape(loss), justify="right")

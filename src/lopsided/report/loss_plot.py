@@ -14,7 +14,7 @@ from torch import Tensor
 from lopsided.data.storage import write_atomically
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import profile
-from lopsided.training.objective import own_threshold
+from lopsided.models.heads import own_threshold
 
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 

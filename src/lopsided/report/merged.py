@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lopsided.data.storage import UserError, write_text
-from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.schema import Results
 from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import Ranks, rank_losses
@@ -23,14 +23,14 @@ from lopsided.report.numbers import p_value
 class Finished:
     """Holds a run with its results; `name` tells it from the others on the page."""
 
-    folder: RunFolder
+    folder: ComparisonFolder
     results: Results
     name: str
 
 
 def read_finished(paths: Sequence[Path]) -> list[Finished]:
     """Reads the runs in these folders. Raises UserError for one that is not finished, or is no comparison."""
-    folders = [RunFolder.open(path, check_data=False) for path in paths]
+    folders = [ComparisonFolder.open(path, check_data=False) for path in paths]
     names = [folder.config.name for folder in folders]
     return [
         Finished(folder, folder.read_results(), name if names.count(name) == 1 else f"{name} ({folder.path})")

@@ -1,4 +1,4 @@
-"""Draws the plots of the report from results.json, metrics.csv and details.json; a few panels each."""
+"""Draws the plots of the report from results.json, history.csv and details.json; a few panels each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST = 22  # characters of a name beside a plot
 _SHARE = (-0.02, 1.02)  # what a share or a probability is drawn between
 _FAR = 30  # logits beyond mean nothing more; label powerset has some of 1e29
 
-_DIAGNOSTICS = {  # columns of metrics.csv -> title and limits of the ordinate
+_DIAGNOSTICS = {  # columns of history.csv -> title and limits of the ordinate
     "p_positive": ("p⁺: mean p on positive labels", _SHARE),
     "p_negative": ("p⁻: mean 1 - p on negative labels", _SHARE),
     "gradient_positive": ("share of the gradient from positives", _SHARE),
@@ -85,7 +85,7 @@ def training(results: Results, histories: Histories) -> list[Drawing]:
 
 
 def diagnostics(results: Results, histories: Histories) -> list[Drawing]:
-    """Draws the columns of metrics.csv that tell what the loss does to the model."""
+    """Draws the columns of history.csv that tell what the loss does to the model."""
     return [
         _against_epochs(results, histories, column, title, limits) for column, (title, limits) in _DIAGNOSTICS.items()
     ]
@@ -99,7 +99,7 @@ def _against_epochs(
     limits: tuple[float, float] | None = None,
     relative: bool = False,
 ) -> Drawing:
-    """Draws a column of metrics.csv: for each loss the mean over seeds and a band from the lowest to the highest."""
+    """Draws a column of history.csv: for each loss the mean over seeds and a band from the lowest to the highest."""
     colours = _colours(results)
 
     def draw(axis: Axes) -> None:

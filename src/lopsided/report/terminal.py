@@ -16,8 +16,8 @@ from lopsided.jobs.score import METRICS
 from lopsided.jobs.verdict import in_epochs
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
 from lopsided.losses.closed_form import posterior_limits
+from lopsided.models.heads import own_threshold
 from lopsided.report.numbers import cell, p_value, share
-from lopsided.training.objective import own_threshold
 
 _PAIRED_CAPTION = "Effect: the difference in units of its spread over seeds."
 _CAPTION = (
@@ -32,7 +32,7 @@ def print_results(results: Results, console: Console) -> None:
     data, seeds = results.data, results.seeds
     console.print(
         f"\n[bold]{escape(data.name)}[/bold]: {data.labels} labels, {data.positives_per_row:.2f} positives a row; "
-        f"{in_epochs(results.budget.epochs)}, {seeds} seed{'s' * (seeds > 1)}",
+        f"{in_epochs(results.recipe.epochs)}, {seeds} seed{'s' * (seeds > 1)}",
         highlight=False,
     )
     console.print(metric_table(results))

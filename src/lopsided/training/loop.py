@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lopsided.models.encoder import Encoder
 from lopsided.models.heads import Powerset, parse_method
-from lopsided.models.model import Model
+from lopsided.models.model import Model, Network
 from lopsided.models.recipe import Recipe
 from lopsided.nn.head import LinearHead
 from lopsided.training.diagnose import diagnose
@@ -45,10 +45,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Listener:
-    """Is told of every step and every epoch; by default, nothing comes of it."""
+    """Is told of every step, and after every epoch of the history so far; by default, nothing comes of it."""
 
     on_step: Callable[[], object] = lambda: None
-    on_epoch: Callable[[Epoch], object] = lambda epoch: None
+    on_epoch: Callable[[list[Epoch]], object] = lambda history: None
 
 
 def train(
@@ -119,7 +119,7 @@ class _Loop:
             progress.history.append(epoch)
             progress.step, progress.total, progress.seconds = 0, 0.0, 0.0
             self._save()
-            self.listener.on_epoch(epoch)
+            self.listener.on_epoch(progress.history)
         model = self._current()
         if self.state.best:
             model.network.load_state_dict(model.network.state_dict() | self.state.best)
@@ -184,17 +184,18 @@ class _Loop:
         return mean.item()
 
     def _current(self) -> Model:
-        averaged = self.state.modules.get("average")
-        return self.model if averaged is None else replace(self.model, network=cast(AveragedModel, averaged).module)
+        average = self.state.modules.get("average")
+        return self.model if average is None else replace(self.model, network=cast(Network, average.module))
 
     def _judged(self, number: int) -> Epoch | None:
         """Returns the record of an epoch whose steps are made, None where scores are not finite; keeps the best."""
         progress, model = self.state.progress, self._current()
-        measured: dict[str, float] | None = {}
+        measured: dict[str, float] = {}
         if self.validation is not None:
-            measured = self.validation.measure(model)
-            if measured is None:
+            scores = self.validation.measure(model)
+            if scores is None:
                 return None
+            measured = scores
             if self.validation.is_better(measured["valid"], progress.best):
                 progress.best, progress.best_epoch = measured["valid"], number
                 self.state.best = {name: tensor.clone() for name, tensor in model.weights().items()}

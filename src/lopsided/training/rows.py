@@ -24,4 +24,9 @@ class Rows:
     @property
     def keep(self) -> int | None:
         """Returns how many scores of a row are held: None for those of all labels."""
-        return None if len(self.data) * self.data.num_labels <= _SCORES else CANDIDATES
+        return scores_to_keep(len(self.data), self.data.num_labels)
+
+
+def scores_to_keep(rows: int, num_labels: int) -> int | None:
+    """Returns how many scores of a row are held: None for those of all labels."""
+    return None if rows * num_labels <= _SCORES else CANDIDATES

@@ -1,0 +1,86 @@
+"""Reads or makes the rows that a configuration names, splits them, and encodes them once for all trainings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress as Bars
+
+from lopsided.data.dataset import Dataset, Splits
+from lopsided.data.digits_grid import digits_grid
+from lopsided.data.readers import ReadOptions, aligned, read
+from lopsided.data.split import split_off
+from lopsided.data.storage import UserError
+from lopsided.jobs.config import BUILT_IN, IMAGES, Config
+from lopsided.models.encoder import Encoder
+from lopsided.models.registry import fit_encoder
+from lopsided.training.rows import Rows
+
+_SMALLEST_SPLIT = 10  # rows of a file that is to be split
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Holds encoded rows, and the encoder that was fitted to those of training."""
+
+    encoder: Encoder
+    train: Rows
+    valid: Rows | None
+    test: Rows | None
+
+
+def read_rows(path: Path, options: ReadOptions, bars: Bars) -> Dataset:
+    """Reads a file under a bar."""
+    size = path.stat().st_size if path.is_file() else None
+    task = bars.add_task(f"reading {path.name}", total=size)
+    try:
+        return read(path, options, lambda count: bars.advance(task, count))
+    finally:
+        bars.remove_task(task)
+
+
+def load(config: Config, bars: Bars) -> Splits:
+    """Reads or makes the rows of training, validation and test. Raises UserError for anything a user got wrong."""
+    if config.data == BUILT_IN:
+        splits = digits_grid(train=config.images or IMAGES, seed=config.data_seed)
+    else:
+        splits = _from_files(config, bars)
+    if not len(splits.train.targets.col):
+        raise UserError(f"{config.data}: no labels at all in the training rows")
+    return splits.hide_positives(config.missing, config.data_seed) if config.missing else splits
+
+
+def _from_files(config: Config, bars: Bars) -> Splits:
+    files = config.files()
+    parts = aligned([read_rows(path, config.read_options(), bars) for path in files.values()])
+    given = dict(zip(files, parts, strict=True))
+    train = given["data"]
+    if train.num_labels < 2:
+        name = f"only the label {train.label_names[0]!r}" if train.num_labels else "no labels at all"
+        raise UserError(f"{config.data}: found {name}; a multi-label problem needs at least two different labels")
+    shares = {part: config.share(part) for part in ("valid", "test") if part not in given and config.share(part)}
+    if shares:
+        if len(train) < _SMALLEST_SPLIT:
+            raise UserError(
+                f"{config.data}: {len(train)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
+                "or separate files with --valid and --test"
+            )
+        train, *others = split_off(train, (1 - sum(shares.values()), *shares.values()), config.data_seed)
+        given |= dict(zip(shares, others, strict=True))
+    return Splits(train, given.get("valid"), given.get("test"))
+
+
+def prepare(config: Config, splits: Splits) -> Prepared:
+    """Fits the encoder to the training rows, and encodes all. Raises UserError for a model that cannot take them."""
+    try:
+        encoder = fit_encoder(config.model, splits.train.inputs)
+        encoded = [
+            None if part is None else Rows(encoder.encode(part.inputs), part)
+            for part in (splits.train, splits.valid, splits.test)
+        ]
+    except ValueError as error:
+        raise UserError(f"{config.data}: {error}") from None
+    train, valid, test = encoded
+    assert train is not None
+    return Prepared(encoder, train, valid, test)
