@@ -21,6 +21,7 @@ from lopsided import __version__
 from lopsided.data.dataset import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.make_xmc import XmcMaker, make_xmc
+from lopsided.data.options import ReadOptions
 from lopsided.data.preview import save_preview
 from lopsided.data.storage import UserError
 from lopsided.jobs.compare import compare as train_and_compare
@@ -76,7 +77,7 @@ def _with_options(kind: type[Config]) -> Callable[[Callable[..., None]], Callabl
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         *own, _ = inspect.signature(command, eval_str=True).parameters.values()
-        options = [_option(name, field) for name, field in kind.model_fields.items() if field.description]
+        options = [_option(name, field) for name, field in _in_order(kind) if field.description]
         signature = inspect.Signature([*own, *options])
 
         @functools.wraps(command)
@@ -90,9 +91,16 @@ def _with_options(kind: type[Config]) -> Callable[[Callable[..., None]], Callabl
     return add
 
 
+def _in_order(kind: type[Config]) -> list[tuple[str, FieldInfo]]:
+    """Returns the settings of a command, those of all readers last."""
+    return sorted(kind.model_fields.items(), key=lambda item: item[0] in ReadOptions.model_fields)
+
+
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     kind, *_ = get_args(field.annotation) or (field.annotation,)  # of a list, the type of the text a user writes
-    option = typer.Option(help=field.description, show_default=_shown_default(field))
+    long = "--" + name.replace("_", "-")
+    names = [long, long[:-1]] if name.endswith("_columns") else [long]
+    option = typer.Option(*names, help=field.description, show_default=_shown_default(field))
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
@@ -100,7 +108,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 def _shown_default(field: FieldInfo) -> str:
     default = field.default
-    if default is None:
+    if default is None or default == ():
         return str(cast("dict[str, str]", field.json_schema_extra)["unset"])
     if isinstance(default, bool):
         return "yes" if default else "no"

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
-@dataclass(frozen=True)
-class ReadOptions:
+def option(default: Any, text: str, *, unset: str = "told by the file", **limits: Any) -> Any:
+    """Returns a field that is an option of a command: its default, its help text, and limits.
+
+    unset: says what None, or nothing, stands for.
+    """
+    return Field(default, description=text, json_schema_extra={"unset": unset}, **limits)
+
+
+class ReadOptions(BaseModel):
     """Says how a file is to be read. A field that is None or empty is found out from the file, and noted.
 
-    Each field is an option of the commands: `text_columns` is --text-column, `label_columns` --label-columns, any other
-    has its own name with dashes.
+    Each field is an option of the commands: `text_columns` is --text-columns, or --text-column for short.
 
-    format: a name in `FORMATS`. encoding: of the characters, such as "cp1252". delimiter: between columns of a CSV.
-    quoting: whether a quotation mark may enclose a cell ("standard") or is a letter like any other ("none").
-    column_names: for a CSV without a header.
-    text_columns: joined with line ends. label_columns: names, or patterns such as "is_*".
-    separator: between the labels of one cell; "" if a cell is one label.
-    label_form: "names" if a cell holds names or numbers of labels, "vector" if it holds a value for each label,
-    "columns" if each column is a label and its cells are values.
-    labels_file: names of labels, one a line; numbers in the data count its lines from 0.
-    absent: what a label is that a row does not mention although it could.
-    unknown, negative: cells that mean that besides the usual ones, such as "-1".
-    join_by: a column; rows that agree there are one row, with the labels of all of them ("" if every line is a row).
-    group_column: rows that agree there never fall on both sides of a split.
+    >>> ReadOptions(label_columns="toxic,obscene").label_columns
+    ('toxic', 'obscene')
     """
 
-    format: str | None = None
-    encoding: str | None = None
-    delimiter: str | None = None
-    quoting: Literal["standard", "none"] | None = None
-    column_names: tuple[str, ...] = ()
-    text_columns: tuple[str, ...] = ()
-    label_columns: tuple[str, ...] = ()
-    separator: str | None = None
-    label_form: Literal["names", "vector", "columns"] | None = None
-    labels_file: Path | None = None
-    absent: Literal["negative", "unknown"] | None = None
-    unknown: tuple[str, ...] = ()
-    negative: tuple[str, ...] = ()
-    join_by: str | None = None
-    group_column: str | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str | None = option(None, "Format of the file; see docs/data.md.")
+    encoding: str | None = option(None, "Of the characters, such as cp1252.")
+    delimiter: str | None = option(None, "Between the columns of a CSV.")
+    quoting: Literal["standard", "none"] | None = option(
+        None, "Whether a quotation mark may enclose a cell (standard) or is a letter (none)."
+    )
+    column_names: tuple[str, ...] = option((), "Names of the columns of a CSV without a header.", unset="line 1")
+    text_columns: tuple[str, ...] = option((), "Columns of texts, joined with line ends.")
+    label_columns: tuple[str, ...] = option((), "Columns of labels: names, or patterns such as 'is_*'.")
+    separator: str | None = option(None, "Between the labels of a cell; '' if a cell is one label.")
+    label_form: Literal["names", "vector", "columns"] | None = option(
+        None, "What a cell holds: names of labels, a vector of values, or (columns) the value of one label."
+    )
+    labels_file: Path | None = option(None, "Names of the labels, one a line, for numbers in the data.", unset="none")
+    absent: Literal["negative", "unknown"] | None = option(
+        None, "What a label is that a row does not mention although it could.", unset="negative"
+    )
+    unknown: tuple[str, ...] = option((), "More cells that mean that a label is unknown.", unset="none")
+    negative: tuple[str, ...] = option((), "Cells that mean that a label is negative, such as -1.", unset="none")
+    join_by: str | None = option(None, "Column; lines that agree there are one row with all labels.", unset="none")
+    group_column: str | None = option(None, "Column; rows that agree there are not parted by a split.", unset="none")
+
+    @field_validator("column_names", "text_columns", "label_columns", "unknown", "negative", mode="before")
+    @classmethod
+    def _from_one_string(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value

@@ -9,9 +9,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 
-from lopsided.data.readers import ReadOptions
+from lopsided.data.options import ReadOptions, option
 from lopsided.data.storage import UserError
 from lopsided.decision.choose import TUNED, untuned
 from lopsided.decision.choose import check_name as check_rule
@@ -28,47 +28,41 @@ if TYPE_CHECKING:
 BUILT_IN = "digits-grid"
 IMAGES = 6000  # of the built-in training set
 _BUILT_IN_OPTIONS = ("images",)
-_READ_OPTIONS = ("text_column", "label_column", "separator")
 
 
-def _option(default: Any, text: str, *, unset: str = "none", **limits: Any) -> Any:
-    """Returns a field with its default, its limits and its help text; `unset` says what None stands for."""
-    return Field(default, description=text, json_schema_extra={"unset": unset}, **limits)
-
-
-class Config(BaseModel):
+class Config(ReadOptions):
     """Holds the settings of a run, stored in its folder. The options of the command are made from the fields.
 
     None stands for the default of the data or of the model. Paths are absolute, so that a run can go on from anywhere.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     data: str
-    model: str | None = _option(None, "A model such as ngrams or 'bag(hidden=512)'.", unset="depends on the data")
-    epochs: int | None = _option(None, "Epochs of a training.", unset="depends on the data", ge=1, le=1_000_000)
-    batch_size: int | None = _option(None, "Rows per batch.", unset="depends on the data", ge=1, le=1_000_000)
-    learning_rate: float | None = _option(None, "Step size.", unset="depends on the data", gt=0, le=1e6)
-    schedule: Literal["constant", "cosine", "one_cycle"] | None = _option(
+    model: str | None = option(None, "A model such as ngrams or 'bag(hidden=512)'.", unset="depends on the data")
+    epochs: int | None = option(None, "Epochs of a training.", unset="depends on the data", ge=1, le=1_000_000)
+    batch_size: int | None = option(None, "Rows per batch.", unset="depends on the data", ge=1, le=1_000_000)
+    learning_rate: float | None = option(None, "Step size.", unset="depends on the data", gt=0, le=1e6)
+    schedule: Literal["constant", "cosine", "one_cycle"] | None = option(
         None, "Of the step size: constant, cosine or one_cycle.", unset="depends on the model"
     )
-    accumulate: int | None = _option(None, "Batches per step.", unset="1", ge=1, le=1_000_000)
-    clip_norm: float | None = _option(None, "Largest norm of the gradient.", unset="any", gt=0)
-    precision: Literal["fp32", "bf16"] | None = _option(None, "Of products: fp32 or bf16.", unset="fp32")
-    patience: int | None = _option(None, "Epochs without a better validation score to stop after.", unset="never", ge=1)
-    valid: str | None = _option(None, "File of validation rows, or a share of the training rows; 0 for none.")
-    test: str | None = _option(None, "File of test rows, or a share of the training rows; 0 for none.")
-    text_column: str | None = _option(None, "Text field or fields, separated by commas.", unset="text")
-    label_column: str | None = _option(None, "Label field or fields.", unset="labels")
-    separator: str | None = _option(None, "Between the labels of a cell.", unset=",", min_length=1)
-    images: int | None = _option(None, f"Training images of {BUILT_IN}.", unset=str(IMAGES), ge=10, le=1_000_000)
-    missing: float = _option(0.0, "Share of the training positives to hide.", ge=0, lt=1)
-    data_seed: int = _option(0, "Seed of splits and of made data.", ge=0, lt=2**32)
+    accumulate: int | None = option(None, "Batches per step.", unset="1", ge=1, le=1_000_000)
+    clip_norm: float | None = option(None, "Largest norm of the gradient.", unset="any", gt=0)
+    precision: Literal["fp32", "bf16"] | None = option(None, "Of products: fp32 or bf16.", unset="fp32")
+    patience: int | None = option(None, "Epochs without a better validation score to stop after.", unset="never", ge=1)
+    valid: str | None = option(None, "File of validation rows, or a share of the training rows; 0 for none.")
+    test: str | None = option(None, "File of test rows, or a share of the training rows; 0 for none.")
+    images: int | None = option(None, f"Training images of {BUILT_IN}.", unset=str(IMAGES), ge=10, le=1_000_000)
+    missing: float = option(0.0, "Share of the training positives to hide.", ge=0, lt=1)
+    data_seed: int = option(0, "Seed of splits and of made data.", ge=0, lt=2**32)
 
     @property
     def name(self) -> str:
         """Returns the name of the data file, with ? for bytes that are not text."""
         return Path(self.data).name.encode("utf-8", "replace").decode()
+
+    @field_validator("labels_file")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.absolute()
 
     @field_validator("data", "valid", "test")
     @classmethod
@@ -91,7 +85,8 @@ class Config(BaseModel):
         if self.data != BUILT_IN:
             unsuited = [name for name in _BUILT_IN_OPTIONS if getattr(self, name) is not None]
         else:
-            unsuited = [name for name in ("valid", "test", *_READ_OPTIONS) if getattr(self, name) is not None]
+            names = ("valid", "test", *ReadOptions.model_fields)
+            unsuited = [name for name in names if getattr(self, name) not in (None, ())]
         if unsuited:
             kind = "files" if self.data == BUILT_IN else BUILT_IN
             raise ValueError(f"--{unsuited[0].replace('_', '-')} is for {kind}, but the data are {self.name}")
@@ -99,10 +94,10 @@ class Config(BaseModel):
 
     def files(self) -> dict[str, Path]:
         """Returns the data files that were named, by option."""
-        named = {option: getattr(self, option) for option in ("data", "valid", "test")}
+        named = {name: getattr(self, name) for name in ("data", "valid", "test")}
         return {
-            option: Path(value)
-            for option, value in named.items()
+            name: Path(value)
+            for name, value in named.items()
             if value is not None and _as_share(value) is None and value != BUILT_IN
         }
 
@@ -117,7 +112,7 @@ class Config(BaseModel):
 
     def read_options(self) -> ReadOptions:
         """Returns how the files are read."""
-        return ReadOptions()
+        return ReadOptions(**{name: getattr(self, name) for name in ReadOptions.model_fields})
 
     def recipe(self, default: Recipe) -> Recipe:
         """Returns the recipe of a model, with what these settings say otherwise."""
@@ -137,17 +132,17 @@ C = TypeVar("C", bound=Config)
 class FitConfig(Config):
     """Holds the settings of `lopsided fit`."""
 
-    loss: str = _option("asl", "A loss such as zlpr or 'asl(gamma_neg=2)', or powerset.")
-    metric: str | None = _option(
+    loss: str = option("asl", "A loss such as zlpr or 'asl(gamma_neg=2)', or powerset.")
+    metric: str | None = option(
         None, "The validation metric whose best epoch is kept.", unset="map, or p@1 of very many labels"
     )
-    seed: int = _option(0, "Of initial weights, order and dropout.", ge=0, lt=2**32)
-    decide: str | None = _option(
+    seed: int = option(0, "Of initial weights, order and dropout.", ge=0, lt=2**32)
+    decide: str | None = option(
         None,
         "Rule: per-label, global, macro-f1, expected-f1, own, or top-K.",
         unset="per-label with validation rows, else own",
     )
-    at_least_one: bool = _option(False, "Predict a label for every row.")
+    at_least_one: bool = option(False, "Predict a label for every row.")
 
     @property
     def default_shares(self) -> dict[str, float]:
@@ -179,11 +174,11 @@ class CompareConfig(Config):
     """Holds the settings of `lopsided compare`."""
 
     data: str = BUILT_IN
-    losses: tuple[str, ...] = _option(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
-    baseline: str | None = _option(None, "The loss compared against.", unset="bce")
-    metric: str = _option("map", "The metric of the verdict.")
-    seeds: int = _option(3, "Trainings of each loss.", ge=1, le=1000)
-    tune: int | None = _option(None, "Trials of each loss's own settings, on validation rows.", ge=1, le=10_000)
+    losses: tuple[str, ...] = option(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
+    baseline: str | None = option(None, "The loss compared against.", unset="bce")
+    metric: str = option("map", "The metric of the verdict.")
+    seeds: int = option(3, "Trainings of each loss.", ge=1, le=1000)
+    tune: int | None = option(None, "Trials of each loss's own settings, on validation rows.", ge=1, le=10_000)
 
     @property
     def default_shares(self) -> dict[str, float]:
@@ -215,7 +210,7 @@ class CompareConfig(Config):
         if self.reference not in self.losses:
             raise ValueError(f"the baseline {self.baseline!r} is not among the losses {', '.join(self.losses)}")
         for part in ("valid", "test"):
-            if part not in self.files() and not self.share(part):  # type: ignore[arg-type]
+            if part not in self.files() and not self.share(part):
                 raise ValueError(f"--{part}: a comparison needs {part} rows: name a file, or a share above 0")
         return self
 

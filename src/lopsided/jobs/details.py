@@ -137,7 +137,7 @@ def _row_examples(test: Dataset, scored: Mapping[str, Scored], winner: str) -> R
     def example(row: int) -> RowExample:
         values = {loss: round(float(of_rows[row]), 3) for loss, of_rows in f1.items()}
         excerpt = test.inputs.excerpt(row)
-        shown = (
+        shown: dict[str, Any] = (
             {"text": _cut(excerpt, TEXT)} if isinstance(excerpt, str) else {"png": base64.b64encode(excerpt).decode()}
         )
         return RowExample(row=row + 1, f1=values, **shown, **_names(test, scored[winner], decided[winner], row))

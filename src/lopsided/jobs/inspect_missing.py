@@ -22,13 +22,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lopsided.data.dataset import Dataset, Splits
-from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError, replace_atomically, write_csv
 from lopsided.decision.suspects import Suspects, rank_suspects
 from lopsided.jobs.config import BUILT_IN, CompareConfig, FitConfig, fingerprint
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
-from lopsided.jobs.rows import load, prepare
+from lopsided.jobs.rows import load, prepare, split_rows
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged, Scores

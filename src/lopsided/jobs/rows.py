@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.progress import Progress as Bars
+from torch import Tensor
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
+from lopsided.data.independence import refuse_same_file, together
 from lopsided.data.readers import ReadOptions, aligned, read
-from lopsided.data.split import split_off
+from lopsided.data.split import stratified_split
 from lopsided.data.storage import UserError
 from lopsided.jobs.config import BUILT_IN, IMAGES, Config
 from lopsided.models.encoder import Encoder
@@ -53,6 +56,7 @@ def load(config: Config, bars: Bars) -> Splits:
 
 def _from_files(config: Config, bars: Bars) -> Splits:
     files = config.files()
+    refuse_same_file(files)
     parts = aligned([read_rows(path, config.read_options(), bars) for path in files.values()])
     given = dict(zip(files, parts, strict=True))
     train = given["data"]
@@ -66,9 +70,15 @@ def _from_files(config: Config, bars: Bars) -> Splits:
                 f"{config.data}: {len(train)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
                 "or separate files with --valid and --test"
             )
-        train, *others = split_off(train, (1 - sum(shares.values()), *shares.values()), config.data_seed)
+        parts = split_rows(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)
+        train, *others = (train.take(part) for part in parts)
         given |= dict(zip(shares, others, strict=True))
     return Splits(train, given.get("valid"), given.get("test"))
+
+
+def split_rows(data: Dataset, shares: Sequence[float], seed: int) -> list[Tensor]:
+    """Returns row numbers of parts with these shares, by strata; copies of a row, and groups, stay together."""
+    return stratified_split(data.targets, shares, seed, together(data))
 
 
 def prepare(config: Config, splits: Splits) -> Prepared:
