@@ -1,6 +1,7 @@
 """One F-beta, one top-k, one average precision: every way to a number ends at the same."""
 
 import ast
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from sklearn.metrics import f1_score
 
 import lopsided
 from lopsided.decision.sweep import FBeta
-from lopsided.jobs.details import _f1
 from lopsided.jobs.score import METRICS as COMPARED
 from lopsided.jobs.score import Scored, evaluate
 from lopsided.metrics import METRICS, Judged, MultiLabelMetrics, Scores
@@ -56,14 +56,15 @@ def all_ways(scores: torch.Tensor, targets: torch.Tensor) -> Iterator[dict[str, 
     ranked.update(columns, listed(targets))
     of_sums = ("micro_f1", "macro_f1", "sample_f1", "subset_accuracy")
     yield {name: METRICS[name].value(summary) for name in of_sums} | ranked.result()
-    scored = Scored(scores, targets, scores, targets, THRESHOLD)
+    scored = Scored(Scores.of(scores), listed(targets), Scores.of(scores), listed(targets), THRESHOLD)
     own = {"micro_f1_own": "micro_f1", "macro_f1_own": "macro_f1", "map": "map", "p_at_1": "p@1", "p_at_3": "p@3"}
     yield {name: evaluate(compared, scored) for compared, name in own.items()}
     hits, predicted, true = (
         each.sum(0).double() for each in ((scores > THRESHOLD) & targets, scores > THRESHOLD, targets)
     )
     yield {"macro_f1": float(FBeta()(hits, predicted, true, rows=50)[targets.any(0)].mean())}
-    yield {"sample_f1": float(_f1(scores > THRESHOLD, targets, 1).mean())}
+    by_row = Counts(*(each.sum(1).double() for each in ((scores > THRESHOLD) & targets, scores > THRESHOLD, targets)))
+    yield {"sample_f1": float(by_row.f_beta().mean())}
 
 
 def test_every_way_to_a_number_ends_at_the_same() -> None:
@@ -84,7 +85,6 @@ def test_an_empty_row_has_an_f1_of_0_and_is_right() -> None:
         assert values["subset_accuracy"] == 1
     nothing = torch.zeros((), dtype=torch.float64)
     assert float(FBeta()(nothing, nothing, nothing, rows=1)) == 0
-    assert float(_f1(scores > 0, targets.bool(), 1)) == 0
 
 
 def all_ways_of_one_row(scores: torch.Tensor, targets: torch.Tensor) -> Iterator[dict[str, float]]:
@@ -93,6 +93,56 @@ def all_ways_of_one_row(scores: torch.Tensor, targets: torch.Tensor) -> Iterator
     yield metrics.compute()
     summary = Weighable(Judged.of(scores, targets), scores > 0).summary()
     yield {name: METRICS[name].value(summary) for name in ("sample_f1", "subset_accuracy")}
+
+
+def propensity(labels: int) -> torch.Tensor:
+    return torch.linspace(0.1, 0.9, labels, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_candidates_are_scores_whose_rest_is_infinitely_low(k: int) -> None:
+    """Of k candidates a row, in any order and with gaps, among true labels that may not be candidates."""
+    random = torch.Generator().manual_seed(1)
+    scores = torch.randn(40, 6, generator=random)
+    truth = torch.rand(40, 6, generator=random) < 0.4
+    unknown = torch.rand(40, 6, generator=random) < 0.2
+    columns = torch.stack([torch.randperm(6, generator=random)[:k] for _ in range(40)])
+    columns[::3, 0] = 6  # no candidate
+    values = torch.nn.functional.pad(scores, (0, 1), value=-math.inf).gather(1, columns)
+    rest = torch.full((40, 7), -1e30).scatter(1, columns, values)[:, :6]
+    weights = torch.randint(0, 3, (40,), generator=random)
+    for hidden in (torch.zeros_like(unknown), unknown):
+        targets = truth.float().masked_fill(hidden, math.nan)
+        judged, read = Judged.of(Scores(values, columns, 6), targets), Truth.of(targets, 40, 6)
+        few = Weighable(judged, values > THRESHOLD, (1, 2), read, propensity(6))
+        every = Weighable(Judged.of(rest, targets), rest > THRESHOLD, (1, 2), propensity=propensity(6))
+        for w in (None, weights):
+            made, expected = few.summary(w), every.summary(w)
+            for name in ("labels", "rows", "known"):
+                np.testing.assert_allclose(made.sums[name], expected.sums[name], err_msg=name)
+            assert np.isnan(made.table["average_precision"]).all(), "it takes the scores of all labels"
+        usable = (judged.known if judged.known is not None else columns < 6).sum(1) >= min(2, k)
+        for ranks in (1, 2)[: min(2, k)]:
+            top = [each.summary(usable).sums["top"][:, ranks - 1] for each in (few, every)]
+            np.testing.assert_allclose(*top)
+            assert top[0][0] > 0
+
+
+def test_weighed_candidates_are_ranked_metrics() -> None:
+    """P, nDCG and PSP of candidates are those of `RankedMetrics`, and of the scores of all labels."""
+    scores, targets = example()
+    values, columns = scores.topk(5)
+    judged = Judged.of(Scores(values[:, :4], columns[:, :4], 5), listed(targets))
+    mine = Weighable(judged, truth=Truth.of(listed(targets), 50, 5), propensity=propensity(5))
+    ranked = RankedMetrics((1, 3), propensity(5))
+    ranked.update(columns, listed(targets))
+    whole = Weighable(Judged.of(scores, targets), propensity=propensity(5)).summary()
+    for name, value in ranked.result().items():
+        assert mine.summary().top_k(name) == pytest.approx(value), name
+        assert whole.top_k(name) == pytest.approx(value), name
+    shuffled = torch.randperm(4)
+    again = Judged.of(Scores(values[:, shuffled], columns[:, shuffled], 5), listed(targets))
+    assert Weighable(again, truth=mine.truth).summary().top_k("p@3") == pytest.approx(ranked.result()["p@3"])
 
 
 def test_f_beta_stands_in_one_place() -> None:

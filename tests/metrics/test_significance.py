@@ -19,7 +19,7 @@ from lopsided.metrics.significance import (
     paired_differences,
     resample_rows,
 )
-from lopsided.training.loop import Epoch
+from lopsided.training.history import Epoch
 from tests.simulation import WORLDS, experiments, mean_average_precisions
 
 
@@ -222,7 +222,7 @@ def test_verdicts() -> None:
 
 def test_a_curve_rises_until_it_flattens() -> None:
     def history(*curve: float) -> list[Epoch]:
-        return [Epoch(number, 1.0, 0.5, 0.5, value, 1.0) for number, value in enumerate(curve, 1)]
+        return [Epoch(number, 1.0, 1.0, valid_map=value) for number, value in enumerate(curve, 1)]
 
     assert is_rising([history(0.1, 0.2, 0.3, 0.4)])
     assert not is_rising([history(0.1, 0.2, 0.3, 0.303)])

@@ -12,10 +12,9 @@ from torch import Tensor
 
 import lopsided
 from lopsided import Diagnostics, DiagnosticsTracker
-from lopsided.models.task import Budget
-from lopsided.training.loop import predict_scores, train
-from lopsided.training.objective import TrainingObjective, make_objective, parse_method
-from tests.training.test_loop import BUDGET, objective, points, task
+from lopsided.training.loop import train
+from lopsided.training.validate import Validation
+from tests.points import RECIPE, AsTheyAre, dense, labelled, points
 
 
 def batch(seed: int = 0, rows: int = 32, labels: int = 20, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -127,41 +126,42 @@ def test_a_missing_gradient_says_what_to_do() -> None:
         DiagnosticsTracker().update(z, z[0], y)
 
 
-def test_an_epoch_has_the_gradient_that_training_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches of 4, 4 and 2 rows: only the first of each epoch is looked at."""
-    taken: list[tuple[Tensor, Tensor]] = []
-    aim = objective("asl")
-
-    def criterion(outputs: Tensor, targets: Tensor) -> Tensor:
-        value = aim.criterion(outputs, targets)
-        outputs.register_hook(lambda gradient: taken.append((gradient.abs(), targets)))
-        return value
-
-    _, history = train(task(), TrainingObjective(2, criterion, aim.scores, True), BUDGET, seed=5)
-    assert len(taken) == 9
-    for epoch, (gradient, targets) in zip(history, taken[::3], strict=True):
-        assert epoch.gradient_positive == pytest.approx(float(gradient[targets].sum() / gradient.sum()))
-        assert 0 <= epoch.gradient_hard <= 1 - epoch.gradient_positive
+def test_an_epoch_has_the_gradient_of_its_loss_on_training_rows() -> None:
+    """As if the finished model made one more step on all rows, without dropout."""
+    rows = points(10)
+    outcome = train(AsTheyAre(dropout=0.5), "asl", rows, replace(RECIPE, epochs=1), 5)
+    z, y = outcome.model.score(rows.encoded).values.requires_grad_(), dense(rows)
+    lopsided.AsymmetricLoss(reduction="batchmean")(z, y).backward()
+    assert z.grad is not None
+    gradient, p = z.grad.abs(), torch.sigmoid(z.detach())
+    (epoch,) = outcome.history
+    assert epoch.gradient_positive == pytest.approx(float(gradient[y].sum() / gradient.sum()), rel=1e-5)
+    assert epoch.gradient_hard == pytest.approx(float(gradient[~y & (p > 0.5)].sum() / gradient.sum()), rel=1e-5)
+    assert epoch.logit_positive == pytest.approx(float(z[y].mean().detach()), rel=1e-5)
+    assert epoch.p_positive == pytest.approx(float(p[y].mean()), rel=1e-5)
+    assert epoch.p_negative == pytest.approx(float(1 - p[~y].mean()), rel=1e-5)
 
 
 def test_dead_labels_of_a_model_that_never_predicts_one() -> None:
-    given = replace(task(), valid=points(10, 0))  # the same rows
-    given.train.targets[:, 1] = False  # learnt as never there, which a single row of validation contradicts
-    given.valid.targets[:, 1] = torch.arange(10) == 1
-    aim, budget = make_objective(parse_method("bce"), given.train.targets), Budget(40, 5, 0.5)
-    averaged, history = train(given, aim, budget, seed=5)
-    scores = predict_scores(averaged, aim, given.valid).numpy()
-    truth = given.valid.targets.numpy()
-    f1 = {cut: f1_score(truth.ravel(), scores.ravel() > cut) for cut in scores.ravel()}
+    x, truth = points(10).encoded.x, dense(points(10))  # type: ignore[attr-defined]
+    never, once = truth.clone(), truth.clone()
+    never[:, 1] = False  # learnt as never there, which a single row of validation contradicts
+    once[:, 1] = torch.arange(10) == 1
+    train_rows, recipe = labelled(x, never), replace(RECIPE, epochs=40, batch_size=5)
+    valid = labelled(x, once)
+    outcome = train(AsTheyAre(), "bce", train_rows, recipe, 5, validation=Validation(valid))
+    scores = outcome.model.score(valid.encoded).values.numpy()
+    f1 = {cut: f1_score(once.numpy().ravel(), scores.ravel() > cut) for cut in scores.ravel()}
     decided = scores > max(f1, key=lambda cut: f1[cut])
-    assert history[-1].dead_labels == (truth.any(0) & ~decided.any(0)).sum() == 1
-    given.valid.targets[:, 1] = False
-    _, history = train(given, aim, budget, seed=5)
-    assert history[-1].dead_labels == 0, "a label without positives cannot be found"
+    best = outcome.history[outcome.best_epoch - 1]
+    assert best.dead_labels == (once.any(0).numpy() & ~decided.any(0)).sum() == 1
+    outcome = train(AsTheyAre(), "bce", train_rows, recipe, 5, validation=Validation(train_rows))
+    assert outcome.history[-1].dead_labels == 0, "a label without positives cannot be found"
 
 
 def test_powerset_has_no_gradient_on_label_logits() -> None:
-    _, history = train(task(), objective("powerset"), BUDGET, seed=0)
-    assert math.isnan(history[0].gradient_positive)
-    assert math.isnan(history[0].logit_negative)
-    assert history[0].dead_labels >= 0
+    outcome = train(AsTheyAre(), "powerset", points(10), RECIPE, 0, validation=Validation(points(30, 1)))
+    first = outcome.history[0]
+    assert math.isnan(first.gradient_positive)
+    assert math.isnan(first.logit_negative)
+    assert first.dead_labels >= 0

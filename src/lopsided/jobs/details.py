@@ -130,7 +130,7 @@ def _row_examples(test: Dataset, scored: Mapping[str, Scored], winner: str) -> R
     }
     f1 = {loss: Counts(*(each.double() for each in count)).f_beta() for loss, count in counts.items()}
     count = counts[winner]
-    wrong = count.predicted + count.positives - 2 * count.hits
+    wrong = (count.predicted - count.hits) + (count.positives - count.hits)
     worst = np.lexsort((-wrong.numpy(), f1[winner].numpy(), wrong.numpy() == 0))[:ROWS]  # no error: last
     best = np.lexsort((-positives.numpy(), -f1[winner].numpy()))[:ROWS]
 
