@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lopsided.jobs.schema import DataSummary, Results, SplitSizes
-from lopsided.models.task import Budget
+from lopsided.models.recipe import Recipe
 
 TINY = ["--images", "600", "--epochs", "2", "--seeds", "2", "--losses", "bce,asl,zlpr"]
 
@@ -35,7 +35,7 @@ def made_results(**values: Any) -> Results:
         "data": DataSummary(
             name="made", rows=SplitSizes(train=1, valid=1, test=1), labels=1, positives_per_row=1.0, missing=0.0
         ),
-        "budget": Budget(1, 1, 1.0),
+        "recipe": Recipe(1, 1, 1.0),
         "losses": {},
         "comparisons": {},
         "notes": [],
