@@ -31,7 +31,7 @@ from lopsided.jobs.evaluate import evaluate_run
 from lopsided.jobs.fit import fit as train_model
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder, ConfigFolder, RunFolder, is_run_folder, open_folder
-from lopsided.jobs.inspect_missing import inspect_missing
+from lopsided.jobs.inspect_missing import inspect_missing, printable
 from lopsided.jobs.predict import write_predictions
 from lopsided.jobs.progress import Progress, bars
 from lopsided.jobs.rows import load, prepare
@@ -158,6 +158,8 @@ def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], pr
         return folder, load(folder.config, progress.bars)
     config = checked(kind.config_kind, asked | {"data": data})
     splits = load(config, progress.bars)
+    for note in splits.notes:
+        progress.say(printable(note))
     return kind.create(out or _new_folder(config), config), splits
 
 

@@ -70,11 +70,20 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Splits:
-    """Holds the parts of a data set; all share the same labels in the same order."""
+    """Holds the parts of a data set; all share the same labels in the same order.
+
+    notes: sentences for people about how the files were understood, and about rows that stand in two parts.
+    """
 
     train: Dataset
     valid: Dataset | None
     test: Dataset | None
+    notes: tuple[str, ...] = ()
+
+    def parts(self) -> dict[str, Dataset]:
+        """Returns the parts that there are, by name."""
+        named = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: part for name, part in named.items() if part is not None}
 
     def hide_positives(self, share: float, seed: int) -> Splits:
         """Returns the same, with a random share of the training set's positive labels turned negative.

@@ -36,7 +36,7 @@ def digits_grid(train: int = 6000, valid: int = 1000, test: int = 2000, seed: in
         _compose(digits.images[source], digits.target[source], rows, np.random.default_rng((seed, number)))
         for number, (source, rows) in enumerate(((fit, train), (select, valid), (final, test)))
     ]
-    return Splits(*parts)
+    return Splits(parts[0], parts[1], parts[2])
 
 
 def _compose(digits: np.ndarray, classes: np.ndarray, rows: int, random: np.random.Generator) -> Dataset:

@@ -88,7 +88,7 @@ def _loss_result(
 def _describe(config: CompareConfig, splits: Splits) -> DataSummary:
     return DataSummary(
         name=config.name,
-        rows=SplitSizes(**{name: len(part) for name, part in vars(splits).items()}),
+        rows=SplitSizes(**{name: len(part) for name, part in splits.parts().items()}),
         labels=splits.train.num_labels,
         positives_per_row=float(splits.train.label_counts().sum() / len(splits.train)),
         missing=config.missing,
@@ -116,12 +116,12 @@ def _notes(
         notes.append(_on_tuning(config, chosen))
     elif isinstance(splits.train.inputs, Texts):
         notes.append("Texts are trained by SGD, whose steps grow with the loss: try several rates (--tune 20).")
-    for name, part in vars(splits).items():
+    for name, part in splits.parts().items():
         empty = int((part.label_counts() == 0).sum())
         if empty:
             consequence = "" if name == "train" else "; left out of its mAP and macro-F1"
             notes.append(f"{empty} of {part.num_labels} labels have no positive in the {name} rows{consequence}.")
-    return notes
+    return notes + [f"{note}." for note in splits.notes if "also stand in" in note]
 
 
 def _on_seeds(config: CompareConfig, test_rows: int) -> str:

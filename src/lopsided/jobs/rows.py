@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
-from lopsided.data.independence import refuse_same_file, together
+from lopsided.data.independence import overlap, refuse_same_file, together
 from lopsided.data.readers import ReadOptions, aligned, read
 from lopsided.data.split import stratified_split
 from lopsided.data.storage import UserError
@@ -70,10 +70,15 @@ def _from_files(config: Config, bars: Bars) -> Splits:
                 f"{config.data}: {len(train)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
                 "or separate files with --valid and --test"
             )
-        parts = split_rows(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)
-        train, *others = (train.take(part) for part in parts)
-        given |= dict(zip(shares, others, strict=True))
-    return Splits(train, given.get("valid"), given.get("test"))
+        first, *others = split_rows(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)
+        given |= {part: train.take(rows) for part, rows in zip(shares, others, strict=True)}
+        train = train.take(first)
+    notes = [f"{files[name].name}: {note}" for name, part in given.items() if name in files for note in part.notes]
+    for name in files.keys() & {"valid", "test"}:
+        known = len(overlap(train.inputs, given[name].inputs))
+        if known:
+            notes.append(f"{known} of {len(given[name])} {name} rows also stand in the training rows")
+    return Splits(train, given.get("valid"), given.get("test"), tuple(notes))
 
 
 def split_rows(data: Dataset, shares: Sequence[float], seed: int) -> list[Tensor]:

@@ -53,6 +53,7 @@ class PixelRows:
 class Pixels:
     """Encodes images as they are; all have the shape of the training images.
 
+    >>> import torch
     >>> images = Images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
     >>> encoder = Pixels.fit(images)
     >>> encoder.make_body()(*encoder.encode(images).batch(torch.arange(2))).shape

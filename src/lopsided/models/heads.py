@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lopsided.losses import Formula, formula
 from lopsided.losses.closed_form import settled_logit
+from lopsided.models.direct import NoBody, SparseHead, SparseLinear
+from lopsided.models.encoder import Body
 from lopsided.nn.fused import FusedStep
 from lopsided.nn.head import LinearHead
 from lopsided.nn.powerset import LabelPowerset
@@ -35,17 +37,17 @@ Method = Formula | Powerset
 
 
 class Head(Protocol):
-    """Maps hidden states (n, width) to a loss or to label scores; an `nn.Module`."""
+    """Maps what a body gives, (n, width) hidden states, to a loss or to label scores; an `nn.Module`."""
 
-    def __call__(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+    def __call__(self, hidden: Any, targets: SparseTargets) -> Tensor:
         """Computes the loss, mean over the rows."""
         ...
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Any) -> Tensor:
         """Computes (n, L) label scores."""
         ...
 
-    def predict_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def predict_topk(self, hidden: Any, k: int) -> tuple[Tensor, Tensor]:
         """Computes the k highest scores of each row, falling, and their labels: both (n, k)."""
         ...
 
@@ -84,14 +86,16 @@ class PowersetHead(nn.Module):
     torch.Size([3, 2])
     """
 
-    def __init__(self, width: int, targets: SparseTargets, num_labels: int, max_sets: int) -> None:
+    def __init__(
+        self, width: int, targets: SparseTargets, num_labels: int, max_sets: int, sparse: bool = False
+    ) -> None:
         super().__init__()
         self.powerset = LabelPowerset(dense_targets(targets, num_labels), max_sets)
-        self.linear = nn.Linear(width, self.powerset.num_sets)
+        self.linear = (SparseLinear if sparse else nn.Linear)(width, self.powerset.num_sets)
         self.num_labels = num_labels
 
     def forward(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
-        truth = dense_targets(targets, self.num_labels).to(hidden.device)
+        truth = dense_targets(targets, self.num_labels)
         return self.powerset.loss(self.linear(hidden), truth)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -122,12 +126,14 @@ def dense_targets(targets: SparseTargets, num_labels: int) -> Tensor:
     return truth
 
 
-def make_head(method: Method, width: int, targets: SparseTargets, prior: Tensor, step: FusedStep | None) -> Head:
-    """Makes the head of a method. targets: those of training, for label powerset.
+def make_head(method: Method, body: Body, targets: SparseTargets, prior: Tensor, step: FusedStep | None) -> Head:
+    """Makes the head of a method over a body. targets: those of training, for label powerset.
 
     prior: (L,), the share of positives of each label, at which every bias starts: with many labels, most of training
     would otherwise go into learning that nearly all are rare.
     """
     if isinstance(method, Powerset):
-        return PowersetHead(width, targets, len(prior), method.max_sets)
-    return LinearHead(width, len(prior), method, prior=prior, reduction="batchmean", fused_step=step)
+        return PowersetHead(body.width, targets, len(prior), method.max_sets, sparse=isinstance(body, NoBody))
+    if isinstance(body, NoBody):
+        return SparseHead(body.width, method, prior)
+    return LinearHead(body.width, len(prior), method, prior=prior, reduction="batchmean", fused_step=step)

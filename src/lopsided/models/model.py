@@ -68,7 +68,7 @@ class Model:
         body = encoder.make_body()
         counts = train.label_counts()
         step = None if fused_rate is None else FusedAdagrad(fused_rate)
-        head = make_head(parse_method(method), body.width, train.targets, (counts + 0.5) / (len(train) + 1), step)
+        head = make_head(parse_method(method), body, train.targets, (counts + 0.5) / (len(train) + 1), step)
         network = Network(cast("nn.Module", body), head)
         return cls(encoder, network, method, train.label_names, counts, len(train))
 
@@ -86,10 +86,10 @@ class Model:
             raise ValueError(f"the model takes {self.encoder.inputs.kind} inputs, got {inputs.kind}")
         return self.encoder.encode(inputs)
 
-    def hidden(self, encoded: Encoded, rows: Tensor) -> Tensor:
-        """Computes (n, width) hidden states of rows, by (n,) number, on the device of the weights."""
+    def hidden(self, encoded: Encoded, rows: Tensor) -> Any:
+        """Computes what the head takes of rows, by (n,) number: (n, width) hidden states, or features for `NoBody`."""
         device = next(self.network.parameters()).device
-        result: Tensor = self.network.body(*(each.to(device) for each in encoded.batch(rows)))
+        result = self.network.body(*(each.to(device) for each in encoded.batch(rows)))
         return result
 
     @torch.no_grad()
@@ -154,10 +154,10 @@ class Model:
             raise ValueError(f"{len(names)} label names, but counts of {len(counts)} labels")
         body = encoder.make_body()
         sets = parts["network"].get("head._extra_state")  # of label powerset alone
-        targets = SparseTargets.from_csr((torch.zeros(0, len(names)) if sets is None else sets.float()).to_sparse_csr())
+        targets = SparseTargets.from_indices([] if sets is None else [row.nonzero().flatten().tolist() for row in sets])
         prior = torch.full((len(names),), 0.5)
         network = Network(
-            cast("nn.Module", body), make_head(parse_method(header["method"]), body.width, targets, prior, None)
+            cast("nn.Module", body), make_head(parse_method(header["method"]), body, targets, prior, None)
         )
         network.load_state_dict(parts["network"])
         return cls(encoder, network.eval(), header["method"], names, counts, int(header["rows"]))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lopsided.data.inputs import SparseFeatures, Texts
 from lopsided.models.bag import Bag, BagRows
+from lopsided.models.direct import NoBody
 from lopsided.models.recipe import Recipe
 
 _BUCKETS = 2**17  # for words, and as many for characters
@@ -24,8 +25,10 @@ class NGrams:
     Counts are damped (1 + log), weighted by inverse document frequency in the training texts, and each kind is
     scaled to unit length. Buckets that no training text fills are left out: nothing can be learnt about them.
 
-    weights: (2, buckets) float64, the inverse document frequencies of words and of characters. filled: (F,) int64, the
-    buckets that are kept, those of characters after those of words.
+    weights: (kinds, buckets) float64, the inverse document frequencies of words and of characters. filled: (F,) int64,
+    the buckets that are kept, those of characters after those of words.
+    hidden: width of an embedding of the n-grams; 0 for a linear map from n-grams straight to labels.
+    characters: whether n-grams of characters count beside words.
 
     >>> encoder = NGrams.fit(Texts(("a dog", "a cat")), hidden=4)
     >>> encoder.make_body()(*encoder.encode(Texts(("the dog", ""))).batch(torch.arange(2))).shape
@@ -35,24 +38,23 @@ class NGrams:
     name: ClassVar[str] = "ngrams"
     inputs: ClassVar[type[Any]] = Texts
 
-    def __init__(self, weights: Tensor, filled: Tensor, hidden: int) -> None:
-        self.weights, self.filled, self.hidden = weights, filled, hidden
+    def __init__(self, weights: Tensor, filled: Tensor, hidden: int, characters: bool) -> None:
+        self.weights, self.filled, self.hidden, self.characters = weights, filled, hidden, characters
         settings: dict[str, Any] = {"n_features": _BUCKETS, "alternate_sign": False, "norm": None}
-        self._hashers = (
-            HashingVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", ngram_range=(1, 2), **settings),
-            HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **settings),
-        )
+        self._hashers = [HashingVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", ngram_range=(1, 2), **settings)]
+        if characters:
+            self._hashers.append(HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **settings))
 
     @classmethod
-    def fit(cls, inputs: Texts, hidden: int = 64) -> NGrams:
-        if hidden < 1:
-            raise ValueError(f"ngrams: hidden must be at least 1, got {hidden}")
-        counts = cls(torch.empty(0), torch.empty(0), hidden)._counts(inputs.texts)
+    def fit(cls, inputs: Texts, hidden: int = 0, characters: bool = False) -> NGrams:
+        if hidden < 0:
+            raise ValueError(f"ngrams: hidden must be at least 0, got {hidden}")
+        counts = cls(torch.empty(0), torch.empty(0), hidden, characters)._counts(inputs.texts)
         weights = np.stack([TfidfTransformer(sublinear_tf=True).fit(count).idf_ for count in counts])
         filled = np.flatnonzero(np.concatenate([count.getnnz(axis=0) for count in counts]))
         if not len(filled):
             raise ValueError("no training text holds a word or a letter")
-        return cls(torch.from_numpy(weights), torch.from_numpy(filled), hidden)
+        return cls(torch.from_numpy(weights), torch.from_numpy(filled), hidden, characters)
 
     def _counts(self, texts: Sequence[str]) -> list[csr_array]:
         return [hasher.transform(texts) for hasher in self._hashers]
@@ -67,21 +69,24 @@ class NGrams:
         indptr, indices = (torch.from_numpy(each.astype(np.int64)) for each in (bags.indptr, bags.indices))
         return BagRows(SparseFeatures(indptr, indices, torch.from_numpy(bags.data), len(self.filled), declared=True))
 
-    def make_body(self) -> Bag:
-        return Bag(len(self.filled), self.hidden, std=0.03, relu=False)
+    def make_body(self) -> Bag | NoBody:
+        return Bag(len(self.filled), self.hidden, std=0.03, relu=False) if self.hidden else NoBody(len(self.filled))
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         """Gives 500 steps or 3 epochs, whichever is more: few rows are seen more often, in smaller batches.
 
-        SGD with momentum: Adam moves rare n-grams too far, and overfits.
+        SGD: Adam and Adagrad move rare n-grams too far, and overfit. A linear map takes large steps, as the weights of
+        rows of unit length must become large.
         """
+        if not self.hidden:
+            return Recipe(max(3, min(30, 100_000 // rows)), 64, learning_rate=100.0, optimizer="sgd", schedule="cosine")
         batch_size = max(16, min(256, rows // 16))
         epochs = max(3, min(50, 500 * batch_size // rows))
-        return Recipe(epochs, batch_size, learning_rate=1.0, optimizer="sgd", average=0.98)
+        return Recipe(epochs, batch_size, learning_rate=1.0, optimizer="sgd", momentum=0.9, average=0.98)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return {"hidden": self.hidden}, {"weights": self.weights, "filled": self.filled}
+        return {"hidden": self.hidden, "characters": self.characters}, {"weights": self.weights, "filled": self.filled}
 
     @classmethod
     def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> NGrams:
-        return cls(tensors["weights"], tensors["filled"], int(values["hidden"]))
+        return cls(tensors["weights"], tensors["filled"], int(values["hidden"]), bool(values["characters"]))

@@ -19,6 +19,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     optimizer: Literal["sgd", "adamw", "adagrad"] = "adamw"
+    momentum: float = 0.0  # of SGD
     weight_decay: float = 0.0  # not of biases and norms
     average: float | None = None
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"

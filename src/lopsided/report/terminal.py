@@ -126,8 +126,9 @@ def print_evaluation(evaluation: Evaluation, written: Path, console: Console) ->
     table.add_column("most frequent labels", justify="right")
     titles = {"p": "P", "ndcg": "nDCG", "psp": "PSP"}
     for name, value in evaluation.model.items():
-        kind, k = name.split("@")
-        table.add_row(f"{titles[kind]}@{k}", share(value), share(evaluation.popularity[name]))
+        kind, at, k = name.partition("@")
+        popular = evaluation.popularity.get(name)
+        table.add_row(titles.get(kind, "mAP") + at + k, share(value), "" if popular is None else share(popular))
     console.print(f"\n{evaluation.rows} rows of {evaluation.data}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     constants = f"A = {evaluation.propensity.a:g} and B = {evaluation.propensity.b:g}"

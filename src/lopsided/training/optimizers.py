@@ -11,7 +11,6 @@ from torch import nn
 from lopsided.models.model import Network
 from lopsided.models.recipe import Recipe
 
-_MOMENTUM = 0.9
 _WARM_UP = {"cosine": 0.05, "one_cycle": 0.3}  # share of the steps in which the rate rises
 
 
@@ -33,7 +32,8 @@ def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
                 groups.append({"params": some, "lr": rate, "weight_decay": decay, "base_rate": rate})
     groups = groups or [{"params": [nn.Parameter(torch.zeros(()))], "lr": 0.0, "base_rate": 0.0}]  # all is fused
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=_MOMENTUM, fused=True)
+        # fused SGD is faster, but takes no sparse gradient; those that are sparse have no momentum
+        return torch.optim.SGD(groups, momentum=recipe.momentum, fused=recipe.momentum > 0)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups)
     return torch.optim.Adagrad(groups)

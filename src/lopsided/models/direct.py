@@ -1,0 +1,87 @@
+"""A linear map from sparse features straight to labels: no hidden layer between them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lopsided.losses import Formula
+from lopsided.nn.head import LinearHead
+from lopsided.nn.modules import MultiLabelLoss
+from lopsided.targets import SparseTargets
+
+_CONSTANT = 0.1  # the value of the feature whose weight is the bias
+
+
+class BagOf(NamedTuple):
+    """Holds the features of some rows as an `nn.EmbeddingBag` takes them."""
+
+    indices: Tensor
+    offsets: Tensor
+    weights: Tensor
+
+
+class NoBody(nn.Module):
+    """Hands the features on to a `SparseHead`, which takes `width` of them: all that is learnt lies there."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.width = num_features
+
+    def forward(self, indices: Tensor, offsets: Tensor, weights: Tensor) -> BagOf:
+        return BagOf(indices, offsets, weights)
+
+
+class SparseLinear(nn.Module):
+    """Computes (n, outputs) from sparse features; weights begin at 0, and their gradient is sparse.
+
+    The bias is the weight of one more feature, of value 0.1 in every row: about what each of a hundred features has in
+    a row of unit length. With a value of 1 it would move a hundred times as fast as they do.
+
+    >>> linear = SparseLinear(9, 2)
+    >>> linear(BagOf(torch.tensor([0, 8, 1]), torch.tensor([0, 2]), torch.ones(3))).shape
+    torch.Size([2, 2])
+    """
+
+    def __init__(self, num_features: int, outputs: int) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(num_features, outputs, mode="sum", sparse=True)
+        nn.init.zeros_(self.table.weight)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, bag: BagOf) -> Tensor:
+        result: Tensor = self.table(bag.indices, bag.offsets, per_sample_weights=bag.weights) + _CONSTANT * self.bias
+        return result
+
+
+class SparseHead(nn.Module):
+    """Computes a loss, or label scores, straight from sparse features; it holds features times labels numbers.
+
+    prior: (L,), the share of positives of each label, at which every bias starts, as in `lopsided.LinearHead`.
+
+    >>> head = SparseHead(9, "asl", prior=torch.tensor([0.1, 0.5]))
+    >>> head.logits(BagOf(torch.tensor([0, 8, 1]), torch.tensor([0, 2]), torch.ones(3))).shape
+    torch.Size([2, 2])
+    """
+
+    def __init__(self, num_features: int, loss: Formula | str, prior: Tensor) -> None:
+        super().__init__()
+        self.criterion = MultiLabelLoss(loss, reduction="batchmean")
+        self.linear = SparseLinear(num_features, len(prior))
+        bias = LinearHead(1, len(prior), loss, prior=prior).bias
+        assert bias is not None
+        self.linear.bias.data.copy_(bias.data / _CONSTANT)
+
+    def forward(self, bag: BagOf, targets: SparseTargets) -> Tensor:
+        value: Tensor = self.criterion(self.linear(bag), targets)
+        return value
+
+    def logits(self, bag: BagOf) -> Tensor:
+        scores: Tensor = self.linear(bag)
+        return scores
+
+    def predict_topk(self, bag: BagOf, k: int) -> tuple[Tensor, Tensor]:
+        values, labels = self.logits(bag).topk(k, dim=-1)
+        return values, labels
