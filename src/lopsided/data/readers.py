@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.formats import delimited, jsonl
+from lopsided.data.formats import arrow, delimited, fasttext, jsonl
 from lopsided.data.formats.base import Format
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.data.labels.names import sorted_names
@@ -20,7 +20,9 @@ from lopsided.data.storage import UserError
 
 __all__ = ["FORMATS", "ReadOptions", "aligned", "read", "read_inputs"]
 
-FORMATS: dict[str, Format] = {format.name: format for format in (jsonl.FORMAT, delimited.FORMAT)}
+FORMATS: dict[str, Format] = {
+    form.name: form for form in (jsonl.FORMAT, delimited.FORMAT, fasttext.FORMAT, *arrow.FORMATS)
+}
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 
 
