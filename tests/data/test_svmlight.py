@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import dump_svmlight_file, load_svmlight_file
 
+from lopsided.data import readers
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats import svmlight
 from lopsided.data.inputs import SparseFeatures
@@ -164,6 +165,24 @@ def test_rows_to_predict_need_no_labels(tmp_path: Path, monkeypatch: pytest.Monk
         list(svmlight.read_inputs(write(tmp_path, "0:1 1:x\n"), ReadOptions()))
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "expected"),
+    [
+        ("a.svm", "anything", True),
+        ("a.libsvm.gz", "", True),
+        ("a.txt", "4880 1836 159\n", True),
+        ("a.txt", "4880 1836\n", True),
+        ("a.txt", "1,2 3:0.5 4:", True),
+        ("a.txt", "7\n\n 3:0.5\n", True),
+        ("a.txt", "3:0.5 # one\n", True),
+        ("a.txt", "12:30 is when we met\n", False),
+        ("a.txt", "__label__x at 12:30 3:1\n", False),
+    ],
+)
+def test_such_files_are_recognized(name: str, start: str, expected: bool) -> None:
+    assert svmlight.recognizes(Path(name), start.encode()) is expected
+
+
 def test_compressed_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.txt.gz"
     path.write_bytes(gzip.compress(EXAMPLE.encode()))
@@ -178,15 +197,15 @@ def test_the_format_in_two_files(tmp_path: Path, first: str, second: str) -> Non
     pack = gzip.compress if first.endswith("gz") else bytes
     (tmp_path / first).write_bytes(pack(b"3 4\n0:0.5 3:1\n\n2:1\n"))
     with pytest.raises(UserError, match=f"only features, .* --targets-file; there is no .*{second}"):
-        svmlight.find_targets(tmp_path / first)
+        svmlight.find_targets(tmp_path / first, ReadOptions())
     (tmp_path / second).write_bytes(pack(b"3 9\n0:1.0 8:1.0\n3:1\n\n"))
-    assert svmlight.find_targets(tmp_path / first) == tmp_path / second
+    assert svmlight.find_targets(tmp_path / first, ReadOptions()) == tmp_path / second
     rows, targets = svmlight.read_all_inputs(tmp_path / first, ReadOptions()), svmlight.read_targets(tmp_path / second)
     assert features(rows) == [[0.5, 0, 0, 1], [0] * 4, [0, 0, 1, 0]]
     assert (targets.crow.tolist(), targets.col.tolist()) == ([0, 2, 3, 3], [0, 8, 3])
     assert (targets.values, targets.num_labels) == (None, 9)
     with pytest.raises(UserError, match=f"only labels, .* give that of the features, .*{first}"):
-        svmlight.find_targets(tmp_path / second)
+        svmlight.find_targets(tmp_path / second, ReadOptions())
 
 
 def test_labels_with_values(tmp_path: Path) -> None:
@@ -202,8 +221,8 @@ def test_labels_with_values(tmp_path: Path) -> None:
 
 
 def test_one_file_has_its_labels_itself(tmp_path: Path) -> None:
-    assert svmlight.find_targets(write(tmp_path, EXAMPLE)) is None
-    assert svmlight.find_targets(write(tmp_path, "1 2:1\n")) is None
+    assert svmlight.find_targets(write(tmp_path, EXAMPLE), ReadOptions()) is None
+    assert svmlight.find_targets(write(tmp_path, "1 2:1\n"), ReadOptions()) is None
 
 
 @pytest.mark.parametrize("text", ["2 2147483648 2147483648\n1 0:1\n2 2147483647:1\n", "2147483647 2000000000:1\n"])
@@ -239,3 +258,10 @@ def test_bibtex_is_the_same_in_one_file_and_in_two(shared: Path) -> None:
         for name in ("crow", "col", "num_labels"):
             torch.testing.assert_close(getattr(data.targets, name), getattr(targets, name), rtol=0, atol=0)
         assert targets.values is None
+
+
+def test_labels_that_are_numbers_are_aligned_without_their_names(tmp_path: Path) -> None:
+    first = readers.read(write(tmp_path, "1 2147483648 2147483648\n1 0:1\n"))
+    second = readers.read(write(tmp_path, "3 1:1\n", "valid.txt"))
+    assert [part.num_labels for part in readers.aligned([first, second])] == [2**31, 2**31]
+    assert [part.targets.num_labels for part in readers.aligned([first, second])] == [2**31, 2**31]

@@ -26,6 +26,12 @@ class ReadOptions:
     unknown, negative: cells that mean that besides the usual ones, such as "-1".
     join_by: a column; rows that agree there are one row, with the labels of all of them ("" if every line is a row).
     group_column: rows that agree there never fall on both sides of a split.
+    targets_file: has the labels of the rows, if they do not stand in the data file.
+    filter_file: lines of a row and a label, both numbered from 0, that are not to be judged.
+    feature_columns: that are inputs, if they are no texts; the array of a .npz file. category_columns: of them, those
+    whose numbers stand for categories.
+    unknown_array: of a .npz file, true where a label is unknown.
+    image_column: with paths of images; image_folder: what they are relative to.
     """
 
     format: str | None = None
@@ -43,3 +49,10 @@ class ReadOptions:
     negative: tuple[str, ...] = ()
     join_by: str | None = None
     group_column: str | None = None
+    targets_file: Path | None = None
+    filter_file: Path | None = None
+    feature_columns: tuple[str, ...] = ()
+    category_columns: tuple[str, ...] = ()
+    unknown_array: str | None = None
+    image_column: str | None = None
+    image_folder: Path | None = None

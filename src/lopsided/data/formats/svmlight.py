@@ -35,6 +35,8 @@ _LABELLED = re.compile(rb"(%b(?:[ \t]*,[ \t]*%b)*)?((?:[ \t]+%b)*)\s*" % (_LABEL
 _PERHAPS_LABELLED = re.compile(rb"(?:[^\s:#][^:#]*?(?=\s|$))?()" + _PAIRS)
 _UNLABELLED = re.compile(rb"()" + _PAIRS)
 _HEADER = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+(\d{1,18}))?\s*")
+_ROW_START = re.compile(rb"[\d., \t]*(?:^|[ \t])\d+:[-+.\d]\S*(?:\s*$|[ \t]+\d+:|[ \t]*#)")
+_ENDINGS = (".svm", ".svmlight", ".libsvm")
 _LONGEST_HEADER = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLOCK = 2**22  # bytes parsed at once
@@ -88,7 +90,7 @@ def read_all_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore
     return _features(_joined(file.blocks()), file.header)
 
 
-def find_targets(path: Path) -> Path | None:
+def find_targets(path: Path, options: ReadOptions) -> Path | None:
     """Returns the file with the labels of the rows of this one; None where they stand in this one.
 
     In the format in two files its name has a Y for the X or Xf of this one: trainX.txt, trainY.txt.
@@ -285,4 +287,19 @@ def _quoted(part: bytes) -> str:
     return shown(part.decode(errors="replace"))
 
 
-FORMAT = Format("svmlight", (".svm", ".svmlight", ".libsvm"), read=read, read_inputs=read_inputs)
+def recognizes(path: Path, start: bytes) -> bool:
+    """Tells such a file by its ending, its header, or a row among the first ones."""
+    first, *others = start.removeprefix(_BYTE_ORDER_MARK).split(b"\n")[:20]
+    named = any(ending.lower() in _ENDINGS for ending in path.suffixes)
+    return named or _header(first) is not None or any(_ROW_START.match(line) for line in (first, *others))
+
+
+FORMAT = Format(
+    "svmlight",
+    (*_ENDINGS, ".txt"),
+    recognizes,
+    read=read,
+    read_inputs=read_inputs,
+    read_all_inputs=read_all_inputs,
+    find_targets=find_targets,
+)
