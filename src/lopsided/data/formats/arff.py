@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.formats.arff_rows import ArffFile, Attribute, Cells, unquoted
+from lopsided.data.formats.arff_rows import ArffFile, Attribute, Cells, open_arff, unquoted
 from lopsided.data.formats.base import BLOCK_ROWS, Format
 from lopsided.data.inputs import Inputs, SparseFeatures, Table, Texts
 from lopsided.data.labels.cells import Values
@@ -32,14 +32,14 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     which attributes with the values 0 and 1 are numbers and other nominal ones are categories.
     """
     notes: list[str] = []
-    file = ArffFile(path, options.encoding, notes.append, on_bytes)
-    labels = _label_columns(path, options, file, notes.append, needed=True)
+    with open_arff(path, options.encoding, notes.append, on_bytes) as file:
+        labels = _label_columns(path, options, file, notes.append, needed=True)
+        cells = file.read(None)
     if not labels:
         raise UserError(
             f"{path}: no XML file beside it and no -C in the name of its relation; name the labels with "
             "--label-columns, or a file that does with --labels-file"
         )
-    cells = file.read(None)
     if not cells.rows:
         raise UserError(f"{path}: no rows")
     targets = targets_of_matrix(_label_values(path, file, cells, labels, Values(options)))
@@ -49,10 +49,10 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[Inputs]:
     """Yields inputs in blocks; labels may be there, or not."""
-    file = ArffFile(path, options.encoding, ignore, on_bytes)
-    labels = _label_columns(path, options, file, ignore, needed=False)
-    while (cells := file.read(BLOCK_ROWS)).rows:
-        yield _inputs(path, file, cells, labels, options)
+    with open_arff(path, options.encoding, ignore, on_bytes) as file:
+        labels = _label_columns(path, options, file, ignore, needed=False)
+        while (cells := file.read(BLOCK_ROWS)).rows:
+            yield _inputs(path, file, cells, labels, options)
 
 
 def _label_columns(path: Path, options: ReadOptions, file: ArffFile, say: Say, needed: bool) -> list[int]:

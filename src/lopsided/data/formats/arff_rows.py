@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import numpy as np
 
@@ -74,14 +75,22 @@ class Cells:
         return row[chosen], column[chosen], np.array(self.value)[chosen]
 
 
+@contextmanager
+def open_arff(path: Path, encoding: str | None, say: Say, on_bytes: OnBytes) -> Iterator[ArffFile]:
+    """Opens a file and reads its header."""
+    lines = cast("Generator[str, None, None]", read_lines(path, encoding, say, on_bytes))
+    with closing(lines):
+        yield ArffFile(path, lines)
+
+
 class ArffFile:
     """Parses a file: its attributes at once, its rows when they are asked for."""
 
-    def __init__(self, path: Path, encoding: str | None, say: Say, on_bytes: OnBytes) -> None:
+    def __init__(self, path: Path, lines: Iterator[str]) -> None:
         self.path = path
         self.relation = ""
         self.attributes: list[Attribute] = []
-        self._lines = enumerate(read_lines(path, encoding, say, on_bytes), 1)
+        self._lines = enumerate(lines, 1)
         self._read_header()
         self._codes = [
             None if a.values is None else {value: code for code, value in enumerate(a.values)} for a in self.attributes
