@@ -13,7 +13,7 @@ SMALLEST_CLIP = 0.001
 
 
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
-    """Returns `value` as a float. Raises TypeError or ValueError, with its name, unless it is finite and in [low, high)."""
+    """Returns `value` as a float; raises TypeError or ValueError unless it is a finite number in [low, high)."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
@@ -46,6 +46,7 @@ def check_clip(clip: float) -> float:
 
 
 def check_flag(name: str, value: bool) -> bool:
+    """Returns `value`; raises TypeError, with its name, unless it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return value
