@@ -224,10 +224,10 @@ MUTANTS = {
         "metrics/test_top_k.py::test_equal_to_the_definitions_however_the_rows_are_cut",
     ),
     "sparse rows: an error is told of the row before": Mutant(
-        "data/sparse_files.py",
+        "data/formats/svmlight.py",
         'np.searchsorted(lengths.cumsum(), entry, side="right")',
         'np.searchsorted(lengths.cumsum(), entry, side="left")',
-        "data/test_sparse_files.py::test_bad_files_are_named_in_one_line",
+        "data/test_svmlight.py::test_bad_files_are_named_in_one_line",
     ),
     "fit: a continued run forgets Adagrad's sums": Mutant(
         "models/sparse_features.py",

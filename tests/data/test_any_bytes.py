@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lopsided.data.readers import ReadOptions, read
 from lopsided.data.sparse_files import read_sparse
 from lopsided.data.storage import UserError
 from lopsided.data.text_files import Columns, read_text_rows
@@ -48,6 +49,22 @@ def test_texts(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None
         for text, labels in rows or []:
             for part in (text, *labels):
                 part.encode()  # what cannot be encoded cannot be written to a report
+
+
+@pytest.mark.slow
+@given(st.binary() | NEARLY_CSV.map(str.encode) | st.lists(NEARLY_JSON.map(json.dumps)).map("\n".join).map(str.encode))
+def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """Whatever options settle what is ambiguous, a data set comes back or one line."""
+    settled = ReadOptions(absent="unknown", separator=",", label_form="names")
+    for suffix in (".jsonl", ".csv", ".tsv", ".train", ".parquet"):
+        path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+        for options in (ReadOptions(), settled):
+            data = read_or_refuse(lambda path, options=options: read(path, options), path, content)  # type: ignore[misc]
+            if data is not None:
+                assert len(data.targets.crow) == len(data) + 1
+                assert all(name.encode() for name in data.label_names)
+                assert all(text.encode() is not None for text in data.inputs.texts)
+                assert not len(data.targets.col) or int(data.targets.col.max()) < data.num_labels
 
 
 @given(st.binary() | NEARLY_SPARSE)

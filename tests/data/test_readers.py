@@ -120,3 +120,153 @@ def test_a_label_of_another_file_is_unknown_where_lacking_names_are(tmp_path: Pa
     assert test.targets.values is not None
     assert test.targets.col.tolist() == [0, 1, 2, 0, 2]
     assert test.targets.values.isnan().tolist() == [False, True, True, True, True]
+
+
+BAD_FILES = {
+    "empty": ("a.jsonl", "", "no rows"),
+    "blank lines only": ("a.jsonl", "\n\n", "no rows"),
+    "header only": ("a.csv", "text,labels\n", "no rows"),
+    "malformed": ("a.jsonl", '{"text": "a", "labels": ["x"]}\n{"text": \n', r"a\.jsonl, line 2: not JSON"),
+    "not an object": ("a.jsonl", '{"text": "a", "labels": ["x"]}\n7\n', "line 2: expected an object"),
+    "a list of what is no object": ("a.json", "[1, 2]\n", "record 1: expected an object"),
+    "a list that breaks off": ("a.json", '[{"text": "a"},\n{"te', "not JSON: .* at line 2, column 2"),
+    "too deep": ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl: not a row: nested too deeply"),
+    "too deep, in a row": ("a.jsonl", '{"text":' * 100_000 + "\n", "line 1: not a row: nested too deeply"),
+    "missing field": ("a.jsonl", '{"txt": "a", "labels": ["x"]}\n', "no column 'text' among 'txt', 'labels'; did you"),
+    "missing in one row": (
+        "a.jsonl",
+        '{"text": "a", "labels": ["x"]}\n{"labels": []}',
+        "line 2: 'text' must be .*nothing",
+    ),
+    "text not a string": ("a.jsonl", '{"text": 1, "labels": ["x"]}\n', "line 1: 'text' must be valid text, got '1'"),
+    "half a character": ("a.jsonl", '{"text": "\\ud800", "labels": ["x"]}\n', "must be valid text"),
+    "NUL in JSON": ("a.jsonl", '{"text": "a\\u0000", "labels": ["x"]}\n', r"'text' must be valid text, got 'a\\x00'"),
+    "NUL": ("a.csv", "text,labels\na\0b,x\n", "line 2: a NUL character"),
+    "number too long": ("a.jsonl", '{"text": "a", "labels": [' + "1" * 5000 + "]}\n", "line 1: a number too long"),
+    "column twice": ("a.csv", "text,labels,labels\na,x,y\n", "line 1: the column 'labels' stands twice"),
+    "unknown column": ("a.csv", "text,topics\na,x\n", "no column 'labels' among 'text', 'topics' .*--label-columns"),
+    "ragged": ("a.csv", "text,labels\na,x,y\n", "line 2: 3 columns, but the header has 2"),
+    "ragged tabs": ("a.tsv", "text\tlabels\na\tx\tb\n", "line 2: 3 columns, but the header has 2"),
+    "open quote": ("a.csv", 'text,labels\nb,x\n"a,x\n', "line 3: unexpected end of data.*--quoting none"),
+    "quote within": ("a.csv", 'text,labels\n"a"b,x\n', "line 2: ',' expected after '\"'"),
+    "unknown format": ("a.xlsx", "x", "whose format cannot be told; say it with --format: json, csv"),
+    "several delimiters": (
+        "a.csv",
+        "text;a,labels;b\nx;c,y;d\n",
+        "',' .2 columns. and ';' .3 columns.*--delimiter",
+    ),
+    "long names": ("a.csv", "x" * 200_000 + ",b\n1,2\n", "no column 'text' among 'xxxx"),
+    "many names": ("a.csv", ",".join(map(str, range(50_000))) + "\n", "no rows|among .* and 49988 more"),
+    "control characters": ("a.csv", "\x1b[2J,b\n1,2\n", r"among '\\x1b\[2J', 'b'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_are_named_in_one_short_line(tmp_path: Path, name: str) -> None:
+    file, text, message = BAD_FILES[name]
+    path = write(tmp_path / file, text)
+    with pytest.raises(UserError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 800
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.csv: no such file"):
+        read(tmp_path / "none.csv")
+    with pytest.raises(UserError, match="a folder whose format cannot be told"):
+        read(tmp_path)
+    with pytest.raises(UserError, match=r"no format 'nonsense'; --format is one of json, csv"):
+        read(tmp_path, options(format="nonsense"))
+
+
+def test_hints_lead_to_the_labels_and_never_astray(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "id,comment,billing,refund\n1,a,0,1\n2,b,1,0\n")
+    with pytest.raises(UserError, match=r"no column 'text'.*--text-column"):
+        read(path)
+    hint = "no column 'labels'.*; 2 columns hold 0 and 1: if those are the labels, --label-columns 'billing,refund'"
+    with pytest.raises(UserError, match=hint) as caught:
+        read(path, options(text_columns=("comment",)))
+    assert "did you mean" not in str(caught.value)
+    for labels in (("billing", "refund"), ("*ing", "refund"), ("[br]*",)):
+        data = read(path, options(text_columns=("comment",), label_columns=labels))
+        assert rows(data) == [("a", ["refund"]), ("b", ["billing"])]
+    with pytest.raises(UserError, match="'comment' cannot be text and label at once"):
+        read(path, options(text_columns=("comment",), label_columns=("*",)))
+
+
+def test_several_texts_are_joined(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"subject": "a", "body": "b", "labels": ["x"]}\n{"body": "c", "labels": []}\n')
+    assert rows(read(path, options(text_columns=("subject", "body")))) == [("a\nb", ["x"]), ("\nc", [])]
+
+
+def test_quotation_marks(tmp_path: Path) -> None:
+    """A line of a TSV with all columns is a row; a quoted cell may hold line ends, tabs and quotation marks."""
+    lines = ["text\tlabels", '"an open one\tx', 'a closed one"\ty', '"all"\tx', '"a ""b""\n\tc"\ty,x', 'a "b" c\t']
+    expected = [
+        ('"an open one', ["x"]),
+        ('a closed one"', ["y"]),
+        ("all", ["x"]),
+        ('a "b"\n\tc', ["x", "y"]),
+        ('a "b" c', []),
+    ]
+    path = write(tmp_path / "a.tsv", "\n".join(lines) + "\n")
+    data = read(path)
+    assert rows(data) == expected
+    assert any("quotation marks are letters" in note and "line 2" in note for note in data.notes)
+    assert len(read(path, options(quoting="standard"))) == 4  # as the two open ones enclose a line end
+    plain = write(tmp_path / "plain.csv", 'text,labels\n"a,x\n"b",y\n')
+    assert rows(read(plain, options(quoting="none"))) == [('"a', ["x"]), ('"b"', ["y"])]
+    with pytest.raises(UserError, match=r"line 2: a quotation mark .* ends in line 3.*--quoting none"):
+        read(write(tmp_path / "b.tsv", 'text\tlabels\textra\n"a\tx\nb\ty\t\nc"\tz\t\n'))
+    last = write(tmp_path / "last.tsv", 'labels\ttext\nx\t"a\nb"\ny\tc\n')
+    assert rows(read(last)) == [("a\nb", ["x"]), ("c", ["y"])]
+
+
+def test_rows_that_a_quotation_mark_swallows_are_not_lost(tmp_path: Path) -> None:
+    lines = [f"{i},text {i},{'xy'[i % 2]}" for i in range(8)]
+    lines[2], lines[6] = '2,"open,x', '6,text closes",y'
+    path = write(tmp_path / "a.csv", "id,text,labels\n" + "\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"line 4: a quotation mark begins a cell that ends in line 8.*--quoting none"):
+        read(path)
+    assert len(read(path, options(quoting="none"))) == 8
+    assert len(read(path, options(quoting="standard"))) == 4
+    long = write(tmp_path / "b.csv", 'text,labels\n"one\ntwo\n\nthree",x\n')
+    data = read(long)
+    assert rows(data) == [("one\ntwo\n\nthree", ["x"])]
+    assert any("rows that run over several lines: 1" in note for note in data.notes)
+
+
+def test_a_file_without_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", "a text\t0,1\tid1\nanother\t\tid2\na third\t1\tid3\n")
+    names = write(tmp_path / "names.txt", "x\ny\n")
+    given = options(column_names=("text", "labels", "id"), labels_file=names)
+    assert rows(read(path, given)) == [("a text", ["x", "y"]), ("another", []), ("a third", ["y"])]
+    assert sum(len(block) for block in read_inputs(path, given)) == 3
+
+
+def test_lines_of_one_row_are_joined(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "id,text,label\n1,a,x\n2,b,x\n1,a,y\n3,a,y\n")
+    assert rows(read(path, options(join_by="id"))) == [("a", ["x", "y"]), ("b", ["x"]), ("a", ["y"])]
+    assert rows(read(path, options(join_by="text"))) == [("a", ["x", "y"]), ("b", ["x"])]
+    path = write(tmp_path / "b.csv", "id,text,label\n1,a,x\n1,b,y\n")
+    with pytest.raises(UserError, match=r"line 3: 'id' is as in .*line 2, but 'text' is not"):
+        read(path, options(join_by="id"))
+
+
+def test_groups(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,labels,patient\na,x,17\nb,y,4\nc,x,17\n")
+    groups = read(path, options(group_column="patient")).groups
+    assert groups is not None
+    assert groups.tolist() == [0, 1, 0]
+    with pytest.raises(UserError, match=r"no column 'who' among .*--group-column"):
+        read(path, options(group_column="who"))
+
+
+def test_rows_to_predict_need_no_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text\n" + "".join(f"row {i}\n" for i in range(10_000)))
+    blocks = list(read_inputs(path))
+    assert [len(block) for block in blocks] == [4096, 4096, 1808]
+    assert isinstance(blocks[2], Texts)
+    assert blocks[2].texts[-1] == "row 9999"

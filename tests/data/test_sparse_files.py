@@ -1,18 +1,15 @@
-"""The reader of sparse rows, in both formats, and the maker of such data."""
+"""The sparse rows that `fit` takes, and the maker of such data."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import dump_svmlight_file, load_svmlight_file
 from torch import nn
 
 from lopsided.__main__ import main
-from lopsided.data import sparse_files as xmc
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.sparse_files import SparseRows, read_sparse
-from lopsided.data.storage import UserError
 
 EXAMPLE = "4 6 5\n4,0 1:0.5 5:-2\n 0:1e-3\n3\n\n"  # the second row has no label, the third no feature, the last neither
 
@@ -35,92 +32,6 @@ def features(rows: SparseRows) -> np.ndarray:
 def labels(rows: SparseRows) -> list[list[int]]:
     crow = rows.labels.crow.tolist()
     return [rows.labels.col[crow[row] : crow[row + 1]].tolist() for row in range(len(rows))]
-
-
-@pytest.mark.parametrize("block", [1, 20, 10**6])
-@pytest.mark.parametrize("change", [("", ""), ("\n", "\r\n"), (" ", " \t"), ("\n", " \n")])
-def test_the_repository_format(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, change: tuple[str, str]
-) -> None:
-    monkeypatch.setattr(xmc, "_BLOCK", block)
-    head, _, body = EXAMPLE.partition("\n")
-    text = head + "\n" + (body.replace(*change) if change[0] else body)
-    sizes: list[int] = []
-    rows = read_sparse(write(tmp_path, text + "\n\n"), sizes.append)
-    assert labels(rows) == [[4, 0], [], [3], []]
-    assert (
-        features(rows).tolist()
-        == np.array([[0, 0.5, 0, 0, 0, -2], [1e-3, 0, 0, 0, 0, 0], [0] * 6, [0] * 6], dtype=np.float32).tolist()
-    )
-    assert (rows.num_features, rows.num_labels, rows.declared) == (6, 5, True)
-    assert [t.dtype for t in (rows.indptr, rows.indices, rows.labels.crow, rows.labels.col)] == [torch.int64] * 4
-    assert rows.values.dtype == torch.float32
-    assert sum(sizes) == len(text) + 2 - len(head) - 1
-    assert rows.label_counts().tolist() == [1, 0, 0, 1, 1]
-
-
-def test_svmlight_has_no_header_but_comments(tmp_path: Path) -> None:
-    rows = read_sparse(write(tmp_path, "# made by hand\n2,7 1:0.5 # first\n\n 3:1\n", "a.svm"))
-    assert labels(rows) == [[2, 7], []]
-    assert (rows.num_features, rows.num_labels, rows.declared) == (4, 8, False)
-
-
-def test_equal_to_scikit_learn(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    dense = random.normal(size=(50, 30)) * 10.0 ** random.integers(-9, 9, (50, 30)) * (random.random((50, 30)) < 0.3)
-    truth = (random.random((50, 9)) < 0.3).astype(np.int64)
-    path = tmp_path / "a.svmlight"
-    dump_svmlight_file(dense, truth, str(path), zero_based=True, multilabel=True)
-    expected, expected_labels = load_svmlight_file(str(path), dtype=np.float32, multilabel=True, zero_based=True)
-    rows = read_sparse(path)
-    assert features(rows).tolist() == expected.toarray().tolist()
-    assert labels(rows) == [[int(label) for label in row] for row in expected_labels]
-
-
-BAD_FILES = {
-    "empty": ("", ": no rows$"),
-    "header alone": ("2 3 4\n", ": no rows$"),
-    "too few rows": ("3 6 5\n1 0:1\n2 1:1\n", ": 2 rows, but the header .line 1. says 3"),
-    "too many rows": ("1 6 5\n1 0:1\n2 1:1\n", ": 2 rows, but the header .line 1. says 1"),
-    "feature beyond the header": ("2 6 5\n1 0:1\n2 6:1\n", "line 3: feature 6, but the header .line 1. says 6, number"),
-    "label beyond the header": ("2 6 5\n1 0:1\n2,5 1:1\n", "line 3: label 5, but the header .line 1. says 5, numbered"),
-    "feature beyond reason": ("1 0:1\n2 99999999999:1\n", "line 2: feature 99999999999, but the most is 2147483647"),
-    "value not a number": ("1 0:1\n2 1:x\n", "line 2: expected a feature and its value such as 12:0.5, got '1:x'"),
-    "NaN": ("1 0:nan\n", "line 1: expected a feature and its value .* got '0:nan'"),
-    "infinite": ("1 0:inf\n", "line 1: expected a feature and its value .* got '0:inf'"),
-    "too large": ("1 0:1\n\n2 1:1 2:-1e39\n", r"line 3: the value -1e\+39 is too large for float32"),
-    "no value": ("1 0:1 2\n", "line 1: expected a feature and its value .* got '2'"),
-    "negative feature": ("1 -1:1\n", "line 1: .* got '-1:1'"),
-    "spaces between labels": ("1, 2 0:1\n", "line 1: expected labels such as 3,17, got '1,'"),
-    "label not a number": ("1 0:1\ncat 0:1\n", "line 2: expected labels such as 3,17, got 'cat'$"),
-    "no space before the features": ("1 0:1\n0:1 2:1\n", "line 2: .* got '0:1'; a row without labels begins with a sp"),
-    "feature twice": ("1 0:1 3:1 0:2\n", "line 1: feature 0 stands twice in the row"),
-    "label twice": ("1 0:1\n2,3,2 0:1\n", "line 2: label 2 stands twice in the row"),
-    "header beyond reason": (
-        "1 6 50000000000\n1 0:1\n",
-        "line 1: 50000000000 in the header, but the most is 2147483648",
-    ),
-    "comment below a header": ("1 6 5\n1 0:1 # x\n", "line 2: expected a feature and its value .* got '#'"),
-    "bytes": ("1 0:1\n\0\0 0:1\n", "line 2: expected labels"),
-}
-
-
-@pytest.mark.parametrize("block", [1, 10**6])
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_files_are_named_in_one_line(
-    tmp_path: Path, name: str, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(xmc, "_BLOCK", block)
-    text, message = BAD_FILES[name]
-    with pytest.raises(UserError, match=message) as caught:
-        read_sparse(write(tmp_path, text))
-    assert str(caught.value).startswith(f"{tmp_path / 'rows.txt'}")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file"):
-        read_sparse(tmp_path / "none.txt")
 
 
 @pytest.fixture

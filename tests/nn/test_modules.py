@@ -248,6 +248,23 @@ def test_functions_compile(name: str) -> None:
     torch.testing.assert_close(compiled(z, y), multilabel_loss(z, y, formula))
 
 
+@pytest.mark.compiles
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_settings_that_change_are_compiled_anew(backend: str) -> None:
+    torch.compiler.reset()
+    z, y = example()
+
+    def loss(z: Tensor, gamma: float, smoothing: float) -> Tensor:
+        formula = CATALOG["asl"](gamma_neg=gamma, clip=smoothing)
+        return multilabel_loss(z, y, formula, label_smoothing=smoothing, backend=backend)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for settings in ((2.0, 0.1), (2.5, 0.1), (2.5, 0.2), (3.25, 0.3), (2.0, 0.1)):
+        torch.testing.assert_close(compiled(z, *settings), loss(z, *settings))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

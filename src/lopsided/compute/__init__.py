@@ -22,6 +22,7 @@ BACKENDS = ("auto", *(name for name in EXECUTORS if name != product.NAME))
 
 
 def check_backend(backend: str) -> None:
+    """Raises ValueError for anything but "auto" and the names of the executors."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
 

@@ -81,7 +81,7 @@ def block_rows(
 
 
 def _finite_sum(z: Tensor, weights: Pair, formula: Formula) -> tuple[Tensor, Tensor]:
-    """Where curves are finite, as ours are, times 0 removes a label; to select is ten times slower on a CPU."""
+    """Evaluates curves that are finite, as ours are: a factor of 0 removes a label, ten times faster than to select."""
     down, fall = formula.negative(z)
     values, slopes = (weights[1] * down).sum(-1), (weights[1] * fall).contiguous()
     picked = weights[0].flatten().nonzero().squeeze(-1)

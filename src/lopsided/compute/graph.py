@@ -75,6 +75,7 @@ Z = node("z")
 
 
 def setting(name: str, index: int = 0) -> Node:
+    """Returns the node of a setting, which is an argument of the printed code."""
     return node("setting", name, index)
 
 
@@ -97,7 +98,7 @@ def _arithmetic(op: str, a: Any, b: Any) -> Any:
 
 
 def _swapped(a: Any, b: Any) -> bool:
-    """Do two selects choose between the same two, in opposite order?"""
+    """Tells whether two selects choose between the same two, in opposite order."""
     both = isinstance(a, Node) and isinstance(b, Node) and a.op == b.op == "select"
     return both and a.args == (b.args[0], b.args[2], b.args[1])
 
@@ -237,5 +238,5 @@ def in_order(roots: Iterable[Any]) -> list[Node]:
 
 
 def is_uniform(n: Any) -> bool:
-    """Is it the same for all logits?"""
+    """Tells whether it is the same for all logits."""
     return not isinstance(n, Node) or n.op == "setting" or (n.op != "z" and all(map(is_uniform, n.args)))

@@ -60,7 +60,8 @@ def readable(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: the compressed file is damaged or cut off ({error})") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
+        reason = " ".join((error.strerror or str(error)).split())
+        raise UserError(f"{path}: {reason[:100]}") from None
 
 
 @contextlib.contextmanager

@@ -49,7 +49,26 @@ class ReadOptions(BaseModel):
     join_by: str | None = option(None, "Column; lines that agree there are one row with all labels.", unset="none")
     group_column: str | None = option(None, "Column; rows that agree there are not parted by a split.", unset="none")
 
-    @field_validator("column_names", "text_columns", "label_columns", "unknown", "negative", mode="before")
+    targets_file: Path | None = option(None, "Has the labels, if they do not stand in the data file.", unset="none")
+    filter_file: Path | None = option(
+        None, "Lines of a row and a label, both numbered from 0, that are not to be judged.", unset="none"
+    )
+    feature_columns: tuple[str, ...] = option((), "Columns of inputs that are no texts; the array of a .npz file.")
+    category_columns: tuple[str, ...] = option((), "Of them, those whose numbers stand for categories.")
+    unknown_array: str | None = option(None, "Of a .npz file, true where a label is unknown.", unset="none")
+    image_column: str | None = option(None, "Column of the paths of images.")
+    image_folder: Path | None = option(None, "What those paths are relative to.", unset="the file's folder")
+
+    @field_validator(
+        "column_names",
+        "text_columns",
+        "label_columns",
+        "unknown",
+        "negative",
+        "feature_columns",
+        "category_columns",
+        mode="before",
+    )
     @classmethod
     def _from_one_string(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.formats import delimited, jsonl
+from lopsided.data.formats import arff, arrow, delimited, fasttext, jsonl, svmlight
 from lopsided.data.formats.base import Format
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.data.labels.names import sorted_names
@@ -20,7 +20,8 @@ from lopsided.data.storage import UserError
 
 __all__ = ["FORMATS", "ReadOptions", "aligned", "read", "read_inputs"]
 
-FORMATS: dict[str, Format] = {format.name: format for format in (jsonl.FORMAT, delimited.FORMAT)}
+_LISTED = (jsonl.FORMAT, delimited.FORMAT, fasttext.FORMAT, *arrow.FORMATS, svmlight.FORMAT, arff.FORMAT)
+FORMATS: dict[str, Format] = {form.name: form for form in _LISTED}
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 
 
@@ -69,6 +70,8 @@ def aligned(parts: Sequence[Dataset]) -> list[Dataset]:
 
 
 def _renamed(part: Dataset, names: Sequence[str]) -> Dataset:
+    if isinstance(names, Numbered) and isinstance(part.label_names, Numbered) and not part.unlisted_unknown:
+        return replace(part, targets=replace(part.targets, num_labels=len(names)), label_names=names)
     labels = Labels(part.targets, part.label_names, part.unlisted_unknown)
     return replace(part, targets=rename(labels, names), label_names=names)
 

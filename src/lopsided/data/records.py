@@ -27,7 +27,7 @@ from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
 TEXT_NAMES = ("text",)
-LABEL_NAMES = ("labels", "label")
+LABEL_NAMES = ("labels", "label", "cats")
 _SHOWN_NAMES = 12
 
 

@@ -93,7 +93,7 @@ def fit_platt(judged: Judged, pseudo: float = PSEUDO) -> Platt:
 
 
 def _check_most_likely(judged: Judged) -> None:
-    """Without a prior, slope and offset run to infinity where a step separates true from false."""
+    """Refuses labels whose slope and offset run to infinity without a prior: a step separates true from false."""
     steps = 0
     for scores, hits in judged.by_label():
         one_kind = hits.all() or not hits.any()  # also without any row

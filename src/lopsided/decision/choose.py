@@ -39,6 +39,7 @@ class Decision:
     calibrator: Calibrator | None
 
     def at_least_one(self) -> Decision:
+        """Returns the same, but every row gets its best label at least."""
         return replace(self, name=f"{self.name}, at least one", rule=AtLeastOne(self.rule))
 
 
@@ -99,6 +100,7 @@ def saturates(loss: str) -> bool:
 
 
 def implies_probabilities(loss: str) -> bool:
+    """Tells whether scores of a model trained with the loss stand for probabilities, see `ClosedForm`."""
     try:
         posterior_limits(formula(loss))
     except ValueError:

@@ -59,7 +59,7 @@ class Config(ReadOptions):
         """Returns the name of the data file, with ? for bytes that are not text."""
         return Path(self.data).name.encode("utf-8", "replace").decode()
 
-    @field_validator("labels_file")
+    @field_validator("labels_file", "targets_file", "filter_file", "image_folder")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.absolute()

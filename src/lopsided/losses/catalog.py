@@ -318,7 +318,7 @@ _Shown = dict[str, object]
 
 
 def _positive_terms(first: float, second: float, alphas: Sequence[float] | None) -> tuple[tuple[float, ...], _Shown]:
-    """What is added to the Taylor coefficients 1/m of -log p in powers of 1 - p."""
+    """Returns what is added to the Taylor coefficients 1/m of -log p in powers of 1 - p."""
     if alphas is not None:
         if (first, second) != (1.0, -2.5):
             raise ValueError("give alphas or epsilon_pos and epsilon_pos_pow, not both")
@@ -329,7 +329,7 @@ def _positive_terms(first: float, second: float, alphas: Sequence[float] | None)
 
 
 def _negative_terms(first: float, betas: Sequence[float] | None) -> tuple[tuple[float, ...], float, _Shown]:
-    """The same for -log(1-r) in powers of r, and the official constant."""
+    """Returns the same for -log(1-r) in powers of r, and the official constant."""
     if betas is not None:
         if first != 0:
             raise ValueError("give betas or epsilon_neg, not both")
@@ -348,7 +348,7 @@ def _trim(terms: Iterable[float]) -> tuple[float, ...]:
 
 @functools.lru_cache
 def _check_monotone(formula: Formula) -> None:
-    """Refuse settings whose slope has the wrong sign by more than 1e-9 of what cross-entropy would have there."""
+    """Refuses settings whose slope has the wrong sign by more than 1e-9 of what cross-entropy would have there."""
     z = torch.linspace(-25, 25, 5001, dtype=torch.float64, device="cpu")
     for side, curve, sign, p in (
         ("positive", formula.positive, -1, torch.sigmoid(-z)),

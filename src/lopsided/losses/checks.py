@@ -7,11 +7,13 @@ import numbers
 import sys
 from collections.abc import Iterable
 
+import torch
+
 SMALLEST_CLIP = 0.001
 
 
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
-    """`value` as a float, finite and in [low, high), or an error that names it."""
+    """Returns `value` as a float; raises TypeError or ValueError unless it is a finite number in [low, high)."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
@@ -21,7 +23,11 @@ def check_number(name: str, value: float, low: float = -math.inf, high: float = 
     if not (-math.inf < number < math.inf and low <= number < high):  # dynamo knows no isfinite of symbols
         bounds = f"in [{low:g}, {high:g})" if low > -math.inf else "finite"
         raise ValueError(f"{name} must be {bounds}, got {number:g}")
-    return number
+    if not torch.compiler.is_compiling():
+        return number
+    from torch.fx.experimental.symbolic_shapes import guard_scalar  # imports sympy, as every compiler has already
+
+    return float(guard_scalar(number))  # a setting is a constant of the graph: another value is another graph
 
 
 def check_numbers(name: str, values: Iterable[float]) -> tuple[float, ...]:
@@ -40,6 +46,7 @@ def check_clip(clip: float) -> float:
 
 
 def check_flag(name: str, value: bool) -> bool:
+    """Returns `value`; raises TypeError, with its name, unless it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return value

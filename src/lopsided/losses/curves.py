@@ -26,7 +26,7 @@ def polynomial_positive(
     scale: float = 1.0,
     detach: bool = False,
 ) -> Values:
-    """scale (1-p)^gamma (-log p + sum_m terms[m-1] (1-p)^m), p = sigmoid(z - shift).
+    """Computes scale (1-p)^gamma (-log p + sum_m terms[m-1] (1-p)^m), p = sigmoid(z - shift).
 
     Without terms this is the logistic loss, focused. With `detach`, the slope treats the focusing weight
     (1-p)^gamma as a constant, so it is not the derivative of the value.
@@ -56,7 +56,7 @@ def polynomial_negative(
     scale: float = 1.0,
     detach: bool = False,
 ) -> Values:
-    """scale r^gamma (-log(1-r) + sum_n terms[n-1] r^n + constant), r = max(p - margin, 0), p = sigmoid(z).
+    """Computes scale r^gamma (-log(1-r) + sum_n terms[n-1] r^n + constant), r = max(p - margin, 0).
 
     Value (for constant = 0 or gamma > 0) and slope are exactly 0 where p <= margin > 0. `detach` as above.
     """
@@ -88,14 +88,14 @@ def polynomial_negative(
 
 
 def hill_negative(z: Tensor, *, peak: float) -> Values:
-    """p^2 (peak - p), p = sigmoid(z): its slope falls again towards p = 1."""
+    """Computes p^2 (peak - p), p = sigmoid(z): its slope falls again towards p = 1."""
     p, q = logistic(z)
     square = p * p
     return square * (peak - p), square * q * ((2 * peak - 3) + 3 * q)
 
 
 def robust_negative(z: Tensor, *, peak: float, gamma: float = 0.0, margin: float = 0.0, detach: bool = False) -> Values:
-    """`polynomial_negative` times (peak - p) p^2 (peak - 1 + r), p = sigmoid(z), r = max(p - margin, 0)."""
+    """Multiplies `polynomial_negative` by (peak - p) p^2 (peak - 1 + r), p = sigmoid(z), r = max(p - margin, 0)."""
     value, slope = polynomial_negative(z, gamma=gamma, margin=margin, detach=detach)
     p, q = logistic(z)
     rise = peak - 1 + maximum(p - margin, 0.0)
@@ -107,7 +107,7 @@ def robust_negative(z: Tensor, *, peak: float, gamma: float = 0.0, margin: float
 
 
 def confidence_negative(z: Tensor, *, gamma: float) -> Values:
-    """-p^gamma log p, p = sigmoid(z): what the official single-label ASL puts on the classes beside the target."""
+    """Computes -p^gamma log p, which the official single-label ASL puts on the classes beside the target."""
     p, q = logistic(z)
     base = softplus(-z)
     focus = power(p, gamma)
@@ -115,12 +115,12 @@ def confidence_negative(z: Tensor, *, gamma: float) -> Values:
 
 
 def exponent(z: Tensor, *, scale: float, shift: float = 0.0) -> Values:
-    """scale (z - shift): the exponent of a label in a log-sum-exp."""
+    """Computes scale (z - shift): the exponent of a label in a log-sum-exp."""
     return _times(scale, z - shift if shift else z), scale
 
 
 def bounded_exponent(z: Tensor, *, scale: float) -> Values:
-    """scale tanh(z)."""
+    """Computes scale tanh(z)."""
     p, q = logistic(2 * z)
     return scale * (p - q), scale * 4 * (p * q)
 
@@ -130,7 +130,7 @@ def _times(factor: float, x: _T) -> _T:
 
 
 def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor | float:
-    """sum_k coefficients[k] x^k."""
+    """Computes sum_k coefficients[k] x^k."""
     total: Tensor | float = 0.0
     for coefficient in reversed(coefficients):
         total = coefficient + x * total
@@ -138,5 +138,5 @@ def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor | float:
 
 
 def _derivative(terms: Sequence[float]) -> tuple[float, ...]:
-    """sum_m terms[m-1] x^m, differentiated."""
+    """Returns the coefficients of sum_m terms[m-1] x^m, differentiated."""
     return tuple(order * term for order, term in enumerate(terms, start=1))

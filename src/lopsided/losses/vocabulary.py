@@ -22,7 +22,7 @@ def logistic(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def softplus(z: Tensor) -> Tensor:
-    """log(1 + exp z), which is -log(1 - p), and -log p for -z; exact to rounding for every finite z."""
+    """Computes log(1 + exp z), which is -log(1 - p), and -log p for -z; exact to rounding for every finite z."""
     return functional.softplus(z, threshold=40.0)  # past which it is z, in float64 too
 
 

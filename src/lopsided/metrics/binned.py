@@ -33,7 +33,7 @@ def histogram(batch: Batch, scale: str, bins: int) -> Array:
 
 
 def binned_values(counts: Array) -> tuple[Array, Array, Array, Array]:
-    """(2, S, bins) -> (S,) AP, the most by which exact AP can differ, AUROC, and the same of it; NaN as of `ListRanks`.
+    """Maps (2, S, bins) to (S,) AP, the most by which exact AP can differ, AUROC and the same; NaN as `ListRanks`.
 
     Whatever the order inside a bin, the j-th of its p positives, with T positives and F negatives above the bin and n
     negatives in it, has at least the precision (T + j) / (T + j + F + n), and at most (T + p) / (T + p + F), which

@@ -65,7 +65,7 @@ def expected_error(bins: Array) -> Array:
 
 
 def adaptive_error(falling: Array, positive: Array, bins: int) -> float:
-    """falling: (N,) probabilities of all rows, sorted; positive: those of the positives, sorted the same way."""
+    """Computes the error of a label. falling: (N,) probabilities, sorted; positive: of the positives, sorted too."""
     if not len(falling):
         return np.nan
     rising = falling[::-1]

@@ -52,7 +52,7 @@ class ListRanks:
         return depth
 
     def gain(self, discounts: Array) -> Array:
-        """(S,) float64, the sum over the positives of the discount of their place, in the mean over orders of ties.
+        """Returns (S,) float64, the discounts of the places of the positives, added up; the mean over orders of ties.
 
         discounts: (k,) of the first places; those further down count nothing.
         """
@@ -62,7 +62,7 @@ class ListRanks:
 
 
 def average_precision(lists: Array, precision: Array, count: int, weights: Array | None = None) -> Array:
-    """(P,) precision at the score of each positive, (P,) the list of each, (P,) weights -> (count,), the mean of each.
+    """Maps (P,) lists of positives, precision at their scores and weights to (count,), the mean of each list.
 
     NaN for a list without positives. Items of equal score enter together, as scikit-learn has it.
     """
@@ -83,7 +83,7 @@ def one_list(keys: Array, true_keys: Array, length: int, positives: int) -> List
 
 
 def dense_lists(scores: Array, lists: Array, items: Array) -> ListRanks:
-    """scores: (S, N), a list each; its positives are at (lists, items)."""
+    """Makes ranks from (S, N) scores, a list each, whose positives are at (lists, items)."""
     keys = list_keys(scores, np.arange(len(scores))[:, None])
     true_keys = np.sort(keys[lists, items])
     keys.sort(axis=1)
@@ -91,7 +91,7 @@ def dense_lists(scores: Array, lists: Array, items: Array) -> ListRanks:
 
 
 def stored_lists(lists: Array, scores: Array, true: Array, length: int | Array, positives: Array) -> ListRanks:
-    """Lists of which only (E,) items are stored, the others being equal and below. positives: (S,), all of them."""
+    """Makes ranks of lists of which (E,) items are stored, the others equal and below. positives: (S,), all of them."""
     keys = list_keys(scores, lists)
     true_keys = np.sort(keys[true])
     keys.sort()
@@ -108,7 +108,7 @@ def sorted_lists(keys: Array, true_keys: Array, lists: int, length: int | Array)
 
 
 def list_keys(scores: Array, lists: Array) -> Array:
-    """int64 that order items by list and falling score, equal where both are equal. Scores float32 or float64."""
+    """Returns int64 that order items by list and falling score, equal where both are. Scores float32 or float64."""
     if scores.dtype == np.float64:
         rising = np.unique(scores, return_inverse=True)[1].reshape(scores.shape)
         return (lists << 32) + (scores.size - rising)
@@ -125,7 +125,7 @@ def ordered(scores: Array) -> Array:
 def _located(
     keys: Array, true_keys: Array, of: Array, start: Array, first: Array, length: int | Array, lists: int
 ) -> ListRanks:
-    """of: the list of each positive; start, first: where it starts in keys and in true_keys."""
+    """Finds the positives among the keys. of: the list of each; start, first: where it starts in keys and true_keys."""
     return ListRanks(
         length,
         np.bincount(of, minlength=lists),

@@ -25,7 +25,7 @@ class Interval:
 
 
 def interval_over_seeds(values: Sequence[float]) -> Interval:
-    """Student's t interval of a mean; NaN values (an undefined metric) give NaN."""
+    """Computes Student's t interval of a mean; NaN values (an undefined metric) give NaN."""
     sample = torch.tensor(values, dtype=torch.float64)
     mean = float(sample.mean())
     if len(values) < 2:
@@ -141,7 +141,7 @@ def _student(mean: float, from_rows: float, spread: float, freedom: int, *, seed
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: adjusted p-values in the order given. NaN stays NaN and is not counted.
+    """Adjusts p-values by Holm's step-down correction, in the order given. NaN stays NaN and is not counted.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]

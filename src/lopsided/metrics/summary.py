@@ -58,7 +58,7 @@ class Summary:
 
 
 def add_up(batch: Batch, decided: Array, ks: Sequence[int], propensity: Tensor | None = None) -> Sums:
-    """What adds up over rows, of the decisions and rankings of a batch `without_unknown`; decided: places, rising.
+    """Returns what adds up over rows, of decisions and rankings of a batch `without_unknown`; decided: places, rising.
 
     "labels": (3, L) hits, predicted, positives; "top_labels": the same of those among the 3 best of their row; "rows":
     see `ROW_SUMS`; "known": (L,) rows in which each label is known; "top": see `top_k_sums`; "row_ranks": see

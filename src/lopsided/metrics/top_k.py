@@ -59,7 +59,7 @@ class RankedMetrics:
         self.sums = torch.zeros(4, len(self.ks), dtype=torch.float64)
 
     def update(self, top: Tensor, targets: SparseTargets) -> None:
-        """top: (n, max(ks) or more) label numbers, the best first; targets: 0 and 1 of all labels of the n rows.
+        """Adds n rows. top: (n, max(ks) or more) label numbers, the best first; targets: 0 and 1 of all their labels.
 
         Where a ranking ends before k, the number of labels stands for none.
         """

@@ -68,7 +68,7 @@ def as_tensor(given: Any) -> Tensor:
 
 
 def as_targets(given: Any) -> Tensor | SparseTargets:
-    """Dense targets as a tensor; CSR tensors, and sparse matrices of scipy, as `SparseTargets`. On the CPU."""
+    """Returns dense targets as a tensor; CSR tensors and matrices of scipy as `SparseTargets`. On the CPU."""
     if isinstance(given, SparseTargets):
         return given.to("cpu")
     if isinstance(given, Tensor) and given.layout == torch.sparse_csr:
@@ -112,7 +112,7 @@ def places(chosen: Tensor | None) -> Array:
 
 
 def member(places: Array, among: Array) -> Array:
-    """bool: which places are in the other, rising ones?"""
+    """Tells which places are among the other, rising ones."""
     if not len(among):
         return np.zeros(len(places), bool)
     result: Array = among[among.searchsorted(places).clip(max=len(among) - 1)] == places

@@ -35,7 +35,7 @@ class Weighable:
     propensity: Tensor | None = None
 
     def summary(self, row_weights: Tensor | None = None) -> Summary:
-        """row_weights: (n,) not negative, None for ones. Without average precision of one list, AUROC, calibration."""
+        """Returns all but AUROC, calibration and AP of one list. row_weights: (n,) not negative, None for ones."""
         w = None if row_weights is None else row_weights.double().numpy()
         sums = {
             "labels": lambda: label_counts(self._truth, self._decided, w),

@@ -24,7 +24,7 @@ def sigmoid_asymmetric_loss(
     ignore_index: int | None = None,
     num_positives: Tensor | float | None = None,
 ) -> Tensor:
-    """ASL with the arguments of `torchvision.ops.sigmoid_focal_loss`, in their order; with the defaults, its value.
+    """Computes ASL, with the arguments of `torchvision.ops.sigmoid_focal_loss` in their order; by default its value.
 
     Reproduce a detector with its focal loss first, then add asymmetry (Alibaba-MIIL/ASL, issue 70).
 

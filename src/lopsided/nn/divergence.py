@@ -14,7 +14,7 @@ from lopsided.losses.checks import check_number
 def symmetric_kl(
     logits: Tensor, other: Tensor, *, scale: float = 1.0, mask: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
-    """KL(p || q) + KL(q || p), summed over labels, of Bernoullis p = sigmoid(scale s), q = sigmoid(scale t).
+    """Computes KL(p || q) + KL(q || p), summed over labels, for p = sigmoid(scale s) and q = sigmoid(scale t).
 
     In closed form: sum_l (p_l - q_l) scale (s_l - t_l) >= 0. Gradients flow to both; detach one to make it a
     teacher.
@@ -55,7 +55,7 @@ def r_drop(
     alpha: float = 1.0,
     scale: float = 1.0,
 ) -> Tensor:
-    """R-Drop: the mean loss of two passes through dropout, plus alpha/4 times their `symmetric_kl`.
+    """Computes R-Drop: the mean loss of two passes through dropout, plus alpha/4 times their `symmetric_kl`.
 
     Args:
         model: called twice with `inputs`: a tensor, a tuple of arguments or a dict of keywords. Must be in training

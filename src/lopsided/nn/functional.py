@@ -35,7 +35,7 @@ def multilabel_loss(
     backend: str = "auto",
     inplace: bool = False,
 ) -> Tensor:
-    """Any `Formula` of logits and targets.
+    """Computes any loss of logits and targets, reduced.
 
     Args:
         logits: (..., L), any float dtype; raw scores, not probabilities.

@@ -20,7 +20,7 @@ ROUNDINGS = ("stochastic", "kahan", "nearest")
 
 
 def round_stochastically(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """float32 -> bfloat16, up or down with a probability that makes the mean exact: steps below half a unit add up."""
+    """Rounds float32 to bfloat16, up or down with a probability that makes the mean exact: small steps add up."""
     bits = x.view(torch.int32)
     noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=x.device, generator=generator)
     rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)

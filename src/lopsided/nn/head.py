@@ -137,7 +137,7 @@ class LinearHead(nn.Module):
         return bias.nan_to_num(posinf=_SATURATED).clamp(-20, 20)
 
     def _add_states(self, fused_step: FusedStep) -> None:
-        """Buffers such as `weight_momentum`, and the number of steps."""
+        """Adds buffers such as `weight_momentum`, and the number of steps."""
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._states: dict[str, list[str]] = {}
         for which, parameter in (("weight", self._local_weight), ("bias", self._local_bias)):
@@ -202,7 +202,7 @@ class LinearHead(nn.Module):
         *,
         row_weight: Tensor | None = None,
     ) -> Tensor:
-        """Forward, backward and the update of the head in one pass; `hidden` gets its gradient, and all below it.
+        """Runs forward, backward and the update of the head in one pass; `hidden` gets its gradient, and all below it.
 
         Returns the loss, detached. It runs `hidden.backward`, which frees the graph below: where `hidden` feeds other
         losses too, call `backward` once, on the sum of `head(...)` and them. Scale it by `row_weight`, not afterwards.

@@ -47,7 +47,7 @@ def linear_loss(
     backend: str = "auto",
     shard: LabelShard | None = None,
 ) -> Tensor:
-    """`multilabel_loss(hidden @ weight.T + bias, targets, loss)`, in memory that does not grow with rows times labels.
+    """Computes `multilabel_loss(hidden @ weight.T + bias, targets, loss)` without ever holding all logits.
 
     Gradients are made in the forward pass, with three matrix products where labels are independent, and four for
     losses that compare labels; with reduction="none" or float16 they are made in the backward pass, from logits that
@@ -86,7 +86,7 @@ def linear_loss(
 
 
 def _outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
-    """`torch.compiler.disable`, which imports all of dynamo, for those who have imported it."""
+    """Applies `torch.compiler.disable`, which imports all of dynamo, once dynamo has been imported."""
 
     @wraps(function)
     def call(*arguments: P.args, **options: P.kwargs) -> T:

@@ -58,6 +58,7 @@ def show_options(function: F) -> F:
 def check_options(
     reduction: str, soft_targets: str, label_smoothing: float, label_dim: int, ignore_index: int | None
 ) -> None:
+    """Raises TypeError or ValueError for the first option that is out of range."""
     for name, value in (("label_dim", label_dim), ("ignore_index", ignore_index)):
         if type(value) is not int and value is not None:
             raise TypeError(f"{name} must be an integer, got {value!r}")

@@ -88,7 +88,7 @@ def official_single_label_loss(
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """log p_k - log(1 - p_k) of p = softmax(logits), (..., C), C >= 2; at least float32. Exact for every logit.
+    """Computes log p_k - log(1 - p_k), exact for every logit: p = softmax(logits), (..., C), C >= 2; at least float32.
 
     >>> torch.sigmoid(log_odds(torch.tensor([2.0, -1.0, 0.5])))  # softmax again
     tensor([0.7856, 0.0391, 0.1753])

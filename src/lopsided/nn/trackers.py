@@ -103,7 +103,7 @@ def _ratio(part: float, total: float) -> float:
 
 
 def _sums(z: Tensor, gradient: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """(9,): what `DiagnosticsTracker.result` names; absolute gradient and weights of both sides, each (..., L)."""
+    """Returns (9,), what `DiagnosticsTracker.result` names, of absolute gradients and both weights, (..., L)."""
     normal = (positive == 0) & (negative > 0) & (gradient >= torch.finfo(gradient.dtype).tiny)
     g, log_p = gradient.float(), logsigmoid(z)
     count = normal.sum(-1, keepdim=True).clamp_min(1)

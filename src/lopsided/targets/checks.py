@@ -75,7 +75,7 @@ def check_values(
 
 
 def has_values(tensor: Tensor) -> bool:
-    """May its values be looked at without waiting for a device or breaking a graph?"""
+    """Tells whether its values may be looked at without waiting for a device or breaking a graph."""
     return tensor.is_cpu and not torch.compiler.is_compiling() and not is_traced(tensor)
 
 

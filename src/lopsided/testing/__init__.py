@@ -86,7 +86,7 @@ def _check_slopes(formula: Formula) -> None:
 
 
 def _check_direction(formula: Formula) -> None:
-    """In a row with a label of the other kind, so that losses which compare labels have something to compare."""
+    """Checks signs in a row with a label of the other kind, so that losses which compare labels can."""
     z = torch.linspace(-30, 30, 601, dtype=torch.float64)
     row = torch.stack([z, torch.zeros_like(z)], 1)
     for target, sign in ((1.0, -1), (0.0, 1)):

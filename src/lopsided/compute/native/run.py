@@ -67,7 +67,7 @@ def library() -> ctypes.CDLL | str:
 
 
 def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double], float] | None:
-    """The number of the C curve, its settings and its factor; None if there is none, as for curves of one's own."""
+    """Returns number, settings and factor of the C curve; None if there is none, as for curves of one's own."""
     loaded, called = library(), printed(curve)
     if isinstance(loaded, str) or called is None:
         return None
@@ -107,7 +107,7 @@ named = lru_cache(maxsize=256)(as_formula)
 
 
 def serves(name: str) -> bool:
-    """Has the library a loop for the loss of that name? While a graph is traced this is a constant."""
+    """Tells whether the library has a loop for the loss of that name; a constant of a traced graph."""
     return bool(name) and template(named(name)) is not None
 
 
@@ -189,6 +189,7 @@ def new(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def call(job: _Job) -> None:
+    """Runs a job; its results and flags are written into it."""
     loaded = library()
     assert not isinstance(loaded, str)
     loaded.lopsided_rows(ctypes.byref(job))

@@ -287,7 +287,7 @@ def fold_rows(batch, states, HOW: tl.constexpr):
 
 @triton.jit
 def _finish(up_peak, up_sum, up_mass, dot, down_peak, down_sum, down_mass, HOW: tl.constexpr):
-    """Value of the rows, and d value / d (weight exp(v - peak)) of both sides; of softmax's positives, d (weight v)."""
+    """Computes the value of rows, and d value / d (weight exp(v - peak)) of both sides; of softmax's, d (weight v)."""
     ups = tl.where(up_sum == 0, _EMPTY, up_peak + log(up_sum))
     downs = tl.where(down_sum == 0, _EMPTY, down_peak + log(down_sum))
     if HOW.pool == "LogSumExp":
@@ -342,7 +342,7 @@ def finish_rows(batch, joined_states, gradient, values, upstream, scale, HOW: tl
 
 @triton.jit
 def rescale(tensor, factor, size, BLOCK: tl.constexpr):
-    """tensor *= factor, one number on the device. Where that is 1 nothing is read, and nobody must wait for it."""
+    """Multiplies by a factor, one number on the device. Where that is 1 nothing is read, and nobody waits for it."""
     number = tl.load(factor).to(tl.float32)
     if number != 1:
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -10,13 +10,13 @@ import triton.language as tl
 
 @triton.jit
 def exp(x):
-    """0 below the smallest normal number; its relative error grows with |x|, to 64 ulp and that of exp2 at -87."""
+    """Computes exp, 0 below the smallest normal number; its error grows with |x|, to 64 ulp and that of exp2 at -87."""
     return tl.exp2(x * 1.4426950408889634)
 
 
 @triton.jit
 def reciprocal(x):
-    """1 / x of a normal x > 0; at most 5 ulp."""
+    """Computes 1 / x of a normal x > 0; at most 5 ulp."""
     root = tl.rsqrt(x)
     return root * root
 
@@ -34,14 +34,14 @@ def minimum(x, ceiling):
 
 @triton.jit
 def _split(x):
-    """x = m 2^k with m in [1/sqrt 2, sqrt 2): the bits of 2^-k, and k."""
+    """Splits x = m 2^k with m in [1/sqrt 2, sqrt 2): returns the bits of 2^-k, and k."""
     k = (x.to(tl.int32, bitcast=True) - 0x3F3504F3) >> 23
     return (0x3F800000 - (k << 23)).to(tl.float32, bitcast=True), k.to(tl.float32)
 
 
 @triton.jit
 def _log_tail(f, k):
-    """log(1 + f) + k log 2."""
+    """Computes log(1 + f) + k log 2."""
     tail = 0.087357648 * f - 0.14308189
     tail = tail * f + 0.14917964
     tail = tail * f - 0.16570427
@@ -54,21 +54,21 @@ def _log_tail(f, k):
 
 @triton.jit
 def log(x):
-    """Of the smallest normal number and above; at most 4 ulp. NaN is passed on."""
+    """Computes log of the smallest normal number and above; at most 4 ulp. NaN is passed on."""
     scale, k = _split(x)
     return _log_tail(x * scale - 1.0, k)
 
 
 @triton.jit
 def log1p(x):
-    """-1 < x <= 2; at most 4 ulp, also of a tiny x. NaN is passed on."""
+    """Computes log(1 + x) for -1 < x <= 2; at most 4 ulp, also of a tiny x. NaN is passed on."""
     scale, k = _split(1.0 + x)
     return _log_tail(tl.where(k == 0, x, (1.0 + x) * scale - 1.0), k)
 
 
 @triton.jit
 def log1p_unit(e):
-    """log(1 + e) for 0 <= e <= 1; at most 2 ulp."""
+    """Computes log(1 + e) for 0 <= e <= 1; at most 2 ulp."""
     tail = 5.3648268e-3 * e - 0.030065803
     tail = tail * e + 0.07920455
     tail = tail * e - 0.13753803
@@ -81,7 +81,7 @@ def log1p_unit(e):
 
 @triton.jit
 def power(x, GAMMA: tl.constexpr):
-    """x^GAMMA for x in [0, 1]: products for whole exponents up to 8, else exp(GAMMA log x), x at least 2^-126."""
+    """Computes x^GAMMA, x in [0, 1]: products for whole exponents up to 8, else exp(GAMMA log x), x at least 2^-126."""
     square = x * x
     if GAMMA == 1:
         result = x
@@ -108,7 +108,7 @@ def power(x, GAMMA: tl.constexpr):
 
 @triton.jit
 def softplus(x):
-    """log(1 + exp x)."""
+    """Computes log(1 + exp x)."""
     return tl.where(x > 0, x, 0.0) + log1p_unit(exp(-tl.abs(x)))
 
 

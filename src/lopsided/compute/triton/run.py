@@ -62,7 +62,7 @@ def library() -> ModuleType | str:
 
 @cache
 def is_interpreted() -> bool:
-    """Does the interpreter of Triton run the kernels, on the CPU? TRITON_INTERPRET=1 says so to Triton, for tests."""
+    """Tells whether Triton's interpreter runs the kernels, on the CPU, as with TRITON_INTERPRET=1, for tests."""
     loaded = library()
     return not isinstance(loaded, str) and type(loaded.sum_rows).__name__ == "InterpretedFunction"
 
@@ -82,7 +82,7 @@ def _how(formula: Formula) -> tuple[Any, ...] | None:
 
 
 def serves(name: str, device: str) -> bool:
-    """Has it kernels for the loss of that name, on devices of that type? While a graph is traced this is a constant."""
+    """Tells whether it has kernels for the loss of that name on devices of that type; a constant of a traced graph."""
     here = device in DEVICES or (device == "cpu" and is_interpreted())
     return bool(name) and here and not isinstance(library(), str) and _how(native.named(name)) is not None
 
@@ -230,7 +230,7 @@ class _Job:
         return self.z.device, self.z.dtype, self.formula, targets[0].dtype, self.batch.sparse is None, *weighted, *sizes
 
     def _certain(self) -> tuple[bool, bool]:
-        """`hard` and `known` of `How`."""
+        """Returns `hard` and `known` of `How`."""
         b = self.batch
         values = b.targets[0] if b.sparse is None else b.sparse[2]
         integer = values is None or not values.is_floating_point()
@@ -238,11 +238,11 @@ class _Job:
         return integer and not weighted, integer and b.mask is None and b.ignored is None
 
     def _is_over(self) -> bool:
-        """Is the gradient written over the logits?"""
+        """Tells whether the gradient is written over the logits."""
         return self.gradient is not None and self.gradient[0].data_ptr() == self.z.data_ptr()
 
     def _is_wide(self) -> bool:
-        """Do offsets within a row need 64 bits?"""
+        """Tells whether offsets within a row need 64 bits."""
         tensors = [self.batch.logits, self.batch.targets, self.batch.mask, self.batch.weight, self.batch.pos_weight]
         strides = [each[2] for each in (*tensors, self.gradient) if each is not None]
         return bool((self.shape[1] + _SPAN) * max(strides) >= 1 << 31)
@@ -281,7 +281,7 @@ def _seconds(launch: Callable[[Tile], None], tile: Tile) -> float:
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current stream of the current device."""
+    """Makes a device the current one, on whose current stream Triton launches."""
     if device.type == "cpu":
         return nullcontext()
     context: AbstractContextManager[Any] = torch.get_device_module(device).device(device)
@@ -331,7 +331,7 @@ def _batch(kernels: ModuleType, z: Tensor, supervision: Supervision, shape: torc
 
 
 def rescale_(tensor: Tensor, factor: Tensor) -> Tensor:
-    """tensor *= factor, one number on its device; nothing but a launch where that is 1. Contiguous memory."""
+    """Multiplies contiguous memory by a number on its device, in place; where that is 1, nothing is read."""
     loaded = library()
     if isinstance(loaded, str) or tensor.device.type not in DEVICES or tensor.dtype not in DTYPES:
         return tensor.mul_(factor)

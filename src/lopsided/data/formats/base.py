@@ -38,7 +38,9 @@ class Format:
 
     endings: of file names, without those of compression. recognizes: from the path and its first bytes (none of a
     folder) to whether it is of this format, where its ending does not tell.
-    blocks: for files of records. read: for others; read_inputs yields their rows in blocks, without labels.
+    blocks: for files of records. read: for others; read_inputs yields their rows in blocks, without labels, and
+    read_all_inputs reads them at once. find_targets: returns the file with the labels of the rows, None if they stand
+    in the data file.
     """
 
     name: str
@@ -47,3 +49,5 @@ class Format:
     blocks: Callable[[Path, ReadOptions, Say, OnBytes], Iterator[Block]] | None = None
     read: Callable[[Path, ReadOptions, OnBytes], Dataset] | None = None
     read_inputs: Callable[[Path, ReadOptions, OnBytes], Iterator[Inputs]] | None = None
+    read_all_inputs: Callable[[Path, ReadOptions, OnBytes], Inputs] | None = None
+    find_targets: Callable[[Path, ReadOptions], Path | None] | None = None

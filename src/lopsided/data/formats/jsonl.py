@@ -8,6 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from lopsided.data.formats import exports
 from lopsided.data.formats.base import BLOCK_ROWS, Block, Format
 from lopsided.data.opening import OnBytes, Say, read_lines, shown
 from lopsided.data.options import ReadOptions
@@ -23,15 +24,12 @@ def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -
     first = next(numbered, None)
     if first is None:
         return
-    if first[1].lstrip().startswith("["):
-        yield from in_blocks(_listed(path, first[1] + "".join(line for _, line in numbered)), "record")
+    if first[1].lstrip().startswith("[") and not _is_complete(first[1]):
+        unit, records = "record", _listed(path, "".join(line for _, line in chain([first], numbered)))
     else:
-        yield from in_blocks(_one_a_line(path, chain([first], numbered)), "line")
-
-
-def in_blocks(records: Iterator[tuple[int, Record]], unit: str) -> Iterator[Block]:
-    """Yields blocks of objects, each with its place in the file."""
-    while rows := list(islice(records, BLOCK_ROWS)):
+        unit, records = "line", _one_a_line(path, chain([first], numbered))
+    objects = ((place, _object(f"{path}, {unit} {place}", record)) for place, record in exports.adapt(records, say))
+    while rows := list(islice(objects, BLOCK_ROWS)):
         yield _block([record for _, record in rows], [place for place, _ in rows], unit)
 
 
@@ -40,16 +38,20 @@ def _block(records: list[Record], places: list[int], unit: str) -> Block:
     return Block(names, lambda name: [record.get(name) for record in records], places, unit)
 
 
-def _one_a_line(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Record]]:
-    for number, line in lines:
-        where = f"{path}, line {number}"
-        yield number, _object(where, parse(where, line))
+def _one_a_line(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
+    return ((number, parse(f"{path}, line {number}", line)) for number, line in lines)
 
 
-def _listed(path: Path, text: str) -> Iterator[tuple[int, Record]]:
-    content = parse(str(path), text)
-    for number, record in enumerate(content, 1):
-        yield number, _object(f"{path}, record {number}", record)
+def _is_complete(line: str) -> bool:
+    """Tells whether a line that begins a list is one row, as spaCy has it, rather than the list of all rows."""
+    try:
+        return len(row := json.loads(line)) == 2 and isinstance(row[0], str)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _listed(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    return iter(enumerate(parse(str(path), text), 1))
 
 
 def parse(where: str, text: str) -> Any:

@@ -94,8 +94,8 @@ def _kind(reading: Reading, column: str, cells: list[Any]) -> str:
             f"{reading.where(other)}: {shown(column)} is {shown(cells[other])}, but {shown(cells[row])} in "
             f"{reading.where(row)}; expected cells of one kind"
         )
-    if "scalars" not in first:
-        return next(iter(first))
+    if set(first) != {"scalars"}:
+        return "dicts" if "dicts" in first else "lists"
     present = [cell for cell in cells if not is_missing(cell) and cell != []]
     if all(reading.values(cell) is not None for cell in present):
         return "values"

@@ -1,0 +1,181 @@
+"""Makes tables of the cells of a file: columns of numbers, of categories, and of lists of numbers (embeddings)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lopsided.data.inputs import Table
+from lopsided.data.opening import Say, shown
+from lopsided.data.storage import UserError
+
+Where = Callable[[int], str]  # from a row to its file and line
+Column = Callable[[str], Sequence[Any]]  # from a name to the cells of all rows
+
+_EMPTY = {"", "?", "na", "n/a", "nan", "null", "none"}  # in lower case, as a number
+_ROW_NUMBERS = {"", "id", "index", "row", "row_id", "unnamed: 0"}  # in lower case, as the name of a column
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_LIST = re.compile(rf"\s*\[\s*{_NUMBER}(?:[\s,]+{_NUMBER})*[\s,]*\]\s*")
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """Names the columns of each kind. vectors: whose cells are lists of numbers, all of one length."""
+
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+    vectors: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.numbers + self.categories + self.vectors
+
+
+def choose_columns(
+    where: Where, column: Column, names: Sequence[str], categories: Sequence[str], asked: Sequence[str], say: Say
+) -> TableColumns:
+    """Tells by the first rows what the columns hold.
+
+    categories: those that are categories whatever they hold. asked: those that the user named; others that number the
+    rows are left out. Raises UserError for a column of texts that hardly repeat, or of anything else.
+    """
+    kinds: dict[str, str] = {}
+    for name in names:
+        cells = column(name)
+        if name not in asked and name not in categories and name.strip().lower() in _ROW_NUMBERS and _all_differ(cells):
+            say(f"column {shown(name)} numbers the rows and is left out (take it with --feature-columns)")
+            continue
+        kinds[name] = "category" if name in categories else _kind(where, name, cells, name in asked)
+    numbers, categories, vectors = (
+        tuple(name for name in kinds if kinds[name] == kind) for kind in ("number", "category", "vector")
+    )
+    counts = {"numbers": len(numbers), "categories": len(categories), "lists of numbers": len(vectors)}
+    say("inputs: columns of " + ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count))
+    return TableColumns(numbers, categories, vectors)
+
+
+def _all_differ(cells: Sequence[Any]) -> bool:
+    return len(set(map(str, cells))) == len(cells)
+
+
+def _kind(where: Where, name: str, cells: Sequence[Any], asked: bool) -> str:
+    """Returns number, category or vector."""
+    present = [(row, cell) for row, cell in enumerate(cells) if not _is_empty(cell)]
+    if present and all(_is_vector(cell) for _, cell in present):
+        return "vector"
+    for row, cell in present:
+        if not isinstance(cell, str) and _number(cell) is None:
+            raise UserError(
+                f"{where(row)}: {shown(name)} is {shown(cell)} ({type(cell).__name__}): neither number, category nor "
+                "text; name the columns to use with --feature-columns"
+            )
+    if all(_number(cell) is not None for _, cell in present):
+        return "number"
+    different = {str(cell).strip() for _, cell in present}
+    if not asked and 2 * len(different) > len(present):
+        row, cell = next((row, cell) for row, cell in present if _number(cell) is None)
+        raise UserError(
+            f"{where(row)}: {shown(name)} is {shown(cell)}: a text (--text-column), or one of {len(different)} "
+            f"categories in {len(present)} rows (--category-columns)? Or name the columns to use with --feature-columns"
+        )
+    return "category"
+
+
+def _is_empty(cell: Any, empty: Container[str] = _EMPTY) -> bool:
+    if isinstance(cell, str):
+        return cell.strip().lower() in empty
+    return cell is None or (isinstance(cell, float) and cell != cell)
+
+
+def _is_vector(cell: Any) -> bool:
+    if isinstance(cell, str):
+        return bool(_LIST.fullmatch(cell))
+    return isinstance(cell, list | tuple | np.ndarray) and all(isinstance(item, int | float) for item in cell)
+
+
+def _number(cell: Any) -> float | None:
+    """Returns the number that a cell is or writes; None if it is none. An underscore, as in 1_000, is no digit."""
+    if isinstance(cell, str) and "_" in cell:
+        return None
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+class TableMaker:
+    """Makes tables of the rows of a file, block by block; a category has the same code in all of them.
+
+    >>> maker = TableMaker(TableColumns(("size",), ("colour",), ()))
+    >>> table = maker.make("line {}".format, {"size": ["1.5", ""], "colour": ["red", "blue"]}.__getitem__, rows=2)
+    >>> table.numbers.tolist(), table.categories.tolist(), table.category_values
+    ([[1.5], [nan]], [[0], [1]], (('red', 'blue'),))
+    """
+
+    def __init__(self, columns: TableColumns) -> None:
+        self.columns = columns
+        self._codes: dict[str, dict[str, int]] = {name: {} for name in columns.categories}
+        self._widths: dict[str, int] = {}
+
+    def make(self, where: Where, column: Column, rows: int) -> Table:
+        """Makes the table of some rows. Raises UserError for a cell that is not what its column holds."""
+        parts = [self._numbers(where, name, column(name))[:, None] for name in self.columns.numbers]
+        parts += [self._vectors(where, name, column(name)) for name in self.columns.vectors]
+        numbers = np.concatenate(parts, 1) if parts else np.empty((rows, 0), np.float32)
+        codes = [self._categories(name, column(name)) for name in self.columns.categories]
+        categories = torch.tensor(codes, dtype=torch.long).reshape(len(codes), rows).T.contiguous()
+        values = tuple(map(tuple, self._codes.values()))
+        return Table(torch.from_numpy(numbers), self._names(), categories, self.columns.categories, values)
+
+    def _names(self) -> tuple[str, ...]:
+        items = [f"{name}.{item}" for name in self.columns.vectors for item in range(self._widths[name])]
+        return (*self.columns.numbers, *items)
+
+    def _numbers(self, where: Where, name: str, cells: Sequence[Any]) -> np.ndarray:
+        numbers = [math.nan if _is_empty(cell) else _number(cell) for cell in cells]
+        if None in numbers:
+            row = numbers.index(None)
+            raise UserError(
+                f"{where(row)}: {shown(name)} is {shown(cells[row])}; expected a number, as in the first rows "
+                "(or is it a category? --category-columns)"
+            )
+        return _as_float32(where, name, np.array(numbers, dtype=np.float64))
+
+    def _vectors(self, where: Where, name: str, cells: Sequence[Any]) -> np.ndarray:
+        for row, cell in enumerate(cells):
+            if _is_empty(cell) or not _is_vector(cell):
+                raise UserError(f"{where(row)}: {shown(name)} is {shown(cell)}; expected a list of numbers")
+        vectors = [
+            np.fromstring(cell.strip("[] \t\r\n").replace(",", " "), sep=" ") if isinstance(cell, str) else cell
+            for cell in cells
+        ]
+        width = self._widths.setdefault(name, len(vectors[0]))
+        for row, vector in enumerate(vectors):
+            if len(vector) != width:
+                raise UserError(f"{where(row)}: {shown(name)} has {len(vector)} numbers, but {width} in the first row")
+        return _as_float32(where, name, np.array(vectors, dtype=np.float64).reshape(len(vectors), width))
+
+    def _categories(self, name: str, cells: Sequence[Any]) -> list[int]:
+        codes = self._codes[name]
+        return [-1 if _is_empty(cell, ("", "?")) else codes.setdefault(str(cell).strip(), len(codes)) for cell in cells]
+
+
+def _as_float32(where: Where, name: str, numbers: np.ndarray) -> np.ndarray:
+    large = np.abs(numbers) > _LARGEST
+    if large.any():
+        row = int(large.reshape(len(large), -1).any(1).argmax())
+        raise UserError(f"{where(row)}: {shown(name)} has a number that is infinite or too large for float32")
+    return numbers.astype(np.float32)
+
+
+def join_tables(parts: Sequence[Table]) -> Table:
+    """Joins what one `TableMaker` made."""
+    numbers, categories = (torch.cat([getattr(part, name) for part in parts]) for name in ("numbers", "categories"))
+    return replace(parts[-1], numbers=numbers, categories=categories)

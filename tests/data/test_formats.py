@@ -1,0 +1,182 @@
+"""Formats beside JSON and CSV: Arrow's, fastText's, and what annotation tools export."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+
+from lopsided.data.readers import ReadOptions, read, read_inputs
+from lopsided.data.storage import UserError
+from tests.data.test_readers import ROWS, rows, write
+
+HUGGING_FACE = {
+    "features": {
+        "text": {"dtype": "string", "_type": "Value"},
+        "labels": {"feature": {"names": ["y", "x"], "_type": "ClassLabel"}, "_type": "List"},
+    }
+}
+
+
+def table(names: bool = True, metadata: dict[str, Any] | None = None) -> pyarrow.Table:
+    """ROWS, with labels by name, or by number among "y" and "x"."""
+    labels = [part if names else ["yx".index(name) for name in part] for _, part in ROWS]
+    result = pyarrow.table({"text": [text for text, _ in ROWS], "labels": labels})
+    return result.replace_schema_metadata({b"huggingface": json.dumps(metadata)}) if metadata else result
+
+
+def save_stream(path: Path, content: pyarrow.Table) -> None:
+    with pyarrow.ipc.new_stream(path, content.schema) as stream:
+        stream.write_table(content)
+
+
+def save_file(path: Path, content: pyarrow.Table) -> None:
+    with pyarrow.ipc.new_file(path, content.schema) as file:
+        file.write_table(content)
+
+
+def save_folder(path: Path) -> Path:
+    """What `datasets` writes with save_to_disk."""
+    path.mkdir(parents=True)
+    save_stream(path / "data-00000-of-00001.arrow", table(names=False))
+    (path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    (path / "dataset_info.json").write_text(json.dumps(HUGGING_FACE))
+    return path
+
+
+def test_arrow(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(table(), tmp_path / "a.parquet", compression="zstd", row_group_size=2)
+    pyarrow.feather.write_feather(table(), str(tmp_path / "a.feather"))
+    save_stream(tmp_path / "stream.arrow", table())
+    save_file(tmp_path / "file.arrow", table())
+    pyarrow.parquet.write_table(table(False, {"info": HUGGING_FACE}), tmp_path / "numbers.parquet")
+    for path in (*tmp_path.iterdir(), save_folder(tmp_path / "folder")):
+        counts: list[int] = []
+        assert rows(read(path, on_bytes=counts.append)) == ROWS
+        assert sum(counts) == sum(f.stat().st_size for f in ([path] if path.is_file() else path.glob("*.arrow")))
+        blocks = list(read_inputs(path))
+        assert [text for block in blocks for text in block.texts] == [text for text, _ in ROWS]  # type: ignore[attr-defined]
+
+
+def test_a_folder_of_several_data_sets_asks_which(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        save_folder(tmp_path / split)
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(UserError, match=f"holds several data sets; name one: {tmp_path}/train, {tmp_path}/test"):
+        read(tmp_path)
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    assert rows(read(tmp_path)) == ROWS
+
+
+def test_columns_of_arrow(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = {"text": ["a", "b"], "x": [True, None], "y": pyarrow.array([0, 1], pyarrow.int8())}
+    columns["cats"] = pyarrow.array(
+        [[("x", 1.0), ("y", 0.0)], [("x", 0.0), ("y", 1.0)]], pyarrow.map_("string", "float")
+    )
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    data = read(path, ReadOptions(label_columns=("x", "y")))
+    assert data.targets.values is not None
+    assert data.targets.col.tolist() == [0, 0, 1]
+    assert data.targets.values.isnan().tolist() == [False, True, False]
+    assert rows(read(path)) == [("a", ["x"]), ("b", ["y"])]
+    with pytest.raises(UserError, match="row 1: 'y' must be valid text, got '0'"):
+        read(path, ReadOptions(text_columns=("y",)))
+
+
+DAMAGED = [b"", b"PAR1", b"PAR1" + bytes(50) + b"PAR1", b"ARROW1\0\0" + b"\xff" * 99, b"\xff" * 99]
+
+
+@pytest.mark.parametrize("file", ["a.parquet", "a.arrow", "a.feather"])
+@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
+def test_damaged_arrow(tmp_path: Path, file: str, content: bytes) -> None:
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError, match=str(tmp_path / file)) as caught:
+        read(tmp_path / file)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_fasttext(tmp_path: Path) -> None:
+    text = "__label__x __label__y a text\n\nno label\n__label__y\tanother text\n"
+    expected = [("a text", ["x", "y"]), ("no label", []), ("another text", ["y"])]
+    for name in ("a.txt", "a.train", "train"):
+        assert rows(read(write(tmp_path / name, text))) == expected
+    plain = write(tmp_path / "new.txt", "a text\nno label\n")
+    blocks = read_inputs(plain, ReadOptions(format="fasttext"))
+    assert [text for block in blocks for text in block.texts] == ["a text", "no label"]  # type: ignore[attr-defined]
+
+
+def choices(*names: str, **annotation: Any) -> dict[str, Any]:
+    return {"result": [{"from_name": "topic", "type": "choices", "value": {"choices": list(names)}}], **annotation}
+
+
+LABEL_STUDIO = [
+    {"id": 1, "data": {"text": "a"}, "annotations": [choices("x", "y")]},
+    {"id": 2, "data": {"text": "b"}, "annotations": [{"result": []}, choices("x", was_cancelled=True)]},
+    {"id": 3, "data": {"text": "c"}, "annotations": [choices("y")]},
+]
+PRODIGY = [
+    {"text": "a", "options": [{"id": "x"}, {"id": "y"}], "accept": ["x", "y"], "answer": "accept"},
+    {"text": "skipped", "options": [], "accept": [], "answer": "ignore"},
+    {"text": "b", "options": [{"id": "x"}], "accept": [], "answer": "accept"},
+    {"text": "c", "options": [{"id": "x"}], "accept": ["y"], "answer": "accept"},
+]
+PRODIGY_BINARY = [
+    {"text": text, "label": label, "answer": answer}
+    for text, label, answer in [
+        ("a", "x", "accept"),
+        ("a", "y", "accept"),
+        ("b", "x", "reject"),
+        ("b", "y", "reject"),
+        ("c", "x", "reject"),
+        ("c", "y", "accept"),
+        ("d", "y", "ignore"),
+    ]
+]
+CATS: list[dict[str, float]] = [{"x": 1.0, "y": 1.0}, {"x": 0.0, "y": 0.0}, {"x": 0, "y": 1}]
+EXPORTS: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "Label Studio": (LABEL_STUDIO, {}),
+    "Label Studio, short": (
+        [{"text": "a", "topic": {"choices": ["x", "y"]}}, {"text": "b", "topic": ""}, {"text": "c", "topic": "y"}],
+        {"label_columns": ("topic",)},
+    ),
+    "Prodigy": (PRODIGY, {}),
+    "Prodigy, label by label": (PRODIGY_BINARY, {"join_by": "text"}),
+    "doccano": ([{"text": t, "label": names} for t, names in [("a", ["x", "y"]), ("b", []), ("c", ["y"])]], {}),
+    "doccano, with annotators": (
+        [
+            {"text": t, "annotations": [{"label": n, "user": 1} for n in names]}
+            for t, names in [("a", ["x", "y"]), ("b", []), ("c", ["y"])]
+        ],
+        {},
+    ),
+    "spaCy, records": ([{"text": text, "cats": cats} for text, cats in zip("abc", CATS, strict=True)], {}),
+    "spaCy, pairs": ([[text, {"cats": cats}] for text, cats in zip("abc", CATS, strict=True)], {}),
+    "spaCy, documents": (
+        [
+            {
+                "id": 0,
+                "paragraphs": [
+                    {"raw": text, "cats": [{"label": name, "value": value} for name, value in cats.items()]}
+                    for text, cats in zip("abc", CATS, strict=True)
+                ],
+            }
+        ],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exports(tmp_path: Path, name: str) -> None:
+    records, options = EXPORTS[name]
+    listed = write(tmp_path / "a.json", json.dumps(records, indent=2))
+    lines = write(tmp_path / "a.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+    for path in (listed, lines):
+        data = read(path, ReadOptions(**options))
+        assert rows(data) == [("a", ["x", "y"]), ("b", []), ("c", ["y"])]
+        assert data.targets.values is None
