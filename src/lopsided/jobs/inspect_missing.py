@@ -107,7 +107,7 @@ def _on(config: CompareConfig | FitConfig, data: Path | None, changes: dict[str,
 
 def _cache(run: Path, config: FitConfig, folds: int) -> Path:
     """Returns a folder whose name depends on everything that the scores depend on."""
-    asked = [config.model_dump(), fingerprint(config), folds]
+    asked = [config.model_dump(mode="json"), fingerprint(config), folds]
     return run / "missing" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 

@@ -299,7 +299,7 @@ L = TypeVar("L", Trial, HistoryLine, Epoch)
 
 
 def to_json(content: StoredFile) -> dict[str, Any]:
-    return {"schema": SCHEMA, "kind": content.kind} | content.model_dump()
+    return {"schema": SCHEMA, "kind": content.kind} | content.model_dump(mode="json")
 
 
 def from_json(stored: Any, kind: type[F]) -> F:
