@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import Progress as Bars
+from safetensors.torch import load_file
+from torch import Tensor
 
+from lopsided.data.dataset import Splits
+from lopsided.jobs.config import Config
+from lopsided.jobs.progress import Progress
+from lopsided.jobs.rows import load
 from lopsided.jobs.schema import DataSummary, Results, SplitSizes
 from lopsided.models.recipe import Recipe
 
@@ -27,6 +35,23 @@ HOSTILE = (  # names of labels
 def read_results(run: Path) -> dict[str, Any]:
     results: dict[str, Any] = json.loads((run / "results.json").read_text())
     return results
+
+
+def load_quietly(config: Config) -> Splits:
+    return load(config, Bars(disable=True))
+
+
+def quiet_progress() -> Progress:
+    """Progress that is shown to nobody, of trainings that are about to begin."""
+    progress = Progress(Console(quiet=True))
+    progress.preparing()
+    progress.plan(1, 1)
+    return progress
+
+
+def scores_of(run: Path, part: str = "test") -> Tensor:
+    """The stored scores, (rows, L), of validation or test rows."""
+    return load_file(run / f"scores-{part}.safetensors")["values"]
 
 
 def made_results(**values: Any) -> Results:

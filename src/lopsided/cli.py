@@ -202,7 +202,7 @@ def fit(
             record = train_model(folder, prepared, progress)
     if record.diverged:
         raise UserError(f"training diverged in epoch {record.epochs}; start anew with a lower --learning-rate")
-    if "test" in folder.config.files():
+    if folder.config.has_test:
         evaluate(folder.path)
     else:
         typer.echo(f"evaluate with: lopsided evaluate {shlex.quote(str(folder.path))} FILE")
@@ -211,7 +211,7 @@ def fit(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished `lopsided fit`.")],
-    data: Annotated[Path | None, typer.Argument(help="Rows to evaluate on.", show_default="--test of the run")] = None,
+    data: Annotated[Path | None, typer.Argument(help="Rows to evaluate on.", show_default="those of --test")] = None,
     propensity_a: Annotated[float, typer.Option(help="A of the propensities.", min=0)] = 0.55,
     propensity_b: Annotated[float, typer.Option(help="B of the propensities.", min=0)] = 1.5,
 ) -> None:

@@ -14,18 +14,30 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, h
 
 import lopsided
 from lopsided.__main__ import main
+from lopsided.data.dataset import Dataset
 from lopsided.decision.rules import best_threshold, tune_label_thresholds
-from lopsided.jobs.compare import load
 from lopsided.jobs.config import make_config
-from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.fit import recipe_of
+from lopsided.jobs.folder import ComparisonFolder
+from lopsided.jobs.rows import prepare
 from lopsided.jobs.schema import ConfigFile, write_file
 from lopsided.metrics.scores import Judged
-from lopsided.models import make_task
-from lopsided.models.task import Budget
 from lopsided.report.terminal import print_results
-from lopsided.training.loop import predict_scores, train
-from lopsided.training.objective import make_objective, parse_method
-from tests.tools import TINY, read_results, write_texts
+from lopsided.training.loop import train
+from lopsided.training.validate import Validation
+from tests.tools import TINY, load_quietly, read_results, scores_of, write_texts
+
+RUNS = {f"{number}-{loss}-seed{seed}" for number, loss in enumerate(("bce", "asl", "zlpr")) for seed in (0, 1)}
+FILES = {
+    "config.json",
+    "decision.safetensors",
+    "history.csv",
+    "model.json",
+    "model.safetensors",
+    "scores-test.safetensors",
+    "scores-valid.safetensors",
+    "training.json",
+}  # of a finished run
 
 
 @pytest.mark.slow
@@ -33,17 +45,24 @@ def test_a_run_folder_is_complete(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "config.json",
         "details.json",
-        "metrics.csv",
+        "history.csv",
         "report.html",
         "results.json",
         "runs",
     }
-    with (finished / "metrics.csv").open(newline="") as file:
+    assert {path.name for path in (finished / "runs").iterdir()} == RUNS
+    assert all({path.name for path in (finished / "runs" / run).iterdir()} == FILES for run in RUNS)
+    with (finished / "history.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["loss"], line["seed"], line["epoch"]) for line in lines] == [
         (loss, seed, epoch) for seed in "01" for loss in ("bce", "asl", "zlpr") for epoch in "12"
     ]
     assert all(0 < float(line[column]) < 1 for line in lines for column in ("p_positive", "p_negative", "valid_map"))
+
+
+def dense(rows: Dataset | None) -> np.ndarray:
+    assert rows is not None
+    return np.array([np.isin(range(rows.num_labels), rows.targets_of(torch.tensor([n])).col) for n in range(len(rows))])
 
 
 def precision_at(k: int, truth: np.ndarray, scores: np.ndarray) -> float:
@@ -55,22 +74,23 @@ def precision_at(k: int, truth: np.ndarray, scores: np.ndarray) -> float:
 def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss: str) -> None:
     results = read_results(finished)
     assert results["data"]["rows"] == {"train": 600, "valid": 100, "test": 200}
-    splits = load(make_config({"images": 600}))
-    truth = splits.test.targets.numpy()
+    splits = load_quietly(make_config({"images": 600}))
+    assert splits.valid is not None
+    truth = dense(splits.test)
     present = truth.any(0)
     entry = results["losses"][loss]
     assert entry["own_threshold"] == pytest.approx({"bce": 0, "asl": 1.379, "zlpr": 0}[loss], abs=1e-3)
     expected: dict[str, list[float]] = {name: [] for name in entry["metrics"]}
     for seed in (0, 1):
-        scores = np.load(finished / f"runs/{number}-{loss}-seed{seed}.npy")
+        run = finished / f"runs/{number}-{loss}-seed{seed}"
+        scores = scores_of(run).numpy()
         own, tuned = scores > entry["own_threshold"], scores > entry["tuned_thresholds"][seed]
         expected["map"].append(average_precision_score(truth[:, present], scores[:, present]))
         for decisions, suffix in ((own, "_own"), (tuned, "")):
             expected["micro_f1" + suffix].append(f1_score(truth, decisions, average="micro", zero_division=0))
             macro = f1_score(truth[:, present], decisions[:, present], average="macro", zero_division=0)
             expected["macro_f1" + suffix].append(macro)
-        valid_scores = torch.from_numpy(np.load(finished / f"runs/{number}-{loss}-seed{seed}-valid.npy"))
-        rule = tune_label_thresholds(Judged.of(valid_scores, splits.valid.targets))
+        rule = tune_label_thresholds(Judged.of(scores_of(run, "valid"), splits.valid.targets))
         by_label = scores > rule.thresholds.numpy()
         macro = f1_score(truth[:, present], by_label[:, present], average="macro", zero_division=0)
         expected["macro_f1_labels"].append(macro)
@@ -92,10 +112,14 @@ def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss
 
 
 def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
-    task = make_task(load(make_config({"images": 600})))
-    objective = make_objective(parse_method("asl"), task.train.targets)
-    model, _ = train(task, objective, Budget(2, 64, 3e-3), seed=1)
-    best = best_threshold(Judged.of(predict_scores(model, objective, task.valid), task.valid.targets))
+    config = make_config({"images": 600, "epochs": 2})
+    prepared = prepare(config, load_quietly(config))
+    assert prepared.valid is not None
+    recipe = recipe_of(config.of_run("asl", 1, {}), prepared)
+    trained = train(prepared.encoder, "asl", prepared.train, recipe, seed=1, validation=Validation(prepared.valid))
+    scores = trained.model.score(prepared.valid.encoded)
+    best = best_threshold(Judged.of(scores, prepared.valid.data.targets))
+    assert torch.equal(scores.values, scores_of(finished / "runs/1-asl-seed1", "valid"))
     assert read_results(finished)["losses"]["asl"]["tuned_thresholds"][1] == pytest.approx(best)
 
 
@@ -116,12 +140,15 @@ def test_losses_that_only_rank_and_label_powerset_take_part(folder: Path, capsys
 
 
 def test_missing_positives_are_hidden() -> None:
-    whole, hidden = (load(make_config({"images": 600} | more)).train.targets for more in ({}, {"missing": 0.5}))
-    assert 0.45 < hidden.sum() / whole.sum() < 0.55
+    whole, hidden = (load_quietly(make_config({"images": 600} | more)) for more in ({}, {"missing": 0.5}))
+    assert 0.45 < len(hidden.train.targets.col) / len(whole.train.targets.col) < 0.55
+    assert whole.test is not None
+    assert hidden.test is not None
+    assert len(hidden.test.targets.col) == len(whole.test.targets.col), "tests are of the truth"
 
 
 def test_the_terminal_says_what_can_be_missed(finished: Path) -> None:
-    results = RunFolder.open(finished).read_results()
+    results = ComparisonFolder.open(finished).read_results()
     comparison = results.comparisons["asl"]
     text = io.StringIO()
     print_results(results, Console(file=text, width=80))
@@ -139,8 +166,8 @@ def test_equal_losses_train_equally(folder: Path) -> None:
     losses = "bce,asl(gamma_neg=0, clip=0)"
     assert main(["compare", *TINY[:4], "--seeds", "2", "--losses", losses, "--out", "run"]) == 0
     for seed in (0, 1):
-        bce, asl = (np.load(path) for path in sorted((folder / "run/runs").glob(f"*seed{seed}.npy")))
-        assert np.array_equal(bce, asl)
+        bce, asl = (scores_of(path) for path in sorted((folder / "run/runs").glob(f"*seed{seed}")))
+        assert torch.equal(bce, asl)
     comparison = read_results(folder / "run")["comparisons"]["asl(gamma_neg=0, clip=0)"]
     assert (comparison["mean"], comparison["p_holm"], comparison["verdict"]) == (0, 1, "no difference shown")
 
@@ -148,8 +175,9 @@ def test_equal_losses_train_equally(folder: Path) -> None:
 @pytest.mark.slow
 def test_the_same_command_gives_the_same_numbers(finished: Path, folder: Path) -> None:
     assert main(["compare", *TINY, "--out", "again"]) == 0
-    for path in finished.glob("runs/*.npy"):
-        assert np.array_equal(np.load(path), np.load(folder / "again/runs" / path.name))
+    for run in RUNS:
+        for name in ("model.safetensors", "scores-test.safetensors", "decision.safetensors"):
+            assert (finished / "runs" / run / name).read_bytes() == (folder / "again/runs" / run / name).read_bytes()
 
 
 @pytest.mark.slow
@@ -158,17 +186,17 @@ def test_a_stopped_run_goes_on(
 ) -> None:
     trained = []
 
-    def stop_at_the_third(*arguments: Any) -> Any:
+    def stop_at_the_third(*arguments: Any, **options: Any) -> Any:
         trained.append(arguments)
         if len(trained) == 3:
             raise KeyboardInterrupt
-        return train(*arguments)
+        return train(*arguments, **options)
 
-    monkeypatch.setattr("lopsided.jobs.compare.train", stop_at_the_third)
+    monkeypatch.setattr("lopsided.jobs.fit.train", stop_at_the_third)
     assert main(["compare", *TINY, "--out", "run"]) == 130
-    kept = {path: path.stat().st_mtime_ns for path in (folder / "run/runs").iterdir()}
-    runs = ("0-bce-seed0", "1-asl-seed0")
-    assert {path.name for path in kept} == {run + suffix for run in runs for suffix in (".json", ".npy", "-valid.npy")}
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "run/runs").glob("*/*")}
+    expected = {f"{run}/{name}" for run in ("0-bce-seed0", "1-asl-seed0") for name in FILES}
+    assert {f"{path.parent.name}/{path.name}" for path in kept} == expected | {"2-zlpr-seed0/config.json"}
     assert not (folder / "run/results.json").exists()
 
     assert main(["compare", "run"]) == 0
@@ -186,15 +214,18 @@ def test_a_stopped_run_goes_on(
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
-    """A run whose .json is missing is trained again, whatever stands in its .npy."""
-    (folder / "run/runs").mkdir(parents=True)
+    """A run whose training.json is missing is trained again, whatever stands in its other files."""
     config = make_config({"images": 60, "epochs": 1, "seeds": 1, "losses": "bce,zlpr"})
     stored = ConfigFile(lopsided=lopsided.__version__, command="compare", config=config, data_sha256={})
     write_file(folder / "run/config.json", stored)
-    (folder / "run/runs/0-bce-seed0.npy").write_bytes(b"half")
+    run = ComparisonFolder.open(folder / "run").run("bce", 0, {"learning_rate": 0.003})
+    for name in ("model.safetensors", "decision.safetensors", "scores-test.safetensors", "history.csv"):
+        (run.path / name).write_bytes(b"half")
+    for name in (".model.safetensors.abcd1234", ".state.safetensors.abcd1234"):
+        (run.path / name).write_bytes(b"half")
     assert main(["compare", "run"]) == 0
-    assert np.load(folder / "run/runs/0-bce-seed0.npy").shape == (20, 90)
-    assert not list((folder / "run").rglob(".*")), "temporary files are left"
+    assert scores_of(run.path).shape == (20, 90)
+    assert {path.name for path in run.path.iterdir()} == FILES, "temporary files are left"
 
 
 @pytest.mark.slow

@@ -110,6 +110,11 @@ class Config(ReadOptions):
     def default_shares(self) -> dict[str, float]:
         raise NotImplementedError
 
+    @property
+    def has_test(self) -> bool:
+        """Tells whether there are test rows: of a file, split off, or made."""
+        return self.data == BUILT_IN or "test" in self.files() or self.share("test") > 0
+
     def read_options(self) -> ReadOptions:
         """Returns how the files are read."""
         return ReadOptions(**{name: getattr(self, name) for name in ReadOptions.model_fields})
@@ -222,6 +227,8 @@ class CompareConfig(Config):
     def of_run(self, loss: str, seed: int, changes: dict[str, Any]) -> FitConfig:
         """Returns the settings of one training: of a loss, and of a seed."""
         shared = {name: getattr(self, name) for name in Config.model_fields}
+        if self.data != BUILT_IN:  # a run has other default shares
+            shared |= {part: str(share) for part, share in self.default_shares.items() if shared[part] is None}
         metric = METRICS[self.metric].name
         return checked(FitConfig, shared | {"loss": loss, "seed": seed, "metric": metric} | changes)
 

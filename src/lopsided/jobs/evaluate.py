@@ -17,7 +17,7 @@ from lopsided.data.storage import UserError
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
 from lopsided.jobs.folder import RunFolder
-from lopsided.jobs.rows import read_rows
+from lopsided.jobs.rows import load, read_rows
 from lopsided.jobs.schema import Evaluation, Propensity
 from lopsided.metrics.counts import Sums
 from lopsided.metrics.registry import METRICS
@@ -44,22 +44,25 @@ _ROWS = 2**12  # of a block where not all scores are held
 
 
 def evaluate_run(folder: RunFolder, data: Path | None, propensity: Propensity, bars: Bars) -> tuple[Evaluation, Path]:
-    """Ranks the rows of a file, the test file of the run if None; returns what is written, and where.
+    """Ranks the rows of a file, the test rows of the run if None; returns what is written, and where.
 
-    Results of the test file go into results.json of the run folder, of another file into results-NAME.json.
+    Results of the run's own test rows go into results.json of its folder, of another file into results-NAME.json.
     """
     path = data or folder.config.files().get("test")
-    if path is None:
-        raise UserError(f"{folder.path}: was trained without --test FILE; name the file to evaluate on")
+    if path is None and not folder.config.has_test:
+        raise UserError(f"{folder.path}: was trained without --test; name the file to evaluate on")
     model, decision = folder.read_model(), folder.read_decision()
-    rows = rows_for(folder, model, path, bars)
+    if path is None:
+        rows = _encoded(model, load(folder.config, bars).test, folder.config.data)
+    else:
+        rows = _encoded(model, read_rows(path, folder.config.read_options(), bars), str(path))
     counts = pad(model.label_counts, (0, rows.data.num_labels - model.num_labels))
     weights = propensities(counts, model.rows, propensity.a, propensity.b)
     summary = _summary(_blocks(model, rows, decision, weights, bars))
     popularity = _summary(_popular(counts, rows, weights))
     training = folder.read_training()
     evaluation = Evaluation(
-        data=str(path),
+        data=str(path or f"the test part of {folder.config.name}"),
         rows=len(rows),
         rows_without_labels=int((rows.data.targets.crow.diff() == 0).sum()),
         loss=folder.config.loss,
@@ -72,18 +75,18 @@ def evaluate_run(folder: RunFolder, data: Path | None, propensity: Propensity, b
         rule=decision.name,
         decisions={name: METRICS[name].value(summary) for name in DECISIONS},
     )
-    written = folder.path / ("results.json" if data is None else f"results-{path.stem}.json")
+    written = folder.path / ("results.json" if data is None else f"results-{data.stem}.json")
     schema.write_file(written, evaluation)
     return evaluation, written
 
 
-def rows_for(folder: RunFolder, model: Model, path: Path, bars: Bars) -> Rows:
-    """Reads and encodes the rows of a file; labels that the model does not know come after its own."""
-    data = read_rows(path, folder.config.read_options(), bars)
+def _encoded(model: Model, data: Dataset | None, name: str) -> Rows:
+    """Encodes the rows of a file; labels that the model does not know come after its own."""
+    assert data is not None
     try:
         return Rows(model.encode(data.inputs), _labelled_like(model, data))
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
 
 
 def _labelled_like(model: Model, data: Dataset) -> Dataset:

@@ -124,9 +124,11 @@ class RunFolder(ConfigFolder[FitConfig]):
             raise UserError(f"{self.path}: no epoch is finished yet; go on with: {self.continued}") from None
 
     def write_training(self, ended: TrainingRecord) -> None:
-        """Writes training.json, after which the state to go on from is not needed any more."""
+        """Writes training.json, after which neither the state to go on from nor what kills left is needed any more."""
         schema.write_file(self.path / "training.json", ended)
         self.state_file.unlink(missing_ok=True)
+        for path in filter(is_temporary, self.path.iterdir()):
+            path.unlink()
 
     def read_training(self) -> TrainingRecord:
         """Returns how training ended. Raises UserError where it did not."""

@@ -46,7 +46,8 @@ def read_rows(path: Path, options: ReadOptions, bars: Bars) -> Dataset:
 def load(config: Config, bars: Bars) -> Splits:
     """Reads or makes the rows of training, validation and test. Raises UserError for anything a user got wrong."""
     if config.data == BUILT_IN:
-        splits = digits_grid(train=config.images or IMAGES, seed=config.data_seed)
+        images = config.images or IMAGES
+        splits = digits_grid(images, images // 6, images // 3, config.data_seed)
     else:
         splits = _from_files(config, bars)
     if not len(splits.train.targets.col):

@@ -124,7 +124,7 @@ def print_evaluation(evaluation: Evaluation, written: Path, console: Console) ->
     table = Table("", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(evaluation.loss, justify="right")
     table.add_column("most frequent labels", justify="right")
-    titles = {"p": "P", "ndcg": "nDCG", "psp": "PSP"}
+    titles = {"p": "P", "ndcg": "nDCG", "psp": "PSP", "map": "mAP"}
     for name, value in evaluation.model.items():
         kind, at, k = name.partition("@")
         popular = evaluation.popularity.get(name)
