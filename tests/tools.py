@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from rich.console import Console
 from rich.progress import Progress as Bars
 from safetensors.torch import load_file
@@ -19,6 +20,7 @@ from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import load
 from lopsided.jobs.schema import DataSummary, Results, SplitSizes
 from lopsided.models.recipe import Recipe
+from lopsided.training import loop
 
 TINY = ["--images", "600", "--epochs", "2", "--seeds", "2", "--losses", "bce,asl,zlpr"]
 
@@ -47,6 +49,19 @@ def quiet_progress() -> Progress:
     progress.preparing()
     progress.plan(1, 1)
     return progress
+
+
+def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of an epoch."""
+    step = loop._Loop._step
+    left = iter(range(steps))
+
+    def stopping(*arguments: Any) -> float:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(loop._Loop, "_step", stopping)
 
 
 def scores_of(run: Path, part: str = "test") -> Tensor:

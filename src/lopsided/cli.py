@@ -18,7 +18,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from lopsided import __version__
-from lopsided.data.dataset import Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.options import ReadOptions
@@ -34,7 +33,7 @@ from lopsided.jobs.folder import ComparisonFolder, ConfigFolder, RunFolder, is_r
 from lopsided.jobs.inspect_missing import inspect_missing, printable
 from lopsided.jobs.predict import write_predictions
 from lopsided.jobs.progress import Progress, bars
-from lopsided.jobs.rows import load, prepare
+from lopsided.jobs.rows import Prepared, load, prepare
 from lopsided.jobs.schema import Propensity
 from lopsided.losses import formula
 from lopsided.report import read_finished, write_merged_report, write_report
@@ -138,29 +137,39 @@ def compare(
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
     console = Console()
     with Progress(console) as progress:
-        folder, splits = _begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
+        folder, prepared = _begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
         with _going_on(folder):
             typer.echo(f"run folder: {folder.path}")
-            train_and_compare(folder, splits, progress)
+            train_and_compare(folder, prepared, progress)
     page = write_report(folder.path)
     print_results(folder.read_results(), console)
     typer.echo(f"\nreport: {page}")
 
 
-def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], progress: Progress) -> tuple[F, Splits]:
-    """Returns the folder of an unfinished run, or a new one, not written before the data can be read; and the data."""
+def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], progress: Progress) -> tuple[F, Prepared]:
+    """Returns the folder of an unfinished run, or a new one, not written before its rows are encoded; and those."""
     if data != BUILT_IN and is_run_folder(Path(data)):
         given = [*asked] if out is None else ["out", *asked]
         if given:
             options = ", ".join("--" + name.replace("_", "-") for name in given)
             raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
         folder = kind.open(Path(data))
-        return folder, load(folder.config, progress.bars)
+        return folder, _prepared(folder.config, progress)
     config = checked(kind.config_kind, asked | {"data": data})
+    try:
+        prepared = _prepared(config, progress)
+    except UserError as error:
+        or_run = "; nor is it a run folder, which has a config.json" * Path(data).is_dir()
+        raise UserError(f"{error}{or_run}") from None
+    return kind.create(out or _new_folder(config), config), prepared
+
+
+def _prepared(config: Config, progress: Progress) -> Prepared:
     splits = load(config, progress.bars)
     for note in splits.notes:
         progress.say(printable(note))
-    return kind.create(out or _new_folder(config), config), splits
+    progress.preparing()
+    return prepare(config, splits)
 
 
 def _new_folder(config: Config) -> Path:
@@ -192,11 +201,9 @@ def fit(
 ) -> None:
     """Train a classifier for any number of labels."""
     with Progress(Console(), each_epoch=True) as progress:
-        folder, splits = _begin(RunFolder, str(data), out, asked, progress)
+        folder, prepared = _begin(RunFolder, str(data), out, asked, progress)
         typer.echo(f"run folder: {folder.path}")
         with _going_on(folder):
-            progress.preparing()
-            prepared = prepare(folder.config, splits)
             progress.plan(1, recipe_of(folder.config, prepared).epochs)
             progress.begin(folder.config.loss)
             record = train_model(folder, prepared, progress)

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
 
 import lopsided
 from lopsided.__main__ import main
+from lopsided.data.dataset import Dataset
+from lopsided.data.inputs import SparseFeatures
 from lopsided.data.make_xmc import XmcMaker, make_xmc
-from lopsided.data.sparse_files import read_sparse
-from lopsided.jobs.folder import FitFolder
-from lopsided.models.sparse_features import SparseClassifier
+from lopsided.data.readers import read
+from lopsided.jobs.folder import RunFolder
+from lopsided.models.bag import UnitLength
+from lopsided.models.model import Model
+from lopsided.nn.head import LinearHead
+from lopsided.targets import SparseTargets
+from tests.jobs.test_compare import FILES
 from tests.metrics.test_top_k import by_hand
+from tests.tools import scores_of, stop_after
 
-SMALL = ["--hidden", "32", "--epochs", "3", "--batch-size", "64", "--dropout", "0.1"]
+SMALL = ["--model", "bag(hidden=32, dropout=0.1)", "--epochs", "3", "--batch-size", "64"]
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fitted(made: Path) -> Path:
     run = made / "run"
-    line = ["fit", str(made / "train.txt"), "--test", str(made / "test.txt"), "--valid", "0.1", "--out", str(run)]
+    line = ["fit", str(made / "train.txt"), "--test", str(made / "test.txt"), "--out", str(run)]
     assert main(line + SMALL) == 0
     return run
 
@@ -46,17 +54,16 @@ def results_of(run: Path, name: str = "results.json") -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_run_learns_what_is_planted(fitted: Path) -> None:
-    assert {path.name for path in fitted.iterdir()} == {
-        "checkpoint.safetensors",
-        "config.json",
-        "metrics.csv",
-        "results.json",
-    }
-    with (fitted / "metrics.csv").open(newline="") as file:
+    assert {path.name for path in fitted.iterdir()} == FILES | {"results.json"}
+    with (fitted / "history.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["epoch"] for line in lines] == ["1", "2", "3"]
     assert float(lines[0]["train_loss"]) > float(lines[2]["train_loss"])
-    assert float(lines[0]["valid_p@1"]) < float(lines[2]["valid_p@1"])
+    assert float(lines[0]["valid_p_at_1"]) < float(lines[2]["valid_p_at_1"])
+    assert all(line["valid"] == line["valid_map"] for line in lines), "that is what is validated where labels are few"
+    training = json.loads((fitted / "training.json").read_text())
+    best = max(lines, key=lambda line: float(line["valid"]))
+    assert (training["best_epoch"], training["rows"], training["diverged"]) == (int(best["epoch"]), 1350, False)
     results = results_of(fitted)
     assert (results["rows"], results["epochs"], results["loss"]) == (300, 3, "asl")
     assert results["model"]["p@1"] > 3 * results["popularity"]["p@1"] > 0
@@ -64,21 +71,23 @@ def test_a_run_learns_what_is_planted(fitted: Path) -> None:
 
 
 def test_results_are_those_of_all_logits(fitted: Path, made: Path) -> None:
-    found = FitFolder.open(fitted).load()
-    assert found is not None
-    model = found.model
-    assert found.rows == 1350
-    test = read_sparse(made / "test.txt").unit_length()
-    batch, targets = test.batch(torch.arange(len(test)))
-    model.eval()
-    logits = model.head.logits(model(batch)).detach().numpy()
+    model = RunFolder.open(fitted).read_model()
+    assert model.rows == 1350, "a tenth is held out for validation"
+    test = read(made / "test.txt")
+    logits = model.score(model.encode(test.inputs)).values.numpy()
+    assert np.array_equal(logits, scores_of(fitted).numpy())
+    targets = test.targets
     truth = [targets.col[start:stop].tolist() for start, stop in zip(targets.crow, targets.crow[1:], strict=False)]
-    counts = model.label_counts.double().numpy()
-    c = (math.log(found.rows) - 1) * 2.5**0.55
+    counts = model.label_counts.numpy()
+    c = (math.log(model.rows) - 1) * 2.5**0.55
     inverse = (1 + c * (counts + 1.5) ** -0.55).tolist()
     results = results_of(fitted)
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    precision = results["model"].pop("map")
     assert results["model"] == pytest.approx(by_hand(best.tolist(), truth, inverse))
+    hits = np.array([np.isin(range(300), row) for row in truth])
+    has = hits.any(0)
+    assert precision == pytest.approx(average_precision_score(hits[:, has], logits[:, has]))
     most = np.sort(counts)[-5:]
     assert results["popularity"]["p@1"] == pytest.approx(
         max(np.mean([label in row for row in truth]) for label in np.flatnonzero(counts == most[-1]))
@@ -99,70 +108,67 @@ def test_another_file_and_other_propensities(fitted: Path, folder: Path, capsys:
     assert results_of(folder / "run") == results_of(fitted)
 
 
-def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in the middle of an epoch."""
-    step: Callable[..., torch.Tensor] = SparseClassifier.step
-    left = iter(range(steps))
-
-    def stopping(*arguments: Any) -> torch.Tensor:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return step(*arguments)
-
-    monkeypatch.setattr(SparseClassifier, "step", stopping)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [5, 30, 60])  # of 22 an epoch
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     fitted: Path, made: Path, folder: Path, steps: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["fit", str(made / "train.txt"), "--test", str(made / "test.txt"), "--valid", "0.1", "--out", "run", *SMALL]
+    line = ["fit", str(made / "train.txt"), "--test", str(made / "test.txt"), "--out", "run", *SMALL]
     with pytest.MonkeyPatch.context() as patch:
         stop_after(steps, patch)
         assert main(line) == 130
     assert "go on with: lopsided fit run" in capsys.readouterr().err
-    assert (folder / "run/checkpoint.safetensors").exists() == (steps > 22)
+    assert (folder / "run/state.safetensors").exists() == (steps > 22)
     assert main(["fit", "run"]) == 0
     assert not [path for path in (folder / "run").iterdir() if path.name.startswith(".")]
     results, expected = (results_of(run) for run in (folder / "run", fitted))
     assert results | {"seconds_per_epoch": 0} == expected | {"seconds_per_epoch": 0}
-    tensors, whole = (load_file(run / "checkpoint.safetensors") for run in (folder / "run", fitted))
-    assert tensors.keys() == whole.keys()
-    assert all(torch.equal(tensors[name], whole[name]) for name in whole)
+    for name in ("model", "decision", "scores-valid", "scores-test"):
+        tensors, whole = (load_file(run / f"{name}.safetensors") for run in (folder / "run", fitted))
+        assert tensors.keys() == whole.keys()
+        assert all(torch.equal(tensors[name], whole[name]) for name in whole)
+    assert {path.name for path in (folder / "run").iterdir()} == FILES | {"results.json"}
 
 
 def test_a_finished_run_is_only_evaluated_again(fitted: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(fitted, folder / "run")
+    (folder / "run/results.json").unlink()
     stop_after(0, monkeypatch)
     assert main(["fit", "run"]) == 0
+    assert results_of(folder / "run") == results_of(fitted)
 
 
 def test_the_bias_starts_at_the_frequencies() -> None:
     counts = torch.tensor([0, 10, 400])
+    labels = [[label for label in (1, 2) if row < counts[label]] for row in range(1000)]
+    inputs = SparseFeatures(torch.arange(1001), torch.zeros(1000, dtype=torch.long), torch.ones(1000), 1)
+    train = Dataset(inputs, replace(SparseTargets.from_indices(labels), num_labels=3), ("a", "b", "c"))
+    share = pytest.approx(((counts + 0.5) / 1001).tolist(), rel=1e-5)
+
+    def bias(loss: str) -> torch.Tensor:
+        return Model.new(UnitLength.fit(inputs, hidden=4), loss, train).network.head.get_parameter("bias")
+
     for loss in ("bce", "asl", "hill"):
-        model = SparseClassifier(5, counts, rows=1000, hidden=4, loss=loss)
-        posterior = lopsided.loss(loss).posterior(model.head.get_parameter("bias"))
-        assert posterior.tolist() == pytest.approx(((counts + 0.5) / 1001).tolist(), rel=1e-5)
-    bias = SparseClassifier(5, counts, rows=1000, hidden=4, loss="zlpr").head.get_parameter("bias")
-    assert torch.sigmoid(2 * bias).tolist() == pytest.approx(((counts + 0.5) / 1001).tolist(), rel=1e-5)
-    assert not SparseClassifier(5, counts, rows=1000, loss="lsep").head.get_parameter("bias").any()
+        assert lopsided.loss(loss).posterior(bias(loss)).tolist() == share
+    assert torch.sigmoid(2 * bias("zlpr")).tolist() == share
+    assert not bias("lsep").any()
 
 
 BAD_LINES = {
-    "no such file": (["fit", "none.txt"], "none.txt: No such file"),
-    "a folder": (["fit", "."], "a folder, but neither a data file nor a run folder"),
-    "unknown ending": (["fit", "a.parquet"], "a.parquet: cannot tell its format; name it .txt, .svm"),
+    "no such file": (["fit", "none.txt"], "none.txt: no such file"),
+    "a folder": (["fit", "."], "; nor is it a run folder, which has a config.json"),
+    "unknown ending": (["fit", "a.unknown"], "a.unknown: a file whose format cannot be told"),
     "unknown loss": (["fit", "train.txt", "--loss", "asll"], "--loss: unknown loss 'asll'"),
     "share of validation": (
         ["fit", "train.txt", "--valid", "1.5"],
         "--valid: a share of the training rows must lie bet",
     ),
-    "nothing to validate on": (["fit", "tiny.txt", "--valid", "0.01"], "--valid: a share of 0.01 of 2 rows leaves a"),
-    "no labels": (["fit", "bare.txt"], "no labels at all in the training rows"),
-    "no features": (["fit", "flat.svm"], "no features at all in the training rows"),
-    "another header": (["fit", "train.txt", "--test", "tiny.txt"], "says 9 features and 4 labels, but the training"),
-    "hidden": (["fit", "train.txt", "--hidden", "0"], "--hidden: Input should be greater than or equal to 1"),
+    "nothing to validate on": (["fit", "train.txt", "--valid", "0.0001"], "--valid: a share of 0.0001 of 1500 rows le"),
+    "too few to validate on": (["fit", "tiny.txt"], "2 rows are too few to split; give at least 10, or separate files"),
+    "no labels": (["fit", "bare.txt", "--valid", "0"], "no labels at all in the training rows"),
+    "no features": (["fit", "flat.svm", "--valid", "0"], "no features at all in the training rows"),
+    "another header": (["fit", "train.txt", "--test", "tiny.txt"], "tiny.txt: its header says 9 features, but the tr"),
+    "hidden": (["fit", "train.txt", "--model", "bag(hidden=0)"], "bag: hidden must be at least 1"),
     "a run fixes its settings": (
         ["fit", "run", "--epochs", "9"],
         "run is a run folder, which fixes all settings; leave",
@@ -173,10 +179,18 @@ BAD_LINES = {
     "no test file": (["evaluate", "bare"], "bare: was trained without --test; name the file to evaluate on"),
     "nothing trained yet": (
         ["evaluate", "bare", "tiny.txt"],
-        "bare: no epoch is finished yet; go on with: lopsided fit",
+        "bare: no model yet; go on with: lopsided fit",
     ),
-    "damaged": (["evaluate", "damaged"], "checkpoint.safetensors: damaged"),
-    "cut": (["evaluate", "cut"], "checkpoint.safetensors: damaged"),
+    "damaged": (["evaluate", "damaged"], "model.safetensors: damaged"),
+    "cut": (["evaluate", "cut"], "model.safetensors: damaged"),
+    "no rule yet": (["evaluate", "unsettled"], "unsettled: no rule yet; go on with: lopsided fit unsettled"),
+    "unknown model": (["fit", "train.txt", "--model", "bagg"], "--model: unknown model 'bagg': known are ngrams, bag"),
+    "unknown setting": (["fit", "train.txt", "--model", "bag(width=8)"], "--model: bag has no setting 'width': it has"),
+    "model of texts": (["fit", "train.txt", "--model", "ngrams"], "ngrams takes no sparse inputs: choose among bag"),
+    "unknown metric": (
+        ["fit", "train.txt", "--metric", "mapp"],
+        "--metric: unknown metric 'mapp': did you mean 'ma",
+    ),
 }
 
 
@@ -188,11 +202,13 @@ def test_errors_are_one_line(
     (folder / "tiny.txt").write_text("2 9 4\n1 0:1\n2 8:1\n")
     (folder / "bare.txt").write_text("2 9 4\n 0:1\n 8:1\n")
     (folder / "flat.svm").write_text("1\n2\n")
-    for copy in ("run", "damaged", "cut"):
+    (folder / "a.unknown").write_bytes(b"\0\1")
+    for copy in ("run", "damaged", "cut", "unsettled"):
         shutil.copytree(fitted, folder / copy)
-    (folder / "damaged/checkpoint.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
-    whole = (fitted / "checkpoint.safetensors").read_bytes()
-    (folder / "cut/checkpoint.safetensors").write_bytes(whole[: len(whole) // 2])
+    (folder / "damaged/model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    model = (fitted / "model.safetensors").read_bytes()
+    (folder / "cut/model.safetensors").write_bytes(model[: len(model) // 2])
+    (folder / "unsettled/decision.safetensors").unlink()
     config = json.loads((fitted / "config.json").read_text())
     config["config"]["test"] = None
     (folder / "bare").mkdir()
@@ -210,10 +226,20 @@ def test_errors_are_one_line(
 def test_a_training_that_diverges_stops(
     made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(SparseClassifier, "step", lambda *_: torch.tensor(math.nan))
-    assert main(["fit", str(made / "train.txt"), "--out", "run"]) == 2
-    assert "training diverged in epoch 1; start anew with a lower --learning-rate" in capsys.readouterr().err
-    assert [path.name for path in (folder / "run").iterdir()] == ["config.json"]
+    monkeypatch.setattr(LinearHead, "step", lambda *_: torch.tensor(math.nan))
+    line = ["fit", str(made / "train.txt"), "--epochs", "3", "--out", "run"]
+    message = "training diverged in epoch 1; start anew with a lower --learning-rate"
+    assert main(line) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert {path.name for path in (folder / "run").iterdir()} == {"config.json", "history.csv", "training.json"}
+    training = json.loads((folder / "run/training.json").read_text())
+    assert (training["diverged"], training["epochs"], training["best_epoch"]) == (True, 1, 0)
+    assert main(["fit", "run"]) == 2, "it does not train again"
+    assert message in capsys.readouterr().err
+    assert main(["predict", "run", str(made / "test.txt"), "--out", "out.jsonl"]) == 2
+    assert "run: training diverged, so there is no model; train anew" in capsys.readouterr().err
 
 
 def test_changed_data_are_noticed(made: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

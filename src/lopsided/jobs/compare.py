@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from lopsided.data.dataset import Splits
 from lopsided.jobs.details import details
 from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.results import score_runs, summarize
-from lopsided.jobs.rows import prepare
+from lopsided.jobs.rows import Prepared
 from lopsided.jobs.tune import default_candidates, tune
 
 
-def compare(folder: ComparisonFolder, splits: Splits, progress: Progress) -> None:
+def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) -> None:
     """Trains what is not trained yet, a folder of a run for each loss and seed, and writes all results."""
-    config = folder.config
-    progress.preparing()
-    prepared = prepare(config, splits)
+    config, splits = folder.config, prepared.splits
     recipe = recipe_of(config.of_run(config.losses[0], 0, {}), prepared)
     runs_of_a_loss = config.seeds + (config.tune or 0)
     progress.plan(len(config.losses) * runs_of_a_loss, recipe.epochs)

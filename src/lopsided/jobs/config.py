@@ -115,6 +115,11 @@ class Config(ReadOptions):
         """Tells whether there are test rows: of a file, split off, or made."""
         return self.data == BUILT_IN or "test" in self.files() or self.share("test") > 0
 
+    @property
+    def validation_metric(self) -> str | None:
+        """Returns the name, in the registry, of the metric that training is judged by; None for the default."""
+        raise NotImplementedError
+
     def read_options(self) -> ReadOptions:
         """Returns how the files are read."""
         return ReadOptions(**{name: getattr(self, name) for name in ReadOptions.model_fields})
@@ -152,6 +157,10 @@ class FitConfig(Config):
     @property
     def default_shares(self) -> dict[str, float]:
         return {"valid": 0.1, "test": 0.0}
+
+    @property
+    def validation_metric(self) -> str | None:
+        return self.metric
 
     @field_validator("loss")
     @classmethod
@@ -224,13 +233,17 @@ class CompareConfig(Config):
         """Returns the loss that the others are compared with."""
         return self.baseline or ("bce" if "bce" in self.losses else self.losses[0])
 
+    @property
+    def validation_metric(self) -> str:
+        return METRICS[self.metric].name
+
     def of_run(self, loss: str, seed: int, changes: dict[str, Any]) -> FitConfig:
         """Returns the settings of one training: of a loss, and of a seed."""
         shared = {name: getattr(self, name) for name in Config.model_fields}
         if self.data != BUILT_IN:  # a run has other default shares
             shared |= {part: str(share) for part, share in self.default_shares.items() if shared[part] is None}
-        metric = METRICS[self.metric].name
-        return checked(FitConfig, shared | {"loss": loss, "seed": seed, "metric": metric} | changes)
+        run = {"loss": loss, "seed": seed, "metric": self.validation_metric}
+        return checked(FitConfig, shared | run | changes)
 
 
 def _known(metric: str, metrics: Mapping[str, object]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lopsided.data.storage import UserError
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.jobs.config import FitConfig
@@ -13,7 +12,6 @@ from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.schema import TrainingRecord
-from lopsided.metrics.registry import METRICS
 from lopsided.metrics.scores import Judged, Scores
 from lopsided.models.heads import Powerset, parse_method
 from lopsided.models.model import Model
@@ -43,15 +41,10 @@ def recipe_of(config: FitConfig, prepared: Prepared) -> Recipe:
 
 
 def validation_of(config: FitConfig, prepared: Prepared) -> Validation | None:
-    """Returns what training is judged by. Raises UserError for a metric that needs more scores than are held."""
+    """Returns what training is judged by; None without validation rows."""
     if prepared.valid is None:
         return None
-    few = prepared.valid.keep is None
-    metric = config.metric or ("map" if few else "p@1")
-    if not few and METRICS[metric].reads == "all scores":
-        raise UserError(
-            f"--metric {metric}: needs the scores of all labels, which are too many here; choose p@1 or micro_f1"
-        )
+    metric = config.metric or ("map" if prepared.valid.keep is None else "p@1")
     return Validation(prepared.valid, metric, config.patience)
 
 
@@ -89,7 +82,7 @@ def _record(config: FitConfig, trained: Trained, rows: int) -> TrainingRecord:
         method=str(parse_method(config.loss)),
         seed=config.seed,
         rows=rows,
-        epochs=len(trained.history),
+        epochs=sum(not epoch.is_lost for epoch in trained.history) + trained.diverged,
         best_epoch=trained.best_epoch,
         seconds=sum(epoch.seconds for epoch in trained.history),
         diverged=trained.diverged,

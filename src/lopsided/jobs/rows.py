@@ -15,7 +15,8 @@ from lopsided.data.independence import overlap, refuse_same_file, together
 from lopsided.data.readers import ReadOptions, aligned, read
 from lopsided.data.split import stratified_split
 from lopsided.data.storage import UserError
-from lopsided.jobs.config import BUILT_IN, IMAGES, Config
+from lopsided.jobs.config import BUILT_IN, IMAGES, Config, FitConfig
+from lopsided.metrics.registry import METRICS
 from lopsided.models.encoder import Encoder
 from lopsided.models.registry import fit_encoder
 from lopsided.training.rows import Rows
@@ -31,6 +32,12 @@ class Prepared:
     train: Rows
     valid: Rows | None
     test: Rows | None
+
+    @property
+    def splits(self) -> Splits:
+        """Returns the rows without what a body takes of them."""
+        valid, test = (None if rows is None else rows.data for rows in (self.valid, self.test))
+        return Splits(self.train.data, valid, test)
 
 
 def read_rows(path: Path, options: ReadOptions, bars: Bars) -> Dataset:
@@ -67,12 +74,16 @@ def _from_files(config: Config, bars: Bars) -> Splits:
     shares = {part: config.share(part) for part in ("valid", "test") if part not in given and config.share(part)}
     if shares:
         if len(train) < _SMALLEST_SPLIT:
+            without = ", or --valid 0 for none" * isinstance(config, FitConfig)
             raise UserError(
                 f"{config.data}: {len(train)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
-                "or separate files with --valid and --test"
+                f"or separate files with --valid and --test{without}"
             )
         first, *others = split_rows(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)
-        given |= {part: train.take(rows) for part, rows in zip(shares, others, strict=True)}
+        for (part, share), rows in zip(shares.items(), others, strict=True):
+            if not len(rows) or not len(first):
+                raise UserError(f"--{part}: a share of {share:g} of {len(train)} rows leaves a part empty")
+            given[part] = train.take(rows)
         train = train.take(first)
     notes = [f"{files[name].name}: {note}" for name, part in given.items() if name in files for note in part.notes]
     for name in files.keys() & {"valid", "test"}:
@@ -88,15 +99,23 @@ def split_rows(data: Dataset, shares: Sequence[float], seed: int) -> list[Tensor
 
 
 def prepare(config: Config, splits: Splits) -> Prepared:
-    """Fits the encoder to the training rows, and encodes all. Raises UserError for a model that cannot take them."""
+    """Fits the encoder to the training rows, and encodes all.
+
+    Raises UserError for a model that cannot take them, and for a metric that needs more scores than are held.
+    """
+    file, files = config.data, config.files()
     try:
         encoder = fit_encoder(config.model, splits.train.inputs)
-        encoded = [
-            None if part is None else Rows(encoder.encode(part.inputs), part)
-            for part in (splits.train, splits.valid, splits.test)
-        ]
+        encoded: dict[str, Rows] = {}
+        for name, part in splits.parts().items():
+            file = str(files.get(name, config.data))
+            encoded[name] = Rows(encoder.encode(part.inputs), part)
     except ValueError as error:
-        raise UserError(f"{config.data}: {error}") from None
-    train, valid, test = encoded
-    assert train is not None
-    return Prepared(encoder, train, valid, test)
+        raise UserError(f"{file}: {error}") from None
+    metric, valid = config.validation_metric, encoded.get("valid")
+    if valid is not None and valid.keep is not None and metric and METRICS[metric].reads == "all scores":
+        raise UserError(
+            f"--metric {config.metric}: needs the scores of all labels, which are too many here; choose another, "
+            "such as micro_f1"
+        )
+    return Prepared(encoder, encoded["train"], valid, encoded.get("test"))

@@ -32,7 +32,7 @@ _SAVE_SECONDS = 60.0  # of an epoch, after which what it has done so far is save
 
 @dataclass(frozen=True)
 class Trained:
-    """Holds a model as its best epoch left it, or its last one without validation rows.
+    """Holds a model as its best epoch left it, the last of equals; without validation rows, as its last epoch did.
 
     diverged: whether the loss, or a validation score, was not finite; training ended there, later epochs are NaN.
     """
@@ -108,7 +108,7 @@ class _Loop:
         diverged = False
         for number in range(len(self.state.progress.history) + 1, self.recipe.epochs + 1):
             progress = self.state.progress
-            if self.validation is not None and self.validation.gives_up(number - 1, progress.best_epoch):
+            if self.validation is not None and self.validation.gives_up(number - 1, progress.improved_in):
                 break
             finished = self._steps(number)
             epoch = self._judged(number) if finished else None
@@ -196,8 +196,11 @@ class _Loop:
             if scores is None:
                 return None
             measured = scores
-            if self.validation.is_better(measured["valid"], progress.best):
-                progress.best, progress.best_epoch = measured["valid"], number
+            better = self.validation.is_better(measured["valid"], progress.best)
+            if better:
+                progress.best, progress.improved_in = measured["valid"], number
+            if better or measured["valid"] == progress.best:  # of equals, the one that was trained longest
+                progress.best_epoch = number
                 self.state.best = {name: tensor.clone() for name, tensor in model.weights().items()}
         else:
             progress.best_epoch = number

@@ -28,8 +28,8 @@ class Validation:
     metric: str = "map"
     patience: int | None = None
 
-    def gives_up(self, epochs: int, best_epoch: int) -> bool:
-        return self.patience is not None and epochs - best_epoch >= self.patience
+    def gives_up(self, epochs: int, improved_in: int) -> bool:
+        return self.patience is not None and epochs - improved_in >= self.patience
 
     def is_better(self, value: float, best: float | None) -> bool:
         if best is None or math.isnan(best):
