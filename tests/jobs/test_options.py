@@ -16,7 +16,14 @@ DEFAULTS = {
         "missing": "0",
         "epochs": "depends on the data",
     },
-    "fit": {"loss": "asl", "dropout": "0.3", "learning_rate": "0.03", "normalize": "yes", "at_least_one": "no"},
+    "fit": {
+        "loss": "asl",
+        "model": "depends on the data",
+        "learning_rate": "depends on the data",
+        "accumulate": "1",
+        "schedule": "depends on the model",
+        "at_least_one": "no",
+    },
 }
 
 

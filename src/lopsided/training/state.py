@@ -20,8 +20,8 @@ from lopsided.training.history import Epoch
 class Progress:
     """Tells how far a training is: finished epochs, and the steps of the one that has begun.
 
-    total: the sum of the loss over the rows of those steps. best: the best value of the validation metric, first reached
-    in the epoch `improved_in`, and for the last time in `best_epoch`.
+    total: the sum of the loss over the rows of those steps. best: the best value of the validation metric, reached for
+    the first time in the epoch `improved_in`, and for the last time in `best_epoch`.
     """
 
     history: list[Epoch] = field(default_factory=list)
