@@ -8,24 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.progress import Progress as Bars
-from safetensors import safe_open
-from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score, f1_score
 
 from lopsided.__main__ import main
 from lopsided.data.make_xmc import XmcMaker, make_xmc
-from lopsided.data.sparse_files import SparseRows, read_sparse
+from lopsided.data.readers import read
 from lopsided.decision.calibrators import Platt, fit_platt
 from lopsided.decision.rules import LabelThresholds, tune_label_thresholds
-from lopsided.jobs.fit import CANDIDATES, load_sparse_splits
-from lopsided.jobs.folder import Checkpoint, FitFolder
+from lopsided.jobs.folder import RunFolder
 from lopsided.metrics import MultiLabelMetrics
 from lopsided.metrics.scores import Judged, Scores
 from lopsided.targets import SparseTargets
+from tests.tools import load_quietly, scores_of
 
-SMALL = ["--hidden", "16", "--epochs", "2", "--batch-size", "64"]
-LABELS = 150
+SMALL = ["--model", "bag(hidden=16)", "--epochs", "2", "--batch-size", "64"]
+LABELS, CANDIDATES = 150, 100
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +42,9 @@ def run(data: Path) -> Path:
     return data / "run"
 
 
-def checkpoint(run: Path) -> Checkpoint:
-    found = FitFolder.open(run).load()
-    assert found is not None
-    return found
-
-
-def logits(state: Checkpoint, rows: SparseRows) -> torch.Tensor:
-    state.model.eval()
-    with torch.no_grad():
-        return state.model.head.logits(state.model(rows.batch(torch.arange(len(rows)))[0]))
-
-
-def dense(rows: SparseRows) -> np.ndarray:
-    truth = np.zeros((len(rows), LABELS), dtype=bool)
-    truth[torch.repeat_interleave(rows.labels.crow.diff()).numpy(), rows.labels.col.numpy()] = True
+def dense(targets: SparseTargets) -> np.ndarray:
+    truth = np.zeros((len(targets.crow) - 1, LABELS), dtype=bool)
+    truth[torch.repeat_interleave(targets.crow.diff()).numpy(), targets.col.numpy()] = True
     return truth
 
 
@@ -68,40 +53,63 @@ def predictions(run: Path, data: Path, out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-@pytest.mark.slow
-def test_the_rule_is_that_of_the_best_candidates_of_the_validation_rows(run: Path) -> None:
-    folder, state = FitFolder.open(run), checkpoint(run)
-    with Bars(disable=True) as bars:
-        valid = load_sparse_splits(folder.config, bars).valid
+def check_tuned(run: Path, candidates: int | None) -> None:
+    """The stored rule is tuned on the scores of validation rows, of all labels or of the best ones of each row."""
+    folder = RunFolder.open(run)
+    valid, model, decision = load_quietly(folder.config).valid, folder.read_model(), folder.read_decision()
     assert valid is not None
     assert len(valid) == 300
-    scores, labels = logits(state, valid).topk(CANDIDATES, 1)
-    scored = Judged.of(Scores(scores, labels, LABELS), valid.labels)
-    assert scored.listed_positives.sum() < scored.positives.sum(), "some true labels are no candidates"
-    assert state.decision is not None
-    rule, calibrator = state.decision.rule, state.decision.calibrator
-    assert isinstance(rule, LabelThresholds)
-    assert isinstance(calibrator, Platt)
-    torch.testing.assert_close(rule.thresholds, tune_label_thresholds(scored).thresholds, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(calibrator.slope, fit_platt(scored).slope, rtol=1e-3, atol=1e-4)
+    scored = Judged.of(model.score(model.encode(valid.inputs), candidates), valid.targets)
+    assert (scored.listed_positives.sum() < scored.positives.sum()) == (candidates is not None)
+    assert isinstance(decision.rule, LabelThresholds)
+    assert isinstance(decision.calibrator, Platt)
+    thresholds = tune_label_thresholds(scored).thresholds
+    torch.testing.assert_close(decision.rule.thresholds, thresholds, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decision.calibrator.slope, fit_platt(scored).slope, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_rule_is_that_of_the_validation_rows(run: Path) -> None:
+    check_tuned(run, None)
+
+
+@pytest.mark.slow
+def test_of_very_many_labels_the_rule_is_that_of_the_best_candidates(
+    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lopsided.training.rows._SCORES", 200 * LABELS - 1)
+    line = [*fit(data, folder / "run", "--valid", "0.3"), "--test", str(data / "test.txt")]
+    assert main(line) == 0
+    assert "validation P@1" in capsys.readouterr().out
+    assert scores_of(folder / "run").shape == (200, CANDIDATES)
+    check_tuned(folder / "run", CANDIDATES)
+    assert "map" not in json.loads((folder / "run/results.json").read_text())["model"]
+    monkeypatch.setattr("lopsided.jobs.predict._ALL_SCORES", LABELS - 1)
+    lines = predictions(folder / "run", data / "test.txt", folder / "out.jsonl")
+    decided = np.array([[str(label) in line["labels"] for label in range(LABELS)] for line in lines])
+    found, truth = json.loads((folder / "run/results.json").read_text()), dense(read(data / "test.txt").targets)
+    assert found["decisions"]["micro_f1"] == pytest.approx(f1_score(truth, decided, average="micro"))
+    assert main([*line[:-2], "--metric", "map", "--out", "other"]) == 2
+    assert "--metric map: needs the scores of all labels, which are too many here" in capsys.readouterr().err
+    assert not (folder / "other").exists()
 
 
 def test_predictions_are_the_rules_and_evaluation_is_of_them(run: Path, data: Path, folder: Path) -> None:
-    state, test = checkpoint(run), read_sparse(data / "test.txt").unit_length()
-    assert state.decision is not None
-    assert state.decision.calibrator is not None
+    test, decision = read(data / "test.txt"), RunFolder.open(run).read_decision()
+    assert decision.calibrator is not None
     lines = predictions(run, data / "test.txt", folder / "some" / "out.jsonl")
-    z = logits(state, test)
-    expected = state.decision.rule.decide(z) & (z >= z.topk(CANDIDATES, 1).values[:, -1:])
-    p = state.decision.calibrator(z)
+    z = scores_of(run)
+    expected = decision.rule.decide(z)
+    p = decision.calibrator(z)
     decided = np.zeros((len(test), LABELS), dtype=bool)
     assert len(lines) == len(test)
     for row, line in enumerate(lines):
-        decided[row, line["labels"]] = True
+        labels = [int(label) for label in line["labels"]]  # the names of labels that are numbers
+        decided[row, labels] = True
         assert line["probabilities"] == sorted(line["probabilities"], reverse=True)
-        assert line["probabilities"] == pytest.approx(p[row, line["labels"]].tolist(), abs=1e-4)
+        assert line["probabilities"] == pytest.approx(p[row, labels].tolist(), abs=1e-4)
     assert (decided == expected.numpy()).mean() > 0.9999, "but for rounding at a threshold"
-    truth = dense(test)
+    truth = dense(test.targets)
     results = json.loads((run / "results.json").read_text())
     assert results["rule"] == "per-label"
     found, has = results["decisions"], truth.any(0)
@@ -122,8 +130,10 @@ def test_predictions_are_the_rules_and_evaluation_is_of_them(run: Path, data: Pa
         (["--valid", "0.3", "--decide", "macro-f1", "--at-least-one"], "macro-f1, at least one"),
         (["--valid", "0.3", "--decide", "expected-f1"], "expected-f1"),
         (["--decide", "top-3"], "top-3"),
-        ([], "own"),
-        (["--loss", "lsep"], "top-3"),
+        (["--decide", "own"], "own"),
+        (["--valid", "0"], "own"),
+        ([], "per-label"),
+        (["--loss", "lsep", "--valid", "0"], "top-3"),
         (["--loss", "lsep", "--valid", "0.3"], "per-label"),
     ],
 )
@@ -140,25 +150,24 @@ def test_rules_that_can_be_asked_for(
     else:
         assert (len(lengths) > 1) == (name != "own"), "so little training makes no label more probable than not"
     assert 0 not in lengths or "at least one" not in name
-    assert {*lines[0]} == {"labels", "scores" if options == ["--loss", "lsep"] else "probabilities"}
+    untold = options == ["--loss", "lsep", "--valid", "0"]
+    assert {*lines[0]} == {"labels", "scores" if untold else "probabilities"}
 
 
-def test_a_checkpoint_without_a_rule_decides_untuned_until_training_ends(run: Path, data: Path, folder: Path) -> None:
+def test_a_model_without_a_rule_is_no_finished_run(
+    run: Path, data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a kill between the model and the rule leaves it: the run goes on, and gives the same rule."""
     shutil.copytree(run, folder / "run")
-    path = folder / "run/checkpoint.safetensors"
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata()
-    assert any(name.startswith("decision.") for name in tensors)
-    before = {name: tensor for name, tensor in tensors.items() if not name.startswith("decision.")}
-    header = json.loads(metadata["lopsided"]) | {"decision": None}
-    save_file(before, path, {"lopsided": json.dumps(header)})
-    assert main(["evaluate", "run"]) == 0
-    assert json.loads((folder / "run/results.json").read_text())["rule"] == "own"
-    assert main(["fit", "run"]) == 0, "it is tuned, without training again"
-    with safe_open(path, framework="pt") as file:
-        assert file.metadata() == metadata
-        assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())
+    for name in ("decision.safetensors", "training.json", "results.json"):
+        (folder / "run" / name).unlink()
+    assert main(["evaluate", "run"]) == 2
+    assert "run: no rule yet; go on with: lopsided fit run" in capsys.readouterr().err
+    assert main(["fit", "run"]) == 0
+    for name in ("decision.safetensors", "model.safetensors", "scores-test.safetensors"):
+        assert (folder / "run" / name).read_bytes() == (run / name).read_bytes()
+    results = [json.loads((path / "results.json").read_text()) for path in (run, folder / "run")]
+    assert results[0]["decisions"] == results[1]["decisions"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +187,10 @@ def test_validation_rows_without_labels_are_named(
 
 
 BAD_LINES = {
-    "nothing to tune on": (["--decide", "per-label"], "--decide per-label is tuned on validation rows: add --valid"),
+    "nothing to tune on": (
+        ["--decide", "per-label", "--valid", "0"],
+        "--decide per-label is tuned on validation rows: add --valid FILE, or a share",
+    ),
     "unknown rule": (["--decide", "best"], "unknown rule 'best': known are per-label, global, macro-f1"),
     "no own threshold": (["--loss", "lsep", "--decide", "own"], "only ranks the labels of a row"),
 }
@@ -189,7 +201,11 @@ SATURATED = "asl(clip=0.6)"
 
 @pytest.mark.parametrize(
     ("options", "rule"),
-    [([], "top-3"), (["--decide", "own"], "top-3"), (["--decide", "own", "--valid", "0.3"], "per-label")],
+    [
+        (["--valid", "0"], "top-3"),
+        (["--decide", "own", "--valid", "0"], "top-3"),
+        (["--decide", "own"], "per-label"),
+    ],
 )
 def test_a_loss_that_saturates_gets_another_rule(
     options: list[str], rule: str, data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
