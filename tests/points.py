@@ -12,7 +12,7 @@ from lopsided.models.recipe import Recipe
 from lopsided.targets import SparseTargets
 from lopsided.training.rows import Rows
 
-RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=0.5, optimizer="sgd")
+RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=0.5, optimizer="sgd", momentum=0.9)
 WIDTH = 4
 
 

@@ -19,7 +19,7 @@ from lopsided.models.recipe import Recipe
 from lopsided.training.history import Epoch
 from lopsided.training.loop import Listener, Trained, train
 from lopsided.training.optimizers import schedule_factor
-from lopsided.training.validate import Validation
+from lopsided.training.validate import JUDGES, Validation
 from tests.points import RECIPE, AsTheyAre, dense, points
 
 ADAMW = replace(RECIPE, learning_rate=0.05, optimizer="adamw", weight_decay=0.5)
@@ -134,6 +134,16 @@ def test_what_is_judged_is_the_best_epoch() -> None:
     best = scores.argmax(1)
     share = float(dense(valid)[torch.arange(30), best].float().mean())
     assert trained.history[trained.best_epoch - 1].valid_p_at_1 == pytest.approx(share)
+
+
+@pytest.mark.parametrize("metric", JUDGES)
+def test_every_judge_gives_a_number(metric: str) -> None:
+    valid = points(30, 1)
+    values = Validation(valid, metric).measure(
+        train(AsTheyAre(), "asl", points(10), replace(RECIPE, epochs=1), 5).model
+    )
+    assert values is not None
+    assert 0 <= values["valid"] <= 1
 
 
 def test_training_stops_when_patience_ends() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -17,10 +17,10 @@ from lopsided.decision.choose import TUNED, untuned
 from lopsided.decision.choose import check_name as check_rule
 from lopsided.jobs.score import METRICS
 from lopsided.losses.names import split_specs
-from lopsided.metrics import registry
 from lopsided.models.heads import parse_method
 from lopsided.models.recipe import Recipe
 from lopsided.models.registry import read_model
+from lopsided.training.validate import JUDGES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -171,7 +171,7 @@ class FitConfig(Config):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, metric: str | None) -> str | None:
-        return None if metric is None else _known(metric, registry.METRICS)
+        return None if metric is None else _known(metric, JUDGES)
 
     @model_validator(mode="after")
     def _rule_can_be_made(self) -> FitConfig:
@@ -246,7 +246,7 @@ class CompareConfig(Config):
         return checked(FitConfig, shared | run | changes)
 
 
-def _known(metric: str, metrics: Mapping[str, object]) -> str:
+def _known(metric: str, metrics: Collection[str]) -> str:
     if metric not in metrics:
         near = difflib.get_close_matches(metric, metrics, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -69,12 +69,16 @@ class UnitLength:
     dropout: float
     unit_length: bool
 
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"bag: hidden must be at least 1 and dropout in [0, 1), got {self.hidden} and {self.dropout:g}"
+            )
+
     @classmethod
     def fit(
         cls, inputs: SparseFeatures, hidden: int = 256, dropout: float = 0.3, unit_length: bool = True
     ) -> UnitLength:
-        if hidden < 1 or not 0 <= dropout < 1:
-            raise ValueError(f"bag: hidden must be at least 1 and dropout in [0, 1), got {hidden} and {dropout:g}")
         if not len(inputs.indices):
             raise ValueError("no features at all in the training rows")
         return cls(inputs.num_features, inputs.declared, hidden, dropout, unit_length)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lopsided.compute.topk import ranked_labels
 from lopsided.losses import Formula
 from lopsided.nn.head import LinearHead
 from lopsided.nn.modules import MultiLabelLoss
@@ -83,5 +84,6 @@ class SparseHead(nn.Module):
         return scores
 
     def predict_topk(self, bag: BagOf, k: int) -> tuple[Tensor, Tensor]:
-        values, labels = self.logits(bag).topk(k, dim=-1)
-        return values, labels
+        scores = self.logits(bag)
+        labels = ranked_labels(scores, k)
+        return scores.gather(1, labels), labels

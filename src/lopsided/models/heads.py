@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lopsided.compute.topk import ranked_labels
 from lopsided.losses import Formula, formula
 from lopsided.losses.closed_form import settled_logit
 from lopsided.models.direct import NoBody, SparseHead, SparseLinear
@@ -90,6 +91,8 @@ class PowersetHead(nn.Module):
         self, width: int, targets: SparseTargets, num_labels: int, max_sets: int, sparse: bool = False
     ) -> None:
         super().__init__()
+        if len(targets.crow) < 2:
+            raise ValueError("label powerset needs rows of which to take its label sets, got none")
         self.powerset = LabelPowerset(dense_targets(targets, num_labels), max_sets)
         self.linear = (SparseLinear if sparse else nn.Linear)(width, self.powerset.num_sets)
         self.num_labels = num_labels
@@ -102,8 +105,9 @@ class PowersetHead(nn.Module):
         return self.powerset.log_odds(self.linear(hidden))
 
     def predict_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        values, labels = self.logits(hidden).topk(k, dim=-1)
-        return values, labels
+        logits = self.logits(hidden)
+        labels = ranked_labels(logits, k)
+        return logits.gather(1, labels), labels
 
     def get_extra_state(self) -> Tensor:
         sets: Tensor = self.powerset.sets
@@ -111,6 +115,14 @@ class PowersetHead(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         self.powerset.sets = state
+
+
+def stored_sets(state: dict[str, Tensor], num_labels: int) -> SparseTargets:
+    """Returns the label sets in the stored state of a network, of which a head is made; none but for powerset."""
+    sets = state.get("head._extra_state", torch.zeros(0, num_labels, dtype=torch.bool))
+    if sets.dtype != torch.bool or sets.ndim != 2 or sets.shape[1] != num_labels:
+        raise ValueError(f"label sets must be (sets, {num_labels}) bool, got {sets.dtype} {tuple(sets.shape)}")
+    return SparseTargets.from_csr(sets.float().to_sparse_csr())
 
 
 def dense_targets(targets: SparseTargets, num_labels: int) -> Tensor:

@@ -13,7 +13,7 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.metrics.scores import Scores
 from lopsided.models.encoder import Batch, Encoded, Encoder
-from lopsided.models.heads import Head, make_head, parse_method
+from lopsided.models.heads import Head, make_head, parse_method, stored_sets
 from lopsided.models.registry import MODELS
 from lopsided.nn.fused import FusedAdagrad
 from lopsided.targets import SparseTargets
@@ -140,24 +140,29 @@ class Model:
 
     @classmethod
     def from_stored(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
-        """Restores a model. Raises KeyError, TypeError, ValueError or RuntimeError for what `stored` did not give."""
+        """Restores a model. Raises ValueError, TypeError or RuntimeError for what `stored` did not give."""
         parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "network": {}, "labels": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise ValueError(f"{name} holds numbers that are not finite")
-        encoder = MODELS[header["encoder"]].from_stored(header["encoder_values"], parts["encoder"])
-        given, counts = header["label_names"], parts["labels"]["counts"]
+        try:
+            for name, tensor in tensors.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = tensor
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    raise ValueError(f"{name} holds numbers that are not finite")
+            return cls._of_parts(header, parts)
+        except (LookupError, AttributeError, ArithmeticError) as error:
+            raise ValueError(f"no model: {type(error).__name__} {error}") from error
+
+    @classmethod
+    def _of_parts(cls, header: dict[str, Any], parts: dict[str, dict[str, Tensor]]) -> Model:
+        given, counts, rows = header["label_names"], parts["labels"]["counts"], int(header["rows"])
         names = Numbered(given) if isinstance(given, int) else tuple(map(str, given))
-        if len(names) != len(counts):
-            raise ValueError(f"{len(names)} label names, but counts of {len(counts)} labels")
-        body = encoder.make_body()
-        sets = parts["network"].get("head._extra_state")  # of label powerset alone
-        targets = SparseTargets.from_indices([] if sets is None else [row.nonzero().flatten().tolist() for row in sets])
+        fit = counts.dtype == torch.float64 and counts.shape == (len(names),)
+        if not (fit and 0 <= counts.min() <= counts.max() <= rows):
+            raise ValueError(f"counts of {len(names)} labels in {rows} rows, got {counts.dtype} {tuple(counts.shape)}")
+        encoder = MODELS[header["encoder"]].from_stored(header["encoder_values"], parts["encoder"])
+        body, method = encoder.make_body(), parse_method(header["method"])
         prior = torch.full((len(names),), 0.5)
-        network = Network(
-            cast("nn.Module", body), make_head(parse_method(header["method"]), body, targets, prior, None)
-        )
+        head = make_head(method, body, stored_sets(parts["network"], len(names)), prior, None)
+        network = Network(cast("nn.Module", body), head)
         network.load_state_dict(parts["network"])
-        return cls(encoder, network.eval(), header["method"], names, counts, int(header["rows"]))
+        return cls(encoder, network.eval(), header["method"], names, counts, rows)

@@ -89,4 +89,10 @@ class NGrams:
 
     @classmethod
     def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> NGrams:
-        return cls(tensors["weights"], tensors["filled"], int(values["hidden"]), bool(values["characters"]))
+        weights, filled, characters = tensors["weights"], tensors["filled"], bool(values["characters"])
+        kinds = 1 + characters
+        if weights.shape != (kinds, _BUCKETS) or weights.dtype != torch.float64:
+            raise ValueError(f"weights must be ({kinds}, {_BUCKETS}), got {weights.dtype} {tuple(weights.shape)}")
+        if filled.dtype != torch.int64 or not 0 <= filled.min() <= filled.max() < kinds * _BUCKETS:
+            raise ValueError(f"filled buckets must be int64 numbers below {kinds * _BUCKETS}")
+        return cls(weights, filled, int(values["hidden"]), characters)

@@ -15,8 +15,7 @@ from lopsided.models.encoder import Encoder, takes
 from lopsided.models.ngrams import NGrams
 
 MODELS: dict[str, type[Encoder]] = {each.name: cast("type[Encoder]", each) for each in (NGrams, UnitLength, Pixels)}
-
-
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text, in quotation marks"}
 _SPEC = re.compile(r"\s*(\w+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
@@ -30,10 +29,14 @@ def read_model(spec: str) -> tuple[type[Encoder], dict[str, Any]]:
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: known are {', '.join(MODELS)}")
     kind = MODELS[name]
-    known = [*inspect.signature(kind.fit).parameters][1:]
-    unknown = [setting for setting in settings if setting not in known]
-    if unknown:
-        raise ValueError(f"{name} has no setting {unknown[0]!r}: it has {', '.join(known) or 'none'}")
+    _, *parameters = inspect.signature(kind.fit).parameters.values()
+    known = {parameter.name: parameter.default for parameter in parameters}
+    for setting, value in settings.items():
+        if setting not in known:
+            raise ValueError(f"{name} has no setting {setting!r}: it has {', '.join(known) or 'none'}")
+        wanted = type(known[setting])
+        if wanted in _KINDS and type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise ValueError(f"{name}: {setting} must be {_KINDS[wanted]}, got {value!r}")
     return kind, settings
 
 

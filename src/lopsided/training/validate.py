@@ -15,12 +15,17 @@ from lopsided.metrics.weighted import Weighable
 from lopsided.models.model import Model
 from lopsided.training.rows import Rows
 
+JUDGES = (
+    "map", "map_weighted", "micro_f1", "micro_precision", "micro_recall", "macro_f1", "sample_precision",
+    "sample_recall", "sample_f1", "subset_accuracy", "hamming_loss", "p@1", "p@3", "p@5", "one_error",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Validation:
     """Says what training is judged by.
 
-    metric: a name of the registry; one that reads decisions is measured at the threshold with the best micro-F1.
+    metric: one of JUDGES; one that reads decisions is measured at the threshold with the best micro-F1.
     patience: epochs without a better value after which training stops; None for never.
     """
 
