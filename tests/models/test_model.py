@@ -109,7 +109,7 @@ HARMS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Tensor]], object
     "no values": ("bag", lambda h, t: h.update(encoder_values={}), "num_features"),
     "values that are a list": ("bag", lambda h, t: h.update(encoder_values=[1]), ""),
     "weights of n-grams cut": ("ngrams", lambda h, t: t.update({WEIGHTS: torch.ones(2, 9).double()}), "weights must"),
-    "characters that are not there": ("ngrams", lambda h, t: h["encoder_values"].update(characters=True), "weights must"),
+    "characters too many": ("ngrams", lambda h, t: h["encoder_values"].update(characters=True), "weights must"),
     "a bucket that is none": ("ngrams", lambda h, t: t[FILLED].fill_(10**9), "filled buckets must"),
     "buckets of another type": ("ngrams", lambda h, t: t.update({FILLED: torch.ones(3)}), "filled buckets must"),
     "an empty shape": ("convnet", lambda h, t: h["encoder_values"].update(shape=[]), "unpack"),

@@ -18,7 +18,7 @@ from lopsided.models.model import Model
 from lopsided.models.recipe import Recipe
 from lopsided.training.history import Epoch
 from lopsided.training.loop import Listener, Trained, train
-from lopsided.training.optimizers import schedule_factor
+from lopsided.training.optimizers import clip_gradients, schedule_factor
 from lopsided.training.validate import JUDGES, Validation
 from tests.points import RECIPE, AsTheyAre, dense, points
 
@@ -233,6 +233,19 @@ def test_a_damaged_state_is_named(harm: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"state\.safetensors: damaged \(.*\); delete it to train again") as raised:
         train(AsTheyAre(), method, points(10), RECIPE, 5, state_file=file)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("norm", [0.01, 1e6])
+def test_sparse_gradients_are_clipped_as_dense_ones(norm: float) -> None:
+    torch.manual_seed(0)
+    models = [nn.Sequential(nn.Embedding(9, 3, sparse=sparse), nn.Linear(3, 2)) for sparse in (True, False)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        model(torch.tensor([2, 2, 7])).square().sum().backward()
+    clip_gradients(models[0], norm)
+    torch.nn.utils.clip_grad_norm_(models[1].parameters(), norm)
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(one.grad.to_dense(), other.grad)  # type: ignore[union-attr]
 
 
 def test_rates_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:

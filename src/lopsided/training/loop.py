@@ -22,7 +22,7 @@ from lopsided.models.recipe import Recipe
 from lopsided.nn.head import LinearHead
 from lopsided.training.diagnose import diagnose
 from lopsided.training.history import Epoch
-from lopsided.training.optimizers import make_optimizer, set_rate
+from lopsided.training.optimizers import clip_gradients, make_optimizer, set_rate
 from lopsided.training.rows import Rows
 from lopsided.training.state import Progress, TrainingState
 from lopsided.training.validate import Validation
@@ -158,7 +158,7 @@ class _Loop:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 total += self._backward(part, len(part) / len(rows)) * len(part)
         if self.recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+            clip_gradients(self.network, self.recipe.clip_norm)
         with torch.sparse.check_sparse_tensor_invariants(False):  # torch warns unless told
             self.state.optimizer.step()
         self.state.optimizer.zero_grad()

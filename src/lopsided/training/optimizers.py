@@ -39,6 +39,20 @@ def make_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.Adagrad(groups)
 
 
+def clip_gradients(network: nn.Module, norm: float) -> None:
+    """Scales all gradients so that they have at most that norm together; torch's own function takes no sparse ones."""
+    values = []
+    for weight in network.parameters():
+        if weight.grad is not None and weight.grad.is_sparse:
+            weight.grad = weight.grad.coalesce()
+            values.append(weight.grad.values())
+        elif weight.grad is not None:
+            values.append(weight.grad)
+    total = torch.stack([torch.linalg.vector_norm(each) for each in values]).norm()
+    for each in values:
+        each.mul_((norm / (total + 1e-6)).clamp(max=1.0))
+
+
 def set_rate(optimizer: torch.optim.Optimizer, network: Network, recipe: Recipe, done: float) -> None:
     """Sets the rates for a share `done`, in [0, 1], of all steps."""
     factor = schedule_factor(recipe.schedule, done)
