@@ -17,6 +17,7 @@ from lopsided.models.direct import NoBody
 from lopsided.models.recipe import Recipe
 
 _BUCKETS = 2**17  # for words, and as many for characters
+_SHORT = 300  # characters of a text, below which those of words count too
 
 
 class NGrams:
@@ -28,7 +29,8 @@ class NGrams:
     weights: (kinds, buckets) float64, the inverse document frequencies of words and of characters. filled: (F,) int64,
     the buckets that are kept, those of characters after those of words.
     hidden: width of an embedding of the n-grams; 0 for a linear map from n-grams straight to labels.
-    characters: whether n-grams of characters count beside words.
+    characters: whether n-grams of characters count beside words. They tell more than they cost where texts are short,
+    and so None, by default, stands for yes where a training text has fewer than 300 characters in the mean.
 
     >>> encoder = NGrams.fit(Texts(("a dog", "a cat")), hidden=4)
     >>> encoder.make_body()(*encoder.encode(Texts(("the dog", ""))).batch(torch.arange(2))).shape
@@ -46,9 +48,11 @@ class NGrams:
             self._hashers.append(HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **settings))
 
     @classmethod
-    def fit(cls, inputs: Texts, hidden: int = 0, characters: bool = False) -> NGrams:
+    def fit(cls, inputs: Texts, hidden: int = 0, characters: bool | None = None) -> NGrams:
         if hidden < 0:
             raise ValueError(f"ngrams: hidden must be at least 0, got {hidden}")
+        if characters is None:
+            characters = sum(map(len, inputs.texts)) < _SHORT * len(inputs)
         counts = cls(torch.empty(0), torch.empty(0), hidden, characters)._counts(inputs.texts)
         weights = np.stack([TfidfTransformer(sublinear_tf=True).fit(count).idf_ for count in counts])
         filled = np.flatnonzero(np.concatenate([count.getnnz(axis=0) for count in counts]))
