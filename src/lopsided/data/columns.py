@@ -21,6 +21,7 @@ IMAGE_NAMES = ("image", "image_path", "file_name", "path")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 LABEL_NAMES = ("labels", "label", "cats")
 _SHOWN_NAMES = 12
+_MOST_COMPARED, _LONGEST_COMPARED = 1000, 40  # names of columns for which a near one is looked for
 
 Where = Callable[[int], str]  # from a row of the first block to its file and line
 
@@ -35,60 +36,11 @@ class Chosen:
     join: str | None
 
 
-def choose(where: Where, path: Path, block: Block, options: ReadOptions, say: Say, with_labels: bool = True) -> Chosen:
-    """Chooses the columns by the options and, where those name none, by their usual names and what they hold.
-
-    block: the first rows. Raises UserError for a column that is not there or stands twice, and where a choice is open.
-    """
-    find = Finder(where, block)
-    asked = options.label_columns or [next((name for name in LABEL_NAMES if name in block.names), LABEL_NAMES[0])]
-    labels = find.columns(asked, "--label-columns", required=with_labels)
-    if with_labels and not options.label_columns and labels != LABEL_NAMES[:1]:
-        say(f"no column {shown(LABEL_NAMES[0])}; {shown(labels[0])} is taken")
-    join = find.columns([options.join_by], "--join-by")[0] if options.join_by else None
-    group = find.columns([options.group_column], "--group-column")[0] if options.group_column and with_labels else None
-    maker = _maker(find, path, options, {*labels, join, group}, say)
-    if both := set(maker.names) & set(labels):
-        raise UserError(f"{where(0)}: column {shown(both.pop())} cannot be input and label at once")
-    return Chosen(maker, labels, group, join)
-
-
-def _maker(find: Finder, path: Path, options: ReadOptions, others: set[str | None], say: Say) -> Maker:
-    """Tells whether the inputs are texts, images or a table."""
-    names = find.block.names
-    if options.text_columns:
-        return TextMaker(find.columns(options.text_columns, "--text-column"))
-    if options.image_column:
-        return ImageMaker(find.columns([options.image_column], "--image-column"), options.image_folder or path.parent)
-    features = options.feature_columns
-    if not features and not options.category_columns:
-        if TEXT_NAMES[0] in names:
-            return TextMaker(find.columns(TEXT_NAMES, "--text-column"))
-        image = next((name for name in IMAGE_NAMES if name in names and _is_image(find.block.column(name)[0])), None)
-        if image:
-            say(f"inputs: the images at the paths in column {shown(image)}")
-            return ImageMaker((image,), options.image_folder or path.parent)
-    return _table(find, options, others, say)
-
-
-def _is_image(cell: object) -> bool:
-    return isinstance(cell, str) and cell.lower().endswith(IMAGE_ENDINGS)
-
-
-def _table(find: Finder, options: ReadOptions, others: set[str | None], say: Say) -> Maker:
-    """Takes the columns that are asked for, or all that are nothing else; refuses to take a text for a category."""
-    categories = find.columns(options.category_columns, "--category-columns")
-    asked = (*find.columns(options.feature_columns, "--feature-columns"), *categories)
-    names = dict.fromkeys(asked or [name for name in find.block.names if name not in others])
-    if not names or (not asked and find.near(TEXT_NAMES[0])):
-        find.columns(TEXT_NAMES, "--text-column")  # raises UserError
-    return TableMaker(choose_columns(find.where, find.block.column, list(names), categories, asked, say))
-
-
 @dataclass(frozen=True)
 class Finder:
     """Finds columns by name or pattern."""
 
+    path: Path
     where: Where
     block: Block
 
@@ -101,10 +53,10 @@ class Finder:
         chosen: list[str] = []
         for name in asked:
             if names.count(name) > 1:
-                raise UserError(f"{self.where(0)}: the column {shown(name)} stands twice")
+                raise UserError(f"{self.path}: the column {shown(name)} stands twice")
             matches = [name] if name in names else [column for column in names if fnmatchcase(column, name)]
             if required and not matches:
-                raise UserError(f"{self.where(0)}: {self._missing(name, option)}")
+                raise UserError(f"{self.path}: {self._missing(name, option)}")
             chosen += matches
         return tuple(dict.fromkeys(chosen))
 
@@ -120,6 +72,8 @@ class Finder:
         hint = f"; did you mean {shown(near)}?" if near else ""
         if option == "--label-columns":
             hint = self._label_hint()
+        if any(column.isdecimal() or len(column) > _LONGEST_COMPARED for column in names):
+            hint += "; if line 1 is a row and no header, name the columns with --column-names"
         return f"no column {shown(name)} among {', '.join(map(shown, names))}{more}{hint} (say which with {option})"
 
     def _label_hint(self) -> str:
@@ -128,4 +82,61 @@ class Finder:
         flags = [name for name in self.block.names if {values(cell) for cell in column(name)[:100]} == {0.0, 1.0}]
         if len(flags) < 2:
             return ""
-        return f"; {len(flags)} columns hold 0 and 1: if those are the labels, --label-columns {shown(','.join(flags), 60)}"
+        listed = shown(",".join(flags), 60)
+        return f"; {len(flags)} columns hold 0 and 1: if those are the labels, --label-columns {listed}"
+
+
+def choose(where: Where, path: Path, block: Block, options: ReadOptions, say: Say, with_labels: bool = True) -> Chosen:
+    """Chooses the columns by the options and, where those name none, by their usual names and what they hold.
+
+    block: the first rows. Raises UserError for a column that is not there or stands twice, and where a choice is open.
+    """
+    find = Finder(path, where, block)
+    asked = options.label_columns or [next((name for name in LABEL_NAMES if name in block.names), LABEL_NAMES[0])]
+    labels = find.columns(asked, "--label-columns", required=with_labels)
+    if with_labels and not options.label_columns and labels != LABEL_NAMES[:1]:
+        say(f"no column {shown(LABEL_NAMES[0])}; {shown(labels[0])} is taken")
+    join = find.columns([options.join_by], "--join-by")[0] if options.join_by else None
+    group = find.columns([options.group_column], "--group-column")[0] if options.group_column and with_labels else None
+    maker = _maker(find, options, {*labels, join, group}, say, with_labels)
+    if both := set(maker.names) & set(labels):
+        raise UserError(f"{path}: column {shown(both.pop())} cannot be input and label at once")
+    return Chosen(maker, labels, group, join)
+
+
+def _maker(find: Finder, options: ReadOptions, others: set[str | None], say: Say, with_labels: bool) -> Maker:
+    """Tells whether the inputs are texts, images or a table."""
+    names, folder = find.block.names, options.image_folder or find.path.parent
+    if options.text_columns:
+        return TextMaker(find.columns(options.text_columns, "--text-column"))
+    if options.image_column:
+        return ImageMaker(
+            find.columns([options.image_column], "--image-column"), options.image_folder or find.path.parent
+        )
+    features = options.feature_columns
+    if not features and not options.category_columns:
+        if TEXT_NAMES[0] in names:
+            return TextMaker(find.columns(TEXT_NAMES, "--text-column"))
+        image = next((name for name in IMAGE_NAMES if name in names and _is_image(find.block.column(name)[0])), None)
+        if image:
+            say(f"inputs: the images at the paths in column {shown(image)}")
+            return ImageMaker((image,), folder)
+    return _table(find, options, others, say, with_labels)
+
+
+def _is_image(cell: object) -> bool:
+    return isinstance(cell, str) and cell.lower().endswith(IMAGE_ENDINGS)
+
+
+def _table(find: Finder, options: ReadOptions, others: set[str | None], say: Say, with_labels: bool) -> Maker:
+    """Takes the columns that are asked for, or all that are nothing else; refuses to take a text for a category.
+
+    Of rows to predict it takes any column, since the model knows by its name what it was.
+    """
+    categories = find.columns(options.category_columns, "--category-columns")
+    asked = (*find.columns(options.feature_columns, "--feature-columns"), *categories)
+    names = dict.fromkeys(asked or [name for name in find.block.names if name not in others])
+    if not names or (not asked and find.near(TEXT_NAMES[0])):
+        find.columns(TEXT_NAMES, "--text-column")  # raises UserError
+    asked = asked if with_labels else tuple(names)
+    return TableMaker(choose_columns(find.where, find.block.column, list(names), categories, asked, say))

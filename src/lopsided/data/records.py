@@ -16,12 +16,14 @@ from lopsided.data.columns import Chosen, choose
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import Block
 from lopsided.data.image_files import ImageFiles
-from lopsided.data.inputs import Inputs
+from lopsided.data.inputs import Inputs, Texts
 from lopsided.data.labels import read_labels
 from lopsided.data.labels.targets import join_rows
 from lopsided.data.opening import Say, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
+
+_SCATTERED = 0.1  # of all rows, that share a text but not a label
 
 Where = Callable[[int], str]  # from a row to its file and line
 
@@ -31,7 +33,7 @@ def read_records(path: Path, blocks: Iterator[Block], options: ReadOptions, note
     first = next(blocks, None)
     if first is None:
         raise UserError(f"{path}: no rows")
-    chosen = choose(partial(_where, path, first), first, options, notes.append)
+    chosen = choose(partial(_where, path, first), path, first, options, notes.append)
     names = [*chosen.labels, *filter(None, (chosen.group, chosen.join))]
     columns: dict[str, list[Any]] = {name: [] for name in names}
     parts: list[Inputs] = []
@@ -47,7 +49,11 @@ def read_records(path: Path, blocks: Iterator[Block], options: ReadOptions, note
     groups = _numbers(columns[chosen.group]) if chosen.group else None
     unlisted = labels.unlisted_unknown
     data = Dataset(inputs, labels.targets, labels.names, groups, tuple(notes), unlisted_unknown=unlisted)
-    return _join(data, columns[chosen.join], chosen.join, where) if chosen.join else data
+    if chosen.join:
+        return _join(data, columns[chosen.join], chosen.join, where)
+    if options.join_by is None:
+        _refuse_scattered_labels(path, data)
+    return data
 
 
 def input_blocks(path: Path, blocks: Iterator[Block], options: ReadOptions, say: Say) -> Iterator[Inputs]:
@@ -58,14 +64,17 @@ def input_blocks(path: Path, blocks: Iterator[Block], options: ReadOptions, say:
     first = next(blocks, None)
     if first is None:
         return
-    chosen = choose(partial(_where, path, first), first, options, say, with_labels=False)
-    seen: set[str] = set()
+    chosen = choose(partial(_where, path, first), path, first, options, say, with_labels=False)
+    seen: dict[str, int] = {}  # the row in which each key stands first
+    read = 0
     for block in chain([first], blocks):
         inputs = _inputs(path, block, chosen)
         if chosen.join:
-            new = [row for row, key in enumerate(map(str, _cells(block, chosen.join))) if not (key in seen or seen.add(key))]
+            keys = list(map(str, _cells(block, chosen.join)))
+            new = [row for row, key in enumerate(keys) if seen.setdefault(key, read + row) == read + row]
             inputs = inputs.take(torch.tensor(new, dtype=torch.long))
         yield inputs
+        read += len(block)
 
 
 def _inputs(path: Path, block: Block, chosen: Chosen) -> Inputs:
@@ -88,6 +97,22 @@ def _numbers(cells: Sequence[Any]) -> Tensor:
     """Numbers the different cells of a column, (rows,) int64."""
     number: dict[str, int] = {}
     return torch.tensor([number.setdefault(str(cell), len(number)) for cell in cells], dtype=torch.long)
+
+
+def _refuse_scattered_labels(path: Path, data: Dataset) -> None:
+    """Raises UserError if each row has one label and many rows differ from another by it alone: one row, many lines."""
+    if not isinstance(data.inputs, Texts) or int(data.targets.crow.diff().max()) > 1 or data.targets.values is not None:
+        return
+    bounds, col = data.targets.crow.tolist(), data.targets.col.tolist()
+    labels: dict[str, set[int]] = {}
+    for row, text in enumerate(data.inputs.texts):
+        labels.setdefault(text, set()).update(col[bounds[row] : bounds[row + 1]])
+    scattered = sum(len(labels[text]) > 1 for text in data.inputs.texts)
+    if scattered >= max(2, _SCATTERED * len(data)):
+        raise UserError(
+            f"{path}: no row has two labels, but {scattered} of {len(data)} rows have the text of another row with "
+            "another label: if those are labels of one text, --join-by COLUMN; if every line is a row, --join-by ''"
+        )
 
 
 def _join(data: Dataset, cells: Sequence[Any], column: str, where: Where) -> Dataset:
