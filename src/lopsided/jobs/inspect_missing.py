@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import shutil
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lopsided.data import MultiLabelData, Splits
+from lopsided.data.excerpts import printable
 from lopsided.data.split import stratified_split
 from lopsided.data.storage import UserError, replace_atomically, write_csv
 from lopsided.data.text_files import read_data
@@ -38,7 +38,6 @@ from lopsided.models import make_task
 from lopsided.training.loop import predict_scores, train
 from lopsided.training.objective import make_objective, parse_method
 
-_LONGEST = 200  # characters of a text or a label that are shown
 _COLUMNS = ("row", "label", "score", "probability", "discarded", "text")
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would run
 
@@ -198,18 +197,6 @@ def lines(inspection: Inspection) -> Iterator[tuple[object, ...]]:
         map(_harmless, inspection.texts),
         strict=True,
     )
-
-
-def printable(text: str) -> str:
-    """Returns one line of at most 200 characters, without control characters and invisible ones.
-
-    >>> printable("a\\x1b[31m  red\\u202e\\nline")
-    'a [31m red line'
-    """
-    start = text[: 10 * _LONGEST]
-    visible = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in start)
-    line = " ".join(visible.split())
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
 def _harmless(text: str) -> str:
