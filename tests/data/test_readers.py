@@ -294,6 +294,9 @@ def test_a_table_and_images_need_no_texts(tmp_path: Path) -> None:
     vectors = read(write(tmp_path / "v.jsonl", "\n".join(map(json.dumps, lines)))).inputs
     assert isinstance(vectors, Table)
     assert vectors.numbers[-1].tolist() == [0.5, 4999]
+    (tmp_path / "a").mkdir()
+    for name in ("a/1.png", "2.JPG"):
+        write(tmp_path / name, "")
     images = read(write(tmp_path / "i.csv", "file_name,labels\na/1.png,x\n2.JPG,y\n")).inputs
     assert isinstance(images, ImageFiles)
     assert images.path(0) == tmp_path / "a" / "1.png"

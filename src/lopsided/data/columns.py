@@ -110,9 +110,7 @@ def _maker(find: Finder, options: ReadOptions, others: set[str | None], say: Say
     if options.text_columns:
         return TextMaker(find.columns(options.text_columns, "--text-column"))
     if options.image_column:
-        return ImageMaker(
-            find.columns([options.image_column], "--image-column"), options.image_folder or find.path.parent
-        )
+        return ImageMaker(find.columns([options.image_column], "--image-column"), folder)
     features = options.feature_columns
     if not features and not options.category_columns:
         if TEXT_NAMES[0] in names:
@@ -135,7 +133,8 @@ def _table(find: Finder, options: ReadOptions, others: set[str | None], say: Say
     """
     categories = find.columns(options.category_columns, "--category-columns")
     asked = (*find.columns(options.feature_columns, "--feature-columns"), *categories)
-    names = dict.fromkeys(asked or [name for name in find.block.names if name not in others])
+    rest = [name for name in find.block.names if name not in others]
+    names = dict.fromkeys(asked if options.feature_columns else rest)
     if not names or (not asked and find.near(TEXT_NAMES[0])):
         find.columns(TEXT_NAMES, "--text-column")  # raises UserError
     asked = asked if with_labels else tuple(names)

@@ -57,7 +57,7 @@ class TextMaker:
 
 @dataclass(frozen=True)
 class ImageMaker:
-    """Makes inputs of paths of images, relative to a folder."""
+    """Makes inputs of paths of images, relative to a folder. Each must exist, and is opened when it is needed."""
 
     names: tuple[str, ...]
     folder: Path
@@ -67,6 +67,8 @@ class ImageMaker:
         for row, path in enumerate(paths):
             if not isinstance(path, str) or is_missing(path) or not is_text(path):
                 raise UserError(f"{where(row)}: {shown(self.names[0])} must be the path of an image, got {shown(path)}")
+            if not (self.folder / path).is_file():
+                raise UserError(f"{where(row)}: no file {self.folder / path}; say where it is with --image-folder")
         return ImageFiles(self.folder, tuple(paths))
 
     def join(self, parts: Sequence[ImageFiles]) -> ImageFiles:

@@ -77,6 +77,15 @@ def input_blocks(path: Path, blocks: Iterator[Block], options: ReadOptions, say:
         read += len(block)
 
 
+def all_inputs(path: Path, blocks: Iterator[Block], options: ReadOptions, say: Say) -> Inputs:
+    """Reads the inputs of all rows; labels are not looked at. Raises UserError if there are none."""
+    first = next(blocks, None)
+    if first is None:
+        raise UserError(f"{path}: no rows")
+    chosen = choose(partial(_where, path, first), path, first, options, say, with_labels=False)
+    return chosen.maker.join([_inputs(path, block, chosen) for block in chain([first], blocks)])
+
+
 def _inputs(path: Path, block: Block, chosen: Chosen) -> Inputs:
     return chosen.maker.make(partial(_where, path, block), partial(_cells, block), len(block))
 
