@@ -267,7 +267,12 @@ def test_groups(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,labels,patient\na,x,17\nb,y,4\nc,x,17\n")
     groups = read(path, options(group_column="patient")).groups
     assert groups is not None
-    assert groups.tolist() == [0, 1, 0]
+    assert groups[0] == groups[2] != groups[1]
+    again = read(
+        write(tmp_path / "b.csv", "text,labels,patient\nd,x,4\ne,y,17\n"), options(group_column="patient")
+    ).groups
+    assert again is not None
+    assert again.tolist() == groups[:2].flip(0).tolist()
     with pytest.raises(UserError, match=r"no column 'who' among .*--group-column"):
         read(path, options(group_column="who"))
 

@@ -116,6 +116,18 @@ def test_a_file_and_its_test_file(tmp_path: Path) -> None:
     assert "labels: names between ';' in column 'labels'" in page
 
 
+def test_groups_of_two_files_are_compared(tmp_path: Path) -> None:
+    for name, rows in {
+        "train": ["one,a|b,p1", "two,b,p2", "three,,"],
+        "test": ["four,a,p2", "five,b|a,p3", "six,a,"],
+    }.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,labels,patient", *rows]))
+    options = ReadOptions(separator="|", group_column="patient")
+    check = check_data(tmp_path / "train.csv", tmp_path / "test.csv", options, lambda count: None)
+    assert check.data.groups == 3
+    assert check.warnings == ("test rows of a group that also stands in the training file: 1 of 3",)
+
+
 def test_a_file_is_not_checked_against_itself(tmp_path: Path) -> None:
     train = written(tmp_path / "train.csv", ["one,a", "two,b"])
     with pytest.raises(UserError, match="holds the same rows"):

@@ -16,6 +16,7 @@ from lopsided.data.columns import Chosen, choose
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import Block
 from lopsided.data.image_files import ImageFiles
+from lopsided.data.independence import number_groups
 from lopsided.data.inputs import Inputs, Texts
 from lopsided.data.labels import read_labels
 from lopsided.data.labels.targets import join_rows
@@ -46,7 +47,7 @@ def read_records(path: Path, blocks: Iterator[Block], options: ReadOptions, note
     inputs = chosen.maker.join(parts)
     where = partial(_where_line, path, first.unit, lines)
     labels = read_labels({name: columns[name] for name in chosen.labels}, where, options, notes.append)
-    groups = _numbers(columns[chosen.group]) if chosen.group else None
+    groups = number_groups(columns[chosen.group]) if chosen.group else None
     unlisted = labels.unlisted_unknown
     data = Dataset(inputs, labels.targets, labels.names, groups, tuple(notes), unlisted_unknown=unlisted)
     if chosen.join:

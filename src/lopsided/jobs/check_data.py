@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.independence import copies, overlap, refuse_same_file
+from lopsided.data.independence import copies, overlap, refuse_same_file, shared_groups
 from lopsided.data.inputs import Excerpt, Numbered, SparseFeatures, csr_entries
 from lopsided.data.labels.names import near_twins
 from lopsided.data.options import ReadOptions
@@ -182,6 +182,8 @@ def _warnings_of_both(train: Dataset, test: Dataset, seen: int) -> Iterator[str]
         yield f"the training rows are of kind {train.inputs.kind}, the test rows of kind {test.inputs.kind}"
     if seen:
         yield f"test rows that also stand in the training file: {seen} of {len(test)}; they say nothing about new rows"
+    if grouped := len(shared_groups(train, test)):
+        yield f"test rows of a group that also stands in the training file: {grouped} of {len(test)}"
     if isinstance(train.label_names, Numbered) or isinstance(test.label_names, Numbered):
         return
     if new := sorted(set(test.label_names) - set(train.label_names)):
