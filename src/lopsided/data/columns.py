@@ -108,18 +108,24 @@ def _maker(find: Finder, options: ReadOptions, others: set[str | None], say: Say
     """Tells whether the inputs are texts, images or a table."""
     names, folder = find.block.names, options.image_folder or find.path.parent
     if options.text_columns:
-        return TextMaker(find.columns(options.text_columns, "--text-column"))
+        return _texts(find, options.text_columns, say)
     if options.image_column:
         return ImageMaker(find.columns([options.image_column], "--image-column"), folder)
     features = options.feature_columns
     if not features and not options.category_columns:
         if TEXT_NAMES[0] in names:
-            return TextMaker(find.columns(TEXT_NAMES, "--text-column"))
+            return _texts(find, TEXT_NAMES, say)
         image = next((name for name in IMAGE_NAMES if name in names and _is_image(find.block.column(name)[0])), None)
         if image:
             say(f"inputs: the images at the paths in column {shown(image)}")
             return ImageMaker((image,), folder)
     return _table(find, options, others, say, with_labels)
+
+
+def _texts(find: Finder, asked: Sequence[str], say: Say) -> Maker:
+    columns = find.columns(asked, "--text-column")
+    say(f"inputs: the texts in {'columns' if len(columns) > 1 else 'column'} {', '.join(map(shown, columns))}")
+    return TextMaker(columns)
 
 
 def _is_image(cell: object) -> bool:

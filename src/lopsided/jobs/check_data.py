@@ -68,7 +68,7 @@ class FileCheck:
 
     def frequent(self) -> list[tuple[str, float]]:
         """Returns the labels with most positives, and how many."""
-        return self._listed(self.counts.topk(min(_LISTED, len(self.counts))).indices)
+        return self._listed(self.counts.argsort(descending=True, stable=True)[:_LISTED])
 
     def rarest(self) -> list[tuple[str, float]]:
         """Returns the labels with fewest positives, but any, that are not among the most frequent."""
@@ -158,8 +158,8 @@ def _warnings(check: FileCheck) -> Iterator[str]:
         yield f"labels: {len(check.names)}; a multi-label problem needs at least two"
     elif check.most_labels == 1 and not check.unlabelled:
         yield (
-            "every row has exactly one label; if that is not so, another sign is between the labels: see --separator; "
-            "if it is so, a classifier for one label a row suits better"
+            "every row has exactly one label: if that is so, a classifier for one label a row suits better; if not, "
+            "the labels are misread (see --separator)"
         )
     if absent := check.fewer_than(1):
         yield f"labels without a positive row: {absent}"

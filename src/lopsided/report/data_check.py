@@ -14,6 +14,11 @@ from lopsided.data.excerpts import printable
 from lopsided.jobs.check_data import RARE, DataCheck, Example, FileCheck
 from lopsided.report.numbers import share
 
+_FORMATS = {  # what is not noted, because it is usual
+    "csv": "csv (UTF-8; columns are cut by commas, in .tsv by tabs; unless noted otherwise)",
+    "json": "json (UTF-8 unless noted otherwise)",
+    "fasttext": "fasttext (UTF-8 unless noted otherwise)",
+}
 _LABELS_SHOWN = 8  # of a row
 _LONGEST_NAME = 40  # characters
 
@@ -22,7 +27,7 @@ def print_data_check(check: DataCheck, console: Console) -> None:
     """Prints how the files were understood, some rows, counts, and warnings. Nothing of a file is taken as markup."""
     files = [check.data] if check.test is None else [check.data, check.test]
     for file in files:
-        _say(console, f"\n{file.path}: {file.format}, inputs of kind {file.kind}")
+        _say(console, f"\n{file.path}: {_FORMATS.get(file.format, file.format)}; inputs of kind {file.kind}")
         for note in file.notes:
             _say(console, f"• {note}")
         console.print(_examples(file))
