@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lopsided.data.formats.base import Block
+from lopsided.data.image_files import ENDINGS
 from lopsided.data.labels.cells import Values
 from lopsided.data.makers import ImageMaker, Maker, TextMaker
 from lopsided.data.opening import Say, shown
@@ -18,7 +19,6 @@ from lopsided.data.tables import TableMaker, choose_columns
 
 TEXT_NAMES = ("text",)
 IMAGE_NAMES = ("image", "image_path", "file_name", "path")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 LABEL_NAMES = ("labels", "label", "cats")
 _SHOWN_NAMES = 12
 _MOST_COMPARED, _LONGEST_COMPARED = 1000, 40  # names of columns for which a near one is looked for
@@ -106,7 +106,8 @@ def choose(where: Where, path: Path, block: Block, options: ReadOptions, say: Sa
 
 def _maker(find: Finder, options: ReadOptions, others: set[str | None], say: Say, with_labels: bool) -> Maker:
     """Tells whether the inputs are texts, images or a table."""
-    names, folder = find.block.names, options.image_folder or find.path.parent
+    names, path = find.block.names, find.path
+    folder = options.image_folder or (path if path.is_dir() else path.parent)
     if options.text_columns:
         return _texts(find, options.text_columns, say)
     if options.image_column:
@@ -129,7 +130,7 @@ def _texts(find: Finder, asked: Sequence[str], say: Say) -> Maker:
 
 
 def _is_image(cell: object) -> bool:
-    return isinstance(cell, str) and cell.lower().endswith(IMAGE_ENDINGS)
+    return isinstance(cell, str) and cell.lower().endswith(ENDINGS)
 
 
 def _table(find: Finder, options: ReadOptions, others: set[str | None], say: Say, with_labels: bool) -> Maker:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.formats import arff, arrow, delimited, docred, fasttext, jsonl, npy, svmlight
+from lopsided.data.formats import arff, arrow, coco, delimited, docred, fasttext, image_folder, jsonl, npy, svmlight
 from lopsided.data.formats.base import Format
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.data.labels.names import sorted_names
@@ -21,8 +21,9 @@ from lopsided.data.target_files import with_targets, without_filtered
 
 __all__ = ["FORMATS", "ReadOptions", "aligned", "read", "read_inputs"]
 
-_MODULES = (jsonl, delimited, fasttext, svmlight, arff, npy, docred)
-FORMATS: dict[str, Format] = {form.name: form for form in (*(module.FORMAT for module in _MODULES), *arrow.FORMATS)}
+_MODULES = (jsonl, delimited, fasttext, svmlight, arff, npy, docred, coco)
+_LISTED = (*(module.FORMAT for module in _MODULES), *arrow.FORMATS, image_folder.FORMAT)
+FORMATS: dict[str, Format] = {form.name: form for form in _LISTED}
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 
 
