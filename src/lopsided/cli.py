@@ -30,7 +30,7 @@ from lopsided.jobs.evaluate import evaluate_run
 from lopsided.jobs.fit import fit as train_model
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder, ConfigFolder, RunFolder, is_run_folder, open_folder
-from lopsided.jobs.inspect_missing import inspect_missing, printable
+from lopsided.jobs.inspect_missing import inspect_missing
 from lopsided.jobs.predict import write_predictions
 from lopsided.jobs.progress import Progress, bars
 from lopsided.jobs.rows import Prepared, load, prepare

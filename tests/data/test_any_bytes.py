@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lopsided.data.text_files import Columns, read_text_rows
 
 from lopsided.data.readers import ReadOptions, read
 from lopsided.data.sparse_files import read_sparse
 from lopsided.data.storage import UserError
-from lopsided.data.text_files import Columns, read_text_rows
 
 NEARLY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lopsided.data.text_files import Columns, read_splits, read_text_rows
 
 from lopsided.data.digits_grid import CELLS, digits_grid
 from lopsided.data.storage import UserError
-from lopsided.data.text_files import Columns, read_splits, read_text_rows
 
 
 def test_digits_grid_has_the_proportions_of_coco() -> None:

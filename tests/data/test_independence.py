@@ -1,5 +1,6 @@
 """Copies and groups of rows: what is a copy, and that no split parts them."""
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -10,7 +11,14 @@ import torch
 from hypothesis import given
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.independence import copies, overlap, refuse_same_file, together
+from lopsided.data.independence import (
+    copies,
+    number_groups,
+    overlap,
+    refuse_same_file,
+    shared_groups,
+    together,
+)
 from lopsided.data.inputs import Images, Inputs, Numbered, SparseFeatures, Table, Texts
 from lopsided.data.split import split_off, split_rows
 from lopsided.data.storage import UserError
@@ -84,6 +92,17 @@ def test_groups_that_share_a_copy_are_one_set() -> None:
     sets = together(rows).tolist()
     assert len(set(sets[:4])) == 1
     assert sets[4] == sets[5] != sets[0]
+
+
+def test_a_group_has_the_same_number_in_every_file() -> None:
+    one = number_groups(["ward 1", None, "ward 2", " ward 1 ", "", 7, NAN])
+    other = number_groups(["", "ward 2", "7", "ward 3", ""])
+    assert one[0] == one[3] != one[2]
+    assert len(one.unique()) == 6, "rows without a group are each alone"
+    assert (one < 0).tolist() == [False, True, False, False, True, False, True]
+    train, test = (dataclasses.replace(dataset(["x"] * len(groups)), groups=groups) for groups in (one, other))
+    assert shared_groups(train, test).tolist() == [1, 2]
+    assert shared_groups(dataset(["x"]), test).tolist() == []
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(0, 8)), min_size=1, max_size=20))

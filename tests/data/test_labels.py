@@ -197,6 +197,7 @@ def test_numbers_are_sorted_by_size() -> None:
 def test_a_file_of_names(abc: Any) -> None:
     assert dense(read(["0,1", "", "1,2"], labels_file=abc)[0]) == THREE
     assert dense(read([[0, 1], [], ["b", "c"]], labels_file=abc)[0]) == THREE
+    assert dense(read(["1", "", "0"], labels_file=abc)[0]) == named("b", "", "a")
     assert tuple(read(["c", "b"], labels_file=abc)[0].names) == ("a", "b", "c")
     with pytest.raises(UserError, match=r"line 1: label '3', but .*labels.txt has 3 lines, from 0 on"):
         read(["0", "3"], labels_file=abc)

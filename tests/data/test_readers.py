@@ -11,7 +11,8 @@ import pytest
 import zstandard
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.inputs import Texts
+from lopsided.data.image_files import ImageFiles
+from lopsided.data.inputs import Table, Texts
 from lopsided.data.readers import ReadOptions, aligned, read, read_inputs
 from lopsided.data.storage import UserError
 
@@ -143,7 +144,7 @@ BAD_FILES = {
     "NUL in JSON": ("a.jsonl", '{"text": "a\\u0000", "labels": ["x"]}\n', r"'text' must be valid text, got 'a\\x00'"),
     "NUL": ("a.csv", "text,labels\na\0b,x\n", "line 2: a NUL character"),
     "number too long": ("a.jsonl", '{"text": "a", "labels": [' + "1" * 5000 + "]}\n", "line 1: a number too long"),
-    "column twice": ("a.csv", "text,labels,labels\na,x,y\n", "line 1: the column 'labels' stands twice"),
+    "column twice": ("a.csv", "text,labels,labels\na,x,y\n", "a.csv: the column 'labels' stands twice"),
     "unknown column": ("a.csv", "text,topics\na,x\n", "no column 'labels' among 'text', 'topics' .*--label-columns"),
     "ragged": ("a.csv", "text,labels\na,x,y\n", "line 2: 3 columns, but the header has 2"),
     "ragged tabs": ("a.tsv", "text\tlabels\na\tx\tb\n", "line 2: 3 columns, but the header has 2"),
@@ -155,7 +156,7 @@ BAD_FILES = {
         "text;a,labels;b\nx;c,y;d\n",
         "',' .2 columns. and ';' .3 columns.*--delimiter",
     ),
-    "long names": ("a.csv", "x" * 200_000 + ",b\n1,2\n", "no column 'text' among 'xxxx"),
+    "long names": ("a.csv", "x" * 200_000 + ",b\n1,2\n", "no column 'labels' among 'xxxx"),
     "many names": ("a.csv", ",".join(map(str, range(50_000))) + "\n", "no rows|among .* and 49988 more"),
     "control characters": ("a.csv", "\x1b[2J,b\n1,2\n", r"among '\\x1b\[2J', 'b'"),
 }
@@ -183,16 +184,18 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_hints_lead_to_the_labels_and_never_astray(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "id,comment,billing,refund\n1,a,0,1\n2,b,1,0\n")
-    with pytest.raises(UserError, match=r"no column 'text'.*--text-column"):
-        read(path)
+    flags = ("billing", "refund")
+    with pytest.raises(UserError, match=r"line 2: 'comment' is 'a': a text \(--text-column\)"):
+        read(path, options(label_columns=flags))
     hint = "no column 'labels'.*; 2 columns hold 0 and 1: if those are the labels, --label-columns 'billing,refund'"
-    with pytest.raises(UserError, match=hint) as caught:
-        read(path, options(text_columns=("comment",)))
-    assert "did you mean" not in str(caught.value)
-    for labels in (("billing", "refund"), ("*ing", "refund"), ("[br]*",)):
+    for given in ((), ("comment",)):
+        with pytest.raises(UserError, match=hint) as caught:
+            read(path, options(text_columns=given))
+        assert "did you mean" not in str(caught.value)
+    for labels in (flags, ("*ing", "refund"), ("[br]*",)):
         data = read(path, options(text_columns=("comment",), label_columns=labels))
         assert rows(data) == [("a", ["refund"]), ("b", ["billing"])]
-    with pytest.raises(UserError, match="'comment' cannot be text and label at once"):
+    with pytest.raises(UserError, match="'comment' cannot be input and label at once"):
         read(path, options(text_columns=("comment",), label_columns=("*",)))
 
 
@@ -244,14 +247,19 @@ def test_a_file_without_header(tmp_path: Path) -> None:
     given = options(column_names=("text", "labels", "id"), labels_file=names)
     assert rows(read(path, given)) == [("a text", ["x", "y"]), ("another", []), ("a third", ["y"])]
     assert sum(len(block) for block in read_inputs(path, given)) == 3
+    with pytest.raises(UserError, match=r"no column 'labels' .*name the columns with --column-names"):
+        read(write(tmp_path / "b.tsv", "a text\t1\tid1\nanother\t0\tid2\n"))
 
 
 def test_lines_of_one_row_are_joined(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "id,text,label\n1,a,x\n2,b,x\n1,a,y\n3,a,y\n")
     assert rows(read(path, options(join_by="id"))) == [("a", ["x", "y"]), ("b", ["x"]), ("a", ["y"])]
     assert rows(read(path, options(join_by="text"))) == [("a", ["x", "y"]), ("b", ["x"])]
+    with pytest.raises(UserError, match=r"2 of 4 rows have the text .*--join-by COLUMN.*--join-by ''"):
+        read(write(tmp_path / "c.csv", "text,label\na,x\na,y\nb,x\nc,\n"))
+    assert len(read(tmp_path / "c.csv", options(join_by=""))) == 4
     path = write(tmp_path / "b.csv", "id,text,label\n1,a,x\n1,b,y\n")
-    with pytest.raises(UserError, match=r"line 3: 'id' is as in .*line 2, but 'text' is not"):
+    with pytest.raises(UserError, match=r"line 3: 'id' is as in .*line 2, but the text is not"):
         read(path, options(join_by="id"))
 
 
@@ -259,7 +267,12 @@ def test_groups(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,labels,patient\na,x,17\nb,y,4\nc,x,17\n")
     groups = read(path, options(group_column="patient")).groups
     assert groups is not None
-    assert groups.tolist() == [0, 1, 0]
+    assert groups[0] == groups[2] != groups[1]
+    again = read(
+        write(tmp_path / "b.csv", "text,labels,patient\nd,x,4\ne,y,17\n"), options(group_column="patient")
+    ).groups
+    assert again is not None
+    assert again.tolist() == groups[:2].flip(0).tolist()
     with pytest.raises(UserError, match=r"no column 'who' among .*--group-column"):
         read(path, options(group_column="who"))
 
@@ -270,3 +283,33 @@ def test_rows_to_predict_need_no_labels(tmp_path: Path) -> None:
     assert [len(block) for block in blocks] == [4096, 4096, 1808]
     assert isinstance(blocks[2], Texts)
     assert blocks[2].texts[-1] == "row 9999"
+
+
+def test_a_table_and_images_need_no_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'id,size,colour,labels\n1,1.5,red,x\n2,,blue,"x,y"\n3,2,red,\n4,0,blue,y\n')
+    data = read(path)
+    assert isinstance(data.inputs, Table)
+    assert data.inputs.number_names == ("size",)
+    assert data.inputs.category_values == (("red", "blue"),)
+    assert data.targets.col.tolist() == [0, 0, 1, 1]
+    (new,) = read_inputs(write(tmp_path / "new.csv", "colour,size\nred,3\n"))
+    assert isinstance(new, Table)
+    assert new.numbers.tolist() == [[3.0]]
+    lines = [{"embedding": [0.5, i], "labels": ["x" if i else "y"]} for i in range(5000)]
+    vectors = read(write(tmp_path / "v.jsonl", "\n".join(map(json.dumps, lines)))).inputs
+    assert isinstance(vectors, Table)
+    assert vectors.numbers[-1].tolist() == [0.5, 4999]
+    (tmp_path / "a").mkdir()
+    for name in ("a/1.png", "2.JPG"):
+        write(tmp_path / name, "")
+    images = read(write(tmp_path / "i.csv", "file_name,labels\na/1.png,x\n2.JPG,y\n")).inputs
+    assert isinstance(images, ImageFiles)
+    assert images.path(0) == tmp_path / "a" / "1.png"
+
+
+def test_rows_to_predict_are_joined_as_those_with_labels(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.csv", "id,text\n" + "".join(f"{i // 2 % 3000},text {i // 2 % 3000}\n" for i in range(9000))
+    )
+    blocks = list(read_inputs(path, options(join_by="id")))
+    assert [text for block in blocks for text in block.texts] == [f"text {i}" for i in range(3000)]  # type: ignore[attr-defined]

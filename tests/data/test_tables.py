@@ -8,7 +8,7 @@ import pytest
 
 from lopsided.data.inputs import Table
 from lopsided.data.storage import UserError
-from lopsided.data.tables import TableColumns, TableMaker, choose_columns, join_tables
+from lopsided.data.tables import TableColumns, TableMaker, choose_columns
 
 COLUMNS: dict[str, Sequence[Any]] = {
     "size": ["1.5", "", "-2e3", "NA", "7", "0"],
@@ -57,7 +57,7 @@ def test_an_identifier_that_is_asked_for_is_taken() -> None:
 def test_blocks_share_the_codes_of_categories() -> None:
     maker = TableMaker(TableColumns((), ("colour",), ()))
     parts = [maker.make(where, {"colour": cells}.__getitem__, 2) for cells in (["red", "blue"], ["green", "red"])]
-    table = join_tables(parts)
+    table = maker.join(parts)
     assert table.categories.tolist() == [[0], [1], [2], [0]]
     assert table.category_values == (("red", "blue", "green"),)
     assert table.numbers.shape == (4, 0)

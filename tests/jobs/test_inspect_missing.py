@@ -14,10 +14,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lopsided.__main__ import main
+from lopsided.data.excerpts import printable
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.storage import write_json
 from lopsided.decision.suspects import Suspects, rank_suspects
-from lopsided.jobs.inspect_missing import printable, score_part
+from lopsided.jobs.inspect_missing import score_part
 from lopsided.losses import Curve, Formula, Sum, formula
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged, Scores

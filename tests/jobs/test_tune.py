@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lopsided.models.task import Budget
+from lopsided.training.objective import make_objective, parse_method
 from rich.console import Console
 from sklearn.metrics import average_precision_score
 
@@ -23,9 +25,7 @@ from lopsided.losses.catalog import SEARCH
 from lopsided.losses.closed_form import decision_threshold
 from lopsided.losses.names import defaults, ranges, with_settings
 from lopsided.models import make_task
-from lopsided.models.task import Budget
 from lopsided.training.loop import predict_scores, train
-from lopsided.training.objective import make_objective, parse_method
 from tests.tools import read_results
 
 TUNED = ["--images", "300", "--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--tune", "3"]

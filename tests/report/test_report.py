@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lopsided.training.objective import parse_method
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from lopsided.__main__ import main
@@ -27,7 +28,6 @@ from lopsided.metrics.friedman import rank_losses
 from lopsided.report import write_report
 from lopsided.report.headline import headline, ranks_headline
 from lopsided.training.loop import Epoch
-from lopsided.training.objective import parse_method
 from tests.tools import made_results, read_results, write_texts
 
 LIMIT = 3_000_000  # bytes of a report

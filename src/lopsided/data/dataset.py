@@ -19,7 +19,8 @@ class Dataset:
     targets: (rows, L) in compressed sparse rows, each label once a row. values: None where all that is listed is
     positive; else in [0, 1], NaN for a label that is unknown. num_labels is L.
     label_names: L names, or `Numbered` where labels are numbers.
-    groups: (rows,) int64, rows of one group (a document, a patient) that no split may part; None without groups.
+    groups: (rows,) int64, rows of one group (a document, a patient) that no split may part; None without groups. A
+    group has the same number in every file; numbers below 0 are those of rows without a group.
     notes: sentences about how the file was understood, for people: its encoding, where its labels stood.
     unlisted_unknown: whether a label that these rows never name, though those of another file do, is unknown here.
     """

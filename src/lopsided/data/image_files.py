@@ -14,6 +14,7 @@ from torch import Tensor
 from lopsided.data.inputs import Excerpt, as_png, digest
 from lopsided.data.storage import UserError
 
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _EXCERPT = 64  # pixels of the longer side of what a report shows
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.inputs import Inputs
+from lopsided.data.inputs import Inputs, digest
+from lopsided.data.labels.forms import is_missing
 from lopsided.data.storage import UserError
 
 
@@ -40,6 +42,27 @@ def together(rows: Dataset) -> Tensor:
     groups = rows.groups.unique(return_inverse=True)[1] + len(rows)  # nodes beside those of the contents
     edges = sparse.coo_matrix((np.ones(len(rows)), (content.numpy(), groups.numpy())), shape=(2 * len(rows),) * 2)
     return torch.from_numpy(connected_components(edges, directed=False)[1]).long()[content]
+
+
+def number_groups(cells: Sequence[Any]) -> Tensor:
+    """Numbers the groups that the cells of a column name, (rows,) int64: the same name alike in every file.
+
+    A row whose cell is empty is a group of its own, with a number below 0.
+    """
+    numbers = [-1 - row if is_missing(cell) else _hash(str(cell).strip()) for row, cell in enumerate(cells)]
+    return torch.tensor(numbers, dtype=torch.long)
+
+
+def _hash(name: str) -> int:
+    """Returns a number of 56 bits, since two of a million names then differ but once in 100,000 files."""
+    return int.from_bytes(digest(name.encode("utf-8", "surrogatepass"))[:7], "big")
+
+
+def shared_groups(train: Dataset, test: Dataset) -> Tensor:
+    """Returns the numbers, ascending int64, of the rows of `test` whose group also stands in `train`."""
+    if train.groups is None or test.groups is None:
+        return torch.zeros(0, dtype=torch.long)
+    return ((test.groups >= 0) & torch.isin(test.groups, train.groups)).nonzero()[:, 0]
 
 
 def overlap(train: Inputs, test: Inputs) -> Tensor:

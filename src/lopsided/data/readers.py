@@ -7,20 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.formats import arff, arrow, delimited, fasttext, jsonl, svmlight
+from lopsided.data.formats import arff, arrow, coco, delimited, docred, fasttext, image_folder, jsonl, npy, svmlight
 from lopsided.data.formats.base import Format
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.data.labels.names import sorted_names
 from lopsided.data.labels.targets import Labels, rename
 from lopsided.data.opening import STANDARD_INPUT, OnBytes, Say, ignore, open_bytes, shown
 from lopsided.data.options import ReadOptions
-from lopsided.data.records import input_blocks, read_records
+from lopsided.data.records import all_inputs, input_blocks, read_records
 from lopsided.data.sparse_files import SparseRows, read_sparse
 from lopsided.data.storage import UserError
+from lopsided.data.target_files import with_targets, without_filtered
 
 __all__ = ["FORMATS", "ReadOptions", "aligned", "read", "read_inputs"]
 
-_LISTED = (jsonl.FORMAT, delimited.FORMAT, fasttext.FORMAT, *arrow.FORMATS, svmlight.FORMAT, arff.FORMAT)
+_MODULES = (jsonl, delimited, fasttext, svmlight, arff, npy, docred, coco)
+_LISTED = (*(module.FORMAT for module in _MODULES), *arrow.FORMATS, image_folder.FORMAT)
 FORMATS: dict[str, Format] = {form.name: form for form in _LISTED}
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 
@@ -31,12 +33,28 @@ def read(path: Path, options: ReadOptions | None = None, on_bytes: OnBytes = ign
     on_bytes is called with the number of bytes read, as they are. Raises UserError for anything a user got wrong.
     """
     options = options or ReadOptions()
-    form = find_format(path, options)
+    data = _read(path, find_format(path, options), options, on_bytes)
+    return without_filtered(data, options.filter_file) if options.filter_file else data
+
+
+def _read(path: Path, form: Format, options: ReadOptions, on_bytes: OnBytes) -> Dataset:
+    notes: list[str] = []
+    targets = options.targets_file or (form.find_targets(path, options) if form.find_targets else None)
+    if targets:
+        return with_targets(_all_inputs(path, form, options, on_bytes, notes.append), path, targets, options, notes)
     if form.read is not None:
         return form.read(path, options, on_bytes)
-    notes: list[str] = []
     assert form.blocks is not None
     return read_records(path, form.blocks(path, options, notes.append, on_bytes), options, notes)
+
+
+def _all_inputs(path: Path, form: Format, options: ReadOptions, on_bytes: OnBytes, say: Say) -> Inputs:
+    """Reads the inputs of all rows, whose labels stand elsewhere."""
+    if form.read_all_inputs is not None:
+        return form.read_all_inputs(path, options, on_bytes)
+    if form.blocks is None:
+        raise UserError(f"{path}: --targets-file is for files without labels, but a {form.name} file has them itself")
+    return all_inputs(path, form.blocks(path, options, say, on_bytes), options, say)
 
 
 def read_inputs(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,35 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lopsided.data.columns import Chosen, choose
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import Block
+from lopsided.data.image_files import ImageFiles
+from lopsided.data.independence import number_groups
 from lopsided.data.inputs import Inputs, Texts
 from lopsided.data.labels import read_labels
-from lopsided.data.labels.cells import Values
-from lopsided.data.labels.forms import is_missing
-from lopsided.data.labels.names import is_text
 from lopsided.data.labels.targets import join_rows
 from lopsided.data.opening import Say, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
-TEXT_NAMES = ("text",)
-LABEL_NAMES = ("labels", "label", "cats")
-_SHOWN_NAMES = 12
+_SCATTERED = 0.1  # of all rows, that share a text but not a label
 
-
-@dataclass(frozen=True)
-class Chosen:
-    """Says which columns of a file are read, and as what."""
-
-    texts: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-    group: str | None = None
-    join: str | None = None
-
-    def names(self) -> list[str]:
-        others = [name for name in (self.group, self.join) if name]
-        return list(dict.fromkeys([*self.texts, *self.labels, *others]))
+Where = Callable[[int], str]  # from a row to its file and line
 
 
 def read_records(path: Path, blocks: Iterator[Block], options: ReadOptions, notes: list[str]) -> Dataset:
@@ -50,52 +34,73 @@ def read_records(path: Path, blocks: Iterator[Block], options: ReadOptions, note
     first = next(blocks, None)
     if first is None:
         raise UserError(f"{path}: no rows")
-    chosen = choose(path, first, options, notes.append)
-    columns: dict[str, list[Any]] = {name: [] for name in chosen.names()}
+    chosen = choose(partial(_where, path, first), path, first, options, notes.append)
+    names = [*chosen.labels, *filter(None, (chosen.group, chosen.join))]
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    parts: list[Inputs] = []
     lines: list[int] = []
     for block in chain([first], blocks):
         lines.extend(block.lines)
+        parts.append(_inputs(path, block, chosen))
         for name, cells in columns.items():
-            cells.extend(block.column(name) if name in block.names else [None] * len(block))
-
-    where = partial(_where, path, first.unit, lines)
-    inputs = make_inputs(where, columns, chosen)
+            cells.extend(_cells(block, name))
+    inputs = chosen.maker.join(parts)
+    where = partial(_where_line, path, first.unit, lines)
     labels = read_labels({name: columns[name] for name in chosen.labels}, where, options, notes.append)
-    data = Dataset(inputs, labels.targets, labels.names, notes=tuple(notes), unlisted_unknown=labels.unlisted_unknown)
-    if chosen.group:
-        data = replace(data, groups=_numbers(columns[chosen.group]))
-    return _join(data, columns, chosen, where) if chosen.join else data
+    groups = number_groups(columns[chosen.group]) if chosen.group else None
+    unlisted = labels.unlisted_unknown
+    data = Dataset(inputs, labels.targets, labels.names, groups, tuple(notes), unlisted_unknown=unlisted)
+    if chosen.join:
+        return _join(data, columns[chosen.join], chosen.join, where)
+    if options.join_by is None:
+        _refuse_scattered_labels(path, data)
+    return data
 
 
 def input_blocks(path: Path, blocks: Iterator[Block], options: ReadOptions, say: Say) -> Iterator[Inputs]:
-    """Yields the inputs of a file block by block; its labels are not looked at and may be absent."""
+    """Yields the inputs of a file block by block; its labels are not looked at and may be absent.
+
+    Of rows that --join-by joins the first one is taken; their keys are held in memory.
+    """
     first = next(blocks, None)
     if first is None:
         return
-    chosen = choose(path, first, replace(options, group_column=None), say, with_labels=False)
+    chosen = choose(partial(_where, path, first), path, first, options, say, with_labels=False)
+    seen: dict[str, int] = {}  # the row in which each key stands first
+    read = 0
     for block in chain([first], blocks):
-        columns = {name: block.column(name) if name in block.names else [None] * len(block) for name in chosen.texts}
-        yield make_inputs(partial(_where, path, block.unit, block.lines), columns, chosen)
+        inputs = _inputs(path, block, chosen)
+        if chosen.join:
+            keys = list(map(str, _cells(block, chosen.join)))
+            new = [row for row, key in enumerate(keys) if seen.setdefault(key, read + row) == read + row]
+            inputs = inputs.take(torch.tensor(new, dtype=torch.long))
+        yield inputs
+        read += len(block)
 
 
-def _where(path: Path, unit: str, lines: Sequence[int], row: int) -> str:
+def all_inputs(path: Path, blocks: Iterator[Block], options: ReadOptions, say: Say) -> Inputs:
+    """Reads the inputs of all rows; labels are not looked at. Raises UserError if there are none."""
+    first = next(blocks, None)
+    if first is None:
+        raise UserError(f"{path}: no rows")
+    chosen = choose(partial(_where, path, first), path, first, options, say, with_labels=False)
+    return chosen.maker.join([_inputs(path, block, chosen) for block in chain([first], blocks)])
+
+
+def _inputs(path: Path, block: Block, chosen: Chosen) -> Inputs:
+    return chosen.maker.make(partial(_where, path, block), partial(_cells, block), len(block))
+
+
+def _cells(block: Block, name: str) -> Sequence[Any]:
+    return block.column(name) if name in block.names else [None] * len(block)
+
+
+def _where(path: Path, block: Block, row: int) -> str:
+    return _where_line(path, block.unit, block.lines, row)
+
+
+def _where_line(path: Path, unit: str, lines: Sequence[int], row: int) -> str:
     return f"{path}, {unit} {lines[row]}"
-
-
-def make_inputs(where: Callable[[int], str], columns: Mapping[str, Sequence[Any]], chosen: Chosen) -> Inputs:
-    """Makes the inputs of rows from the cells of the chosen columns. Raises UserError for a cell that is no text."""
-    several = len(chosen.texts) > 1
-    parts = [_texts(where, name, columns[name], several) for name in chosen.texts]
-    return Texts(tuple(map("\n".join, zip(*parts, strict=True))) if several else tuple(parts[0]))
-
-
-def _texts(where: Callable[[int], str], column: str, cells: Sequence[Any], may_miss: bool) -> list[str]:
-    texts = ["" if may_miss and is_missing(cell) else cell for cell in cells]
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not is_text(text):
-            got = "nothing" if text is None else shown(text)
-            raise UserError(f"{where(row)}: {shown(column)} must be valid text, got {got}")
-    return texts
 
 
 def _numbers(cells: Sequence[Any]) -> Tensor:
@@ -104,80 +109,35 @@ def _numbers(cells: Sequence[Any]) -> Tensor:
     return torch.tensor([number.setdefault(str(cell), len(number)) for cell in cells], dtype=torch.long)
 
 
-def _join(data: Dataset, columns: dict[str, list[Any]], chosen: Chosen, where: Callable[[int], str]) -> Dataset:
-    """Makes one row of all that agree in a column; their texts must agree, too."""
-    to = _numbers(columns[chosen.join or ""])
+def _refuse_scattered_labels(path: Path, data: Dataset) -> None:
+    """Raises UserError if each row has one label and many rows differ from another by it alone: one row, many lines."""
+    if not isinstance(data.inputs, Texts) or int(data.targets.crow.diff().max()) > 1 or data.targets.values is not None:
+        return
+    bounds, col = data.targets.crow.tolist(), data.targets.col.tolist()
+    labels: dict[str, set[int]] = {}
+    for row, text in enumerate(data.inputs.texts):
+        labels.setdefault(text, set()).update(col[bounds[row] : bounds[row + 1]])
+    scattered = sum(len(labels[text]) > 1 for text in data.inputs.texts)
+    if scattered >= max(2, _SCATTERED * len(data)):
+        raise UserError(
+            f"{path}: no row has two labels, but {scattered} of {len(data)} rows have the text of another row with "
+            "another label: if those are labels of one text, --join-by COLUMN; if every line is a row, --join-by ''"
+        )
+
+
+def _join(data: Dataset, cells: Sequence[Any], column: str, where: Where) -> Dataset:
+    """Makes one row of all that agree in a column; their inputs must agree, too."""
+    to = _numbers(cells)
     num_rows = int(to.max()) + 1
     first = torch.full((num_rows,), len(to)).scatter_reduce(0, to, torch.arange(len(to)), "amin")
-    for name in chosen.texts:
-        for row, begin in enumerate(first[to].tolist()):
-            if columns[name][row] != columns[name][begin]:
-                raise UserError(
-                    f"{where(row)}: {shown(chosen.join)} is as in {where(begin)}, but {shown(name)} is not; rows that "
-                    "--join-by joins must have the same text"
-                )
-    notes = (*data.notes, f"joined by {shown(chosen.join)}: {len(to)} lines are {num_rows} rows")
+    contents: Sequence[Any] = data.inputs.names if isinstance(data.inputs, ImageFiles) else list(data.inputs.keys())
+    for row, begin in enumerate(first[to].tolist()):
+        if contents[row] != contents[begin]:
+            raise UserError(
+                f"{where(row)}: {shown(column)} is as in {where(begin)}, but the {data.inputs.kind} is not; rows that "
+                "--join-by joins must be the same but for their labels"
+            )
+    notes = (*data.notes, f"joined by {shown(column)}: {len(to)} lines are {num_rows} rows")
     groups = None if data.groups is None else data.groups[first]
     targets = join_rows(data.targets, to, num_rows)
     return replace(data, inputs=data.inputs.take(first), targets=targets, groups=groups, notes=notes)
-
-
-def choose(path: Path, block: Block, options: ReadOptions, say: Say, with_labels: bool = True) -> Chosen:
-    """Chooses the columns by the options and, where those name none, by their usual names.
-
-    Raises UserError for one that is not there or stands twice.
-    """
-    texts = _matching(path, block, options.text_columns or (_usual(block, TEXT_NAMES, say),), "--text-column")
-    labels: tuple[str, ...] = ()
-    if with_labels:
-        asked = options.label_columns or (_usual(block, LABEL_NAMES, say),)
-        labels = _matching(path, block, asked, "--label-columns")
-    if both := set(texts) & set(labels):
-        raise UserError(f"{path}: column {shown(both.pop())} cannot be text and label at once")
-    others = {"--group-column": options.group_column, "--join-by": (with_labels and options.join_by) or None}
-    for option, name in others.items():
-        if name:
-            _matching(path, block, (name,), option)
-    return Chosen(texts, labels, *others.values())
-
-
-def _usual(block: Block, names: Sequence[str], say: Say) -> str:
-    """Returns the first of some names that is a column; the very first if none is."""
-    present = next((name for name in names if name in block.names), names[0])
-    if present != names[0]:
-        say(f"no column {shown(names[0])}; {shown(present)} is taken")
-    return present
-
-
-def _matching(path: Path, block: Block, asked: Sequence[str], option: str) -> tuple[str, ...]:
-    """Returns the columns that are named, or match a pattern, in the order in which they are asked for."""
-    chosen: list[str] = []
-    for name in asked:
-        exact = [column for column in block.names if column == name]
-        if len(exact) > 1:
-            raise UserError(f"{path}, {block.unit} 1: the column {shown(name)} stands twice")
-        matches = exact or [column for column in block.names if fnmatchcase(column, name)]
-        if not matches:
-            raise UserError(f"{path}, {block.unit} {block.lines[0]}: {_no_column(block, name, option)}")
-        chosen += matches
-    return tuple(dict.fromkeys(chosen))
-
-
-def _no_column(block: Block, name: str, option: str) -> str:
-    names = list(block.names[:_SHOWN_NAMES])
-    more = f" and {len(block.names) - len(names)} more" if len(block.names) > len(names) else ""
-    if option == "--label-columns":
-        hint = _label_hint(block)
-    else:
-        near = difflib.get_close_matches(name[:40], [column for column in names if len(column) <= 40], n=1)
-        hint = f"; did you mean {shown(near[0])}?" if near else ""
-    return f"no column {shown(name)} among {', '.join(map(shown, names))}{more}{hint} (say which with {option})"
-
-
-def _label_hint(block: Block) -> str:
-    """Names the columns of 0 and 1, which are labels if several are; a column of names is not guessed."""
-    values = Values(ReadOptions())
-    flags = [name for name in block.names if {values(cell) for cell in block.column(name)[:100]} == {0.0, 1.0}]
-    if len(flags) < 2:
-        return ""
-    return f"; {len(flags)} columns hold 0 and 1: if those are the labels, --label-columns {shown(','.join(flags), 60)}"

@@ -124,6 +124,15 @@ class TableMaker:
         self._codes: dict[str, dict[str, int]] = {name: {} for name in columns.categories}
         self._widths: dict[str, int] = {}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.columns.names
+
+    def join(self, parts: Sequence[Table]) -> Table:
+        """Joins what `make` returned."""
+        numbers, categories = (torch.cat([getattr(part, name) for part in parts]) for name in ("numbers", "categories"))
+        return replace(parts[-1], numbers=numbers, categories=categories)
+
     def make(self, where: Where, column: Column, rows: int) -> Table:
         """Makes the table of some rows. Raises UserError for a cell that is not what its column holds."""
         parts = [self._numbers(where, name, column(name))[:, None] for name in self.columns.numbers]
@@ -132,9 +141,9 @@ class TableMaker:
         codes = [self._categories(name, column(name)) for name in self.columns.categories]
         categories = torch.tensor(codes, dtype=torch.long).reshape(len(codes), rows).T.contiguous()
         values = tuple(map(tuple, self._codes.values()))
-        return Table(torch.from_numpy(numbers), self._names(), categories, self.columns.categories, values)
+        return Table(torch.from_numpy(numbers), self._number_names(), categories, self.columns.categories, values)
 
-    def _names(self) -> tuple[str, ...]:
+    def _number_names(self) -> tuple[str, ...]:
         items = [f"{name}.{item}" for name in self.columns.vectors for item in range(self._widths[name])]
         return (*self.columns.numbers, *items)
 
@@ -173,9 +182,3 @@ def _as_float32(where: Where, name: str, numbers: np.ndarray) -> np.ndarray:
         row = int(large.reshape(len(large), -1).any(1).argmax())
         raise UserError(f"{where(row)}: {shown(name)} has a number that is infinite or too large for float32")
     return numbers.astype(np.float32)
-
-
-def join_tables(parts: Sequence[Table]) -> Table:
-    """Joins what one `TableMaker` made."""
-    numbers, categories = (torch.cat([getattr(part, name) for part in parts]) for name in ("numbers", "categories"))
-    return replace(parts[-1], numbers=numbers, categories=categories)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lopsided.data.dataset import Dataset, Splits
+from lopsided.data.excerpts import printable
 from lopsided.data.storage import UserError, replace_atomically, write_csv
 from lopsided.decision.suspects import Suspects, rank_suspects
 from lopsided.jobs.config import BUILT_IN, CompareConfig, FitConfig, fingerprint
@@ -35,7 +35,6 @@ from lopsided.models.heads import parse_method
 from lopsided.training.loop import train
 from lopsided.training.rows import scores_to_keep
 
-_LONGEST = 200  # characters of a text or a label that are shown
 _COLUMNS = ("row", "label", "score", "probability", "discarded", "text")
 _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would run
 
@@ -162,18 +161,6 @@ def lines(inspection: Inspection) -> Iterator[tuple[object, ...]]:
         map(_harmless, inspection.texts),
         strict=True,
     )
-
-
-def printable(text: str) -> str:
-    """Returns one line of at most 200 characters, without control characters and invisible ones.
-
-    >>> printable("a\\x1b[31m  red\\u202e\\nline")
-    'a [31m red line'
-    """
-    start = text[: 10 * _LONGEST]
-    visible = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in start)
-    line = " ".join(visible.split())
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
 def _harmless(text: str) -> str:

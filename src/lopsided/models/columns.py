@@ -14,7 +14,7 @@ from lopsided.data.inputs import Numbered, Table
 
 _SAMPLE = 2**17  # rows, evenly spaced, on which a scale is measured
 _BEND, _END = 8.0, 1e3  # spreads from the middle: where a number begins to count by its logarithm, and where that ends
-_LEAST = 0.5  # spreads; a column that hardly ever leaves its middle is not blown up beyond this
+_LEAST = 0.3  # spreads; a column that hardly ever leaves its middle is not blown up beyond this
 _EMPTY, _OTHER, _FIRST = 0, 1, 2  # codes of a category: of an empty cell, of a value that is rare or new, of the others
 _COMMON = 2  # training rows that a value needs for a code of its own
 

@@ -14,7 +14,7 @@ from lopsided.data.inputs import Inputs, Numbered
 from lopsided.metrics.scores import Scores
 from lopsided.models.encoder import Batch, Encoded, Encoder
 from lopsided.models.heads import Head, make_head, parse_method, stored_sets
-from lopsided.models.registry import MODELS
+from lopsided.models.registry import stored_class
 from lopsided.nn.fused import FusedAdagrad
 from lopsided.targets import SparseTargets
 
@@ -83,7 +83,7 @@ class Model:
     def encode(self, inputs: Inputs) -> Encoded:
         """Encodes rows. Raises ValueError for inputs of another kind than those of training."""
         if not isinstance(inputs, self.encoder.inputs):
-            raise ValueError(f"the model takes {self.encoder.inputs.kind} inputs, got {inputs.kind}")
+            raise ValueError(f"the model {self.encoder.name} takes no {inputs.kind} inputs")
         return self.encoder.encode(inputs)
 
     def hidden(self, encoded: Encoded, rows: Tensor) -> Any:
@@ -159,7 +159,7 @@ class Model:
         fit = counts.dtype == torch.float64 and counts.shape == (len(names),)
         if not (fit and 0 <= counts.min() <= counts.max() <= rows):
             raise ValueError(f"counts of {len(names)} labels in {rows} rows, got {counts.dtype} {tuple(counts.shape)}")
-        encoder = MODELS[header["encoder"]].from_stored(header["encoder_values"], parts["encoder"])
+        encoder = stored_class(header["encoder"]).from_stored(header["encoder_values"], parts["encoder"])
         body, method = encoder.make_body(), parse_method(header["method"])
         prior = torch.full((len(names),), 0.5)
         head = make_head(method, body, stored_sets(parts["network"], len(names)), prior, None)

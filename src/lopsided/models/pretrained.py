@@ -34,7 +34,7 @@ class Pretrained:
         """Loads from a folder or a hub. Raises UserError for what is not there or is no text encoder."""
         transformers = import_transformers()
         try:
-            with _silence(transformers):
+            with silenced(transformers):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(path)
                 model = transformers.AutoModel.from_pretrained(path).float()
                 text = tokenizer.backend_tokenizer.to_str()
@@ -171,7 +171,7 @@ def _without_pooler(model: Any) -> Any:
 
 
 @contextmanager
-def _silence(transformers: Any) -> Iterator[None]:
+def silenced(transformers: Any) -> Iterator[None]:
     """Hides progress bars, and notes about weights of heads that are left out."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 from typing import Any, cast
 
@@ -11,12 +12,21 @@ from lopsided.data.inputs import Inputs
 from lopsided.losses.names import split_specs
 from lopsided.models.bag import UnitLength
 from lopsided.models.convnet import Pixels
+from lopsided.models.custom import custom
 from lopsided.models.encoder import Encoder, takes
+from lopsided.models.image_files import ResNetImages
 from lopsided.models.ngrams import NGrams
+from lopsided.models.static import Static
+from lopsided.models.tables import LinearTable, MlpTable
+from lopsided.models.transformers import Transformer
+from lopsided.models.vision import Vision
 
-MODELS: dict[str, type[Encoder]] = {each.name: cast("type[Encoder]", each) for each in (NGrams, UnitLength, Pixels)}
+# of those that take the same inputs, the first is the default
+_ALL = (NGrams, Transformer, Static, UnitLength, MlpTable, LinearTable, Pixels, ResNetImages, Vision)
+MODELS: dict[str, type[Encoder]] = {each.name: cast("type[Encoder]", each) for each in _ALL}
+TRUST = "LOPSIDED_TRUST"  # the variable that names the code of the user's own that a stored model may run
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text, in quotation marks"}
-_SPEC = re.compile(r"\s*(\w+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_SPEC = re.compile(r"\s*(\w+(?:[.:]\w+)*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
 def read_model(spec: str) -> tuple[type[Encoder], dict[str, Any]]:
@@ -26,9 +36,7 @@ def read_model(spec: str) -> tuple[type[Encoder], dict[str, Any]]:
     (<class 'lopsided.models.ngrams.NGrams'>, {'hidden': 128})
     """
     name, settings = _split(spec)
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}: known are {', '.join(MODELS)}")
-    kind = MODELS[name]
+    kind = _class_of(name)
     _, *parameters = inspect.signature(kind.fit).parameters.values()
     known = {parameter.name: parameter.default for parameter in parameters}
     for setting, value in settings.items():
@@ -38,6 +46,25 @@ def read_model(spec: str) -> tuple[type[Encoder], dict[str, Any]]:
         if wanted in _KINDS and type(value) is not wanted and not (wanted is float and type(value) is int):
             raise ValueError(f"{name}: {setting} must be {_KINDS[wanted]}, got {value!r}")
     return kind, settings
+
+
+def _class_of(name: str) -> type[Encoder]:
+    if ":" in name:
+        return custom(name, MODELS)
+    if name not in MODELS:
+        known = f"{', '.join(MODELS)}, or package.module:make_model"
+        raise ValueError(f"unknown model {name!r}: known are {known}")
+    return MODELS[name]
+
+
+def stored_class(name: str) -> type[Encoder]:
+    """Returns the encoder of a stored model. Raises ValueError for code of the user's own that is not trusted.
+
+    A file must not choose what code runs: the user names it in the environment variable LOPSIDED_TRUST.
+    """
+    if ":" in name and name not in os.environ.get(TRUST, "").split(","):
+        raise ValueError(f"its model is made by the code {name}: to run it, set {TRUST}={name}")
+    return _class_of(name)
 
 
 def _split(spec: str) -> tuple[str, dict[str, Any]]:

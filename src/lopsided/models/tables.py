@@ -127,7 +127,7 @@ class MlpTable(_TableEncoder):
     dropout: float
 
     @classmethod
-    def fit(cls, inputs: Table, hidden: int = 256, layers: int = 1, dropout: float = 0.3) -> MlpTable:
+    def fit(cls, inputs: Table, hidden: int = 512, layers: int = 1, dropout: float = 0.3) -> MlpTable:
         if hidden < 1 or layers < 1 or not 0 <= dropout < 1:
             raise ValueError(
                 f"mlp: hidden and layers must be at least 1 and dropout in [0, 1), got {hidden}, {layers} and "

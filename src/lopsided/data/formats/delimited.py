@@ -30,6 +30,7 @@ def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -
     declared = sample and _DECLARED.fullmatch(sample[0][1].strip())
     if declared:  # Excel writes this before the header
         sample.pop(0)
+        say(f"columns are cut by {shown(declared[1])}, as the first line says")
     delimiter = options.delimiter or (declared[1] if declared else _find_delimiter(path, sample, options, say))
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise UserError(f"{path}: --delimiter must be one character, got {shown(delimiter)}")

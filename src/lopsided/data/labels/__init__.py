@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from lopsided.data.labels.cells import Choices, Values, unpacked
 from lopsided.data.labels.forms import (
@@ -57,7 +57,9 @@ def find_form(reading: Reading, columns: Columns) -> str:
     if present == {"lists"}:
         return _form_of_lists(reading, columns) if one else "names"
     if present == {"values"}:
-        return _form_of_one_column(reading, columns) if one else "columns"
+        if one and not reading.options.labels_file:
+            _ask_what_one_column_means(reading, columns)
+        return "names" if one else "columns"
     if {"lists", "dicts"} & present or {"values", "names"} <= present:
         _refuse_odd_cell(reading, kinds, columns)
         columns_of = {kinds[name]: name for name in kinds if kinds[name] in present}
@@ -146,7 +148,7 @@ def _looks_like_vector(reading: Reading, cell: Sequence[Any]) -> bool:
     return all(not isinstance(item, list | dict) and reading.values(item) is not None for item in cell)
 
 
-def _form_of_one_column(reading: Reading, columns: Columns) -> str:
+def _ask_what_one_column_means(reading: Reading, columns: Columns) -> NoReturn:
     ((column, cells),) = columns.items()
     row = next(row for row, cell in enumerate(cells) if not is_missing(cell))
     raise UserError(

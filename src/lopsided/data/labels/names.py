@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lopsided.data.opening import Say, read_lines, shown
@@ -83,15 +83,19 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def near_twins(names: Iterable[str]) -> list[list[str]]:
-    """Returns the groups of names that differ only by case or blanks.
+def without_case_and_blanks(name: str) -> str:
+    return "".join(name.casefold().split())
+
+
+def near_twins(names: Iterable[str], folded: Callable[[str], str] = without_case_and_blanks) -> list[list[str]]:
+    """Returns the groups of names that are the same when folded: that differ only by case or blanks.
 
     >>> near_twins(["Sci-Fi", "sci-fi", "Short Film", "ShortFilm", "Drama"])
     [['Sci-Fi', 'sci-fi'], ['Short Film', 'ShortFilm']]
     """
     alike = defaultdict(list)
     for name in names:
-        alike["".join(name.casefold().split())].append(name)
+        alike[folded(name)].append(name)
     return [twins for twins in alike.values() if len(twins) > 1]
 
 

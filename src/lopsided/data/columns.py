@@ -1,0 +1,148 @@
+"""Chooses which columns of a file of records are inputs, and which are labels."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from lopsided.data.formats.base import Block
+from lopsided.data.image_files import ENDINGS
+from lopsided.data.labels.cells import Values
+from lopsided.data.makers import ImageMaker, Maker, TextMaker
+from lopsided.data.opening import Say, shown
+from lopsided.data.options import ReadOptions
+from lopsided.data.storage import UserError
+from lopsided.data.tables import TableMaker, choose_columns
+
+TEXT_NAMES = ("text",)
+IMAGE_NAMES = ("image", "image_path", "file_name", "path")
+LABEL_NAMES = ("labels", "label", "cats")
+_SHOWN_NAMES = 12
+_MOST_COMPARED, _LONGEST_COMPARED = 1000, 40  # names of columns for which a near one is looked for
+
+Where = Callable[[int], str]  # from a row of the first block to its file and line
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Says which columns of a file are read, and as what."""
+
+    maker: Maker
+    labels: tuple[str, ...]
+    group: str | None
+    join: str | None
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Finds columns by name or pattern."""
+
+    path: Path
+    where: Where
+    block: Block
+
+    def columns(self, asked: Sequence[str], option: str, required: bool = True) -> tuple[str, ...]:
+        """Returns the columns that are named, or match a pattern, in the order in which they are asked for.
+
+        Raises UserError for one that stands twice, or is not there though it is required.
+        """
+        names = self.block.names
+        chosen: list[str] = []
+        for name in asked:
+            if names.count(name) > 1:
+                raise UserError(f"{self.path}: the column {shown(name)} stands twice")
+            matches = [name] if name in names else [column for column in names if fnmatchcase(column, name)]
+            if required and not matches:
+                raise UserError(f"{self.path}: {self._missing(name, option)}")
+            chosen += matches
+        return tuple(dict.fromkeys(chosen))
+
+    def near(self, name: str) -> str | None:
+        """Returns the column whose name is most like another."""
+        short = [column for column in self.block.names[:_MOST_COMPARED] if len(column) <= _LONGEST_COMPARED]
+        return next(iter(difflib.get_close_matches(name[:_LONGEST_COMPARED], short, n=1)), None)
+
+    def _missing(self, name: str, option: str) -> str:
+        names = self.block.names[:_SHOWN_NAMES]
+        more = f" and {len(self.block.names) - len(names)} more" if len(self.block.names) > len(names) else ""
+        near = self.near(name)
+        hint = f"; did you mean {shown(near)}?" if near else ""
+        if option == "--label-columns":
+            hint = self._label_hint()
+        if any(column.isdecimal() or len(column) > _LONGEST_COMPARED for column in names):
+            hint += "; if line 1 is a row and no header, name the columns with --column-names"
+        return f"no column {shown(name)} among {', '.join(map(shown, names))}{more}{hint} (say which with {option})"
+
+    def _label_hint(self) -> str:
+        """Names the columns of 0 and 1, which are labels if several are; a column of names is not guessed."""
+        values, column = Values(ReadOptions()), self.block.column
+        flags = [name for name in self.block.names if {values(cell) for cell in column(name)[:100]} == {0.0, 1.0}]
+        if len(flags) < 2:
+            return ""
+        listed = shown(",".join(flags), 60)
+        return f"; {len(flags)} columns hold 0 and 1: if those are the labels, --label-columns {listed}"
+
+
+def choose(where: Where, path: Path, block: Block, options: ReadOptions, say: Say, with_labels: bool = True) -> Chosen:
+    """Chooses the columns by the options and, where those name none, by their usual names and what they hold.
+
+    block: the first rows. Raises UserError for a column that is not there or stands twice, and where a choice is open.
+    """
+    find = Finder(path, where, block)
+    asked = options.label_columns or [next((name for name in LABEL_NAMES if name in block.names), LABEL_NAMES[0])]
+    labels = find.columns(asked, "--label-columns", required=with_labels)
+    if with_labels and not options.label_columns and labels != LABEL_NAMES[:1]:
+        say(f"no column {shown(LABEL_NAMES[0])}; {shown(labels[0])} is taken")
+    join = find.columns([options.join_by], "--join-by")[0] if options.join_by else None
+    group = find.columns([options.group_column], "--group-column")[0] if options.group_column and with_labels else None
+    maker = _maker(find, options, {*labels, join, group}, say, with_labels)
+    if both := set(maker.names) & set(labels):
+        raise UserError(f"{path}: column {shown(both.pop())} cannot be input and label at once")
+    return Chosen(maker, labels, group, join)
+
+
+def _maker(find: Finder, options: ReadOptions, others: set[str | None], say: Say, with_labels: bool) -> Maker:
+    """Tells whether the inputs are texts, images or a table."""
+    names, path = find.block.names, find.path
+    folder = options.image_folder or (path if path.is_dir() else path.parent)
+    if options.text_columns:
+        return _texts(find, options.text_columns, say)
+    if options.image_column:
+        return ImageMaker(find.columns([options.image_column], "--image-column"), folder)
+    features = options.feature_columns
+    if not features and not options.category_columns:
+        if TEXT_NAMES[0] in names:
+            return _texts(find, TEXT_NAMES, say)
+        image = next((name for name in IMAGE_NAMES if name in names and _is_image(find.block.column(name)[0])), None)
+        if image:
+            say(f"inputs: the images at the paths in column {shown(image)}")
+            return ImageMaker((image,), folder)
+    return _table(find, options, others, say, with_labels)
+
+
+def _texts(find: Finder, asked: Sequence[str], say: Say) -> Maker:
+    columns = find.columns(asked, "--text-column")
+    say(f"inputs: the texts in {'columns' if len(columns) > 1 else 'column'} {', '.join(map(shown, columns))}")
+    return TextMaker(columns)
+
+
+def _is_image(cell: object) -> bool:
+    return isinstance(cell, str) and cell.lower().endswith(ENDINGS)
+
+
+def _table(find: Finder, options: ReadOptions, others: set[str | None], say: Say, with_labels: bool) -> Maker:
+    """Takes the columns that are asked for, or all that are nothing else; refuses to take a text for a category.
+
+    Of rows to predict it takes any column, since the model knows by its name what it was.
+    """
+    categories = find.columns(options.category_columns, "--category-columns")
+    asked = (*find.columns(options.feature_columns, "--feature-columns"), *categories)
+    rest = [name for name in find.block.names if name not in others]
+    names = dict.fromkeys(asked if options.feature_columns else rest)
+    if not names or (not asked and find.near(TEXT_NAMES[0])):
+        find.columns(TEXT_NAMES, "--text-column")  # raises UserError
+    asked = asked if with_labels else tuple(names)
+    return TableMaker(choose_columns(find.where, find.block.column, list(names), categories, asked, say))

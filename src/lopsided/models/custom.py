@@ -1,0 +1,114 @@
+"""Takes torch modules of the user's own: `--model package.module:make_model`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from lopsided.data.inputs import Inputs
+from lopsided.models.encoder import Body, Encoded, Encoder, takes
+from lopsided.models.recipe import Recipe
+
+
+def custom(name: str, models: Mapping[str, type[Encoder]]) -> type[Encoder]:
+    """Returns an encoder whose body the function of that name makes; or the class of that name, if it is an encoder.
+
+    The function gets the encoder that the first of `models` that takes the inputs has fitted to them, and the settings
+    that stand in `--model "package.module:make_model(depth=3)"`. It returns an `nn.Module`, untrained, which is called
+    with what that encoder gives for a batch and returns (n, width) hidden states; its attribute `width` says how many.
+    The linear layer of the labels and the loss come after it.
+
+    >>> class Deep(nn.Module):
+    ...     def __init__(self, inputs: int, hidden: int) -> None:
+    ...         super().__init__()
+    ...         self.width = hidden
+    ...         self.layer = nn.Linear(inputs, hidden)
+    ...     def forward(self, numbers: Tensor, codes: Tensor) -> Tensor:
+    ...         return self.layer(numbers).relu()
+    >>> def make_model(encoder, hidden=64):
+    ...     return Deep(encoder.columns.scale.width, hidden)
+
+    A run remembers the name alone: the file must be there when the run is used. Raises ValueError, in one line, where
+    it cannot be imported.
+    """
+    target = _imported(name)
+    if all(hasattr(target, part) for part in ("fit", "encode", "make_body", "recipe", "stored", "from_stored")):
+        return cast("type[Encoder]", target)
+    if not callable(target):
+        raise ValueError(
+            f"{name} must be a function that makes an nn.Module, or an encoder; it is a {type(target).__name__}"
+        )
+    return type("Custom", (Custom,), {"name": name, "models": models, "make": staticmethod(target)})
+
+
+def _imported(name: str) -> Any:
+    module, colon, attribute = name.partition(":")
+    if not (colon and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise ValueError(f"a model of your own is named as package.module:make_model, got {name!r}")
+    here = os.getcwd()
+    if here not in sys.path:  # as of `python -m`: the file lies where the user stands
+        sys.path.insert(0, here)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise ValueError(
+            f"cannot import {module!r} for --model {name} from {here} or the Python path: {error}"
+        ) from None
+    except AttributeError:
+        raise ValueError(f"{module} has no {attribute!r}, which --model {name} asks for") from None
+
+
+@dataclass(frozen=True)
+class Custom:
+    """Encodes as the first model does that takes the inputs, with a body of the user's own."""
+
+    name: ClassVar[str] = ""
+    inputs: ClassVar[type[Any]] = object
+    models: ClassVar[Mapping[str, type[Encoder]]] = {}
+    make: ClassVar[Any]
+    base: Encoder
+    settings: dict[str, Any]
+
+    @classmethod
+    def fit(cls, inputs: Inputs, **settings: Any) -> Custom:
+        try:
+            inspect.signature(cls.make).bind(None, **settings)
+        except TypeError as error:
+            raise ValueError(
+                f"--model {cls.name} cannot be called with one encoder and these settings: {error}"
+            ) from None
+        base = next(model for model in cls.models.values() if takes(model, inputs))
+        return cls(base.fit(inputs), settings)
+
+    def encode(self, inputs: Inputs) -> Encoded:
+        return self.base.encode(inputs)
+
+    def make_body(self) -> Body:
+        body = self.make(self.base, **self.settings)
+        if not isinstance(body, nn.Module):
+            raise ValueError(f"{self.name} must return an nn.Module, it returned a {type(body).__name__}")
+        if not isinstance(getattr(body, "width", None), int):
+            raise ValueError(
+                f"the module of {self.name} has no whole number `width`: set self.width to how many numbers its "
+                "forward returns for a row"
+            )
+        return cast("Body", body)
+
+    def recipe(self, rows: int, num_labels: int) -> Recipe:
+        return self.base.recipe(rows, num_labels)
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        values, tensors = self.base.stored()
+        return {"settings": self.settings, "base": self.base.name, "base_values": values}, tensors
+
+    @classmethod
+    def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> Custom:
+        base = cls.models[values["base"]].from_stored(values["base_values"], tensors)
+        return cls(base, values["settings"])
