@@ -19,6 +19,7 @@ from rich.table import Table
 
 from lopsided import __version__
 from lopsided.data.digits_grid import digits_grid
+from lopsided.data.excerpts import printable
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.options import ReadOptions
 from lopsided.data.preview import save_preview

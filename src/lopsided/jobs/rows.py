@@ -65,12 +65,13 @@ def load(config: Config, bars: Bars) -> Splits:
 def _from_files(config: Config, bars: Bars) -> Splits:
     files = config.files()
     refuse_same_file(files)
-    parts = aligned([read_rows(path, config.read_options(), bars) for path in files.values()])
+    parts = [read_rows(path, config.read_options(), bars) for path in files.values()]
+    try:
+        parts = aligned(parts)
+    except UserError as error:
+        raise UserError(f"{config.data}: {error}") from None
     given = dict(zip(files, parts, strict=True))
     train = given["data"]
-    if train.num_labels < 2:
-        name = f"only the label {train.label_names[0]!r}" if train.num_labels else "no labels at all"
-        raise UserError(f"{config.data}: found {name}; a multi-label problem needs at least two different labels")
     shares = {part: config.share(part) for part in ("valid", "test") if part not in given and config.share(part)}
     if shares:
         if len(train) < _SMALLEST_SPLIT:

@@ -43,8 +43,8 @@ class Encoder(Protocol):
     inputs: ClassVar[type[Any]]
 
     @classmethod
-    def fit(cls, inputs: Any, **settings: Any) -> Self:
-        """Makes the encoder from training inputs. Raises ValueError for a setting that it cannot take."""
+    def fit(cls, *inputs: Any, **settings: Any) -> Self:
+        """Makes the encoder from training inputs, one argument. Raises ValueError for a setting that it cannot take."""
         ...
 
     def encode(self, inputs: Any) -> Encoded:
