@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lopsided.__main__ import main
-from tests.tools import TINY, command, read_results, write_texts
+from tests.tools import TINY, command, read_results, scores_of, write_texts
 
 
 @pytest.mark.slow
@@ -40,10 +40,10 @@ def test_ctrl_c_is_one_line(folder: Path) -> None:
     [
         (["compare", "none.jsonl"], "none.jsonl: no such file"),
         (["compare", "empty.jsonl"], "empty.jsonl: no rows"),
-        (["compare", "bad.jsonl"], "bad.jsonl, line 3: not JSON"),
+        (["compare", "bad.jsonl"], "bad.jsonl, line 3: "),
         (["compare", "texts.jsonl", "--label-column", "tags"], "no column 'tags' among 'text', 'labels'"),
         (["compare", "texts.jsonl", "--images", "100"], "--images is for digits-grid"),
-        (["compare", "."], "a folder, but neither"),
+        (["compare", "."], "; nor is it a run folder, which has a config.json"),
         (["compare", "--losses", "bce,als"], "unknown loss 'als': did you mean 'ral' or 'asl'?"),
         (["compare", "--losses", "bce"], "at least two losses"),
         (["compare", "--losses", "bce,bce"], "the same loss twice"),
@@ -53,7 +53,7 @@ def test_ctrl_c_is_one_line(folder: Path) -> None:
         (["compare", "--epochs", "many"], "'--epochs'"),
         (["compare", "--epochs", "0"], "--epochs: Input should be greater than or equal to 1"),
         (["compare", "--missing", "1"], "--missing: Input should be less than 1"),
-        (["compare", "--valid", "texts.jsonl"], "--valid is for files of texts"),
+        (["compare", "--valid", "texts.jsonl"], "--valid is for files"),
         (["compare", "--out", "texts.jsonl/run", *TINY], "texts.jsonl/run"),
         (["compare", "x" * 300], "File name too long"),
         (["compare", "--data-seed", "4294967296"], "--data-seed: Input should be less than 4294967296"),
@@ -115,7 +115,7 @@ def test_a_loss_that_saturates_is_decided_at_the_tuned_threshold(folder: Path) -
     assert any("asl(clip=0.6), which saturates" in note for note in results["notes"])
 
 
-@pytest.mark.parametrize("schema", [None, 3])
+@pytest.mark.parametrize("schema", [None, 1, 3])
 def test_a_folder_of_another_version_is_named(
     finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], schema: int | None
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_folder_of_another_version_is_named(
     (folder / "run/config.json").write_text(json.dumps(stored))
     for name in ("compare", "report", "inspect"):
         assert main([name, "run"]) == 2
-        error = f"run: written by another version of lopsided (schema {schema or 'none'}, this reads 1): run it again"
+        error = f"run: written by another version of lopsided (schema {schema or 'none'}, this reads 2): run it again"
         assert capsys.readouterr().err == f"lopsided: {error}, or use lopsided 9.9\n"
 
 
@@ -159,12 +159,13 @@ def test_a_run_folder_fixes_settings_and_data(finished: Path, folder: Path, caps
 
 
 DAMAGE: dict[str, tuple[str, bytes]] = {
-    "half a record": ("0-bce-seed0.json", b"{"),
-    "an empty record": ("0-bce-seed0.json", b"{}"),
-    "a list": ("0-bce-seed0.json", b"[]"),
-    "no history": ("0-bce-seed0.json", b'{"loss": "bce", "seed": 0, "history": []}'),
-    "no scores": ("0-bce-seed0.npy", b""),
-    "half the scores": ("0-bce-seed0.npy", b"\x93NUMPY\x01\x00"),
+    "half a record": ("training.json", b"{"),
+    "an empty record": ("training.json", b"{}"),
+    "a list": ("training.json", b"[]"),
+    "no history": ("history.csv", b""),
+    "a line without numbers": ("history.csv", b"epoch,train_loss,seconds\n1,,\n"),
+    "no scores": ("scores-test.safetensors", b""),
+    "half the scores": ("scores-valid.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
 }
 
 
@@ -172,12 +173,16 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
 def test_a_damaged_run_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     shutil.copytree(finished, folder / "run")
     file, content = DAMAGE[name]
-    (folder / "run/runs" / file).write_bytes(content)
+    path = folder / "run/runs/0-bce-seed0"
+    (path / file).write_bytes(content)
     assert main(["compare", "run"]) == 2
     errors = capsys.readouterr().err
-    assert "0-bce-seed0: damaged (" in errors
-    assert "delete its .json" in errors
+    assert f"0-bce-seed0/{file}: damaged (" in errors
     assert errors.count("\n") == 1
+    assert errors.rstrip().endswith("; delete run/runs/0-bce-seed0 and go on with: lopsided compare run")
+    shutil.rmtree(path)
+    assert main(["compare", "run"]) == 0, "the advice helps"
+    assert torch.equal(scores_of(path), scores_of(finished / "runs/0-bce-seed0"))
 
 
 def test_a_damaged_configuration_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +197,7 @@ def test_a_damaged_configuration_is_named(finished: Path, folder: Path, capsys: 
     assert "begun with lopsided 0.0.1" in capsys.readouterr().err
     (folder / "run/config.json").write_text('{"model_type": "bert"}')
     assert main(["compare", "run"]) == 2
-    assert "neither a data file nor a run folder" in capsys.readouterr().err
+    assert "; nor is it a run folder, which has a config.json" in capsys.readouterr().err
 
 
 @pytest.mark.slow

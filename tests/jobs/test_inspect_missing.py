@@ -18,6 +18,7 @@ from lopsided.data.excerpts import printable
 from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.storage import write_json
 from lopsided.decision.suspects import Suspects, rank_suspects
+from lopsided.jobs.config import FitConfig
 from lopsided.jobs.inspect_missing import score_part
 from lopsided.losses import Curve, Formula, Sum, formula
 from lopsided.losses.closed_form import discarding_point
@@ -166,11 +167,11 @@ def test_a_stopped_inspection_goes_on(
     whole = (compared / "missing.csv").read_bytes()
     trained = []
 
-    def stop_at_the_second(*arguments: Any) -> Any:
+    def stop_at_the_second(*arguments: Any, **options: Any) -> Any:
         trained.append(arguments)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return train(*arguments)
+        return train(*arguments, **options)
 
     for path in compared.glob("missing/*/*"):
         path.unlink()
@@ -218,8 +219,8 @@ def test_excerpts_are_short() -> None:
 @pytest.mark.slow
 def test_sparse_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_xmc(folder, XmcMaker(labels=100, features=100), rows=600, test_rows=1)
-    line = ["fit", "train.txt", "--out", "run", "--hidden", "32", "--epochs", "6", "--batch-size", "32"]
-    assert main([*line, "--dropout", "0"]) == 0
+    line = ["fit", "train.txt", "--out", "run", "--epochs", "6", "--batch-size", "32"]
+    assert main([*line, "--model", "bag(hidden=32, dropout=0)"]) == 0
     lines = (folder / "train.txt").read_text().splitlines()
     labels = [line.partition(" ")[0].split(",") for line in lines[1:]]
     gone = {(place + 1, row[0]) for place, row in enumerate(labels) if place % 4 == 0 and len(row) > 1}
@@ -233,19 +234,19 @@ def test_sparse_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(label in kept[row - 1] for row, label in found)
     by_chance = len(gone) / (100 * len(labels))
     assert len(set(found) & gone) / 50 > 20 * by_chance
-    assert not list(folder.glob("run/missing/*/training*"))
+    assert {path.suffix for path in folder.glob("run/missing/*/*")} == {".safetensors"}, "no state is left"
     capsys.readouterr()
     assert main(["inspect", "run"]) == 0
     printed = capsys.readouterr().out
-    assert "after epoch 6, on 512 training rows" in printed
+    assert "train.txt: first → last epoch" in printed
     assert "effective gamma" in printed
 
 
-def test_the_diagnostics_are_those_of_metrics_csv(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_diagnostics_are_those_of_history_csv(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(finished)]) == 0
     out = [line.strip() for line in capsys.readouterr().out.splitlines()]
     printed = {title: line.removeprefix(title) for title in QUANTITIES for line in out if line.startswith(title)}
-    lines = lines_of(finished / "metrics.csv")
+    lines = lines_of(finished / "history.csv")
 
     def mean(loss: str, epoch: str, column: str) -> float:
         return float(np.mean([float(x[column]) for x in lines if (x["loss"], x["epoch"]) == (loss, epoch)]))
@@ -283,22 +284,22 @@ def test_folders_without_anything_to_tell(finished: Path, folder: Path, capsys: 
     (folder / "run/config.json").write_text((finished / "config.json").read_text())
     assert main(["inspect", "run"]) == 2
     assert "no training is finished yet" in capsys.readouterr().err
-    text = (finished / "metrics.csv").read_text()
+    text = (finished / "history.csv").read_text()
     header, first, *_ = text.splitlines(keepends=True)
     for content in ("", header, text + first, "loss,epoch\nbce,1\n", text.replace("bce,0,1", "bce,0,x")):
-        (folder / "run/metrics.csv").write_text(content)
+        (folder / "run/history.csv").write_text(content)
         assert main(["inspect", "run"]) == 2
-        assert "run/metrics.csv: damaged (" in capsys.readouterr().err
+        assert "run/history.csv: damaged (" in capsys.readouterr().err
 
 
 def test_the_losses_of_a_plain_comparison_fit_a_terminal(
     finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
-    text = (finished / "metrics.csv").read_text()
+    text = (finished / "history.csv").read_text()
     asl = [line for line in text.splitlines() if line.startswith("asl,")]
     more = [line.replace("asl", name, 1) + "\n" for name in ("focal", "apl") for line in asl]
-    (folder / "run/metrics.csv").write_text(text + "".join(more))
+    (folder / "run/history.csv").write_text(text + "".join(more))
     assert main(["inspect", "run"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if "→" in line]
     assert [line.count("→") for line in table[1:]] == [5] * len(QUANTITIES), "nothing is wrapped"
@@ -315,12 +316,10 @@ def test_a_tuned_loss_is_inspected_as_it_was_trained(folder: Path, monkeypatch: 
     write_json(folder / "run/results.json", results)
     trained = []
 
-    def record(*arguments: Any) -> Any:
-        trained.append(arguments)
-        return score_part(*arguments)
+    def record(config: FitConfig, *arguments: Any) -> Any:
+        trained.append((config.learning_rate, config.loss))
+        return score_part(config, *arguments)
 
     monkeypatch.setattr("lopsided.jobs.inspect_missing.score_part", record)
     assert main(["inspect", "run", "--missing", "--folds", "2", "--loss", "asl"]) == 0
-    assert [(config.learning_rate, loss) for config, *_, loss in trained] == [
-        (0.125, "asl(gamma_neg=1, gamma_pos=0, clip=0.5)")
-    ] * 2
+    assert trained == [(0.125, "asl(gamma_neg=1, gamma_pos=0, clip=0.5)")] * 2

@@ -6,27 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from lopsided.models.task import Budget
-from lopsided.training.objective import make_objective, parse_method
-from rich.console import Console
 from sklearn.metrics import average_precision_score
 
 from lopsided.__main__ import main
-from lopsided.jobs.compare import load
 from lopsided.jobs.config import CompareConfig, make_config
-from lopsided.jobs.progress import Progress
+from lopsided.jobs.fit import recipe_of
+from lopsided.jobs.rows import prepare
 from lopsided.jobs.schema import Trial
 from lopsided.jobs.tune import read_trials, search, tune
 from lopsided.losses import CATALOG, formula
 from lopsided.losses.catalog import SEARCH
 from lopsided.losses.closed_form import decision_threshold
 from lopsided.losses.names import defaults, ranges, with_settings
-from lopsided.models import make_task
-from lopsided.training.loop import predict_scores, train
-from tests.tools import read_results
+from lopsided.models.recipe import Recipe
+from lopsided.training.loop import train
+from lopsided.training.validate import Validation
+from tests.jobs.test_compare import dense
+from tests.tools import load_quietly, quiet_progress, read_results, scores_of
 
 TUNED = ["--images", "300", "--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--tune", "3"]
 
@@ -55,20 +53,23 @@ def test_every_loss_gets_its_trials(tuned: Path) -> None:
 def test_the_best_on_validation_is_trained(tuned: Path) -> None:
     trials = read_trials(tuned / "trials.csv")
     results = read_results(tuned)
-    task = make_task(load(make_config({"images": 300})))
+    config = make_config({"images": 300, "epochs": 1})
+    prepared = prepare(config, load_quietly(config))
+    assert prepared.valid is not None
+    assert prepared.test is not None
     for number, loss in enumerate(("bce", "asl")):
         best = max((trial for trial in trials if trial.loss == loss), key=lambda trial: trial.value)
         entry = results["losses"][loss]
         assert entry["tuned_settings"]["learning_rate"] == best.learning_rate
         assert entry["settings"] == str(formula(best.spec))
-        objective = make_objective(parse_method(best.spec), task.train.targets)
-        budget = Budget(1, 64, best.learning_rate)
-        model, _ = train(task, objective, budget, seed=0)
-        saved = np.load(tuned / f"runs/{number}-{loss}-seed0.npy")
-        assert np.array_equal(saved, predict_scores(model, objective, task.test).numpy())
+        recipe = recipe_of(config.of_run(loss, 0, {"learning_rate": best.learning_rate}), prepared)
+        validation = Validation(prepared.valid)
+        model = train(prepared.encoder, best.spec, prepared.train, recipe, 0, validation=validation).model
+        saved = scores_of(tuned / f"runs/{number}-{loss}-seed0")
+        assert torch.equal(saved, model.score(prepared.test.encoded).values)
         # the trial was trained with the seed after those that are compared, and judged on validation rows
-        model, _ = train(task, objective, budget, seed=1)
-        truth, scores = task.valid.targets.numpy(), predict_scores(model, objective, task.valid).numpy()
+        model = train(prepared.encoder, best.spec, prepared.train, recipe, 1, validation=validation).model
+        truth, scores = dense(prepared.valid.data), model.score(prepared.valid.encoded).values.numpy()
         present = truth.any(0)
         assert best.value == pytest.approx(average_precision_score(truth[:, present], scores[:, present]))
     assert results["losses"]["asl"]["own_threshold"] == pytest.approx(
@@ -86,11 +87,8 @@ class Untouchable:
 
 def test_tuning_does_not_see_the_test_rows(tmp_path: Path) -> None:
     config = make_config({"images": 60, "epochs": 1, "losses": "bce,zlpr", "tune": 2})
-    task = replace(make_task(load(config)), test=Untouchable())
-    progress = Progress(Console(quiet=True))
-    progress.preparing()
-    progress.plan(4, 1)
-    chosen = tune(config, task, Budget(1, 16, 0.003), tmp_path / "trials.csv", progress)
+    prepared: Any = replace(prepare(config, load_quietly(config)), test=Untouchable())
+    chosen = tune(config, prepared, Recipe(1, 16, 0.003), tmp_path / "trials.csv", quiet_progress())
     assert list(chosen) == ["bce", "zlpr"]
     assert set(chosen["zlpr"].tuned()) == {"scale", "margin", "learning_rate"}
 
@@ -101,11 +99,11 @@ def test_a_killed_run_goes_on_with_the_same_trials(
 ) -> None:
     trained = []
 
-    def stop_at_the_fifth(*arguments: Any) -> Any:
+    def stop_at_the_fifth(*arguments: Any, **options: Any) -> Any:
         trained.append(arguments)
         if len(trained) == 5:
             raise KeyboardInterrupt
-        return train(*arguments)
+        return train(*arguments, **options)
 
     monkeypatch.setattr("lopsided.jobs.tune.train", stop_at_the_fifth)
     assert main(["compare", *TUNED, "--out", "run"]) == 130
