@@ -15,6 +15,9 @@ from lopsided.__main__ import main
 from tests.tools import TINY, command, read_results, scores_of, write_texts
 
 
+DIVERGES = "apl(epsilon_pos=1e300, monotone=False)"
+
+
 @pytest.mark.slow
 def test_ctrl_c_is_one_line(folder: Path) -> None:
     # a process started in the background, as the tests themselves may be, ignores the signal unless told otherwise
@@ -139,10 +142,16 @@ def test_a_damaged_field_is_named(finished: Path, folder: Path, capsys: pytest.C
     assert "run/results.json: damaged (field losses.asl.seconds: Input should be" in capsys.readouterr().err
 
 
-def test_texts_that_diverge(folder: Path) -> None:
+def test_texts_that_diverge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(folder / "texts.jsonl")
-    assert main(["compare", "texts.jsonl", "--learning-rate", "1e6", "--losses", "bce,asl", "--out", "run"]) == 0
-    assert read_results(folder / "run")["comparisons"]["asl"]["verdict"] == "cannot be tested"
+    line = ["compare", "texts.jsonl", "--epochs", "2", "--seeds", "2", "--out", "run"]
+    assert main([*line, "--losses", f"bce,{DIVERGES}"]) == 0
+    assert read_results(folder / "run")["comparisons"][DIVERGES]["verdict"] == "cannot be tested"
+    (run,) = (folder / "run/runs").glob("1-*seed1")
+    assert json.loads((run / "training.json").read_text())["diverged"]
+    assert not (run / "model.json").exists()
+    assert main(["predict", str(run), "texts.jsonl", "--out", "out.jsonl"]) == 2
+    assert "training diverged, so there is no model" in capsys.readouterr().err
 
 
 def test_a_run_folder_fixes_settings_and_data(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +173,7 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
     "a list": ("training.json", b"[]"),
     "no history": ("history.csv", b""),
     "a line without numbers": ("history.csv", b"epoch,train_loss,seconds\n1,,\n"),
+    "a line too few": ("history.csv", b"epoch,train_loss,seconds\n1,0.5,1\n"),
     "no scores": ("scores-test.safetensors", b""),
     "half the scores": ("scores-valid.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
 }
@@ -179,9 +189,11 @@ def test_a_damaged_run_is_named(finished: Path, folder: Path, capsys: pytest.Cap
     errors = capsys.readouterr().err
     assert f"0-bce-seed0/{file}: damaged (" in errors
     assert errors.count("\n") == 1
-    assert errors.rstrip().endswith("; delete run/runs/0-bce-seed0 and go on with: lopsided compare run")
-    shutil.rmtree(path)
-    assert main(["compare", "run"]) == 0, "the advice helps"
+    run = "run/runs/0-bce-seed0"
+    assert errors.endswith(f"; delete {run}/training.json, then train it again with: lopsided fit {run}\n")
+    (path / "training.json").unlink()
+    assert main(["fit", run]) == 0, "the advice helps"
+    assert main(["compare", "run"]) == 0
     assert torch.equal(scores_of(path), scores_of(finished / "runs/0-bce-seed0"))
 
 

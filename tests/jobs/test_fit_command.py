@@ -183,7 +183,7 @@ BAD_LINES = {
     ),
     "damaged": (["evaluate", "damaged"], "model.safetensors: damaged"),
     "cut": (["evaluate", "cut"], "model.safetensors: damaged"),
-    "no rule yet": (["evaluate", "unsettled"], "unsettled: no rule yet; go on with: lopsided fit unsettled"),
+    "no rule": (["evaluate", "unsettled"], "unsettled/decision.safetensors: damaged (it is not there); delete unse"),
     "unknown model": (["fit", "train.txt", "--model", "bagg"], "--model: unknown model 'bagg': known are ngrams, bag"),
     "unknown setting": (["fit", "train.txt", "--model", "bag(width=8)"], "--model: bag has no setting 'width': it has"),
     "model of texts": (["fit", "train.txt", "--model", "ngrams"], "ngrams takes no sparse inputs: choose among bag"),

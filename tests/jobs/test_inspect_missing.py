@@ -196,7 +196,7 @@ def test_hostile_texts_and_labels_stay_text(folder: Path, capsys: pytest.Capture
     write_texts(folder / "texts.jsonl", 60)
     with (folder / "texts.jsonl").open("a") as file:
         for number in range(20):
-            file.write(json.dumps({"text": text, "labels": [label] if number else []}) + "\n")
+            file.write(json.dumps({"text": f"{text} {number}", "labels": [label] if number else []}) + "\n")
     assert main(["compare", "texts.jsonl", "--losses", "bce,asl", "--seeds", "1", "--epochs", "8", "--out", "run"]) == 0
     capsys.readouterr()
     assert main(["inspect", "run", "--missing", "--folds", "2", "--loss", "bce", "--top", "1"]) == 0
@@ -207,7 +207,7 @@ def test_hostile_texts_and_labels_stay_text(folder: Path, capsys: pytest.Capture
     (line,) = lines_of(folder / "run/missing.csv")
     assert line["row"] == "61"
     assert line["label"] == '\'=HYPERLINK("http://x")[bold] [31m'
-    assert line["text"] == "'-1, \"[/red] ]0;title next"
+    assert line["text"] == "'-1, \"[/red] ]0;title next 0"
 
 
 def test_excerpts_are_short() -> None:

@@ -11,7 +11,7 @@ from lopsided.jobs.config import FitConfig
 from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared
-from lopsided.jobs.schema import TrainingRecord
+from lopsided.jobs.schema import TrainingRecord, damaged
 from lopsided.metrics.scores import Judged, Scores
 from lopsided.models.heads import Powerset, parse_method
 from lopsided.models.model import Model
@@ -124,12 +124,16 @@ def decide(config: FitConfig, model: Model, judged: Judged | None, progress: Pro
 
 def read_run(folder: RunFolder, loss: str, prepared: Prepared) -> TrainedRun:
     """Returns what `fit` wrote."""
-    record = folder.read_training()
+    record, history = folder.read_training(), folder.read_history()
+    trained = sum(not epoch.is_lost for epoch in history)
+    if trained + record.diverged != record.epochs:
+        problem = ValueError(f"{trained} epochs, but training.json tells of {record.epochs}")
+        raise damaged(folder.path / "history.csv", problem, folder.repair)
     scores = [
         None if record.diverged or rows is None else folder.read_scores(name, len(rows))
         for name, rows in (("valid", prepared.valid), ("test", prepared.test))
     ]
-    return TrainedRun(loss, record.seed, folder.config.loss, folder.read_history(), record, *scores)
+    return TrainedRun(loss, record.seed, folder.config.loss, history, record, *scores)
 
 
 def outcome(history: list[Epoch]) -> str:

@@ -105,6 +105,16 @@ class RunFolder(ConfigFolder[FitConfig]):
     file_kind = ConfigFile[FitConfig]
 
     @property
+    def repair(self) -> str:
+        return f"delete {self.path / 'training.json'}, then train it again with: {self.continued}"
+
+    def _lacks(self, name: str, what: str) -> UserError:
+        """Returns an error about a file that a finished run has."""
+        if self.is_trained:
+            return schema.damaged(self.path / name, FileNotFoundError("it is not there"), self.repair)
+        return UserError(f"{self.path}: no {what} yet; go on with: {self.continued}")
+
+    @property
     def state_file(self) -> Path:
         return self.path / "state.safetensors"
 
@@ -118,10 +128,13 @@ class RunFolder(ConfigFolder[FitConfig]):
 
     def read_history(self) -> list[Epoch]:
         """Returns the epochs so far. Raises UserError where there is none yet."""
+        path = self.path / "history.csv"
         try:
-            return schema.read_table(self.path / "history.csv", Epoch, self.repair)
+            history = schema.read_table(path, Epoch, self.repair)
         except FileNotFoundError:
-            raise UserError(f"{self.path}: no epoch is finished yet; go on with: {self.continued}") from None
+            raise self._lacks(path.name, "finished epoch") from None
+        _check_numbers(path, [history], self.repair)
+        return history
 
     def write_training(self, ended: TrainingRecord) -> None:
         """Writes training.json, after which neither the state to go on from nor what kills left is needed any more."""
@@ -148,12 +161,11 @@ class RunFolder(ConfigFolder[FitConfig]):
         """Returns the trained model. Raises UserError where there is none, or a damaged one."""
         path = self.path / "model.safetensors"
         if not (self.path / "model.json").exists():
-            diverged = self.is_trained and self.read_training().diverged
-            raise UserError(
-                f"{self.path}: training diverged, so there is no model; train anew with a lower --learning-rate"
-                if diverged
-                else f"{self.path}: no model yet; go on with: {self.continued}"
-            )
+            if self.is_trained and self.read_training().diverged:
+                raise UserError(
+                    f"{self.path}: training diverged, so there is no model; train anew with a lower --learning-rate"
+                )
+            raise self._lacks("model.json", "model")
         header = schema.read_file(self.path / "model.json", ModelFile, self.repair)
         try:
             return Model.from_stored(header.model_dump(), load_file(path))
@@ -171,7 +183,7 @@ class RunFolder(ConfigFolder[FitConfig]):
                 tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
             decision: Decision = choose.from_tensors(tensors, metadata["rule"])
         except FileNotFoundError:
-            raise UserError(f"{self.path}: no rule yet; go on with: {self.continued}") from None
+            raise self._lacks(path.name, "rule") from None
         except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise schema.damaged(path, error, self.repair) from None
         return decision
@@ -237,8 +249,7 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
         histories: Histories = {}
         for line in lines:
             histories.setdefault(line.loss, {}).setdefault(line.seed, []).append(line)
-        if not histories:
-            raise schema.damaged(path, ValueError("it has no line"), self.repair)
+        _check_numbers(path, [epochs for seeds in histories.values() for epochs in seeds.values()], self.repair)
         return histories
 
     def write_outcome(self, results: Results, details: Details) -> None:
@@ -262,6 +273,13 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
             return {"loss": loss}
         entry = self.read_results().losses[loss]
         return {"loss": entry.settings, "learning_rate": (entry.tuned_settings or {})["learning_rate"]}
+
+
+def _check_numbers(path: Path, histories: Sequence[Sequence[Epoch]], repair: str) -> None:
+    """Raises UserError unless the epochs of every history are numbered from 1 on."""
+    numbers = [[epoch.epoch for epoch in history] for history in histories]
+    if not numbers or any(each != list(range(1, len(each) + 1)) or not each for each in numbers):
+        raise schema.damaged(path, ValueError("it must have a line for each epoch, from 1 on"), repair)
 
 
 def is_run_folder(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -104,8 +105,9 @@ def _against_epochs(
 
     def draw(axis: Axes) -> None:
         for loss, seeds in histories.items():
-            epochs = [line.epoch for line in next(iter(seeds.values()))]
-            curves = np.array([[getattr(line, column) for line in history] for history in seeds.values()])
+            columns = [[getattr(line, column) for line in history] for history in seeds.values()]
+            epochs = range(1, 1 + max(map(len, columns)))
+            curves = np.array([values + [math.nan] * (len(epochs) - len(values)) for values in columns])
             curves = curves / curves[:, :1] if relative else curves
             with warnings.catch_warnings():  # an epoch that no seed finished has the mean NaN
                 warnings.simplefilter("ignore", RuntimeWarning)
@@ -113,8 +115,9 @@ def _against_epochs(
             axis.plot(epochs, mean, "o-", ms=3.5 if len(epochs) < 30 else 0, color=colours[loss])
             axis.fill_between(epochs, low, high, color=colours[loss], alpha=0.15, lw=0)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        room = 0.05 * (len(epochs) - 1) or 0.5
-        axis.set(xlabel="epoch", xlim=(epochs[0] - room, epochs[-1] + room))
+        last = max(len(history) for seeds in histories.values() for history in seeds.values())
+        room = 0.05 * (last - 1) or 0.5
+        axis.set(xlabel="epoch", xlim=(1 - room, last + room))
         if limits:
             axis.set_ylim(*limits)
         axis.grid()
