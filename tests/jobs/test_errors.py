@@ -14,7 +14,6 @@ import torch
 from lopsided.__main__ import main
 from tests.tools import TINY, command, read_results, scores_of, write_texts
 
-
 DIVERGES = "apl(epsilon_pos=1e300, monotone=False)"
 
 

@@ -200,7 +200,7 @@ class CompareConfig(Config):
 
     @field_validator("losses", mode="before")
     @classmethod
-    def _from_one_string(cls, losses: Any) -> Any:
+    def _losses_from_one_string(cls, losses: Any) -> Any:
         return split_specs(losses) if isinstance(losses, str) else losses
 
     @field_validator("losses")
