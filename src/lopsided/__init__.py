@@ -1,5 +1,10 @@
 """Losses for multi-label classifiers whose positives are rare."""
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
 from lopsided.compute.head.shard import LabelShard
 from lopsided.compute.onednn import onednn_products
 from lopsided.decision.temperature import fit_temperature
@@ -27,7 +32,25 @@ from lopsided.nn.trackers import Diagnostics, DiagnosticsTracker, ProbabilityTra
 from lopsided.nn.weights import class_balanced_weights, logit_adjustment, positive_weights
 from lopsided.targets import SparseTargets
 
+if TYPE_CHECKING:
+    from lopsided.jobs.predict import Predictor
+
 __version__ = "0.1.0"
+
+
+def load(run: str | os.PathLike[str]) -> Predictor:
+    """Reads a trained model: the folder of a `lopsided fit`, or of one run of a `lopsided compare`.
+
+    Returns a `Predictor`: `load("runs/tickets").predict(["a text"])` gives a list with a dictionary for each row, such
+    as {"labels": ["billing"], "probabilities": [0.93]}. Needs `pip install 'lopsided[tool]'`. Raises
+    `lopsided.data.storage.UserError` where the folder holds no model, or a damaged one; nothing in it is executed.
+    """
+    from pathlib import Path
+
+    from lopsided.jobs.predict import Predictor
+
+    return Predictor.open(Path(run))
+
 
 __all__ = [
     "AdaptiveAsymmetricLoss",
@@ -53,6 +76,7 @@ __all__ = [
     "fit_temperature",
     "functional",
     "linear_loss",
+    "load",
     "logit_adjustment",
     "loss",
     "official_single_label_loss",

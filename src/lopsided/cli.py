@@ -263,13 +263,13 @@ def inspect_run(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a finished `lopsided fit`.")],
-    data: Annotated[Path, typer.Argument(help="Rows to predict the labels of; their own, if any, do not matter.")],
-    out: Annotated[Path, typer.Option(help="The file to write, a line of JSON for each row.")],
+    data: Annotated[Path, typer.Argument(help="Rows to predict the labels of, which need none; - for standard input.")],
+    out: Annotated[Path, typer.Option(help="File to write: .jsonl, .csv or .parquet; - for standard output.")],
 ) -> None:
     """Write the labels that a trained model predicts, with their probabilities."""
-    with bars(Console()) as live:
-        rule = write_predictions(RunFolder.open(run, check_data=False), data, out, live)
-    typer.echo(f"predictions: {out} (rule: {rule})")
+    with bars(Console(stderr=True)) as live:
+        rule = write_predictions(run, data, out, live)
+    typer.echo(f"predictions: {out} (rule: {rule})", err=out == Path("-"))
 
 
 @app.command()

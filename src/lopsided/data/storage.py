@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -30,10 +31,23 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     replace_atomically(path, open_and_write)
 
 
+def write_through(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Does the same, but writes as it comes where there is no file to replace: to -, standard output, or a device."""
+    if path == Path("-"):
+        write(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    elif path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as file:
+            write(file)
+    else:
+        write_atomically(path, write)
+
+
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Does the same for a `write` that wants a path."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path = path.resolve()  # what a link points to is replaced, not the link
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)

@@ -2,60 +2,117 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import torch
 from rich.progress import Progress as Bars
 
-from lopsided.data.inputs import Inputs
+from lopsided.data.inputs import Inputs, Table, Texts
+from lopsided.data.opening import STANDARD_INPUT
+from lopsided.data.options import ReadOptions
 from lopsided.data.readers import read_inputs
-from lopsided.data.storage import UserError, write_atomically
+from lopsided.data.storage import UserError, write_through
 from lopsided.decision.choose import Decision
 from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.prediction_files import writer_for
 from lopsided.models.model import Model
 from lopsided.training.rows import CANDIDATES
 
 _ALL_SCORES = 2**14  # labels up to which a rule sees all scores of a row
 
+Prediction = dict[str, Any]
 
-def predict_rows(model: Model, decision: Decision, inputs: Inputs) -> Iterator[dict[str, Any]]:
-    """Yields for each row the labels that the rule predicts, the most probable first.
 
-    {"labels": ["billing", "login"], "probabilities": [0.93, 0.41]}
+@dataclass(frozen=True)
+class Predictor:
+    """Holds a trained model with its rule: what `lopsided.load` returns.
 
-    Where neither validation rows nor the loss tell probabilities, "scores" stand in their place.
+    read_options: how the files of training were read, and so those to predict.
     """
-    keep = None if model.num_labels <= _ALL_SCORES else CANDIDATES
-    name = "scores" if decision.calibrator is None else "probabilities"
-    for scores in model.blocks(model.encode(inputs), keep):
-        decided = scores.where_listed(decision.rule.decide(scores), False)
-        values = scores.values if decision.calibrator is None else decision.calibrator(scores)
-        for row, (chosen, value) in enumerate(zip(decided, values, strict=True)):
-            places = chosen.nonzero().flatten()
-            falling, order = value[places].sort(descending=True, stable=True)
-            places = places[order]
-            labels = places if scores.columns is None else scores.columns[row][places]
-            names = [model.label_names[label] for label in labels.tolist()]
-            yield {"labels": names, name: [round(number, 6) for number in falling.tolist()]}
+
+    model: Model
+    decision: Decision
+    read_options: ReadOptions
+
+    @classmethod
+    def open(cls, folder: Path) -> Predictor:
+        """Reads the folder of a run. Raises UserError where it holds no model, or a damaged one."""
+        run = RunFolder.open(folder, check_data=False)
+        return cls(run.read_model(), run.read_decision(), run.config.read_options())
+
+    @property
+    def values(self) -> str:
+        """Returns what stands beside the labels: "probabilities", or "scores" where no one tells probabilities."""
+        return "scores" if self.decision.calibrator is None else "probabilities"
+
+    def predict(self, rows: Inputs | Sequence[str] | Any) -> list[Prediction]:
+        """Returns for each row the labels that the rule predicts, the most probable first.
+
+        [{"labels": ["billing", "login"], "probabilities": [0.93, 0.41]}, ...]
+
+        rows: a list of texts, an array (rows, columns) of numbers, or any `Inputs` that the model takes. Raises
+        ValueError for rows of another kind than those of training.
+        """
+        return list(self.stream(as_inputs(rows)))
+
+    def stream(self, inputs: Inputs) -> Iterator[Prediction]:
+        """Yields the same, row by row."""
+        model, decision = self.model, self.decision
+        keep = None if model.num_labels <= _ALL_SCORES else CANDIDATES
+        for scores in model.blocks(model.encode(inputs), keep):
+            decided = scores.where_listed(decision.rule.decide(scores), False)
+            values = scores.values if decision.calibrator is None else decision.calibrator(scores)
+            row, place = (each.numpy() for each in decided.nonzero(as_tuple=True))
+            labels = place if scores.columns is None else scores.columns.numpy()[row, place]
+            value = values.double().numpy()[row, place]
+            order = np.lexsort((place, -value, row))
+            ends = np.searchsorted(row, np.arange(1, len(scores)))
+            for some in np.split(order, ends):
+                names = [model.label_names[label] for label in labels[some].tolist()]
+                yield {"labels": names, self.values: [round(number, 6) for number in value[some].tolist()]}
 
 
-def write_predictions(folder: RunFolder, data: Path, out: Path, bars: Bars) -> str:
-    """Writes a line of JSON for each row of a file, see `predict_rows`; returns the name of the rule."""
+def as_inputs(rows: Any) -> Inputs:
+    """Returns what a user holds as inputs: texts, or an array of numbers. Raises ValueError for anything else."""
+    if hasattr(rows, "excerpt"):
+        inputs: Inputs = rows
+        return inputs
+    if isinstance(rows, str):
+        raise ValueError('expected rows, such as ["a text", "another"], got one text')
+    if isinstance(rows, Sequence) and all(isinstance(row, str) for row in rows):
+        return Texts(tuple(rows))
+    numbers = torch.as_tensor(np.asarray(rows, dtype=np.float32))
+    if numbers.ndim != 2:
+        raise ValueError(f"expected a list of texts or an array (rows, columns), got {tuple(numbers.shape)}")
+    return Table.of_numbers(numbers)
+
+
+def write_predictions(folder: Path, data: Path, out: Path, bars: Bars) -> str:
+    """Writes the predictions of every row of a file; returns the name of the rule.
+
+    out: JSON lines as of `Predictor.predict`; .csv or .parquet for a table; - for standard output. Memory does not grow
+    with the rows.
+    """
     if out.exists() and data.exists() and out.samefile(data):
         raise UserError(f"--out: {out} holds the rows to predict; name another file")
-    model, decision = folder.read_model(), folder.read_decision()
+    if out.exists() and folder.resolve() in out.resolve().parents:
+        raise UserError(f"--out: {out} is a file of the run; name another file")
+    predictor = Predictor.open(folder)
     bar = bars.add_task("predicting", total=None)
 
     def write(file: BinaryIO) -> None:
-        for inputs in read_inputs(data, folder.config.read_options()):
-            for prediction in predict_rows(model, decision, inputs):
-                file.write(json.dumps(prediction, ensure_ascii=False).encode() + b"\n")
-            bars.advance(bar, len(inputs))
+        with writer_for(out, file, predictor.values) as add:
+            for inputs in read_inputs(data, predictor.read_options):
+                add(list(predictor.stream(inputs)))
+                bars.advance(bar, len(inputs))
 
     try:
-        write_atomically(out, write)
+        write_through(out, write)
     except ValueError as error:
-        raise UserError(f"{data}: {error}") from None
-    return decision.name
+        name = "standard input" if data == STANDARD_INPUT else data
+        raise UserError(f"{name}: {error}") from None
+    return predictor.decision.name

@@ -1,0 +1,61 @@
+"""Writes predictions as JSON lines, as CSV or as Parquet, block by block."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lopsided.data.storage import UserError
+
+Add = Callable[[Sequence[dict[str, Any]]], None]  # takes some rows' labels and values
+
+
+@contextmanager
+def writer_for(out: Path, file: BinaryIO, values: str) -> Iterator[Add]:
+    """Yields a function that writes some predictions, in the format that the name of `out` says.
+
+    values: what stands beside the labels, "probabilities" or "scores".
+    """
+    ending = out.suffix.lower()
+    if ending == ".parquet":
+        with _parquet(file, values) as add:
+            yield add
+    else:
+        yield _csv(file, values) if ending == ".csv" else _json_lines(file)
+
+
+def _json_lines(file: BinaryIO) -> Add:
+    def add(predictions: Sequence[dict[str, Any]]) -> None:
+        file.writelines(json.dumps(each, ensure_ascii=False).encode() + b"\n" for each in predictions)
+
+    return add
+
+
+def _csv(file: BinaryIO, values: str) -> Add:
+    """Writes a JSON list into each cell: names of labels may hold any sign that could stand between them."""
+    file.write(f"labels,{values}\r\n".encode())
+
+    def add(predictions: Sequence[dict[str, Any]]) -> None:
+        text = io.StringIO()
+        cells = ([json.dumps(each["labels"], ensure_ascii=False), json.dumps(each[values])] for each in predictions)
+        csv.writer(text).writerows(cells)
+        file.write(text.getvalue().encode())
+
+    return add
+
+
+@contextmanager
+def _parquet(file: BinaryIO, values: str) -> Iterator[Add]:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise UserError("Parquet needs the package pyarrow; install it with: pip install 'lopsided[files]'") from None
+    schema = pa.schema({"labels": pa.list_(pa.string()), values: pa.list_(pa.float64())})
+    with parquet.ParquetWriter(file, schema) as writer:
+        yield lambda predictions: writer.write_table(pa.Table.from_pylist(list(predictions), schema))
