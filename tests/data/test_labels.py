@@ -1,6 +1,7 @@
 """Labels as people write them: each form is read, and what can be read in two ways is refused with the option."""
 
 import itertools
+import json
 import math
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_a_value_for_each_label_is_no_list_of_the_names_0_and_1(name: str) -> No
 COLUMNS: dict[str, Cells] = {
     "0 and 1": {"a": ["1", "0", "0"], "b": ["1", "0", "1"], "c": ["0", "0", "1"]},
     "numbers": {"a": [1, 0, 0], "b": [1.0, 0.0, 1.0], "c": [0, 0, 1]},
-    "yes and no": {"a": ["yes", "no", "no"], "b": ["True", "False", "TRUE"], "c": ["0.0", "0", "1.0"]},
+    "yes and no": {"a": ["yes", "no", "N"], "b": ["True", "False", "TRUE"], "c": ["0.0", "f", "1.0"]},
     "bools": {"a": [True, False, False], "b": [True, False, True], "c": [False, False, True]},
     "names": {"label1": ["a", "", "b"], "label2": ["b", "", "c"], "label3": ["", "", ""]},
     "lists": {"x": [["a", "b"], [], ["b"]], "y": [[], [], ["c"]]},
@@ -143,8 +144,11 @@ def test_unknown_labels() -> None:
 
 
 AMBIGUOUS: dict[str, tuple[Cells, str]] = {
-    "one column of 0 and 1": ({"drama": ["1", "0"]}, "'drama' holds only 0 and 1.*--label-columns.*--label-form names"),
-    "one column of yes and no": ({"drama": [True, False]}, "'drama' holds only 0 and 1"),
+    "one column of 0 and 1": (
+        {"drama": ["1", "0"]},
+        "'drama' holds only values from .*--label-columns.*--label-form names",
+    ),
+    "one column of yes and no": ({"drama": [True, False]}, "'drama' holds only values from 0 to 1"),
     "vectors of two, or numbers of labels": ([[0, 1], [1, 0]], "--label-form names.*--label-form vector"),
     "the same as text": (["0 1", "1 0"], "--label-form names.*--label-form vector"),
     "digits of a vector": (["0110", "0011", "1000"], "line 0: 'labels' is '0110'.*--label-form names"),
@@ -160,7 +164,10 @@ AMBIGUOUS: dict[str, tuple[Cells, str]] = {
     "names and lists": ([["a"], "b"], "line 1: 'labels' is 'b', but .* in data.csv, line 0"),
     "a list that breaks off": (["['a', 'b']", "['a', b']", "c"], "line 1"),
     "half a list": (["[a", "b]", "[x]"], r"line 0|line 2"),
-    "minus one": ({"a": ["1", "-1"], "b": ["0", "1"]}, "line 1: 'a' must be 0, 1.*--unknown '-1' or --negative '-1'"),
+    "marks": ({"a": ["x", ""], "b": ["", "X"]}, "line 0: 'a' is 'x', .* nothing but 'x'.*--positive='x'"),
+    "two words": ({"a": ["ja", "nein"], "b": ["nein", "nein"]}, "nothing but 'ja' and 'nein'.*--positive='ja'"),
+    "one column of fractions": ({"drama": ["0.7", "0"]}, "'drama' holds only values from 0 to 1, such as '0.7'"),
+    "minus one": ({"a": ["1", "-1"], "b": ["0", "1"]}, "line 1: 'a' must be 0, 1.*--unknown='-1', --negative or"),
 }
 
 
@@ -181,6 +188,11 @@ def test_options_settle_what_is_ambiguous() -> None:
     assert dense(read([[0, 1], [1]], label_form="names")[0]) == named("0 1", "1")
     assert [list(row) for row in dense(read(["a b", "a", "b"], separator="")[0])] == [["a b"], ["a"], ["b"]]
     assert dense(read({"a": ["1", ""], "b": ["", "1"]}, absent="negative")[0]) == named("a", "b")
+    marks = {"a": ["x", ""], "b": ["", " X"], "c": ["", ""]}
+    assert dense(read(marks, positive=("x",), absent="negative")[0]) == named("a", "b")
+    words = {"a": ["ja", "nein"], "b": ["nein", "nein"]}
+    assert dense(read(words, positive=("ja",), negative=("nein",))[0]) == named("a", "")
+    assert dense(read(words, label_form="names")[0]) == named("ja nein", "nein")
     assert dense(read({"a": ["3", "1"], "b": ["0", "0"]}, label_form="names")[0]) == named("0 3", "0 1")
 
 
@@ -205,6 +217,14 @@ def test_a_file_of_names(abc: Any) -> None:
         read(["bb"], labels_file=abc)
     with pytest.raises(UserError, match="line 0: 'labels' has 2 values for 3 labels"):
         read([[1, 1]], labels_file=abc, label_form="vector")
+    for content in (["a", "b", "c"], {"0": "a", "2": "c", "1": "b"}, {"b": 1, "a": 0, "c": 2}):
+        listed = abc.with_suffix(".json")
+        listed.write_text(json.dumps(content))
+        assert dense(read(["0,1", "", "1,2"], labels_file=listed)[0]) == THREE
+    for broken in ('{"a": 0, "b": 2}', '["a", 1]', "7", "[", "{}"):
+        listed.write_text(broken)
+        with pytest.raises(UserError, match=r"labels\.json: "):
+            read(["0"], labels_file=listed)
     abc.write_text("a\nb\n a \n")
     with pytest.raises(UserError, match="line 3: 'a' stands in line 1, too"):
         read(["a"], labels_file=abc)

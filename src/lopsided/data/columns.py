@@ -96,12 +96,23 @@ def choose(where: Where, path: Path, block: Block, options: ReadOptions, say: Sa
     labels = find.columns(asked, "--label-columns", required=with_labels)
     if with_labels and not options.label_columns and labels != LABEL_NAMES[:1]:
         say(f"no column {shown(LABEL_NAMES[0])}; {shown(labels[0])} is taken")
+    if len(options.label_columns) == 1 == len(labels):
+        _note_siblings(labels[0], block, say)
     join = find.columns([options.join_by], "--join-by")[0] if options.join_by else None
     group = find.columns([options.group_column], "--group-column")[0] if options.group_column and with_labels else None
     maker = _maker(find, options, {*labels, join, group}, say, with_labels)
     if both := set(maker.names) & set(labels):
         raise UserError(f"{path}: column {shown(both.pop())} cannot be input and label at once")
     return Chosen(maker, labels, group, join)
+
+
+def _note_siblings(label: str, block: Block, say: Say) -> None:
+    """Notes columns whose names differ from that of the labels by a number alone."""
+    stem = label.rstrip("0123456789")
+    others = [name for name in block.names if name != label and name.rstrip("0123456789") == stem]
+    if stem != label and others:
+        listed = ", ".join(map(shown, others[:3]))
+        say(f"only {shown(label)} is read; if {listed} hold labels, too: --label-columns {shown(stem + '*')}")
 
 
 def _maker(find: Finder, options: ReadOptions, others: set[str | None], say: Say, with_labels: bool) -> Maker:

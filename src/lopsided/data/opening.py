@@ -148,6 +148,8 @@ def read_lines(path: Path, encoding: str | None = None, say: Say = ignore, on_by
         except LookupError:
             raise UserError(f"no encoding {shown(encoding)}; give one such as --encoding cp1252") from None
         for number, line in enumerate(text, 1):
+            if number == 1:
+                line = line.removeprefix("\ufeff")
             if "\0" in line:
                 raise UserError(f"{path}, line {number}: a NUL character, which no text holds; is it a text file?")
             yield line

@@ -23,7 +23,7 @@ class ReadOptions:
     "columns" if each column is a label and its cells are values.
     labels_file: names of labels, one a line; numbers in the data count its lines from 0.
     absent: what a label is that a row does not mention although it could.
-    unknown, negative: cells that mean that besides the usual ones, such as "-1".
+    unknown, negative, positive: cells that mean that besides the usual ones, such as "-1" or "x".
     join_by: a column; rows that agree there are one row, with the labels of all of them ("" if every line is a row).
     group_column: rows that agree there never fall on both sides of a split.
     targets_file: has the labels of the rows, if they do not stand in the data file.
@@ -47,6 +47,7 @@ class ReadOptions:
     absent: Literal["negative", "unknown"] | None = None
     unknown: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
     join_by: str | None = None
     group_column: str | None = None
     targets_file: Path | None = None

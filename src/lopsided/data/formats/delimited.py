@@ -38,8 +38,21 @@ def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -
     _, header = (0, list(options.column_names)) if options.column_names else next(rows, (0, []))
     header = [name.strip() for name in header]
     where = {name: place for place, name in enumerate(header)}
+    rows = _filled(rows, say)
     while part := list(islice(rows, BLOCK_ROWS)):
         yield _block(path, part, header, where)
+
+
+def _filled(rows: Iterator[Row], say: Say) -> Iterator[Row]:
+    """Leaves out rows in which nothing stands, as spreadsheets write them below the last one."""
+    empty = 0
+    for number, cells in rows:
+        if len(cells) == 1 or any(cells):
+            yield number, cells
+        else:
+            empty += 1
+    if empty:
+        say(f"lines without anything between the delimiters are left out: {empty}")
 
 
 def _block(path: Path, part: list[Row], header: list[str], where: dict[str, int]) -> Block:

@@ -67,10 +67,29 @@ def find_form(reading: Reading, columns: Columns) -> str:
         raise UserError(f"{reading.where(0)}: {shown(name)} holds {kind}, {shown(other_name)} {other}; {_ONE_KIND}")
     if not one and "numbers" in present:
         return _form_of_numbers(reading, columns)
+    if not one:
+        _refuse_two_words(reading, columns)
     return _form_of_texts(reading, columns) if one and present else "names"
 
 
 _ONE_KIND = "name columns of one kind in --label-columns, or say --label-form"
+
+
+def _refuse_two_words(reading: Reading, columns: Columns) -> None:
+    """Raises UserError if all columns hold the same one or two words, such as "x" or "ja" and "nein"."""
+    words = {str(cell).strip().casefold() for cells in columns.values() for cell in cells if not is_missing(cell)}
+    if 1 <= len(words) <= 2:
+        (row, column, cell) = next(
+            (row, column, cell)
+            for column, cells in columns.items()
+            for row, cell in enumerate(cells)
+            if not is_missing(cell)
+        )
+        raise UserError(
+            f"{reading.where(row)}: {shown(column)} is {shown(cell)}, and all label columns hold nothing but "
+            f"{' and '.join(map(shown, sorted(words)))}: names of labels (--label-form names), or do they say whether "
+            f"a row has the label of the column (--positive={shown(cell, 20)}, --negative)?"
+        )
 
 
 def _refuse_odd_cell(reading: Reading, kinds: dict[str, str], columns: Columns) -> None:
@@ -152,7 +171,7 @@ def _ask_what_one_column_means(reading: Reading, columns: Columns) -> NoReturn:
     ((column, cells),) = columns.items()
     row = next(row for row, cell in enumerate(cells) if not is_missing(cell))
     raise UserError(
-        f"{reading.where(row)}: {shown(column)} holds only 0 and 1, such as {shown(cells[row])}. "
+        f"{reading.where(row)}: {shown(column)} holds only values from 0 to 1, such as {shown(cells[row])}. "
         f"If it says whether a row has the label {shown(column)}, name the columns of all labels (--label-columns); if "
         "they are names of labels: --label-form names"
     )

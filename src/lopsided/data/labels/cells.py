@@ -33,12 +33,12 @@ class Values:
 
     def __init__(self, options: ReadOptions) -> None:
         self._words: dict[str, float] = dict.fromkeys(("", "?", "null", "nan", "none", "na", "n/a"), NAN)
-        self._words |= {"0": 0.0, "false": 0.0, "no": 0.0, "1": 1.0, "true": 1.0, "yes": 1.0}
-        self._words |= {word.strip().lower(): NAN for word in options.unknown}
-        self._words |= {word.strip().lower(): 0.0 for word in options.negative}
-        given = [*map(_number, options.unknown), *map(_number, options.negative)]
-        values = [NAN] * len(options.unknown) + [0.0] * len(options.negative)
-        self._numbers = {number: value for number, value in zip(given, values, strict=True) if number is not None}
+        self._words |= dict.fromkeys(("0", "false", "f", "no", "n"), 0.0)
+        self._words |= dict.fromkeys(("1", "true", "t", "yes", "y"), 1.0)
+        self._numbers: dict[float, float] = {}
+        for words, value in ((options.unknown, NAN), (options.negative, 0.0), (options.positive, 1.0)):
+            self._words |= {word.strip().lower(): value for word in words}
+            self._numbers |= {number: value for number in map(_number, words) if number is not None}
 
     def __call__(self, cell: Any) -> float | None:
         if cell is None:

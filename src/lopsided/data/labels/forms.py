@@ -44,8 +44,8 @@ class Reading:
         if value is None:
             expected = "0, 1, a number between or empty (unknown)"
             raise UserError(
-                f"{self.where(row)}: {shown(column)} must be {expected}, got {shown(cell)}; if that means unknown or "
-                f"negative: --unknown {shown(cell, 20)} or --negative {shown(cell, 20)}"
+                f"{self.where(row)}: {shown(column)} must be {expected}, got {shown(cell)}; say what that means: "
+                f"--unknown={shown(cell, 20)}, --negative or --positive"
             )
         return value
 
