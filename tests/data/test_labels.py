@@ -46,11 +46,16 @@ NAMES: dict[str, tuple[Cells, dict[str, Any]]] = {
     "bars": (["a|b", " ", "b||c"], {}),
     "another sign, given": (["a#b", "", "b#c"], {"separator": "#"}),
     "line ends, given": (["a\nb", "", "b\nc"], {"separator": "\n"}),
+    "line ends, as they can be typed": (["a\nb", "", "b\nc"], {"separator": r"\n"}),
     "two signs, one given": (["a; b", "", "b;c"], {"separator": ";"}),
     "JSON lists": (['["a", "b"]', "[]", '["b", "c"]'], {}),
     "Python lists": (["['a', 'b']", "[]", "['b', \"c\"]"], {}),
     "Python sets and tuples": (["{'a', 'b'}", "()", "('b', 'c')"], {}),
     "numpy arrays": (["['a' 'b']", "[]", "['b'\n 'c']"], {}),
+    "numpy and torch": (["array(['a', 'b'], dtype='<U1')", "set()", "frozenset({'b', 'c'})"], {}),
+    "Postgres": (["{a, b}", "{}", '{b,"c"}'], {}),
+    "quoted": (['"a", "b"', "", '"b", c'], {}),
+    "single quotes": (["'a';'b'", "", "'b'; 'c'"], {}),
     "lists": ([["a", "b"], [], ["b ", "c"]], {}),
     "lists with one name twice and an empty one": ([["a", "b", "a"], [""], ["b", "c", None]], {}),
     "lists of names without quotation marks": (["[a, b]", "[]", "[b, c]"], {}),
@@ -97,6 +102,7 @@ VECTORS: dict[str, Cells] = {
     "commas": ["1,0,0", "0,1,1"],
     "blanks": ["1 0 0", " 0 1 1 "],
     "tabs and bars": ["1\t0\t0", "0|1|1"],
+    "calls": ["tensor([1, 0, 0])", "array([0., 1., 1.], dtype=float32)"],
     "torch": ["1.0;0.0;0.0", "0.0;1.0;1.0"],
 }
 
@@ -151,10 +157,12 @@ AMBIGUOUS: dict[str, tuple[Cells, str]] = {
     "one column of yes and no": ({"drama": [True, False]}, "'drama' holds only values from 0 to 1"),
     "vectors of two, or numbers of labels": ([[0, 1], [1, 0]], "--label-form names.*--label-form vector"),
     "the same as text": (["0 1", "1 0"], "--label-form names.*--label-form vector"),
-    "digits of a vector": (["0110", "0011", "1000"], "line 0: 'labels' is '0110'.*--label-form names"),
+    "digits of a vector": (["0110", "0011", "1000"], "line 0: 'labels' is '0110'.*names.*vector"),
     "vectors of different length": ([[0, 0, 1], [1, 0]], "line 1: 'labels' has 2 values of 0 and 1, but 3 in .*line 0"),
     "two usual signs": (["a, b; c", "c; a"], r"cut at ','.* cut at ';'.*--separator"),
     "an unusual sign": (["a#b", "b#c", "a#c", "a", "a#b#c"], "5 names if each.*3 if '#'.*--separator '#'"),
+    "a sign of another script": (["a、b", "b、c", "a、c", "a", "a、b、c"], "3 if '、'"),
+    "the same number twice": ([[1, 2], [3, 3]], "line 1: 'labels' is '.3, 3.': the same label twice"),
     "blanks": (["a b", "a", "b"], "--separator ' '"),
     "only 1 and nothing": ({"a": ["1", ""], "b": ["", "1"]}, "an empty cell where.*--absent"),
     "dictionaries of positives": ([{"a": 1}, {"b": 0.7}], "a label that 'labels' lacks.*--absent negative"),
@@ -185,6 +193,9 @@ def test_options_settle_what_is_ambiguous() -> None:
     assert dense(read({"drama": ["1", "0"]}, label_form="names")[0]) == named("1", "0")
     assert dense(read({"drama": ["1", "0"]}, label_form="columns")[0]) == named("drama", "")
     assert dense(read([[0, 1], [1, 0]], label_form="vector")[0]) == named("1", "0")
+    assert dense(read(["0110", "0011"], label_form="vector")[0]) == named("1 2", "2 3")
+    assert dense(read([[1, 2], [3, 3]], label_form="names")[0]) == named("1 2", "3")
+    assert dense(read(['"a, b", c', "c"])[0]) == [{"a, b": 1.0, "c": 1.0}, {"c": 1.0}]
     assert dense(read([[0, 1], [1]], label_form="names")[0]) == named("0 1", "1")
     assert [list(row) for row in dense(read(["a b", "a", "b"], separator="")[0])] == [["a b"], ["a"], ["b"]]
     assert dense(read({"a": ["1", ""], "b": ["", "1"]}, absent="negative")[0]) == named("a", "b")

@@ -55,6 +55,7 @@ FILES = {
     "bars": ("a.csv", "text|labels\n" + "".join(f"{text}|{';'.join(names)}\n" for text, names in ROWS)),
     "tabs": ("a.tsv", "text\tlabels\n" + "".join(f"{text}\t{','.join(names)}\n" for text, names in ROWS)),
     "quoted": ("a.tsv", '"text"\t"labels"\n' + "".join(f'"{text}"\t"{",".join(names)}"\n' for text, names in ROWS)),
+    "names in capitals": ("a.csv", CSV.replace("text,labels", "Text,LABELS", 1)),
     "empty rows below": ("a.csv", CSV + ",\n,\n"),
     "tabs in a .csv": ("a.csv", "text\tlabels\n" + "".join(f"{text}\t{','.join(names)}\n" for text, names in ROWS)),
 }

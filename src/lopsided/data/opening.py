@@ -47,6 +47,11 @@ def shown(text: object, longest: int = 40) -> str:
     return repr(text if len(text) <= longest else text[:longest] + "…")
 
 
+def typed(sign: str) -> str:
+    """Returns the sign that a person means who cannot type it: a tab for \\t, a line end for \\n."""
+    return {"\\t": "\t", "\\n": "\n", "\\\\": "\\"}.get(sign, sign)
+
+
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turns what goes wrong while a file is read into a UserError."""

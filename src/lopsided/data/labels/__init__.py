@@ -105,10 +105,10 @@ def _kind(reading: Reading, column: str, cells: list[Any]) -> str:
     """Returns what the cells of a column are: lists, dicts, values (0, 1 and between), numbers or names."""
     first: dict[str, int] = {}
     for row, cell in enumerate(cells):
-        if not is_missing(cell) and cell != []:
+        if not is_missing(cell) and cell not in ([], {}):
             first.setdefault(_type(reading, row, column, cell), row)
     if not first:
-        return "lists" if [] in cells else "empty"
+        return "empty"
     if len(first) > 1 and not (set(first) == {"lists", "scalars"} and isinstance(cells[first["lists"]], Choices)):
         row, other = list(first.values())[:2]
         raise UserError(
@@ -117,7 +117,7 @@ def _kind(reading: Reading, column: str, cells: list[Any]) -> str:
         )
     if set(first) != {"scalars"}:
         return "dicts" if "dicts" in first else "lists"
-    present = [cell for cell in cells if not is_missing(cell) and cell != []]
+    present = [cell for cell in cells if not is_missing(cell) and cell not in ([], {})]
     if all(reading.values(cell) is not None for cell in present):
         return "values"
     return "numbers" if all(map(_is_whole, present)) else "names"
@@ -141,10 +141,12 @@ def _form_of_lists(reading: Reading, columns: Columns) -> str:
     """Tells lists of names from vectors: those hold 0 and 1 alone, again and again, and all have one length."""
     ((column, cells),) = columns.items()
     rows = [(row, cell) for row, cell in enumerate(cells) if isinstance(cell, list | tuple) and len(cell)]
-    if not rows or not all(_looks_like_vector(reading, cell) for _, cell in rows):
-        return "names"
     lengths = {len(cell) for _, cell in rows}
     repeats = any(len(set(map(str, cell))) < len(cell) for _, cell in rows)
+    if not rows or not all(_looks_like_vector(reading, cell) for _, cell in rows):
+        if repeats and len(lengths) == 1:
+            _refuse_other_vectors(reading, column, rows)
+        return "names"
     fractions = any(reading.values(item) not in (0, 1) for _, cell in rows for item in cell)
     if lengths == {1} or (len(lengths) > 1 and not repeats):
         return "names"
@@ -161,6 +163,16 @@ def _form_of_lists(reading: Reading, columns: Columns) -> str:
             f"{reading.where(rows[0][0])}; expected one for each label"
         )
     return "vector"
+
+
+def _refuse_other_vectors(reading: Reading, column: str, rows: list[tuple[int, Any]]) -> None:
+    """Raises UserError for lists of numbers of one length, some of which have a number twice: no list of labels has."""
+    if all(isinstance(item, int | float) for _, cell in rows for item in cell):
+        row, cell = next((row, cell) for row, cell in rows if len(set(cell)) < len(cell))
+        raise UserError(
+            f"{reading.where(row)}: {shown(column)} is {shown(cell)}: the same label twice (--label-form names)? "
+            "Values of labels would have to lie between 0 and 1"
+        )
 
 
 def _looks_like_vector(reading: Reading, cell: Sequence[Any]) -> bool:
@@ -207,6 +219,6 @@ def _form_of_texts(reading: Reading, columns: Columns) -> str:
         row, cell = next(iter(texts.items()))
         raise UserError(
             f"{reading.where(row)}: {shown(column)} is {shown(cell)}: the name of a label (--label-form names), or a "
-            "value for each label (then write it with blanks or commas between)?"
+            "value for each label (--label-form vector)?"
         )
     return "names"

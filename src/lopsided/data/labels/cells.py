@@ -13,7 +13,12 @@ from lopsided.data.options import ReadOptions
 
 _PAIRS = {"[": "]", "(": ")", "{": "}"}
 _ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|([^\s,'"\[\](){}]+))\s*,?""")
+# such as array([1, 0], dtype=int8)
+_CALL = re.compile(
+    r"[\w.]{1,40}\(([\[{(].*[\]})])(?:,\s*\w{1,40}=[^,()]{1,40})*\)", re.DOTALL
+)  # array([1, 0], dtype=int8)
 _CONSTANTS = {"None": None, "null": None, "True": True, "False": False, "true": True, "false": False}
+_NOTHING = ("set()", "frozenset()")
 _LONGEST_NUMBER = 40
 _NO_ITEM = object()
 NAN = math.nan
@@ -70,6 +75,8 @@ def unpacked(cell: Any) -> Any:
     """
     if isinstance(cell, str):
         text = cell.strip()
+        call = _CALL.fullmatch(text) if text.endswith(")") else None
+        text = call[1] if call else "[]" if text in _NOTHING else text
         if text[:1] not in _PAIRS or not text.endswith(_PAIRS[text[0]]):
             return cell
         written = _from_json(text)
