@@ -53,11 +53,13 @@ def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) ->
     import diagnostics  # type: ignore[import-not-found]
     import missing  # type: ignore[import-not-found]
     import significance  # type: ignore[import-not-found]
+    import split  # type: ignore[import-not-found]
     import tables  # type: ignore[import-not-found]
 
     assert decisions.PAGE.read_text() == decisions.page(), "stale: run python benchmarks/decisions.py --tables"
     assert diagnostics.PAGE.read_text() == diagnostics.page(), "stale: run python benchmarks/diagnostics.py"
     assert missing.PAGE.read_text() == missing.page(), "stale: run python benchmarks/missing.py --page"
     assert significance.PAGE.read_text() == significance.page(), "stale: run python benchmarks/significance.py"
+    assert split.PAGE.read_text() == split.page(), "stale: run python benchmarks/split.py --tables"
     for path, text in tables.pages().items():
         assert path.read_text() == text, f"{path.name} is stale: run python benchmarks/tables.py"

@@ -1,6 +1,7 @@
 """Labels as people write them: each form is read, and what can be read in two ways is refused with the option."""
 
 import itertools
+import json
 import math
 from typing import Any
 
@@ -45,11 +46,16 @@ NAMES: dict[str, tuple[Cells, dict[str, Any]]] = {
     "bars": (["a|b", " ", "b||c"], {}),
     "another sign, given": (["a#b", "", "b#c"], {"separator": "#"}),
     "line ends, given": (["a\nb", "", "b\nc"], {"separator": "\n"}),
+    "line ends, as they can be typed": (["a\nb", "", "b\nc"], {"separator": r"\n"}),
     "two signs, one given": (["a; b", "", "b;c"], {"separator": ";"}),
     "JSON lists": (['["a", "b"]', "[]", '["b", "c"]'], {}),
     "Python lists": (["['a', 'b']", "[]", "['b', \"c\"]"], {}),
     "Python sets and tuples": (["{'a', 'b'}", "()", "('b', 'c')"], {}),
     "numpy arrays": (["['a' 'b']", "[]", "['b'\n 'c']"], {}),
+    "numpy and torch": (["array(['a', 'b'], dtype='<U1')", "set()", "frozenset({'b', 'c'})"], {}),
+    "Postgres": (["{a, b}", "{}", '{b,"c"}'], {}),
+    "quoted": (['"a", "b"', "", '"b", c'], {}),
+    "single quotes": (["'a';'b'", "", "'b'; 'c'"], {}),
     "lists": ([["a", "b"], [], ["b ", "c"]], {}),
     "lists with one name twice and an empty one": ([["a", "b", "a"], [""], ["b", "c", None]], {}),
     "lists of names without quotation marks": (["[a, b]", "[]", "[b, c]"], {}),
@@ -96,6 +102,7 @@ VECTORS: dict[str, Cells] = {
     "commas": ["1,0,0", "0,1,1"],
     "blanks": ["1 0 0", " 0 1 1 "],
     "tabs and bars": ["1\t0\t0", "0|1|1"],
+    "calls": ["tensor([1, 0, 0])", "array([0., 1., 1.], dtype=float32)"],
     "torch": ["1.0;0.0;0.0", "0.0;1.0;1.0"],
 }
 
@@ -111,7 +118,7 @@ def test_a_value_for_each_label_is_no_list_of_the_names_0_and_1(name: str) -> No
 COLUMNS: dict[str, Cells] = {
     "0 and 1": {"a": ["1", "0", "0"], "b": ["1", "0", "1"], "c": ["0", "0", "1"]},
     "numbers": {"a": [1, 0, 0], "b": [1.0, 0.0, 1.0], "c": [0, 0, 1]},
-    "yes and no": {"a": ["yes", "no", "no"], "b": ["True", "False", "TRUE"], "c": ["0.0", "0", "1.0"]},
+    "yes and no": {"a": ["yes", "no", "N"], "b": ["True", "False", "TRUE"], "c": ["0.0", "f", "1.0"]},
     "bools": {"a": [True, False, False], "b": [True, False, True], "c": [False, False, True]},
     "names": {"label1": ["a", "", "b"], "label2": ["b", "", "c"], "label3": ["", "", ""]},
     "lists": {"x": [["a", "b"], [], ["b"]], "y": [[], [], ["c"]]},
@@ -143,14 +150,19 @@ def test_unknown_labels() -> None:
 
 
 AMBIGUOUS: dict[str, tuple[Cells, str]] = {
-    "one column of 0 and 1": ({"drama": ["1", "0"]}, "'drama' holds only 0 and 1.*--label-columns.*--label-form names"),
-    "one column of yes and no": ({"drama": [True, False]}, "'drama' holds only 0 and 1"),
+    "one column of 0 and 1": (
+        {"drama": ["1", "0"]},
+        "'drama' holds only values from .*--label-columns.*--label-form names",
+    ),
+    "one column of yes and no": ({"drama": [True, False]}, "'drama' holds only values from 0 to 1"),
     "vectors of two, or numbers of labels": ([[0, 1], [1, 0]], "--label-form names.*--label-form vector"),
     "the same as text": (["0 1", "1 0"], "--label-form names.*--label-form vector"),
-    "digits of a vector": (["0110", "0011", "1000"], "line 0: 'labels' is '0110'.*--label-form names"),
+    "digits of a vector": (["0110", "0011", "1000"], "line 0: 'labels' is '0110'.*names.*vector"),
     "vectors of different length": ([[0, 0, 1], [1, 0]], "line 1: 'labels' has 2 values of 0 and 1, but 3 in .*line 0"),
     "two usual signs": (["a, b; c", "c; a"], r"cut at ','.* cut at ';'.*--separator"),
     "an unusual sign": (["a#b", "b#c", "a#c", "a", "a#b#c"], "5 names if each.*3 if '#'.*--separator '#'"),
+    "a sign of another script": (["a、b", "b、c", "a、c", "a", "a、b、c"], "3 if '、'"),
+    "the same number twice": ([[1, 2], [3, 3]], "line 1: 'labels' is '.3, 3.': the same label twice"),
     "blanks": (["a b", "a", "b"], "--separator ' '"),
     "only 1 and nothing": ({"a": ["1", ""], "b": ["", "1"]}, "an empty cell where.*--absent"),
     "dictionaries of positives": ([{"a": 1}, {"b": 0.7}], "a label that 'labels' lacks.*--absent negative"),
@@ -160,7 +172,10 @@ AMBIGUOUS: dict[str, tuple[Cells, str]] = {
     "names and lists": ([["a"], "b"], "line 1: 'labels' is 'b', but .* in data.csv, line 0"),
     "a list that breaks off": (["['a', 'b']", "['a', b']", "c"], "line 1"),
     "half a list": (["[a", "b]", "[x]"], r"line 0|line 2"),
-    "minus one": ({"a": ["1", "-1"], "b": ["0", "1"]}, "line 1: 'a' must be 0, 1.*--unknown '-1' or --negative '-1'"),
+    "marks": ({"a": ["x", ""], "b": ["", "X"]}, "line 0: 'a' is 'x', .* nothing but 'x'.*--positive='x'"),
+    "two words": ({"a": ["ja", "nein"], "b": ["nein", "nein"]}, "nothing but 'ja' and 'nein'.*--positive='ja'"),
+    "one column of fractions": ({"drama": ["0.7", "0"]}, "'drama' holds only values from 0 to 1, such as '0.7'"),
+    "minus one": ({"a": ["1", "-1"], "b": ["0", "1"]}, "line 1: 'a' must be 0, 1.*--unknown='-1', --negative or"),
 }
 
 
@@ -178,9 +193,17 @@ def test_options_settle_what_is_ambiguous() -> None:
     assert dense(read({"drama": ["1", "0"]}, label_form="names")[0]) == named("1", "0")
     assert dense(read({"drama": ["1", "0"]}, label_form="columns")[0]) == named("drama", "")
     assert dense(read([[0, 1], [1, 0]], label_form="vector")[0]) == named("1", "0")
+    assert dense(read(["0110", "0011"], label_form="vector")[0]) == named("1 2", "2 3")
+    assert dense(read([[1, 2], [3, 3]], label_form="names")[0]) == named("1 2", "3")
+    assert dense(read(['"a, b", c', "c"])[0]) == [{"a, b": 1.0, "c": 1.0}, {"c": 1.0}]
     assert dense(read([[0, 1], [1]], label_form="names")[0]) == named("0 1", "1")
     assert [list(row) for row in dense(read(["a b", "a", "b"], separator="")[0])] == [["a b"], ["a"], ["b"]]
     assert dense(read({"a": ["1", ""], "b": ["", "1"]}, absent="negative")[0]) == named("a", "b")
+    marks = {"a": ["x", ""], "b": ["", " X"], "c": ["", ""]}
+    assert dense(read(marks, positive=("x",), absent="negative")[0]) == named("a", "b")
+    words = {"a": ["ja", "nein"], "b": ["nein", "nein"]}
+    assert dense(read(words, positive=("ja",), negative=("nein",))[0]) == named("a", "")
+    assert dense(read(words, label_form="names")[0]) == named("ja nein", "nein")
     assert dense(read({"a": ["3", "1"], "b": ["0", "0"]}, label_form="names")[0]) == named("0 3", "0 1")
 
 
@@ -205,6 +228,14 @@ def test_a_file_of_names(abc: Any) -> None:
         read(["bb"], labels_file=abc)
     with pytest.raises(UserError, match="line 0: 'labels' has 2 values for 3 labels"):
         read([[1, 1]], labels_file=abc, label_form="vector")
+    for content in (["a", "b", "c"], {"0": "a", "2": "c", "1": "b"}, {"b": 1, "a": 0, "c": 2}):
+        listed = abc.with_suffix(".json")
+        listed.write_text(json.dumps(content))
+        assert dense(read(["0,1", "", "1,2"], labels_file=listed)[0]) == THREE
+    for broken in ('{"a": 0, "b": 2}', '["a", 1]', "7", "[", "{}"):
+        listed.write_text(broken)
+        with pytest.raises(UserError, match=r"labels\.json: "):
+            read(["0"], labels_file=listed)
     abc.write_text("a\nb\n a \n")
     with pytest.raises(UserError, match="line 3: 'a' stands in line 1, too"):
         read(["a"], labels_file=abc)

@@ -2,7 +2,10 @@
 
 import bz2
 import gzip
+import io
 import json
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,8 @@ FILES = {
     "bars": ("a.csv", "text|labels\n" + "".join(f"{text}|{';'.join(names)}\n" for text, names in ROWS)),
     "tabs": ("a.tsv", "text\tlabels\n" + "".join(f"{text}\t{','.join(names)}\n" for text, names in ROWS)),
     "quoted": ("a.tsv", '"text"\t"labels"\n' + "".join(f'"{text}"\t"{",".join(names)}"\n' for text, names in ROWS)),
+    "names in capitals": ("a.csv", CSV.replace("text,labels", "Text,LABELS", 1)),
+    "empty rows below": ("a.csv", CSV + ",\n,\n"),
     "tabs in a .csv": ("a.csv", "text\tlabels\n" + "".join(f"{text}\t{','.join(names)}\n" for text, names in ROWS)),
 }
 
@@ -313,3 +318,25 @@ def test_rows_to_predict_are_joined_as_those_with_labels(tmp_path: Path) -> None
     )
     blocks = list(read_inputs(path, options(join_by="id")))
     assert [text for block in blocks for text in block.texts] == [f"text {i}" for i in range(3000)]  # type: ignore[attr-defined]
+
+
+def test_standard_input_and_pipes_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content in (JSON_LINES.encode(), gzip.compress(JSON_LINES.encode())):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        with pytest.raises(UserError, match="-: input whose format cannot be told; say it with --format"):
+            list(read_inputs(Path("-")))
+        blocks = list(read_inputs(Path("-"), options(format="json")))
+        assert [text for block in blocks for text in block.texts] == [text for text, _ in ROWS]  # type: ignore[attr-defined]
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(CSV.encode("cp1252"),))
+    writer.start()
+    assert rows(read(pipe)) == ROWS
+    writer.join()
+
+
+def test_other_columns_of_labels_are_noted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label1,label2\na,x,y\nb,y,z\nc,z,\n")
+    data = read(path, options(label_columns=("label1",)))
+    assert any("if 'label2' hold labels, too: --label-columns 'label*'" in note for note in data.notes)
+    assert rows(read(path, options(label_columns=("label*",)))) == [("a", ["x", "y"]), ("b", ["y", "z"]), ("c", ["z"])]

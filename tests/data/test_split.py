@@ -137,7 +137,7 @@ def test_what_cannot_be_split_is_refused() -> None:
 
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_and_a_thousand_labels_take_seconds() -> None:
-    """It takes 0.5 s here; a split that looks at each label for each row takes minutes."""
+    """It takes 0.3 s of one core here; the published method, written down plainly, 5 s."""
     generator = torch.Generator().manual_seed(0)
     col = (1000 * torch.rand(100_000, 5, generator=generator) ** 3).long()
     targets = SparseTargets(torch.arange(0, 500_001, 5), col.flatten(), None, 1000)

@@ -60,6 +60,11 @@ class Finder:
             chosen += matches
         return tuple(dict.fromkeys(chosen))
 
+    def usual(self, names: Sequence[str]) -> str | None:
+        """Returns the column that has the first of some names, in whatever case."""
+        present = {column.casefold(): column for column in reversed(self.block.names)}
+        return next((present[name] for name in names if name in present), None)
+
     def near(self, name: str) -> str | None:
         """Returns the column whose name is most like another."""
         short = [column for column in self.block.names[:_MOST_COMPARED] if len(column) <= _LONGEST_COMPARED]
@@ -92,10 +97,12 @@ def choose(where: Where, path: Path, block: Block, options: ReadOptions, say: Sa
     block: the first rows. Raises UserError for a column that is not there or stands twice, and where a choice is open.
     """
     find = Finder(path, where, block)
-    asked = options.label_columns or [next((name for name in LABEL_NAMES if name in block.names), LABEL_NAMES[0])]
+    asked = options.label_columns or [find.usual(LABEL_NAMES) or LABEL_NAMES[0]]
     labels = find.columns(asked, "--label-columns", required=with_labels)
     if with_labels and not options.label_columns and labels != LABEL_NAMES[:1]:
         say(f"no column {shown(LABEL_NAMES[0])}; {shown(labels[0])} is taken")
+    if len(options.label_columns) == 1 == len(labels):
+        _note_siblings(labels[0], block, say)
     join = find.columns([options.join_by], "--join-by")[0] if options.join_by else None
     group = find.columns([options.group_column], "--group-column")[0] if options.group_column and with_labels else None
     maker = _maker(find, options, {*labels, join, group}, say, with_labels)
@@ -104,9 +111,18 @@ def choose(where: Where, path: Path, block: Block, options: ReadOptions, say: Sa
     return Chosen(maker, labels, group, join)
 
 
+def _note_siblings(label: str, block: Block, say: Say) -> None:
+    """Notes columns whose names differ from that of the labels by a number alone."""
+    stem = label.rstrip("0123456789")
+    others = [name for name in block.names if name != label and name.rstrip("0123456789") == stem]
+    if stem != label and others:
+        listed = ", ".join(map(shown, others[:3]))
+        say(f"only {shown(label)} is read; if {listed} hold labels, too: --label-columns {shown(stem + '*')}")
+
+
 def _maker(find: Finder, options: ReadOptions, others: set[str | None], say: Say, with_labels: bool) -> Maker:
     """Tells whether the inputs are texts, images or a table."""
-    names, path = find.block.names, find.path
+    path = find.path
     folder = options.image_folder or (path if path.is_dir() else path.parent)
     if options.text_columns:
         return _texts(find, options.text_columns, say)
@@ -114,10 +130,10 @@ def _maker(find: Finder, options: ReadOptions, others: set[str | None], say: Say
         return ImageMaker(find.columns([options.image_column], "--image-column"), folder)
     features = options.feature_columns
     if not features and not options.category_columns:
-        if TEXT_NAMES[0] in names:
-            return _texts(find, TEXT_NAMES, say)
-        image = next((name for name in IMAGE_NAMES if name in names and _is_image(find.block.column(name)[0])), None)
-        if image:
+        if text := find.usual(TEXT_NAMES):
+            return _texts(find, [text], say)
+        image = find.usual(IMAGE_NAMES)
+        if image and _is_image(find.block.column(image)[0]):
             say(f"inputs: the images at the paths in column {shown(image)}")
             return ImageMaker((image,), folder)
     return _table(find, options, others, say, with_labels)

@@ -47,6 +47,11 @@ def shown(text: object, longest: int = 40) -> str:
     return repr(text if len(text) <= longest else text[:longest] + "…")
 
 
+def typed(sign: str) -> str:
+    """Returns the sign that a person means who cannot type it: a tab for \\t, a line end for \\n."""
+    return {"\\t": "\t", "\\n": "\n", "\\\\": "\\"}.get(sign, sign)
+
+
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turns what goes wrong while a file is read into a UserError."""
@@ -148,6 +153,8 @@ def read_lines(path: Path, encoding: str | None = None, say: Say = ignore, on_by
         except LookupError:
             raise UserError(f"no encoding {shown(encoding)}; give one such as --encoding cp1252") from None
         for number, line in enumerate(text, 1):
+            if number == 1:
+                line = line.removeprefix("\ufeff")
             if "\0" in line:
                 raise UserError(f"{path}, line {number}: a NUL character, which no text holds; is it a text file?")
             yield line

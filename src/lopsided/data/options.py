@@ -45,6 +45,7 @@ class ReadOptions(BaseModel):
         None, "What a label is that a row does not mention although it could.", unset="negative"
     )
     unknown: tuple[str, ...] = option((), "More cells that mean that a label is unknown.", unset="none")
+    positive: tuple[str, ...] = option((), "Cells that mean that a label is positive, such as ja.", unset="none")
     negative: tuple[str, ...] = option((), "Cells that mean that a label is negative, such as -1.", unset="none")
     join_by: str | None = option(None, "Column; lines that agree there are one row with all labels.", unset="none")
     group_column: str | None = option(None, "Column; rows that agree there are not parted by a split.", unset="none")
@@ -64,6 +65,7 @@ class ReadOptions(BaseModel):
         "text_columns",
         "label_columns",
         "unknown",
+        "positive",
         "negative",
         "feature_columns",
         "category_columns",

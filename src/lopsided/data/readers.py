@@ -112,7 +112,7 @@ def find_format(path: Path, options: ReadOptions) -> Format:
     if path != STANDARD_INPUT and not path.exists():
         raise UserError(f"{path}: no such file")
     start = b""
-    if not path.is_dir():
+    if path.is_file():  # what is read from a pipe is gone
         with open_bytes(path) as file:
             start = file.peek(4096)
     endings = [ending.lower() for ending in path.suffixes[-2:] if ending.lower() not in COMPRESSIONS]
@@ -122,7 +122,7 @@ def find_format(path: Path, options: ReadOptions) -> Format:
     by_ending = [form for form in fitting if form.endings and not form.recognizes]
     if recognized or by_ending:
         return (recognized or by_ending)[0]
-    kind = "a folder" if path.is_dir() else "a file"
+    kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "input"
     raise UserError(f"{path}: {kind} whose format cannot be told; say it with --format: {', '.join(FORMATS)}")
 
 

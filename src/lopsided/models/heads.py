@@ -122,7 +122,7 @@ def stored_sets(state: dict[str, Tensor], num_labels: int) -> SparseTargets:
     sets = state.get("head._extra_state", torch.zeros(0, num_labels, dtype=torch.bool))
     if sets.dtype != torch.bool or sets.ndim != 2 or sets.shape[1] != num_labels:
         raise ValueError(f"label sets must be (sets, {num_labels}) bool, got {sets.dtype} {tuple(sets.shape)}")
-    return SparseTargets.from_csr(sets.float().to_sparse_csr())
+    return SparseTargets(torch.nn.functional.pad(sets.sum(1).cumsum(0), (1, 0)), sets.nonzero()[:, 1])
 
 
 def dense_targets(targets: SparseTargets, num_labels: int) -> Tensor:

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from lopsided.data.formats.base import BLOCK_ROWS, Block, Format
-from lopsided.data.opening import OnBytes, Say, read_lines, shown
+from lopsided.data.opening import OnBytes, Say, read_lines, shown, typed
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
@@ -31,15 +31,29 @@ def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -
     if declared:  # Excel writes this before the header
         sample.pop(0)
         say(f"columns are cut by {shown(declared[1])}, as the first line says")
-    delimiter = options.delimiter or (declared[1] if declared else _find_delimiter(path, sample, options, say))
+    usual = declared[1] if declared else None
+    delimiter = typed(options.delimiter or "") or usual or _find_delimiter(path, sample, options, say)
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise UserError(f"{path}: --delimiter must be one character, got {shown(delimiter)}")
     rows = _rows(path, chain(sample, lines), delimiter, options, say)
     _, header = (0, list(options.column_names)) if options.column_names else next(rows, (0, []))
     header = [name.strip() for name in header]
     where = {name: place for place, name in enumerate(header)}
+    rows = _filled(rows, say)
     while part := list(islice(rows, BLOCK_ROWS)):
         yield _block(path, part, header, where)
+
+
+def _filled(rows: Iterator[Row], say: Say) -> Iterator[Row]:
+    """Leaves out rows in which nothing stands, as spreadsheets write them below the last one."""
+    empty = 0
+    for number, cells in rows:
+        if len(cells) == 1 or any(cells):
+            yield number, cells
+        else:
+            empty += 1
+    if empty:
+        say(f"lines without anything between the delimiters are left out: {empty}")
 
 
 def _block(path: Path, part: list[Row], header: list[str], where: dict[str, int]) -> Block:

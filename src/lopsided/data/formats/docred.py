@@ -14,6 +14,7 @@ import torch
 
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import BLOCK_ROWS, Format
+from lopsided.data.independence import number_groups
 from lopsided.data.inputs import Inputs
 from lopsided.data.opening import OnBytes, ignore, open_bytes, shown
 from lopsided.data.options import ReadOptions
@@ -33,7 +34,8 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     """Reads all ordered pairs of different entities of each document; their relations, sorted, are the labels.
 
     The file is one list of documents, or has one a line. Most pairs have no relation. The group of a pair is its
-    document. Raises UserError, with the number of the document, for anything malformed.
+    document; one with the same words in another file is the same. Raises UserError, with the number of the document,
+    for anything malformed.
     """
     documents: list[Document] = []
     relations: list[tuple[int, Relation]] = []  # number of a pair among all, and what is said about it
@@ -56,8 +58,9 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     crow = torch.from_numpy(np.pad(lengths.cumsum(), (1, 0)))
     targets = SparseTargets(crow, torch.from_numpy(keys % max(1, len(names))), num_labels=len(names))
     pairs = _all_pairs(documents)
+    groups = number_groups([document.key.hex() for document in documents])[pairs.pairs[:, 0]]
     note = f"rows: {len(pairs)} ordered pairs of entities in {len(documents)} documents"
-    return Dataset(pairs, targets, tuple(names), pairs.pairs[:, 0].clone(), notes=(note,))
+    return Dataset(pairs, targets, tuple(names), groups, notes=(note,))
 
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[Inputs]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,7 +118,9 @@ def _opened(path: Path) -> Iterator[Any]:
             yield loaded
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, MemoryError, OverflowError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # numpy reads a header as a piece of Python, in which anything may be wrong
         reason = "damaged, or no file of numpy"
         if str(error).startswith(("Object arrays", "Array can't be memory-mapped: Python objects")):
             reason = "holds Python objects, which could run any code; save arrays of numbers"
@@ -151,7 +152,7 @@ def _inputs(path: Path, arrays: Arrays, options: ReadOptions) -> Inputs:
     usual = [name for name in arrays if name.lower() in FEATURES]
     asked = options.feature_columns or (tuple(arrays) if len(arrays) == 1 and not usual else ())
     array = arrays[_chosen(path, arrays, asked, FEATURES, "features", "--feature-columns")]
-    if not len(array):
+    if array.ndim and not len(array):
         raise UserError(f"{path}: no rows")
     if array.ndim == 2 and array.dtype.kind in "fiub":
         return Table.of_numbers(_as_float32(path, array))

@@ -67,10 +67,29 @@ def find_form(reading: Reading, columns: Columns) -> str:
         raise UserError(f"{reading.where(0)}: {shown(name)} holds {kind}, {shown(other_name)} {other}; {_ONE_KIND}")
     if not one and "numbers" in present:
         return _form_of_numbers(reading, columns)
+    if not one:
+        _refuse_two_words(reading, columns)
     return _form_of_texts(reading, columns) if one and present else "names"
 
 
 _ONE_KIND = "name columns of one kind in --label-columns, or say --label-form"
+
+
+def _refuse_two_words(reading: Reading, columns: Columns) -> None:
+    """Raises UserError if all columns hold the same one or two words, such as "x" or "ja" and "nein"."""
+    words = {str(cell).strip().casefold() for cells in columns.values() for cell in cells if not is_missing(cell)}
+    if 1 <= len(words) <= 2:
+        (row, column, cell) = next(
+            (row, column, cell)
+            for column, cells in columns.items()
+            for row, cell in enumerate(cells)
+            if not is_missing(cell)
+        )
+        raise UserError(
+            f"{reading.where(row)}: {shown(column)} is {shown(cell)}, and all label columns hold nothing but "
+            f"{' and '.join(map(shown, sorted(words)))}: names of labels (--label-form names), or do they say whether "
+            f"a row has the label of the column (--positive={shown(cell, 20)}, --negative)?"
+        )
 
 
 def _refuse_odd_cell(reading: Reading, kinds: dict[str, str], columns: Columns) -> None:
@@ -86,10 +105,10 @@ def _kind(reading: Reading, column: str, cells: list[Any]) -> str:
     """Returns what the cells of a column are: lists, dicts, values (0, 1 and between), numbers or names."""
     first: dict[str, int] = {}
     for row, cell in enumerate(cells):
-        if not is_missing(cell) and cell != []:
+        if not is_missing(cell) and cell not in ([], {}):
             first.setdefault(_type(reading, row, column, cell), row)
     if not first:
-        return "lists" if [] in cells else "empty"
+        return "empty"
     if len(first) > 1 and not (set(first) == {"lists", "scalars"} and isinstance(cells[first["lists"]], Choices)):
         row, other = list(first.values())[:2]
         raise UserError(
@@ -98,7 +117,7 @@ def _kind(reading: Reading, column: str, cells: list[Any]) -> str:
         )
     if set(first) != {"scalars"}:
         return "dicts" if "dicts" in first else "lists"
-    present = [cell for cell in cells if not is_missing(cell) and cell != []]
+    present = [cell for cell in cells if not is_missing(cell) and cell not in ([], {})]
     if all(reading.values(cell) is not None for cell in present):
         return "values"
     return "numbers" if all(map(_is_whole, present)) else "names"
@@ -122,10 +141,12 @@ def _form_of_lists(reading: Reading, columns: Columns) -> str:
     """Tells lists of names from vectors: those hold 0 and 1 alone, again and again, and all have one length."""
     ((column, cells),) = columns.items()
     rows = [(row, cell) for row, cell in enumerate(cells) if isinstance(cell, list | tuple) and len(cell)]
-    if not rows or not all(_looks_like_vector(reading, cell) for _, cell in rows):
-        return "names"
     lengths = {len(cell) for _, cell in rows}
     repeats = any(len(set(map(str, cell))) < len(cell) for _, cell in rows)
+    if not rows or not all(_looks_like_vector(reading, cell) for _, cell in rows):
+        if repeats and len(lengths) == 1:
+            _refuse_other_vectors(reading, column, rows)
+        return "names"
     fractions = any(reading.values(item) not in (0, 1) for _, cell in rows for item in cell)
     if lengths == {1} or (len(lengths) > 1 and not repeats):
         return "names"
@@ -144,6 +165,16 @@ def _form_of_lists(reading: Reading, columns: Columns) -> str:
     return "vector"
 
 
+def _refuse_other_vectors(reading: Reading, column: str, rows: list[tuple[int, Any]]) -> None:
+    """Raises UserError for lists of numbers of one length, some of which have a number twice: no list of labels has."""
+    if all(isinstance(item, int | float) for _, cell in rows for item in cell):
+        row, cell = next((row, cell) for row, cell in rows if len(set(cell)) < len(cell))
+        raise UserError(
+            f"{reading.where(row)}: {shown(column)} is {shown(cell)}: the same label twice (--label-form names)? "
+            "Values of labels would have to lie between 0 and 1"
+        )
+
+
 def _looks_like_vector(reading: Reading, cell: Sequence[Any]) -> bool:
     return all(not isinstance(item, list | dict) and reading.values(item) is not None for item in cell)
 
@@ -152,7 +183,7 @@ def _ask_what_one_column_means(reading: Reading, columns: Columns) -> NoReturn:
     ((column, cells),) = columns.items()
     row = next(row for row, cell in enumerate(cells) if not is_missing(cell))
     raise UserError(
-        f"{reading.where(row)}: {shown(column)} holds only 0 and 1, such as {shown(cells[row])}. "
+        f"{reading.where(row)}: {shown(column)} holds only values from 0 to 1, such as {shown(cells[row])}. "
         f"If it says whether a row has the label {shown(column)}, name the columns of all labels (--label-columns); if "
         "they are names of labels: --label-form names"
     )
@@ -188,6 +219,6 @@ def _form_of_texts(reading: Reading, columns: Columns) -> str:
         row, cell = next(iter(texts.items()))
         raise UserError(
             f"{reading.where(row)}: {shown(column)} is {shown(cell)}: the name of a label (--label-form names), or a "
-            "value for each label (then write it with blanks or commas between)?"
+            "value for each label (--label-form vector)?"
         )
     return "names"

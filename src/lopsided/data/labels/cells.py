@@ -13,7 +13,12 @@ from lopsided.data.options import ReadOptions
 
 _PAIRS = {"[": "]", "(": ")", "{": "}"}
 _ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|([^\s,'"\[\](){}]+))\s*,?""")
+# such as array([1, 0], dtype=int8)
+_CALL = re.compile(
+    r"[\w.]{1,40}\(([\[{(].*[\]})])(?:,\s*\w{1,40}=[^,()]{1,40})*\)", re.DOTALL
+)  # array([1, 0], dtype=int8)
 _CONSTANTS = {"None": None, "null": None, "True": True, "False": False, "true": True, "false": False}
+_NOTHING = ("set()", "frozenset()")
 _LONGEST_NUMBER = 40
 _NO_ITEM = object()
 NAN = math.nan
@@ -33,12 +38,12 @@ class Values:
 
     def __init__(self, options: ReadOptions) -> None:
         self._words: dict[str, float] = dict.fromkeys(("", "?", "null", "nan", "none", "na", "n/a"), NAN)
-        self._words |= {"0": 0.0, "false": 0.0, "no": 0.0, "1": 1.0, "true": 1.0, "yes": 1.0}
-        self._words |= {word.strip().lower(): NAN for word in options.unknown}
-        self._words |= {word.strip().lower(): 0.0 for word in options.negative}
-        given = [*map(_number, options.unknown), *map(_number, options.negative)]
-        values = [NAN] * len(options.unknown) + [0.0] * len(options.negative)
-        self._numbers = {number: value for number, value in zip(given, values, strict=True) if number is not None}
+        self._words |= dict.fromkeys(("0", "false", "f", "no", "n"), 0.0)
+        self._words |= dict.fromkeys(("1", "true", "t", "yes", "y"), 1.0)
+        self._numbers: dict[float, float] = {}
+        for words, value in ((options.unknown, NAN), (options.negative, 0.0), (options.positive, 1.0)):
+            self._words |= {word.strip().lower(): value for word in words}
+            self._numbers |= {number: value for number in map(_number, words) if number is not None}
 
     def __call__(self, cell: Any) -> float | None:
         if cell is None:
@@ -70,6 +75,8 @@ def unpacked(cell: Any) -> Any:
     """
     if isinstance(cell, str):
         text = cell.strip()
+        call = _CALL.fullmatch(text) if text.endswith(")") else None
+        text = call[1] if call else "[]" if text in _NOTHING else text
         if text[:1] not in _PAIRS or not text.endswith(_PAIRS[text[0]]):
             return cell
         written = _from_json(text)

@@ -13,7 +13,7 @@ from lopsided.data.labels.cells import NAN, Values
 from lopsided.data.labels.names import LabelNames
 from lopsided.data.labels.separators import find_separator, split_names
 from lopsided.data.labels.targets import Labels, sparse_targets
-from lopsided.data.opening import Say, shown
+from lopsided.data.opening import Say, shown, typed
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
@@ -44,8 +44,8 @@ class Reading:
         if value is None:
             expected = "0, 1, a number between or empty (unknown)"
             raise UserError(
-                f"{self.where(row)}: {shown(column)} must be {expected}, got {shown(cell)}; if that means unknown or "
-                f"negative: --unknown {shown(cell, 20)} or --negative {shown(cell, 20)}"
+                f"{self.where(row)}: {shown(column)} must be {expected}, got {shown(cell)}; say what that means: "
+                f"--unknown={shown(cell, 20)}, --negative or --positive"
             )
         return value
 
@@ -107,22 +107,26 @@ def _joined(columns: list[list[Names]]) -> list[Names]:
 
 def _names_of(reading: Reading, column: str, cells: list[Any]) -> list[Names]:
     texts = [cell for cell in cells if isinstance(cell, str) and not is_missing(cell)]
-    bracketed = sum(cell.strip().startswith("[") and cell.strip().endswith("]") for cell in texts)
-    unwrap = bracketed == len(texts) > 0 and reading.options.label_form is None
-    if bracketed and not unwrap and reading.options.label_form is None:
-        row = next(row for row, cell in enumerate(cells) if isinstance(cell, str) and cell.strip().startswith("["))
+    bracketed = sum(map(_is_bracketed, texts)) if reading.options.label_form is None else 0
+    if bracketed and bracketed < len(texts):
+        row = next(row for row, cell in enumerate(cells) if isinstance(cell, str) and _is_bracketed(cell))
         raise UserError(
             f"{reading.where(row)}: {shown(column)} is {shown(cells[row])}, a list that cannot be read; if the "
             "brackets belong to a name: --label-form names"
         )
-    if unwrap:
+    if bracketed:
         cells = [cell.strip()[1:-1] if isinstance(cell, str) else cell for cell in cells]
         texts = [cell.strip()[1:-1] for cell in texts]
-    separator = reading.options.separator
-    if separator is None:
-        separator = find_separator(f"{reading.where(0)}: column {shown(column)}", texts) if texts else ""
+    given = reading.options.separator
+    separator = "" if given is None else typed(given)
+    if given is None and texts:
+        separator = find_separator(f"{reading.where(0)}: column {shown(column)}", texts)
     reading.say(f"labels: {_describe(cells, separator)} in column {shown(column)}")
     return [_names_in(reading, row, column, cell, separator) for row, cell in enumerate(cells)]
+
+
+def _is_bracketed(cell: str) -> bool:
+    return cell.strip()[:1] + cell.strip()[-1:] in ("[]", "{}", "()")
 
 
 def _describe(cells: list[Any], separator: str) -> str:
@@ -137,7 +141,7 @@ def _names_in(reading: Reading, row: int, column: str, cell: Any, separator: str
         if word.lower() in _MISSING or word in reading.options.unknown:
             return None
         return split_names(cell, separator)
-    if isinstance(cell, list | tuple):
+    if isinstance(cell, list | tuple) or cell == {}:
         return [_name(reading, row, column, item, cell) for item in cell if item is not None]
     return None if is_missing(cell) else [_name(reading, row, column, cell, cell)]
 
@@ -155,7 +159,7 @@ def read_vectors(reading: Reading, columns: Columns) -> Labels:
     if len(columns) != 1:
         raise UserError(f"--label-form vector needs one label column, got {_listed(columns)}")
     ((column, cells),) = columns.items()
-    rows = [vector_of(cell) for cell in cells]
+    rows = [_digits(vector_of(cell)) for cell in cells]
     missing = [row for row, vector in enumerate(rows) if vector is None]
     unknown = reading.are_unknown(missing, f"no labels in column {shown(column)}", len(rows))
     width = next((len(vector) for vector in rows if vector is not None), 0)
@@ -172,6 +176,13 @@ def read_vectors(reading: Reading, columns: Columns) -> Labels:
         reading.say(f"the labels have no names but their numbers, 0 to {width - 1} (name them with --labels-file)")
     row, col = values.nonzero(as_tuple=True)
     return Labels(sparse_targets(row, col, values[row, col], len(rows), len(names)), names)
+
+
+def _digits(vector: list[Any] | None) -> list[Any] | None:
+    """Returns ["0", "1"] for ["01"]; any other vector as it is."""
+    if vector is None or len(vector) != 1 or not isinstance(vector[0], str) or vector[0].strip("01"):
+        return vector
+    return list(vector[0])
 
 
 def vector_of(cell: Any) -> list[Any] | None:
@@ -231,6 +242,8 @@ def read_dicts(reading: Reading, columns: Columns) -> Labels:
 
 def _named_values(reading: Reading, row: int, column: str, cell: Any) -> dict[str, float]:
     if is_missing(cell):
+        return {}
+    if cell == []:
         return {}
     if not isinstance(cell, dict):
         raise reading.error(row, column, "an object of names and values", cell)

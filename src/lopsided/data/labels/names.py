@@ -9,6 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lopsided.data.opening import Say, read_lines, shown
 from lopsided.data.storage import UserError
@@ -100,7 +101,7 @@ def near_twins(names: Iterable[str], folded: Callable[[str], str] = without_case
 
 
 def _listed(path: Path) -> tuple[str, ...]:
-    """Reads the names of a file: one a line, or a JSON list."""
+    """Reads the names of a file: one a line, or a JSON list, or an object of names and numbers either way round."""
     lines: Sequence[str] = list(read_lines(path))
     if path.suffix == ".json":
         lines = _from_json(path, "".join(lines))
@@ -119,11 +120,21 @@ def _listed(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _by_number(names: dict[str, Any]) -> list[Any] | None:
+    """Returns the names of {"0": name, ...} or {name: 0, ...} in the order of their numbers, None if it is neither."""
+    if all(isinstance(name, str) for name in names.values()) and set(names) == set(map(str, range(len(names)))):
+        return [names[str(number)] for number in range(len(names))]
+    numbers = {number: name for name, number in names.items() if isinstance(number, int)}
+    return [numbers[number] for number in range(len(names))] if set(numbers) == set(range(len(names))) else None
+
+
 def _from_json(path: Path, text: str) -> Sequence[str]:
     try:
         names = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {str(error)[:60]}") from None
+    if isinstance(names, dict):
+        names = _by_number(names)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: expected a list of names, got {shown(text)}")
     return names

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
 
 from lopsided.data.opening import shown
 from lopsided.data.storage import UserError
 
 USUAL = (",", ";", "|")
-UNUSUAL = ("#", "/", "\n", "\t", "+", "&")
-INSIDE_NAMES = (":", "_", "-", " ")  # signs that stand in names, too
+_MOST_SIGNS = 50  # that are tried
+INSIDE_NAMES = frozenset(":_-. '()\u2019")  # signs that stand in names, too
 
 
 def split_names(cell: str, separator: str) -> list[str]:
-    """Returns the names in a cell; "" separates nothing.
+    """Returns the names in a cell; "" separates nothing. Quotation marks around a name do not belong to it.
 
-    >>> split_names(" Short Film; Crime ;", ";"), split_names("a,b", "")
-    (['Short Film', 'Crime'], ['a,b'])
+    >>> split_names(" Short Film; Crime ;", ";"), split_names("a,b", ""), split_names('"a, b", c', ",")
+    (['Short Film', 'Crime'], ['a,b'], ['a, b', 'c'])
     """
-    names = cell.split(separator) if separator else [cell]
-    return [name for name in map(str.strip, names) if name]
+    if not separator:
+        names = [cell]
+    elif '"' in cell and len(separator) == 1:
+        names = next(csv.reader([cell.replace("\n", " ")], delimiter=separator, skipinitialspace=True), [])
+    else:
+        names = cell.split(separator)
+    return [name for name in map(_unquoted, names) if name]
+
+
+def _unquoted(name: str) -> str:
+    name = name.strip()
+    return name[1:-1].strip() if len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" else name
 
 
 def find_separator(where: str, cells: Iterable[str]) -> str:
     """Returns the sign that separates the labels of each cell; "" if every cell is one label.
 
-    Raises UserError if two of `USUAL` occur, or if none does and one of `UNUSUAL` may be it: if cut by it, cells share
+    Raises UserError if two of `USUAL` occur, or if none does and another sign may be it: if cut by it, cells share
     their parts, so that there are fewer different names than different cells; where the sign may belong to a name, half
     of the parts must be cells of their own, too.
 
@@ -42,8 +53,9 @@ def find_separator(where: str, cells: Iterable[str]) -> str:
     if len(usual) > 1:
         readings = [f"{_count(different, sign)} if cut at {shown(sign)},{_example(different, sign)}" for sign in usual]
         raise UserError(f"{where}: {'; '.join(readings)}; say which with --separator")
-    for sign in (*UNUSUAL, *INSIDE_NAMES):
-        if any(sign in cell for cell in different) and _separates(different, sign):
+    signs = sorted({sign for cell in different for sign in cell if not sign.isalnum() and sign not in '"[]{}'})
+    for sign in sorted(signs, key=INSIDE_NAMES.__contains__)[:_MOST_SIGNS]:
+        if _separates(different, sign):
             example = _example(different, "", sign)
             raise UserError(
                 f"{where}: {len(different)} names if each cell is one label,{example}; "
