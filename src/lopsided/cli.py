@@ -32,7 +32,7 @@ from lopsided.jobs.fit import fit as train_model
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder, ConfigFolder, RunFolder, is_run_folder, open_folder
 from lopsided.jobs.inspect_missing import inspect_missing
-from lopsided.jobs.predict import write_predictions
+from lopsided.jobs.predict import Predictor, write_predictions
 from lopsided.jobs.progress import Progress, bars
 from lopsided.jobs.rows import Prepared, load, prepare
 from lopsided.jobs.schema import Propensity
@@ -270,6 +270,21 @@ def predict(
     with bars(Console(stderr=True)) as live:
         rule = write_predictions(run, data, out, live)
     typer.echo(f"predictions: {out} (rule: {rule})", err=out == Path("-"))
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.", min=0, max=65535)] = 8000,
+) -> None:
+    """Answer requests: POST rows to /predict, get labels and probabilities; /health and /schema tell the rest."""
+    from lopsided.jobs.serve import make_app  # the only command that needs a server
+
+    application = make_app(Predictor.open(run))
+    import uvicorn
+
+    uvicorn.run(application, host=host, port=port)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 from lopsided.data.inputs import Inputs, Table, Texts
 from lopsided.data.opening import STANDARD_INPUT
 from lopsided.data.options import ReadOptions
-from lopsided.data.readers import read_inputs
+from lopsided.data.readers import find_format, read_inputs
 from lopsided.data.storage import UserError, write_through
 from lopsided.decision.choose import Decision
 from lopsided.jobs.folder import RunFolder
@@ -31,18 +31,19 @@ Prediction = dict[str, Any]
 class Predictor:
     """Holds a trained model with its rule: what `lopsided.load` returns.
 
-    read_options: how the files of training were read, and so those to predict.
+    data: the file of training. read_options: how that was read, and so are those to predict.
     """
 
     model: Model
     decision: Decision
+    data: Path
     read_options: ReadOptions
 
     @classmethod
     def open(cls, folder: Path) -> Predictor:
         """Reads the folder of a run. Raises UserError where it holds no model, or a damaged one."""
         run = RunFolder.open(folder, check_data=False)
-        return cls(run.read_model(), run.read_decision(), run.config.read_options())
+        return cls(run.read_model(), run.read_decision(), Path(run.config.data), run.config.read_options())
 
     @property
     def values(self) -> str:
@@ -102,11 +103,14 @@ def write_predictions(folder: Path, data: Path, out: Path, bars: Bars) -> str:
     if out.exists() and folder.resolve() in out.resolve().parents:
         raise UserError(f"--out: {out} is a file of the run; name another file")
     predictor = Predictor.open(folder)
+    options = predictor.read_options
+    if data == STANDARD_INPUT and options.format is None and predictor.data.exists():  # it has no name that says it
+        options = options.model_copy(update={"format": find_format(predictor.data, options).name})
     bar = bars.add_task("predicting", total=None)
 
     def write(file: BinaryIO) -> None:
         with writer_for(out, file, predictor.values) as add:
-            for inputs in read_inputs(data, predictor.read_options):
+            for inputs in read_inputs(data, options):
                 add(list(predictor.stream(inputs)))
                 bars.advance(bar, len(inputs))
 

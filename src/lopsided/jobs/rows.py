@@ -116,7 +116,7 @@ def prepare(config: Config, splits: Splits) -> Prepared:
     metric, valid = config.validation_metric, encoded.get("valid")
     if valid is not None and valid.keep is not None and metric and METRICS[metric].reads == "all scores":
         raise UserError(
-            f"--metric {config.metric}: needs the scores of all labels, which are too many here; choose another, "
+            f"--metric {metric}: needs the scores of all labels, which are too many here; choose another, "
             "such as micro_f1"
         )
     return Prepared(encoder, encoded["train"], valid, encoded.get("test"))
