@@ -273,6 +273,21 @@ def predict(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write; what encodes the rows is written beside it.")],
+    rows: Annotated[
+        Path | None, typer.Option(help="Some rows to trace the graph with.", show_default="the training file")
+    ] = None,
+) -> None:
+    """Write a trained model as an ONNX graph, with its probabilities and its rule inside."""
+    from lopsided.jobs.export import export as write_graph  # the only command that needs ONNX
+
+    for path in write_graph(run, out, rows):
+        typer.echo(f"written: {path}")
+
+
+@app.command()
 def serve(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",

@@ -1,0 +1,126 @@
+"""Runs `lopsided export`: a trained model with its calibration and its rule as one ONNX graph.
+
+The graph begins where the encoder ends. What encodes, such as the hashing of n-grams or a tokenizer, stands beside it:
+
+NAME.onnx            takes what the body takes; gives scores, probabilities (where the run tells any) and decided
+NAME.json            the names of inputs and labels, and the settings of the encoder
+NAME.safetensors     the tensors of the encoder, if it has any
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lopsided.data.digits_grid import digits_grid
+from lopsided.data.inputs import Inputs
+from lopsided.data.readers import read_inputs
+from lopsided.data.storage import UserError, replace_atomically, write_json
+from lopsided.decision.choose import Decision
+from lopsided.jobs.config import BUILT_IN
+from lopsided.jobs.predict import Predictor
+from lopsided.models.heads import Head
+from lopsided.models.model import Model
+
+_EXAMPLES = 4  # rows that the graph is traced with; any number of rows can be given to it
+
+
+class Deployed(nn.Module):
+    """Maps what an encoder gives to scores, probabilities and decisions, each (n, L)."""
+
+    def __init__(self, model: Model, decision: Decision) -> None:
+        super().__init__()
+        self.network, self.decision = model.network, decision
+
+    @property
+    def outputs(self) -> list[str]:
+        names = {"scores": True, "probabilities": self.decision.calibrator is not None, "decided": True}
+        return [name for name, given in names.items() if given]
+
+    def forward(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        scores = cast("Head", self.network.head).logits(self.network.body(*batch)).float()
+        calibrator = self.decision.calibrator
+        middle = () if calibrator is None else (calibrator(scores).float(),)
+        return (scores, *middle, self.decision.rule.decide(scores))
+
+
+def export(run: Path, out: Path, rows: Path | None = None) -> list[Path]:
+    """Writes the graph and what stands beside it; returns the files.
+
+    rows: a file of some rows, with which the graph is traced; None for the training file. Raises UserError where a part
+    of the model cannot stand in a graph.
+    """
+    if out.suffix.lower() != ".onnx":
+        raise UserError(f"--out: {out} must end in .onnx")
+    predictor = Predictor.open(run)
+    model = predictor.model
+    batch = model.encode(_some_rows(predictor, rows)).batch(torch.arange(_EXAMPLES))
+    deployed = Deployed(model, predictor.decision).eval()
+    names = _input_names(model, len(batch))
+    replace_atomically(out, lambda path: _write_graph(deployed, batch, names, path))
+    values, tensors = model.encoder.stored()
+    beside = {
+        "inputs": names,
+        "outputs": deployed.outputs,
+        "labels": list(model.label_names),
+        "loss": model.method,
+        "rule": predictor.decision.name,
+        "encoder": model.encoder.name,
+        "encoder_values": values,
+    }
+    write_json(out.with_suffix(".json"), beside)
+    written = [out, out.with_suffix(".json")]
+    if tensors:
+        written.append(out.with_suffix(".safetensors"))
+        replace_atomically(written[-1], lambda path: save_file(tensors, path))
+    return written
+
+
+def _some_rows(predictor: Predictor, rows: Path | None) -> Inputs:
+    if rows is None and str(predictor.data) == BUILT_IN:
+        return digits_grid(train=_EXAMPLES, valid=0, test=0).train.inputs
+    path = rows or predictor.data
+    first = next(islice(read_inputs(path, predictor.read_options), 1))
+    if len(first) < _EXAMPLES:
+        raise UserError(f"{path}: {len(first)} rows; a graph is traced with {_EXAMPLES}: name more with --rows")
+    return first.take(torch.arange(_EXAMPLES))
+
+
+def _input_names(model: Model, number: int) -> list[str]:
+    """Returns the names that the body gives its arguments."""
+    names = [*inspect.signature(model.network.body.forward).parameters]
+    return names if len(names) == number else [f"input_{place}" for place in range(number)]
+
+
+def _write_graph(deployed: Deployed, batch: tuple[Tensor, ...], names: list[str], path: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401, torch needs it and would say so in many lines
+    except ModuleNotFoundError:
+        raise UserError("export needs onnx and onnxscript; install them with: pip install 'lopsided[onnx]'") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    shapes = tuple(dict.fromkeys(range(tensor.ndim), torch.export.Dim.AUTO) for tensor in batch)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program: Any = torch.onnx.export(
+                deployed,
+                batch,
+                dynamo=True,
+                dynamic_shapes=(shapes,),
+                input_names=names,
+                output_names=deployed.outputs,
+                verbose=False,
+            )
+    except Exception as error:  # of any part of torch's exporter
+        problem = " ".join(str(error).split())[:300]
+        name = deployed.decision.name
+        raise UserError(f"the model, or its rule {name}, cannot be written as ONNX: {problem}") from None
+    program.save(path)
