@@ -117,10 +117,13 @@ def check(form: Format, path: Path, content: bytes, options: ReadOptions = LABEL
         targets = part.targets
         assert len(targets.crow) == len(part) + 1
         assert targets.crow[-1] == len(targets.col)
+        for name in part.label_names:
+            name.encode()  # what cannot be encoded cannot be written to a report
         assert not len(targets.col) or int(targets.col.max()) < part.num_labels == len(part.label_names)
     for inputs in parts if form is not coco.FORMAT else []:
         assert len(list(inputs.keys())) == len(inputs)
-        assert all(isinstance(inputs.excerpt(row), str | bytes) for row in range(len(inputs)))
+        for excerpt in map(inputs.excerpt, range(len(inputs))):
+            assert isinstance(excerpt, bytes) or excerpt.encode() is not None
 
 
 @given(st.binary() | nearly_arff())

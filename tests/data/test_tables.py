@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lopsided.data.inputs import Table
 from lopsided.data.storage import UserError
@@ -73,7 +74,13 @@ def test_texts_are_not_taken_for_categories_in_silence() -> None:
         choose_columns(where, lambda name: [{"a": 1}], ["x"], (), (), lambda note: None)
 
 
+def test_keys_of_rows_do_not_depend_on_how_they_lie_in_memory() -> None:
+    numbers = torch.arange(6.0).reshape(2, 3)
+    assert list(Table.of_numbers(numbers.T.contiguous().T).keys()) == list(Table.of_numbers(numbers).keys())
+
+
 BAD_CELLS: dict[str, tuple[TableColumns, list[Any], str]] = {
+    "no text": (TableColumns((), ("size",), ()), ["a", "b", "\ud800", 4, 5, 6], "line 4: 'size' must be valid text"),
     "a text": (
         TableColumns(("size",), (), ()),
         [1, "2", "x", 4, 5, 6],

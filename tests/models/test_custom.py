@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,12 @@ def test_a_stored_one_gives_the_same() -> None:
         return cast("Tensor", module(*own.encode(TABLE).batch(torch.arange(9))))
 
     torch.testing.assert_close(hidden(body, encoder), hidden(other, again), atol=0, rtol=0)
+
+
+@pytest.mark.usefixtures("own")
+def test_the_settings_are_those_of_the_function() -> None:
+    parameters = inspect.signature(custom("my_models:make_model", MODELS).fit).parameters
+    assert {name: each.default for name, each in parameters.items()} == {"encoder": inspect.Parameter.empty, "depth": 8}
 
 
 @pytest.mark.usefixtures("own")

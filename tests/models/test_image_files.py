@@ -163,3 +163,9 @@ def test_images_of_different_sizes_make_one_batch(tmp_path: Path) -> None:
     encoder = ResNetImages.fit(ImageFiles(tmp_path, ("0.png", "tall.png")), size=16, channels=4)
     (batch,) = encoder.encode(ImageFiles(tmp_path, ("0.png", "tall.png"))).batch(torch.arange(2))
     assert batch.shape == (2, 3, 16, 16)
+
+
+def test_without_a_size_small_images_keep_theirs(tmp_path: Path) -> None:
+    for shape, size in (((8, 9), 16), ((20, 32), 32), ((300, 200), 64)):
+        assert ResNetImages.fit(Images(torch.zeros(1, 3, *shape, dtype=torch.uint8))).size == size
+    assert ResNetImages.fit(ImageFiles(tmp_path, ("0.png",))).size == 64

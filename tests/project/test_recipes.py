@@ -19,7 +19,7 @@ class Recipe:
     """What is done to each file: text that is added at its end, and lines that take the place of others."""
 
     added: dict[str, str]
-    script: str  # uses what was added as a user would, in a folder with train.psv
+    script: str  # uses what was added as a user would
     replaced: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -139,18 +139,34 @@ assert "mine at tuned" in shown.getvalue()
     ),
     "reader": Recipe(
         {
-            "data/text_files.py": """
-READERS[".psv"] = partial(_csv_rows, delimiter="|")
+            "data/formats/psv.py": """from lopsided.data.formats.base import Block, Format
+from lopsided.data.opening import read_lines
+
+
+def read_blocks(path, options, say, on_bytes):
+    header, *rows = [line.split("|") for line in "".join(read_lines(path, options.encoding, say, on_bytes)).split()]
+    columns = dict(zip(header, zip(*rows)))
+    yield Block(header, columns.__getitem__, range(2, len(rows) + 2))
+
+
+FORMAT = Format("psv", (".psv",), blocks=read_blocks)
 """
         },
         """
 from pathlib import Path
-from lopsided.__main__ import main
+from lopsided.data.readers import read, read_inputs
 
-assert main(["compare", "train.psv", "--losses", "bce,asl", "--seeds", "1", "--epochs", "1", "--out", "run"]) == 0
-assert Path("run/report.html").exists()
-assert main(["compare", "train.unknown", "--out", "other"]) != 0
+Path("a.psv").write_text("text|labels\\none|a\\ntwo|a,b\\n")
+data = read(Path("a.psv"))
+assert data.inputs.texts == ("one", "two") and data.targets.col.tolist() == [0, 0, 1]
+assert [len(block) for block in read_inputs(Path("a.psv"))] == [2]
 """,
+        {
+            "data/readers.py": (
+                "_MODULES = (jsonl,",
+                "from lopsided.data.formats import psv\n\n_MODULES = (psv, jsonl,",
+            )
+        },
     ),
     "encoder": Recipe(
         {
@@ -222,8 +238,6 @@ def test_the_named_files_are_enough(name: str, tmp_path: Path) -> None:
         content = (package / file).read_text(encoding="utf-8")
         assert content.count(old) == 1, f"{file}: the line to replace is not there, or not alone"
         (package / file).write_text(content.replace(old, new), encoding="utf-8")
-    (tmp_path / "train.psv").write_text("text|labels\n" + "".join(f'text {i}|"a,b{i % 2}"\n' for i in range(40)))
-    (tmp_path / "train.unknown").write_text("")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error", "-c", recipe.script]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

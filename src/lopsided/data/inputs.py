@@ -164,7 +164,7 @@ class Table:
             rows = slice(first, first + _BLOCK)
             same = np.where(np.isnan(numbers[rows]), np.float32("nan"), numbers[rows] + np.float32(0))  # -0.0 is 0.0
             columns = [same, *(meaning[categories[rows, [c]]] for c, meaning in enumerate(meanings))]
-            cells = np.concatenate([column.view(np.uint8) for column in columns], axis=1)
+            cells = np.concatenate([np.ascontiguousarray(column).view(np.uint8) for column in columns], axis=1)
             yield from _digests(cells.tobytes(), np.arange(1, len(cells) + 1) * cells.shape[1])
 
 

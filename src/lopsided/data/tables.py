@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lopsided.data.inputs import Table
+from lopsided.data.labels.names import is_text
 from lopsided.data.opening import Say, shown
 from lopsided.data.storage import UserError
 
@@ -138,7 +139,7 @@ class TableMaker:
         parts = [self._numbers(where, name, column(name))[:, None] for name in self.columns.numbers]
         parts += [self._vectors(where, name, column(name)) for name in self.columns.vectors]
         numbers = np.concatenate(parts, 1) if parts else np.empty((rows, 0), np.float32)
-        codes = [self._categories(name, column(name)) for name in self.columns.categories]
+        codes = [self._categories(where, name, column(name)) for name in self.columns.categories]
         categories = torch.tensor(codes, dtype=torch.long).reshape(len(codes), rows).T.contiguous()
         values = tuple(map(tuple, self._codes.values()))
         return Table(torch.from_numpy(numbers), self._number_names(), categories, self.columns.categories, values)
@@ -171,9 +172,14 @@ class TableMaker:
                 raise UserError(f"{where(row)}: {shown(name)} has {len(vector)} numbers, but {width} in the first row")
         return _as_float32(where, name, np.array(vectors, dtype=np.float64).reshape(len(vectors), width))
 
-    def _categories(self, name: str, cells: Sequence[Any]) -> list[int]:
-        codes = self._codes[name]
-        return [-1 if _is_empty(cell, ("", "?")) else codes.setdefault(str(cell).strip(), len(codes)) for cell in cells]
+    def _categories(self, where: Where, name: str, cells: Sequence[Any]) -> list[int]:
+        codes, listed = self._codes[name], len(self._codes[name])
+        row_codes = [-1 if _is_empty(c, ("", "?")) else codes.setdefault(str(c).strip(), len(codes)) for c in cells]
+        for value in list(codes)[listed:]:
+            if not is_text(value):
+                row = row_codes.index(codes[value])
+                raise UserError(f"{where(row)}: {shown(name)} must be valid text, got {shown(value)}")
+        return row_codes
 
 
 def _as_float32(where: Where, name: str, numbers: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -45,7 +45,20 @@ def custom(name: str, models: Mapping[str, type[Encoder]]) -> type[Encoder]:
         raise ValueError(
             f"{name} must be a function that makes an nn.Module, or an encoder; it is a {type(target).__name__}"
         )
-    return type("Custom", (Custom,), {"name": name, "models": models, "make": staticmethod(target)})
+    attributes = {"name": name, "models": models, "make": staticmethod(target), "fit": classmethod(_fit_of(target))}
+    return type("Custom", (Custom,), attributes)
+
+
+def _fit_of(make: Callable[..., Any]) -> Callable[..., Custom]:
+    """Returns `Custom.fit` with the settings of a function in its signature, by which `--model` is checked."""
+
+    def fit(cls: type[Custom], inputs: Inputs, **settings: Any) -> Custom:
+        return cls.of(inputs, settings)
+
+    own = inspect.signature(make)
+    parameters = [inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY), *own.parameters.values()]
+    fit.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return fit
 
 
 def _imported(name: str) -> Any:
@@ -67,7 +80,7 @@ def _imported(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Custom:
-    """Encodes as the first model does that takes the inputs, with a body of the user's own."""
+    """Encodes as the first model does that takes the inputs, with a body of the user's own; see `custom`."""
 
     name: ClassVar[str] = ""
     inputs: ClassVar[type[Any]] = object
@@ -77,7 +90,7 @@ class Custom:
     settings: dict[str, Any]
 
     @classmethod
-    def fit(cls, inputs: Inputs, **settings: Any) -> Custom:
+    def of(cls, inputs: Inputs, settings: dict[str, Any]) -> Custom:
         try:
             inspect.signature(cls.make).bind(None, **settings)
         except TypeError as error:

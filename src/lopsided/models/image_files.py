@@ -14,7 +14,7 @@ from lopsided.models.augment import Augment, Augmentation
 from lopsided.models.pixels import Squares
 from lopsided.models.recipe import Recipe
 
-_SMALLEST = 16
+_SMALLEST, _LARGEST = 16, 64  # pixels of a side: the least that the network takes, the most that it is given unasked
 
 
 class SmallResNet(nn.Module):
@@ -67,6 +67,8 @@ def _convolution(source: int, target: int, size: int, stride: int = 1) -> nn.Seq
 class ResNetImages:
     """Encodes images as squares of `size` pixels, for a `SmallResNet`.
 
+    Without a size, files become squares of 64 pixels; images in memory keep their longer side, up to as many.
+
     >>> images = Images(torch.zeros(2, 1, 20, 30, dtype=torch.uint8))
     >>> encoder = ResNetImages.fit(images, size=16, channels=8)
     >>> encoder.make_body()(*encoder.encode(images).batch(torch.arange(2))).shape
@@ -82,10 +84,13 @@ class ResNetImages:
 
     @classmethod
     def fit(
-        cls, inputs: Images | ImageFiles, size: int = 64, channels: int = 24, dropout: float = 0.2, flip: bool = True,
-        crop: float = 0.25, cutout: float = 0.0, colour: float = 0.2,
+        cls, inputs: Images | ImageFiles, size: int | None = None, channels: int = 24, dropout: float = 0.2,
+        flip: bool = True, crop: float = 0.25, cutout: float = 0.0, colour: float = 0.2,
     ) -> ResNetImages:  # fmt: skip
         """Takes `flip` to `colour` as `Augmentation` does."""
+        if size is None:
+            longer = max(inputs.pixels.shape[2:]) if isinstance(inputs, Images) else _LARGEST
+            size = min(max(longer, _SMALLEST), _LARGEST)
         if size < _SMALLEST or channels < 1 or not 0 <= dropout < 1:
             raise ValueError(
                 f"resnet: size must be at least {_SMALLEST}, channels at least 1 and dropout in [0, 1), got {size}, "
@@ -101,7 +106,7 @@ class ResNetImages:
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         """Gives some thousand steps: a network that begins from nothing needs to see images often."""
-        epochs = max(5, min(60, 4000 * 64 // rows))
+        epochs = max(5, min(40, 2000 * 64 // rows))
         return Recipe(epochs, 64, learning_rate=3e-3, weight_decay=0.05, schedule="one_cycle")
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -14,6 +14,7 @@ from lopsided.data.formats.base import BLOCK_ROWS, Format
 from lopsided.data.formats.jsonl import parse
 from lopsided.data.image_files import ImageFiles
 from lopsided.data.inputs import Inputs
+from lopsided.data.labels.names import is_text
 from lopsided.data.labels.targets import sparse_targets
 from lopsided.data.opening import OnBytes, ignore, open_bytes, shown
 from lopsided.data.options import ReadOptions
@@ -40,6 +41,8 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
         for category in _list(path, content, "categories")
     }
     names = [categories[number] for number in sorted(categories)]
+    if wrong := [name for name in names if not is_text(name)]:
+        raise UserError(f"{path}: the name of a category must be valid text, got {shown(wrong[0])}")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path}: two categories have the name {shown(twice)}")

@@ -16,6 +16,7 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import BLOCK_ROWS, Format
 from lopsided.data.independence import number_groups
 from lopsided.data.inputs import Inputs
+from lopsided.data.labels.names import is_text
 from lopsided.data.opening import OnBytes, ignore, open_bytes, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.pairs import Document, Pairs, Span
@@ -151,7 +152,7 @@ def _relations(where: str, labels: Any, entities: int) -> list[Relation] | None:
     for label in labels:
         head, tail, name = label.get("h"), label.get("t"), label.get("r")
         ends = [end for end in (head, tail) if isinstance(end, int) and 0 <= end < entities]
-        if len(ends) != 2 or head == tail or not isinstance(name, str) or not name:
+        if len(ends) != 2 or head == tail or not isinstance(name, str) or not name or not is_text(name):
             raise UserError(
                 f"{where}: expected a relation of two of its {entities} entities such as {_RELATION}, "
                 f"got {shown(label, 100)}"
@@ -161,7 +162,10 @@ def _relations(where: str, labels: Any, entities: int) -> list[Relation] | None:
 
 
 def _is_list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
+    """Tells whether a value is a list of such items, which a report can hold if they are texts."""
+    return isinstance(value, list) and all(
+        isinstance(item, kind) and (not isinstance(item, str) or is_text(item)) for item in value
+    )
 
 
 def recognizes(path: Path, start: bytes) -> bool:
