@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    print(f"lopsided: {message}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of several processes that train, the first one prints
+        print(f"lopsided: {message}", file=sys.stderr)
     return 2
 
 
@@ -34,7 +36,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         message = str(error)
     except typer.TyperException as error:
         message = error.format_message()
-    if message:  # empty after the help that a bare command prints
+    if message and os.environ.get("RANK", "0") == "0":  # empty after the help that a bare command prints
         print(f"lopsided: {' '.join(message.split())}", file=sys.stderr)
     return 2
 

@@ -41,6 +41,7 @@ from lopsided.report import read_finished, write_merged_report, write_report
 from lopsided.report.inspection import print_diagnostics, print_suspects
 from lopsided.report.loss_plot import FORMATS, save_loss_plot
 from lopsided.report.terminal import print_evaluation, print_loss, print_losses, print_results
+from lopsided.training.processes import count, is_first, on_first
 
 F = TypeVar("F", bound=ConfigFolder[Any])
 Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")]
@@ -136,6 +137,8 @@ def compare(
     **asked: Any,
 ) -> None:
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
+    if count() > 1:
+        raise UserError("a comparison trains in one process; several are for lopsided fit")
     console = Console()
     with Progress(console) as progress:
         folder, prepared = _begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
@@ -162,7 +165,7 @@ def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], pr
     except UserError as error:
         or_run = "; nor is it a run folder, which has a config.json" * Path(data).is_dir()
         raise UserError(f"{error}{or_run}") from None
-    return kind.create(out or _new_folder(config), config), prepared
+    return on_first(lambda: kind.create(out or _new_folder(config), config)), prepared
 
 
 def _prepared(config: Config, progress: Progress) -> Prepared:
@@ -201,15 +204,17 @@ def fit(
     **asked: Any,
 ) -> None:
     """Train a classifier for any number of labels."""
-    with Progress(Console(), each_epoch=True) as progress:
+    with Progress(Console(quiet=not is_first()), each_epoch=True) as progress:
         folder, prepared = _begin(RunFolder, str(data), out, asked, progress)
-        typer.echo(f"run folder: {folder.path}")
+        progress.say(f"run folder: {folder.path}")
         with _going_on(folder):
             progress.plan(1, recipe_of(folder.config, prepared).epochs)
             progress.begin(folder.config.loss)
             record = train_model(folder, prepared, progress)
     if record.diverged:
         raise UserError(f"training diverged in epoch {record.epochs}; start anew with a lower --learning-rate")
+    if not is_first():
+        return
     if folder.config.has_test:
         evaluate(folder.path)
     else:

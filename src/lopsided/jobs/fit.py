@@ -16,6 +16,7 @@ from lopsided.metrics.scores import Judged, Scores
 from lopsided.models.heads import Powerset, parse_method
 from lopsided.models.model import Model
 from lopsided.models.recipe import Recipe
+from lopsided.training import processes
 from lopsided.training.history import Epoch
 from lopsided.training.loop import Listener, Trained, train
 from lopsided.training.validate import Validation
@@ -50,7 +51,7 @@ def validation_of(config: FitConfig, prepared: Prepared) -> Validation | None:
 
 def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRecord:
     """Trains the model of a run, from where an earlier call was stopped, and writes all files of the folder."""
-    if folder.is_trained:
+    if processes.on_first(lambda: folder.is_trained):
         return folder.read_training()
     config, recipe = folder.config, recipe_of(folder.config, prepared)
 
@@ -68,11 +69,15 @@ def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRe
         state_file=folder.state_file,
         listener=Listener(progress.step, on_epoch),
     )
+    return processes.on_first(lambda: _write(folder, trained, prepared, progress))
+
+
+def _write(folder: RunFolder, trained: Trained, prepared: Prepared, progress: Progress) -> TrainingRecord:
     folder.write_history(trained.history)
     if not trained.diverged:
         folder.write_model(trained.model)
         _score(folder, trained.model, prepared, progress)
-    record = _record(config, trained, len(prepared.train))
+    record = _record(folder.config, trained, len(prepared.train))
     folder.write_training(record)
     return record
 

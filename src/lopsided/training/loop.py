@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -20,6 +19,7 @@ from lopsided.models.heads import Powerset, parse_method
 from lopsided.models.model import Model, Network
 from lopsided.models.recipe import Recipe
 from lopsided.nn.head import LinearHead
+from lopsided.training import processes
 from lopsided.training.diagnose import diagnose
 from lopsided.training.history import Epoch
 from lopsided.training.optimizers import clip_gradients, make_optimizer, set_rate
@@ -88,9 +88,9 @@ class _Loop:
         state_file: Path | None,
         listener: Listener,
     ) -> None:
-        self.accelerator = Accelerator()
+        self.accelerator = processes.accelerator()
         self.rows, self.seed, self.validation = rows, seed, validation
-        self.state_file, self.listener = state_file, listener
+        self.state_file, self.listener = state_file, listener if processes.is_first() else Listener()
         self.recipe = recipe = _possible(recipe, method, self.accelerator.num_processes)
         torch.manual_seed(seed)
         self.model = Model.new(encoder, method, rows.data, recipe.learning_rate if recipe.fused_head else None)
@@ -192,7 +192,8 @@ class _Loop:
         progress, model = self.state.progress, self._current()
         measured: dict[str, float] = {}
         if self.validation is not None:
-            scores = self.validation.measure(model)
+            validation = self.validation
+            scores = processes.on_first(lambda: validation.measure(model))
             if scores is None:
                 return None
             measured = scores
