@@ -17,6 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return _fail(message)
+
+
+def _fail(message: str) -> int:
     if os.environ.get("RANK", "0") == "0":  # of several processes that train, the first one prints
         print(f"lopsided: {message}", file=sys.stderr)
     return 2
@@ -36,9 +40,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         message = str(error)
     except typer.TyperException as error:
         message = error.format_message()
-    if message and os.environ.get("RANK", "0") == "0":  # empty after the help that a bare command prints
-        print(f"lopsided: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+    return _fail(" ".join(message.split())) if message else 2  # it is empty after the help that a bare command prints
 
 
 if __name__ == "__main__":
