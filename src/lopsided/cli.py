@@ -36,6 +36,7 @@ from lopsided.jobs.predict import Predictor, write_predictions
 from lopsided.jobs.progress import Progress, bars
 from lopsided.jobs.rows import Prepared, load, prepare
 from lopsided.jobs.schema import Propensity
+from lopsided.jobs.settings import is_settings_file, read_settings, settings_like
 from lopsided.losses import formula
 from lopsided.report import read_finished, write_merged_report, write_report
 from lopsided.report.inspection import print_diagnostics, print_suspects
@@ -152,6 +153,9 @@ def compare(
 
 def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], progress: Progress) -> tuple[F, Prepared]:
     """Returns the folder of an unfinished run, or a new one, not written before its rows are encoded; and those."""
+    if is_settings_file(Path(data)):
+        asked = read_settings(Path(data), kind) | asked
+        data = asked.pop("data")
     if data != BUILT_IN and is_run_folder(Path(data)):
         given = [*asked] if out is None else ["out", *asked]
         if given:
@@ -194,16 +198,27 @@ def _going_on(folder: ConfigFolder[Any]) -> Iterator[None]:
 @_with_options(FitConfig)
 def fit(
     data: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            help="Training rows: texts, tables, sparse rows, images (see docs/data.md); "
-            "or the folder of an unfinished run to go on with.",
+            help="Training rows: texts, tables, sparse rows, images (see docs/data.md); a TOML file or the config.json "
+            "of a run, with all settings; or the folder of an unfinished run to go on with.",
+            show_default="those of --like",
         ),
-    ],
+    ] = None,
     out: Out = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Comparison whose winner, or --loss, to train on all its training rows.")
+    ] = None,
     **asked: Any,
 ) -> None:
     """Train a classifier for any number of labels."""
+    if like is not None:
+        compared = ComparisonFolder.open(like, check_data=False)
+        asked = settings_like(compared, asked.pop("loss", None), "valid" in asked) | asked
+        data = data or Path(asked["data"])
+    if data is None:
+        raise UserError("name the training rows, or a comparison with --like")
+    asked.pop("data", None)
     with Progress(Console(quiet=not is_first()), each_epoch=True) as progress:
         folder, prepared = _begin(RunFolder, str(data), out, asked, progress)
         progress.say(f"run folder: {folder.path}")

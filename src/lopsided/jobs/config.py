@@ -149,7 +149,7 @@ class FitConfig(Config):
     seed: int = option(0, "Of initial weights, order and dropout.", ge=0, lt=2**32)
     decide: str | None = option(
         None,
-        "Rule: per-label, global, macro-f1, expected-f1, own, or top-K.",
+        "Rule: per-label, global, macro-f1, expected-f1, own, top-K, or the run whose rule is taken.",
         unset="per-label with validation rows, else own",
     )
     at_least_one: bool = option(False, "Predict a label for every row.")
@@ -173,9 +173,20 @@ class FitConfig(Config):
     def _known_metric(cls, metric: str | None) -> str | None:
         return None if metric is None else _known(metric, JUDGES)
 
+    @field_validator("decide")
+    @classmethod
+    def _folder_from_anywhere(cls, decide: str | None) -> str | None:
+        is_folder = decide is not None and (Path(decide) / "config.json").is_file()
+        return str(Path(str(decide)).absolute()) if is_folder else decide
+
+    @property
+    def rule_from(self) -> Path | None:
+        """Returns the folder of the run whose rule is taken; None where the rule is one of its own."""
+        return Path(self.decide) if self.decide and Path(self.decide).is_absolute() else None
+
     @model_validator(mode="after")
     def _rule_can_be_made(self) -> FitConfig:
-        if self.decide is not None:
+        if self.decide is not None and self.rule_from is None:
             check_rule(self.decide)
             if self.decide in TUNED and "valid" not in self.files() and not self.share("valid"):
                 raise ValueError(f"--decide {self.decide} is tuned on validation rows: add --valid FILE, or a share")

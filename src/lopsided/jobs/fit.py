@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
+from lopsided.data.storage import UserError
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.jobs.config import FitConfig
@@ -54,6 +56,8 @@ def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRe
     if processes.on_first(lambda: folder.is_trained):
         return folder.read_training()
     config, recipe = folder.config, recipe_of(folder.config, prepared)
+    if config.rule_from is not None:
+        _check_labels(config.rule_from, prepared)
 
     def on_epoch(history: list[Epoch]) -> None:
         folder.write_history(history)
@@ -70,6 +74,16 @@ def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRe
         listener=Listener(progress.step, on_epoch),
     )
     return processes.on_first(lambda: _write(folder, trained, prepared, progress))
+
+
+def _check_labels(rule_from: Path, prepared: Prepared) -> None:
+    """Raises UserError unless the run whose rule is taken knows the same labels."""
+    known, given = RunFolder.open(rule_from, check_data=False).read_model().label_names, prepared.train.data.label_names
+    if list(known) != list(given):
+        raise UserError(
+            f"{rule_from}: its rule is for {len(known)} labels, not for the {len(given)} labels of these rows; "
+            "tune one with --valid 0.1"
+        )
 
 
 def _write(folder: RunFolder, trained: Trained, prepared: Prepared, progress: Progress) -> TrainingRecord:
@@ -110,6 +124,9 @@ def decide(config: FitConfig, model: Model, judged: Judged | None, progress: Pro
     """Returns the rule that was asked for, tuned on validation rows if there are any."""
     loss = "bce" if isinstance(parse_method(config.loss), Powerset) else config.loss  # log odds are logits as of bce
     name = config.decide
+    if config.rule_from is not None:
+        decision = RunFolder.open(config.rule_from, check_data=False).read_decision()
+        return decision.at_least_one() if config.at_least_one else decision
     try:
         if judged is None:
             decision = choose.untuned(name, loss, model.labels_per_row)

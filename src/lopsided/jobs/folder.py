@@ -228,9 +228,11 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
 
     def run(self, loss: str, seed: int, changes: dict[str, Any]) -> RunFolder:
         """Makes or opens the folder of one training; changes: settings that tuning chose."""
+        return RunFolder.create(self.run_path(loss, seed), self.config.of_run(loss, seed, changes), self.data_sha256)
+
+    def run_path(self, loss: str, seed: int) -> Path:
         name = re.sub(r"[^a-z0-9]+", "-", loss.lower()).strip("-")[:60]
-        path = self.path / "runs" / f"{self.config.losses.index(loss)}-{name}-seed{seed}"
-        return RunFolder.create(path, self.config.of_run(loss, seed, changes), self.data_sha256)
+        return self.path / "runs" / f"{self.config.losses.index(loss)}-{name}-seed{seed}"
 
     def write_histories(self, histories: Mapping[tuple[str, int], Sequence[Epoch]]) -> None:
         """Writes history.csv: one line per loss, seed and epoch."""

@@ -1,0 +1,98 @@
+"""Reads the settings of a run from a file, or takes them over from a comparison."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+from lopsided.data.storage import UserError
+from lopsided.jobs.config import BUILT_IN, Config
+from lopsided.jobs.folder import ComparisonFolder, ConfigFolder, RunFolder
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_FILES = ("data", "valid", "test", "labels_file", "targets_file", "filter_file", "image_folder")
+
+
+def is_settings_file(path: Path) -> bool:
+    """Tells whether a file holds settings: a TOML file, or the config.json of a run."""
+    return path.suffix == ".toml" or (path.name == "config.json" and path.is_file())
+
+
+def read_settings(path: Path, kind: type[ConfigFolder[Any]]) -> dict[str, Any]:
+    """Returns the settings of a TOML file, or of the config.json of a run, which trains the same again.
+
+    A TOML file has a line for each option, by its name; paths are relative to the folder of the file:
+
+        data = "train.jsonl"
+        loss = "asl(gamma_neg=2)"
+        epochs = 3
+
+    Raises UserError for a file that cannot be read, an unknown name, and for data that changed since the run began.
+    """
+    if path.suffix != ".toml":
+        settings: dict[str, Any] = kind.open(path.parent).config.model_dump()
+        return settings
+    try:
+        stored = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    settings = {name.replace("-", "_"): value for name, value in stored.items()}
+    _check_names(path, settings, kind.config_kind)
+    for name in settings.keys() & {*_FILES}:
+        settings[name] = _from_folder(path.parent, str(settings[name]))
+    return settings
+
+
+def _check_names(path: Path, settings: dict[str, Any], kind: type[Config]) -> None:
+    for name in settings.keys() - kind.model_fields.keys():
+        near = difflib.get_close_matches(name, kind.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(kind.model_fields)}"
+        raise UserError(f"{path}: unknown setting {name!r}: {hint}")
+    if "data" not in settings:
+        raise UserError(f"{path}: no setting 'data', the file of the training rows")
+
+
+def _from_folder(folder: Path, value: str) -> str:
+    """Returns a path relative to the working directory; a share of rows, and built-in data, as they are."""
+    try:
+        float(value)
+    except ValueError:
+        return value if value == BUILT_IN else str(folder / value)
+    return value
+
+
+def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -> dict[str, Any]:
+    """Returns the settings that train a loss of a finished comparison on all rows of its training file.
+
+    loss: one of the comparison; None for the one with the best mean of its metric. holds_out: whether validation rows
+    will be split off after all.
+
+    The loss, its own settings and the rate are those that the comparison chose and trained; no positives are hidden.
+    Where the comparison split its validation rows off the training file, they are trained on as well: training lasts
+    for the mean of the best epochs, and the rule with its thresholds is that of the comparison's model of seed 0.
+    Where validation rows are a file, or are held out, they choose the epoch and the rule as always.
+    """
+    results, config = folder.read_results(), folder.config
+    loss = loss or results.best_loss(config.metric)
+    if loss is None:
+        raise UserError(f"{folder.path}: every training diverged; there is nothing to train again")
+    if loss not in config.losses:
+        raise UserError(f"--loss: {loss} is not in {folder.path}, which compares {', '.join(config.losses)}")
+    run = RunFolder.open(folder.run_path(loss, 0), check_data=False)
+    if run.read_training().diverged:
+        raise UserError(f"{folder.path}: training with {loss} diverged; choose another --loss")
+    validated = holds_out or "valid" in config.files() or config.data == BUILT_IN
+    best = results.losses[loss].best_epochs
+    changes: dict[str, Any] = {"missing": 0.0, "batch_size": results.recipe.batch_size, "epochs": results.recipe.epochs}
+    if not validated:
+        epochs = max(1, round(sum(best) / len(best)))
+        changes |= {"valid": "0", "epochs": epochs, "patience": None, "decide": str(run.path.absolute())}
+    if config.data != BUILT_IN and "test" not in config.files():
+        changes["test"] = "0"
+    return run.config.model_dump() | changes
