@@ -57,7 +57,7 @@ def test_rows_are_held_out_where_that_is_asked_for(compared: Path, folder: Path)
     assert main(["fit", "--like", str(compared), "--valid", "0.25", "--epochs", "1", "--out", "run"]) == 0
     config = written(folder / "run", "config.json")["config"]
     assert (config["decide"], config["epochs"]) == (None, 1)
-    assert written(folder / "run", "training.json")["rows"] == 90
+    assert 80 <= written(folder / "run", "training.json")["rows"] <= 100, "copies of a text stay together"
 
 
 @pytest.mark.slow
@@ -76,15 +76,14 @@ def test_runs_of_a_comparison_are_runs(compared: Path, folder: Path, capsys: pyt
     assert main(["predict", str(run), str(compared.parent / "texts.jsonl"), "--out", "out.jsonl"]) == 0
     assert len((folder / "out.jsonl").read_text().splitlines()) == 120
     assert main(["evaluate", str(run)]) == 0
-    assert "24 rows of the test part of texts.jsonl" in capsys.readouterr().out
     evaluated, results = read_results(run), read_results(compared)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{results['data']['rows']['test']} rows of the test part of texts.jsonl" in shown
     both = [written(compared / f"runs/1-asl-seed{seed}", "training.json")["best_epoch"] for seed in (0, 1)]
     assert results["losses"]["asl"]["best_epochs"] == both
     assert main(["evaluate", str(compared / "runs/1-asl-seed1")]) == 0
     mean = (evaluated["model"]["map"] + read_results(compared / "runs/1-asl-seed1")["model"]["map"]) / 2
     assert results["losses"]["asl"]["metrics"]["map"]["mean"] == pytest.approx(mean), "the same rows, the same numbers"
-    for name in ("results.json",):
-        (run / name).unlink()
 
 
 TOML = """
