@@ -1,0 +1,122 @@
+"""An embedding bag over sparse features, those of a file or the n-grams of texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lopsided.data.inputs import SparseFeatures, csr_entries
+from lopsided.models.encoder import Batch
+from lopsided.models.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class BagRows:
+    """Holds encoded rows: indices, offsets and weights of an `nn.EmbeddingBag` for any of them."""
+
+    features: SparseFeatures
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def batch(self, rows: Tensor) -> Batch:
+        indptr, entries = csr_entries(self.features.indptr, rows)
+        return self.features.indices[entries], indptr[:-1], self.features.values[entries]
+
+
+class Bag(nn.Module):
+    """Computes the weighted sum of the embeddings of a row's features; with `relu`, ReLU and dropout after it.
+
+    >>> bag = Bag(num_features=9, width=4)
+    >>> bag(torch.tensor([0, 8, 1]), torch.tensor([0, 2]), torch.ones(3)).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(
+        self, num_features: int, width: int, *, std: float = 0.1, relu: bool = True, dropout: float = 0.0,
+        sparse: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.width = width
+        self.embedding = nn.EmbeddingBag(num_features, width, mode="sum", sparse=sparse)
+        nn.init.normal_(self.embedding.weight, std=std)
+        self.after = nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if relu else nn.Identity()
+
+    def forward(self, indices: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+        hidden: Tensor = self.after(self.embedding(indices, offsets, per_sample_weights=weights))
+        return hidden
+
+
+@dataclass(frozen=True)
+class UnitLength:
+    """Encodes sparse features: every row is scaled to unit Euclidean length; a row of zeros stays as it is.
+
+    Features that no training row had are left out, as nothing was learnt about them.
+
+    >>> rows = SparseFeatures(torch.tensor([0, 2, 3]), torch.tensor([4, 1, 3]), torch.tensor([3.0, 4.0, 1.0]), 5)
+    >>> UnitLength.fit(rows).encode(rows).batch(torch.tensor([1, 0]))
+    (tensor([3, 4, 1]), tensor([0, 1]), tensor([1.0000, 0.6000, 0.8000]))
+    """
+
+    name: ClassVar[str] = "bag"
+    inputs: ClassVar[type[Any]] = SparseFeatures
+    num_features: int
+    declared: bool
+    hidden: int
+    dropout: float
+    unit_length: bool
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"bag: hidden must be at least 1 and dropout in [0, 1), got {self.hidden} and {self.dropout:g}"
+            )
+
+    @classmethod
+    def fit(
+        cls, inputs: SparseFeatures, hidden: int = 256, dropout: float = 0.3, unit_length: bool = True
+    ) -> UnitLength:
+        if not len(inputs.indices):
+            raise ValueError("no features at all in the training rows")
+        return cls(inputs.num_features, inputs.declared, hidden, dropout, unit_length)
+
+    def encode(self, inputs: SparseFeatures) -> BagRows:
+        """Raises ValueError where both files say how many features there are, and differ."""
+        if inputs.declared and self.declared and inputs.num_features != self.num_features:
+            raise ValueError(
+                f"its header says {inputs.num_features} features, but the training rows have {self.num_features}"
+            )
+        known = inputs.indices < self.num_features
+        indptr = torch.nn.functional.pad(known.cumsum(0), (1, 0))[inputs.indptr]
+        rows = SparseFeatures(indptr, inputs.indices[known], inputs.values[known], self.num_features, self.declared)
+        return BagRows(_unit_length(rows) if self.unit_length else rows)
+
+    def make_body(self) -> Bag:
+        return Bag(self.num_features, self.hidden, dropout=self.dropout, sparse=True)
+
+    def recipe(self, rows: int, num_labels: int) -> Recipe:
+        """Gives about 1,000 steps in 5 to 15 epochs, of batches that grow with the rows.
+
+        Adagrad moves the rarest feature or label as far as the most frequent.
+        """
+        batch_size = max(16, min(256, rows // 64))
+        epochs = max(5, min(15, 1000 * batch_size // rows))
+        return Recipe(epochs, batch_size, learning_rate=0.03, optimizer="adagrad", fused_head=True)
+
+    def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return dict(vars(self)), {}
+
+    @classmethod
+    def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> UnitLength:
+        return cls(**values)
+
+
+def _unit_length(rows: SparseFeatures) -> SparseFeatures:
+    row = torch.repeat_interleave(rows.indptr.diff())
+    squares = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, row, rows.values.double().square())
+    scale = torch.where(squares > 0, squares.rsqrt(), 1.0)
+    values = (rows.values * scale[row]).float()
+    return SparseFeatures(rows.indptr, rows.indices, values, rows.num_features, rows.declared)
