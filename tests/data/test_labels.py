@@ -214,6 +214,8 @@ def test_names_are_written_alike_and_near_twins_are_noted() -> None:
 
 
 def test_numbers_are_sorted_by_size() -> None:
+    assert tuple(read([[10**400], [7]])[0].names) == ("7", str(10**400))
+    assert tuple(read([10**400, 7])[0].names) == ("7", str(10**400))
     assert tuple(read([[10, 9], [2.0], ["1"]])[0].names) == ("1", "2", "9", "10")
 
 

@@ -340,3 +340,15 @@ def test_other_columns_of_labels_are_noted(tmp_path: Path) -> None:
     data = read(path, options(label_columns=("label1",)))
     assert any("if 'label2' hold labels, too: --label-columns 'label*'" in note for note in data.notes)
     assert rows(read(path, options(label_columns=("label*",)))) == [("a", ["x", "y"]), ("b", ["y", "z"]), ("c", ["z"])]
+
+
+def test_a_damaged_character_does_not_make_another_encoding_of_the_file(tmp_path: Path) -> None:
+    """In cp1252, every other accent of the file would be two wrong letters."""
+    path = tmp_path / "a.csv"
+    lines = [f"caf\u00e9 {i},x".encode() for i in range(20)]
+    lines[7] = b"caf\xe9 7,y"
+    path.write_bytes(b"text,labels\n" + b"\n".join(lines) + b"\n")
+    with pytest.raises(UserError, match=r"a\.csv: UTF-8 but for 1 damaged lines, such as .*caf.*iconv") as caught:
+        read(path)
+    assert str(caught.value).isprintable()
+    assert len(read(path, options(encoding="cp1252"))) == 20

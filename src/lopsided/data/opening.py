@@ -23,6 +23,7 @@ Say = Callable[[str], None]
 STANDARD_INPUT = Path("-")
 
 _CHUNK = 1 << 20
+_ENCODING_SAMPLE = 1 << 16
 _ZSTANDARD_CHUNK = 1 << 14  # a few bytes may stand for many
 _MARKS = (  # that of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -174,7 +175,14 @@ def _find_encoding(path: Path, start: bytes, say: Say) -> str:
     strange = _not_utf8(path, start)
     if not strange:
         return "utf-8"
-    likely = _likely_encoding(strange)
+    lines = [line for line in strange.splitlines(keepends=True) if not line.isascii()]
+    damaged = [line for line in lines if not _is_utf8(line)]
+    if 2 * len(damaged) < len(lines):  # in no other encoding most lines look like UTF-8
+        raise UserError(
+            f"{path}: UTF-8 but for {len(damaged)} damaged lines, such as {shown(damaged[0][:30])}; if they may lose "
+            "those characters: iconv -c -f utf-8 -t utf-8"
+        )
+    likely = _likely_encoding(b"".join(lines)[:_ENCODING_SAMPLE])
     if likely is None:
         raise UserError(f"{path}: not UTF-8 text, and its encoding cannot be told; give it, such as --encoding cp1252")
     say(f"encoding: not UTF-8; {likely}, as its bytes suggest (change it with --encoding)")
@@ -197,12 +205,18 @@ def _not_utf8(path: Path, start: bytes) -> bytes:
     return b""
 
 
-def _likely_encoding(part: bytes) -> str | None:
-    """Returns the encoding in which the lines that are not ASCII read best; cp1252 where nothing speaks against it."""
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _likely_encoding(sample: bytes) -> str | None:
+    """Returns the encoding in which a text reads best; cp1252 where nothing speaks against it."""
     from charset_normalizer import from_bytes
 
-    lines = [line for line in part.splitlines(keepends=True) if not line.isascii()]
-    sample = b"".join(lines)[: 1 << 16]
     matches = from_bytes(sample)
     best = matches.best()
     if best is None:

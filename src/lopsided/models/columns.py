@@ -47,14 +47,8 @@ class Scale:
     def of(cls, numbers: Tensor) -> Scale:
         """Measures the columns of (rows, D) numbers."""
         sample = numbers[:: -(-len(numbers) // _SAMPLE)] if len(numbers) else numbers
-        middles = [_middle(column) for column in sample.T.double()]
-        center, spread = torch.tensor(middles, dtype=torch.float64).reshape(-1, 2).unbind(1)
-        ones = torch.ones_like(center)
-        bent = cls(center, spread, 0 * ones, ones, torch.empty(0, dtype=torch.long))._bent(sample)
-        known = bent.isfinite()
-        count = known.sum(0).clamp(min=1)
-        mean = bent.nan_to_num(nan=0.0).sum(0) / count
-        std = torch.where(known, bent - mean, 0.0).square().sum(0).div(count).sqrt().clamp(min=_LEAST)
+        measured = torch.tensor([_measured(column.double()) for column in sample.T], dtype=torch.float64)
+        center, spread, mean, std = measured.reshape(-1, 4).unbind(1)
         return cls(center, spread, mean, std, numbers.isnan().any(0).nonzero()[:, 0])
 
     @property
@@ -63,25 +57,30 @@ class Scale:
 
     def __call__(self, numbers: Tensor) -> Tensor:
         """Returns (n, width) float32, finite, of (n, D) numbers."""
-        bent = (self._bent(numbers) - self.mean) / self.std
-        scaled = bent.where((self.spread > 0) & bent.isfinite(), 0.0)
+        is_constant = self.spread == 0
+        distance = (numbers.double() - self.center) / self.spread.where(~is_constant, 1.0)
+        scaled = ((_bent(distance) - self.mean) / self.std).where(~(is_constant | numbers.isnan()), 0.0)
         return torch.cat([scaled, numbers[:, self.gaps].isnan()], 1).float()
 
-    def _bent(self, numbers: Tensor) -> Tensor:
-        distance = (numbers.double() - self.center) / self.spread.where(self.spread > 0, 1.0)
-        far = _BEND * (1 + (distance.abs().clamp(_BEND, _END) / _BEND).log())
-        return torch.where(distance.abs() > _BEND, distance.sign() * far, distance)
+
+def _measured(column: Tensor) -> tuple[float, float, float, float]:
+    """Returns center, spread, mean and deviation of a column; spread 0 if all is equal but for rounding to float32."""
+    column = column[column.isfinite()]
+    if not len(column):
+        return 0.0, 0.0, 0.0, 1.0
+    center = float(np.median(column.numpy()))
+    distances = (column - center).abs()
+    distances = distances[distances > 2 * torch.finfo(torch.float32).eps * abs(center)]
+    if not len(distances):
+        return center, 0.0, 0.0, 1.0
+    spread = float(np.median(distances.numpy()))
+    bent = _bent((column - center) / spread)
+    return center, spread, bent.mean().item(), max(_LEAST, bent.std(correction=0).item())
 
 
-def _middle(column: Tensor) -> tuple[float, float]:
-    """Returns the median of a column, and its spread; 0 for one that is constant but for rounding to float32."""
-    numbers = column[column.isfinite()].numpy()
-    if not len(numbers):
-        return 0.0, 0.0
-    center = float(np.median(numbers))
-    distances = np.abs(numbers - center)
-    distances = distances[distances > 2 * np.finfo(np.float32).eps * abs(center)]
-    return center, float(np.median(distances)) if len(distances) else 0.0
+def _bent(distance: Tensor) -> Tensor:
+    far = _BEND * (1 + (distance.abs().clamp(_BEND, _END) / _BEND).log())
+    return torch.where(distance.abs() > _BEND, distance.sign() * far, distance)
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,13 @@ def read_tokenizer(text: str, length: int | None) -> Tokenizer:
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
     """Returns the numbers of the tokens of each text, with those that the encoder wants around it if `special`."""
-    valid = [text.encode("utf-8", "replace").decode() for text in texts]  # the library takes no lone surrogates
-    return [row.ids for row in tokenizer.encode_batch_fast(valid, add_special_tokens=special)]
+    rows = tokenizer.encode_batch_fast([valid(text) for text in texts], add_special_tokens=special)
+    return [row.ids for row in rows]
+
+
+def valid(text: str) -> str:
+    """Returns the text with question marks for lone surrogates, which the library does not take."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def missing(package: str) -> UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from lopsided.data.labels.cells import Choices, Values, unpacked
+from lopsided.data.labels.cells import Choices, Values, first_rows, for_each, unpacked
 from lopsided.data.labels.forms import (
     Columns,
     Reading,
@@ -43,7 +43,7 @@ def read_labels(columns: Mapping[str, Sequence[Any]], where: Where, options: Rea
     (('Crime', 'Drama'), [0, 2, 2, 3], [0, 1, 1])
     """
     reading = Reading(where, options, say, Values(options), LabelNames(options.labels_file))
-    unpacked_columns = {name: [unpacked(cell) for cell in cells] for name, cells in columns.items()}
+    unpacked_columns = {name: for_each(unpacked, cells) for name, cells in columns.items()}
     return FORMS[options.label_form or find_form(reading, unpacked_columns)](reading, unpacked_columns)
 
 
@@ -104,9 +104,9 @@ def _refuse_odd_cell(reading: Reading, kinds: dict[str, str], columns: Columns) 
 def _kind(reading: Reading, column: str, cells: list[Any]) -> str:
     """Returns what the cells of a column are: lists, dicts, values (0, 1 and between), numbers or names."""
     first: dict[str, int] = {}
-    for row, cell in enumerate(cells):
-        if not is_missing(cell) and cell not in ([], {}):
-            first.setdefault(_type(reading, row, column, cell), row)
+    present = [(row, cell) for row, cell in first_rows(cells) if not is_missing(cell) and cell not in ([], {})]
+    for row, cell in present:
+        first.setdefault(_type(reading, row, column, cell), row)
     if not first:
         return "empty"
     if len(first) > 1 and not (set(first) == {"lists", "scalars"} and isinstance(cells[first["lists"]], Choices)):
@@ -117,10 +117,9 @@ def _kind(reading: Reading, column: str, cells: list[Any]) -> str:
         )
     if set(first) != {"scalars"}:
         return "dicts" if "dicts" in first else "lists"
-    present = [cell for cell in cells if not is_missing(cell) and cell not in ([], {})]
-    if all(reading.values(cell) is not None for cell in present):
+    if all(reading.values(cell) is not None for _, cell in present):
         return "values"
-    return "numbers" if all(map(_is_whole, present)) else "names"
+    return "numbers" if all(_is_whole(cell) for _, cell in present) else "names"
 
 
 def _type(reading: Reading, row: int, column: str, cell: Any) -> str:
@@ -134,7 +133,7 @@ def _type(reading: Reading, row: int, column: str, cell: Any) -> str:
 
 
 def _is_whole(cell: Any) -> bool:
-    return cell.strip().isdecimal() if isinstance(cell, str) else float(cell).is_integer()
+    return cell.strip().isdecimal() if isinstance(cell, str) else isinstance(cell, int) or cell.is_integer()
 
 
 def _form_of_lists(reading: Reading, columns: Columns) -> str:

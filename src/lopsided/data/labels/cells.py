@@ -7,7 +7,9 @@ import json
 import math
 import re
 import warnings
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from lopsided.data.options import ReadOptions
 
@@ -21,7 +23,9 @@ _CONSTANTS = {"None": None, "null": None, "True": True, "False": False, "true": 
 _NOTHING = ("set()", "frozenset()")
 _LONGEST_NUMBER = 40
 _NO_ITEM = object()
+_MOST_KNOWN = 10_000  # cells whose values are held
 NAN = math.nan
+T = TypeVar("T")
 
 
 class Choices(list[Any]):
@@ -41,11 +45,23 @@ class Values:
         self._words |= dict.fromkeys(("0", "false", "f", "no", "n"), 0.0)
         self._words |= dict.fromkeys(("1", "true", "t", "yes", "y"), 1.0)
         self._numbers: dict[float, float] = {}
+        self._known: dict[Any, float | None] = {}
         for words, value in ((options.unknown, NAN), (options.negative, 0.0), (options.positive, 1.0)):
             self._words |= {word.strip().lower(): value for word in words}
             self._numbers |= {number: value for number in map(_number, words) if number is not None}
 
     def __call__(self, cell: Any) -> float | None:
+        try:
+            return self._known[cell]
+        except KeyError:
+            value = self._value(cell)
+        except TypeError:  # a list or a dictionary
+            return None
+        if len(self._known) < _MOST_KNOWN:
+            self._known[cell] = value
+        return value
+
+    def _value(self, cell: Any) -> float | None:
         if cell is None:
             return NAN
         if isinstance(cell, str):
@@ -65,6 +81,34 @@ def _number(word: str) -> float | None:
         return float(word) if len(word) <= _LONGEST_NUMBER else None
     except ValueError:
         return None
+
+
+def first_rows(cells: Sequence[Any]) -> Iterable[tuple[int, Any]]:
+    """Returns the different cells, each with the row in which it stands first; all cells where some are lists.
+
+    >>> first_rows(["a", "b", "a"]), first_rows([["a"], ["a"]])
+    ([(0, 'a'), (1, 'b')], [(0, ['a']), (1, ['a'])])
+    """
+    if not _are_alike(cells):
+        return list(enumerate(cells))
+    first = dict(
+        zip(reversed(cells), range(len(cells) - 1, -1, -1), strict=True)
+    )  # the last to be set is the first row
+    return sorted(((row, cell) for cell, row in first.items()), key=itemgetter(0))
+
+
+def for_each(function: Callable[[Any], T], cells: Sequence[Any]) -> list[T]:
+    """Calls a function with each cell, of those that are alike with one."""
+    if not _are_alike(cells):
+        return list(map(function, cells))
+    results = {cell: function(cell) for cell in set(cells)}
+    return [results[cell] for cell in cells]
+
+
+def _are_alike(cells: Sequence[Any]) -> bool:
+    """Tells whether cells that are equal are the same: True is 1, and lists have no hash."""
+    types = set(map(type, cells))
+    return types <= {str, type(None)} or types <= {int, float, type(None)} or types <= {bool, type(None)}
 
 
 def unpacked(cell: Any) -> Any:

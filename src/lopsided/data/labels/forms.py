@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lopsided.data.inputs import Numbered
-from lopsided.data.labels.cells import NAN, Values
+from lopsided.data.labels.cells import NAN, Values, first_rows, for_each
 from lopsided.data.labels.names import LabelNames
 from lopsided.data.labels.separators import find_separator, split_names
 from lopsided.data.labels.targets import Labels, sparse_targets
@@ -149,7 +149,7 @@ def _names_in(reading: Reading, row: int, column: str, cell: Any, separator: str
 def _name(reading: Reading, row: int, column: str, item: Any, cell: Any) -> str:
     if isinstance(item, str):
         return item
-    if isinstance(item, bool) or not isinstance(item, int | float) or not float(item).is_integer():
+    if isinstance(item, bool) or not (isinstance(item, int) or (isinstance(item, float) and item.is_integer())):
         raise reading.error(row, column, "a list of names", cell)
     return str(int(item))
 
@@ -196,22 +196,23 @@ def read_columns(reading: Reading, columns: Columns) -> Labels:
     """Reads columns that are labels, whose cells say whether a row has it. An empty one is unknown."""
     names = [reading.names.name(column, "the header") for column in columns]
     order = reading.names.listed or tuple(names)
-    empty = [[row for row, cell in enumerate(cells) if is_missing(cell)] for cells in columns.values()]
-    values = [
-        torch.tensor([reading.value(row, column, cell) for row, cell in enumerate(cells)])
-        for column, cells in columns.items()
-    ]
+    for column, cells in columns.items():
+        for row, cell in first_rows(cells):
+            reading.value(row, column, cell)  # raises UserError
+    values = [torch.tensor(for_each(reading.values, cells)) for cells in columns.values()]
+    empty = [torch.tensor(for_each(is_missing, cells)).nonzero().squeeze(1) for cells in columns.values()]
     if reading.options.absent or not any(bool((column == 0).any()) for column in values):
         what = "an empty cell where label columns hold no 0" if reading.options.absent is None else "an empty cell"
-        some_empty = sorted({row for column in empty for row in column})
+        some_empty = torch.cat(empty).unique().tolist()
         if not reading.are_unknown(some_empty, what, len(values[0])):
-            for column, places in zip(values, empty, strict=True):
-                column[places] = 0.0
+            for value, places in zip(values, empty, strict=True):
+                value[places] = 0.0
     rows = [column.nonzero().squeeze(1) for column in values]
-    columns_of = [torch.full_like(row, order.index(name)) for name, row in zip(names, rows, strict=True)]
-    value = torch.cat([column[row] for column, row in zip(values, rows, strict=True)])
+    place = {name: number for number, name in enumerate(order)}
+    columns_of = [torch.full_like(row, place[name]) for name, row in zip(names, rows, strict=True)]
+    entries = torch.cat([value[row] for value, row in zip(values, rows, strict=True)])
     reading.say(f"labels: {len(columns)} columns of values, {_listed(columns)}")
-    return Labels(sparse_targets(torch.cat(rows), torch.cat(columns_of), value, len(values[0]), len(order)), order)
+    return Labels(sparse_targets(torch.cat(rows), torch.cat(columns_of), entries, len(values[0]), len(order)), order)
 
 
 def read_dicts(reading: Reading, columns: Columns) -> Labels:
