@@ -54,13 +54,9 @@ class Point(NamedTuple):
 
 POINTS = {
     "before the first file": Point("config.json", 1),
-    "before the first state": Point("state.safetensors", 1),
     "within the first epoch": Point("state.safetensors", 9),
-    "at the end of an epoch": Point("state.safetensors", 18),
     "between epochs": Point("history.csv", 2),
     "within a later epoch": Point("state.safetensors", 30),
-    "before the model": Point("model.safetensors", 1),
-    "between the tensors and the names of a model": Point("model.json", 1),
     "before the rule": Point("decision.safetensors", 1),
     "before the end": Point("training.json", 1),
 }

@@ -87,7 +87,8 @@ class Untouchable:
 
 def test_tuning_does_not_see_the_test_rows(tmp_path: Path) -> None:
     config = make_config({"images": 60, "epochs": 1, "losses": "bce,zlpr", "tune": 2})
-    prepared: Any = replace(prepare(config, load_quietly(config)), test=Untouchable())
+    untouchable: Any = Untouchable()
+    prepared = replace(prepare(config, load_quietly(config)), test=untouchable)
     chosen = tune(config, prepared, Recipe(1, 16, 0.003), tmp_path / "trials.csv", quiet_progress())
     assert list(chosen) == ["bce", "zlpr"]
     assert set(chosen["zlpr"].tuned()) == {"scale", "margin", "learning_rate"}
