@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import Annotated, Any, TypeVar
 
 import typer
-from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,9 +18,9 @@ from lopsided import __version__
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.excerpts import printable
 from lopsided.data.make_xmc import XmcMaker, make_xmc
-from lopsided.data.options import ReadOptions
 from lopsided.data.preview import save_preview
 from lopsided.data.storage import UserError
+from lopsided.jobs.command_options import with_options
 from lopsided.jobs.compare import compare as train_and_compare
 from lopsided.jobs.config import BUILT_IN, CompareConfig, Config, FitConfig, checked
 from lopsided.jobs.doctor import findings
@@ -71,60 +68,8 @@ def _main(
     """Train multi-label classifiers whose positives are rare."""
 
 
-def _with_options(kind: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the settings of a configuration as options, in the place of its **asked.
-
-    Each is None when not given, so that a run folder can tell what was asked anew.
-    """
-
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        *own, _ = inspect.signature(command, eval_str=True).parameters.values()
-        options = [_option(name, field) for name, field in _in_order(kind) if field.description]
-        signature = inspect.Signature([*own, *options])
-
-        @functools.wraps(command)
-        def run(**values: Any) -> None:
-            command(**{name: value for name, value in values.items() if value is not None})
-
-        run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
-        return run
-
-    return add
-
-
-def _in_order(kind: type[Config]) -> list[tuple[str, FieldInfo]]:
-    """Returns the settings of a command, those of all readers last."""
-    return sorted(kind.model_fields.items(), key=lambda item: item[0] in ReadOptions.model_fields)
-
-
-def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    kind, *_ = get_args(field.annotation) or (field.annotation,)  # of a list, the type of the text a user writes
-    long = "--" + name.replace("_", "-")
-    names = [long, long[:-1]] if name.endswith("_columns") else [long]
-    option = typer.Option(*names, help=field.description, show_default=_shown_default(field))
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-    )
-
-
-def _shown_default(field: FieldInfo) -> str:
-    default = field.default
-    if default is None or default == ():
-        return str(cast("dict[str, str]", field.json_schema_extra)["unset"])
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    return (
-        f"{default:g}"
-        if isinstance(default, float)
-        else ",".join(default)
-        if isinstance(default, tuple)
-        else str(default)
-    )
-
-
 @app.command()
-@_with_options(CompareConfig)
+@with_options(CompareConfig)
 def compare(
     data: Annotated[
         str | None,
@@ -195,7 +140,7 @@ def _going_on(folder: ConfigFolder[Any]) -> Iterator[None]:
 
 
 @app.command()
-@_with_options(FitConfig)
+@with_options(FitConfig)
 def fit(
     data: Annotated[
         Path | None,

@@ -1,0 +1,66 @@
+"""Makes the options of a command from the settings of a configuration."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, cast, get_args
+
+import typer
+from pydantic.fields import FieldInfo
+
+from lopsided.data.options import ReadOptions
+from lopsided.jobs.config import Config
+
+
+def with_options(kind: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the settings of a configuration as options, in the place of its **asked.
+
+    Each is None when not given, so that a run folder can tell what was asked anew.
+    """
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        *own, _ = inspect.signature(command, eval_str=True).parameters.values()
+        options = [_option(name, field) for name, field in _in_order(kind) if field.description]
+        signature = inspect.Signature([*own, *options])
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            command(**{name: value for name, value in values.items() if value is not None})
+
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+        return run
+
+    return add
+
+
+def _in_order(kind: type[Config]) -> list[tuple[str, FieldInfo]]:
+    """Returns the settings of a command, those of all readers last."""
+    return sorted(kind.model_fields.items(), key=lambda item: item[0] in ReadOptions.model_fields)
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind, *_ = get_args(field.annotation) or (field.annotation,)  # of a list, the type of the text a user writes
+    long = "--" + name.replace("_", "-")
+    names = [long, long[:-1]] if name.endswith("_columns") else [long]
+    option = typer.Option(*names, help=field.description, show_default=_shown_default(field))
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _shown_default(field: FieldInfo) -> str:
+    default = field.default
+    if default is None or default == ():
+        return str(cast("dict[str, str]", field.json_schema_extra)["unset"])
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return (
+        f"{default:g}"
+        if isinstance(default, float)
+        else ",".join(default)
+        if isinstance(default, tuple)
+        else str(default)
+    )
