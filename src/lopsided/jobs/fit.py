@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lopsided.data.storage import UserError
+from lopsided.data.storage import UserError, write_text
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
+from lopsided.jobs.card import model_card
 from lopsided.jobs.config import FitConfig
 from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.progress import Progress
@@ -92,6 +93,9 @@ def _write(folder: RunFolder, trained: Trained, prepared: Prepared, progress: Pr
         folder.write_model(trained.model)
         _score(folder, trained.model, prepared, progress)
     record = _record(folder.config, trained, len(prepared.train))
+    if not trained.diverged:
+        card = model_card(folder, trained.model, folder.read_decision(), record)
+        write_text(folder.path / "README.md", card)
     folder.write_training(record)
     return record
 

@@ -96,6 +96,7 @@ class RunFolder(ConfigFolder[FitConfig]):
     model.json, model.safetensors
     decision.safetensors     the rule, and the map from scores to probabilities
     scores-valid.safetensors, scores-test.safetensors
+    README.md                the model card
     training.json            how training ended; a run that has it is trained
     results*.json            what `lopsided evaluate` measured
     """

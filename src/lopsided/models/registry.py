@@ -16,13 +16,27 @@ from lopsided.models.custom import custom
 from lopsided.models.encoder import Encoder, takes
 from lopsided.models.image_files import ResNetImages
 from lopsided.models.ngrams import NGrams
+from lopsided.models.pair_transformer import PairTransformer
+from lopsided.models.pairs import PairWords
 from lopsided.models.static import Static
 from lopsided.models.tables import LinearTable, MlpTable
 from lopsided.models.transformers import Transformer
 from lopsided.models.vision import Vision
 
 # of those that take the same inputs, the first is the default
-_ALL = (NGrams, Transformer, Static, UnitLength, MlpTable, LinearTable, Pixels, ResNetImages, Vision)
+_ALL = (
+    NGrams,
+    Transformer,
+    Static,
+    UnitLength,
+    MlpTable,
+    LinearTable,
+    Pixels,
+    ResNetImages,
+    Vision,
+    PairWords,
+    PairTransformer,
+)
 MODELS: dict[str, type[Encoder]] = {each.name: cast("type[Encoder]", each) for each in _ALL}
 TRUST = "LOPSIDED_TRUST"  # the variable that names the code of the user's own that a stored model may run
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text, in quotation marks"}
