@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lopsided.data.text_files import Columns, read_text_rows
 
 from lopsided.data.readers import ReadOptions, read
 from lopsided.data.sparse_files import read_sparse
@@ -39,16 +38,6 @@ def read_or_refuse(read: Callable[[Path], Any], path: Path, content: bytes) -> A
     assert message.startswith(str(path))
     assert "\n" not in message
     return None
-
-
-@given(st.binary() | NEARLY_CSV.map(str.encode) | st.lists(NEARLY_JSON.map(json.dumps)).map("\n".join).map(str.encode))
-def test_texts(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    for suffix in (".jsonl", ".csv", ".tsv"):
-        path = tmp_path_factory.getbasetemp() / f"any{suffix}"
-        rows = read_or_refuse(lambda path: read_text_rows(path, Columns()), path, content)
-        for text, labels in rows or []:
-            for part in (text, *labels):
-                part.encode()  # what cannot be encoded cannot be written to a report
 
 
 @pytest.mark.slow
@@ -85,4 +74,4 @@ def test_a_header_with_a_number_of_five_thousand_digits(tmp_path: Path) -> None:
 
 def test_a_label_that_is_no_text(tmp_path: Path) -> None:
     content = json.dumps({"text": "a", "labels": ["\ud800", "b"]}).encode()
-    assert read_or_refuse(lambda path: read_text_rows(path, Columns()), tmp_path / "lone.jsonl", content) is None
+    assert read_or_refuse(read, tmp_path / "lone.jsonl", content) is None

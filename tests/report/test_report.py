@@ -12,29 +12,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lopsided.training.objective import parse_method
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
 from lopsided.__main__ import main
-from lopsided.data import MultiLabelData, Splits
+from lopsided.data.dataset import Dataset, Splits
+from lopsided.data.inputs import Texts
 from lopsided.data.storage import write_json
-from lopsided.jobs.compare import load
 from lopsided.jobs.config import make_config
 from lopsided.jobs.details import LABELS, POINTS, TEXT, details
-from lopsided.jobs.folder import RunFolder, TrainedRun
+from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.schema import Interval, LossResult, Results, write_file
+from lopsided.jobs.score import Scored
 from lopsided.losses import CATALOG
 from lopsided.metrics.friedman import rank_losses
+from lopsided.metrics.scores import Scores
+from lopsided.models.heads import dense_targets, own_threshold, parse_method
 from lopsided.report import write_report
 from lopsided.report.headline import headline, ranks_headline
-from lopsided.training.loop import Epoch
-from tests.tools import made_results, read_results, write_texts
+from lopsided.targets import SparseTargets
+from tests.tools import load_quietly, made_results, read_results, scores_of, write_texts
 
 LIMIT = 3_000_000  # bytes of a report
 
 
 def stored_results(run: Path) -> Results:
-    return RunFolder.open(run, check_data=False).read_results()
+    return ComparisonFolder.open(run, check_data=False).read_results()
 
 
 def read(path: Path) -> Any:
@@ -43,13 +45,19 @@ def read(path: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def truth() -> np.ndarray:
-    targets: np.ndarray = load(make_config({"images": 600})).test.targets.numpy()
+    test = splits_of_600().test
+    assert test is not None
+    targets: np.ndarray = dense_targets(test.targets, test.num_labels).numpy()
     return targets
 
 
+def splits_of_600() -> Splits:
+    return load_quietly(make_config({"images": 600}))
+
+
 def scores(run: Path, loss: str, seed: int) -> np.ndarray:
-    (path,) = (run / "runs").glob(f"?-{loss}-seed{seed}.npy")
-    loaded: np.ndarray = np.load(path)
+    (path,) = (run / "runs").glob(f"?-{loss}-seed{seed}")
+    loaded: np.ndarray = scores_of(path).numpy()
     return loaded
 
 
@@ -93,11 +101,11 @@ def test_the_order_is_the_verdict_first(finished: Path) -> None:
 @pytest.mark.parametrize("loss", ["bce", "asl", "zlpr"])
 def test_the_label_table_is_that_of_the_scores(finished: Path, truth: np.ndarray, loss: str) -> None:
     labels = read(finished / "details.json")["labels"]
-    splits = load(make_config({"images": 600}))
-    columns = [splits.test.labels.index(name) for name in labels["names"]]
+    train = splits_of_600().train
+    columns = [train.label_names.index(name) for name in labels["names"]]
     assert sorted(columns) == list(range(90))
     assert labels["test_positives"] == truth.sum(0)[columns].tolist() == sorted(truth.sum(0), reverse=True)
-    assert labels["train_positives"] == splits.train.targets.sum(0)[columns].tolist()
+    assert labels["train_positives"] == train.hard_counts()[columns].tolist()
     tuned = read_results(finished)["losses"][loss]["tuned_thresholds"]
     for place, column in enumerate(columns):
         y = truth[:, column]
@@ -151,30 +159,38 @@ def test_the_best_and_the_worst_rows(finished: Path, truth: np.ndarray) -> None:
     f1 = np.sort([f1_score(y, d, zero_division=1.0) for y, d in zip(truth, decided, strict=True)])
     assert [row["f1"][rows["loss"]] for row in rows["worst"]] == pytest.approx(f1[:6].tolist(), abs=1e-3)
     assert [row["f1"][rows["loss"]] for row in rows["best"]] == pytest.approx(f1[:-7:-1].tolist(), abs=1e-3)
-    test = load(make_config({"images": 600})).test
+    names = splits_of_600().train.label_names
     for row in rows["best"] + rows["worst"]:
-        true = {test.labels[label] for label in truth[row["row"] - 1].nonzero()[0]}
+        true = {names[label] for label in truth[row["row"] - 1].nonzero()[0]}
         assert set(row["right"]) | set(row["missed"]) == true
         assert not set(row["wrong"]) & true
         assert row["png"].startswith("iVBORw0KGgo"), "a PNG in base 64"
 
 
-def random_runs(labels: int, losses: tuple[str, ...]) -> tuple[Splits, list[TrainedRun], Results]:
+Runs = dict[str, list[Scored]]
+
+
+def random_runs(labels: int, losses: tuple[str, ...], candidates: int | None = None) -> tuple[Splits, Runs, Results]:
     """Scores that nobody trained, of texts longer than what is shown."""
     generator = torch.Generator().manual_seed(0)
 
-    def part(rows: int) -> MultiLabelData:
-        targets = torch.rand(rows, labels, generator=generator) < max(4 / labels, 0.004)
-        texts = tuple(f"text {row} <b>& \ud800 " + "long " * 200 for row in range(rows))
-        return MultiLabelData(texts, targets, tuple(f"label <{label}> & {'x' * 120}" for label in range(labels)))
+    def part(rows: int) -> Dataset:
+        drawn = torch.rand(rows, labels, generator=generator) < max(4 / labels, 0.004)
+        targets = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in drawn])
+        texts = Texts(tuple(f"text {row} <b>& \ud800 " + "long " * 200 for row in range(rows)))
+        names = tuple(f"label <{label}> & {'x' * 120}" for label in range(labels))
+        return Dataset(texts, replace(targets, num_labels=labels), names)
 
-    splits = Splits(part(60), part(40), part(60))
-    epoch = Epoch(1, 1.0, 0.5, 0.5, 0.5, 1.0)
-    runs = [
-        TrainedRun(loss, 0, [epoch], *(torch.randn(rows, labels, generator=generator) for rows in (40, 60)))
+    def scores(rows: int) -> Scores:
+        values = torch.randn(rows, labels, generator=generator)
+        return Scores.of(values) if candidates is None else Scores(*values.topk(candidates), labels)
+
+    valid, test = part(40), part(60)
+    runs = {
+        loss: [Scored(scores(60), test.targets, scores(40), valid.targets, own_threshold(parse_method(loss)))]
         for loss in losses
-    ]
-    return splits, runs, made_results(losses={loss: loss_result(loss) for loss in losses})
+    }
+    return Splits(part(60), valid, test), runs, made_results(losses={loss: loss_result(loss) for loss in losses})
 
 
 def loss_result(settings: str, threshold: float = 1.5, mean: float = 0.1) -> LossResult:
@@ -184,6 +200,7 @@ def loss_result(settings: str, threshold: float = 1.5, mean: float = 0.1) -> Los
         own_threshold=0.0,
         tuned_thresholds=[threshold],
         seconds=1.0,
+        best_epochs=[1],
         metrics={"map": Interval(mean=mean, low=None, high=None)},
         rising=False,
     )
@@ -200,7 +217,8 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
     assert labels.total == 10_000
     assert all(len(name) <= 80 for name in labels.names)
     assert all(len(row.text or "") == TEXT for row in rows.worst)
-    counts = splits.test.targets.sum(0).sort(descending=True).values.tolist()
+    assert splits.test is not None
+    counts = splits.test.hard_counts().sort(descending=True).values.tolist()
     assert labels.test_positives[: LABELS // 2] == counts[: LABELS // 2]
     others = [value for value in labels.average_precision[rows.loss][LABELS // 2 :] if value is not None]
     assert len(others) == LABELS - LABELS // 2, "each has a positive"
@@ -217,6 +235,26 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
     assert "label <" not in page
 
 
+def test_candidates_have_details_without_what_needs_all_scores() -> None:
+    splits, runs, results = random_runs(300, ("bce", "asl"), candidates=20)
+    assert splits.test is not None
+    found = details(splits, runs, results)
+    assert found.reliability == {"bce": {}, "asl": {}}, "the best labels of a row say nothing about the others"
+    assert found.labels.test_positives == sorted(splits.test.hard_counts().tolist(), reverse=True)
+    assert all(value is None for value in found.labels.average_precision["asl"])
+    assert found.rows is not None
+    scored = runs[found.rows.loss][0]
+    truth = dense_targets(splits.test.targets, 300)
+    assert scored.scores is not None
+    decided = torch.zeros_like(truth)
+    assert scored.scores.columns is not None
+    decided.scatter_(1, scored.scores.columns, scored.decide("tuned"))
+    f1 = f1_score(truth.numpy(), decided.numpy(), average=None, zero_division=0)
+    shown = dict(zip(found.labels.names, found.labels.f1[found.rows.loss], strict=True))
+    for name, value in zip(splits.test.label_names, f1, strict=True):
+        assert shown[name[:79] + "…"] == pytest.approx(value, abs=1e-5)
+
+
 def test_no_loss_is_marked_as_the_best_where_all_are_equal() -> None:
     def marked(*means: float) -> str | None:
         losses = {f"loss {number}": loss_result("asl", mean=mean) for number, mean in enumerate(means)}
@@ -229,9 +267,9 @@ def test_no_loss_is_marked_as_the_best_where_all_are_equal() -> None:
 
 def test_a_training_that_diverged_is_left_out() -> None:
     splits, runs, results = random_runs(20, ("asl", "bce"))
-    lost = replace(runs[0], history=[Epoch.lost(1)], scores=runs[0].scores * torch.nan)
+    lost = replace(runs["asl"][0], scores=None, valid_scores=None)
     results.losses["asl"] = loss_result("asl", math.inf, math.nan)
-    found = details(splits, [lost, runs[1]], results)
+    found = details(splits, {"asl": [lost], "bce": runs["bce"]}, results)
     assert list(found.curves) == list(found.reliability) == list(found.labels.f1) == ["bce"]
     assert found.rows is not None
     assert found.rows.loss == "bce"
@@ -381,7 +419,7 @@ def test_an_unfinished_run_is_told(finished: Path, folder: Path, capsys: pytest.
     assert "not a run folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["results.json", "details.json", "metrics.csv"])
+@pytest.mark.parametrize("name", ["results.json", "details.json", "history.csv"])
 def test_a_damaged_file_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     shutil.copytree(finished, folder / "run", ignore=shutil.ignore_patterns("runs"))
     whole = (folder / "run" / name).read_text()
@@ -393,7 +431,7 @@ def test_a_damaged_file_is_named(finished: Path, folder: Path, capsys: pytest.Ca
 
 def test_a_history_of_other_losses_is_refused(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(finished, folder / "run")
-    path = folder / "run/metrics.csv"
+    path = folder / "run/history.csv"
     path.write_text(path.read_text().replace("\nasl,", "\napl,"))
     assert main(["report", "run"]) == 2
-    assert "metrics.csv: damaged (its losses are bce, apl, zlpr; those of results.json" in capsys.readouterr().err
+    assert "history.csv: damaged (its losses are bce, apl, zlpr; those of results.json" in capsys.readouterr().err

@@ -31,12 +31,7 @@ def model_card(folder: RunFolder, model: Model, decision: Decision, record: Trai
         f"- **Training**: {record.epochs} epochs in {record.seconds:.0f} s; the weights are those of epoch "
         f"{record.best_epoch}",
         f"- **Validation rows** ({_escaped(config.valid or str(config.share('valid')))}): {_measured(best)}",
-        f"- **Rule**: {decision.name}; "
-        + (
-            "no probabilities"
-            if decision.calibrator is None
-            else f"probabilities by {type(decision.calibrator).__name__}"
-        ),
+        f"- **Rule**: {decision.name}; {probabilities}",
         "",
         "Numbers of other rows stand in `results*.json`, which `lopsided evaluate` writes.",
         "",
