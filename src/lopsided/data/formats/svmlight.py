@@ -93,15 +93,15 @@ def read_all_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore
 def find_targets(path: Path, options: ReadOptions) -> Path | None:
     """Returns the file with the labels of the rows of this one; None where they stand in this one.
 
-    In the format in two files its name has a Y for the X or Xf of this one: trainX.txt, trainY.txt.
+    In the format in two files its name has a Y for the X or Xf, as trainY.txt for trainX.txt, or lbl for ft.
     """
     header = None if path == STANDARD_INPUT else read_header(path)
     if header is None or header.labels is not None:
         return None
-    for half in (*_renamed(path, "Y", "Xf"), *_renamed(path, "Y", "X")):
+    for half in (*_renamed(path, "Y", "Xf"), *_renamed(path, "Y", "X"), *_renamed(path, "lbl", "ft")):
         if half.is_file():
             raise UserError(f"{path}: only labels, {_HALF}; give that of the features, {half}")
-    targets = _renamed(path, "Xf?", "Y")
+    targets = [*_renamed(path, "Xf?", "Y"), *_renamed(path, "ft", "lbl")]
     if not targets or not targets[0].is_file():
         searched = f"; there is no {targets[0]}" if targets else ""
         raise UserError(f"{path}: only features, {_HALF}; name that of the labels with --targets-file{searched}")
@@ -109,7 +109,7 @@ def find_targets(path: Path, options: ReadOptions) -> Path | None:
 
 
 def _renamed(path: Path, old: str, new: str) -> list[Path]:
-    """Returns the path with the last `old` of its name that no letter follows replaced; empty if there is none."""
+    """Returns the path with the last `old` of its name replaced that no letter follows; empty if there is none."""
     stem, dot, endings = path.name.partition(".")
     places = list(re.finditer(f"{old}(?![A-Za-z])", stem))
     return [path.with_name(stem[: i.start()] + new + stem[i.end() :] + dot + endings) for i in places[-1:]]
