@@ -109,7 +109,7 @@ def calibrators(scored: Judged, loss: str) -> dict[str, Calibrator]:
         "closed form": ClosedForm(loss),
         "temperature": Temperature(lopsided.fit_temperature(scored.scores.values, scored.hits)),
         "Platt": fit_platt(scored),
-        "Platt, one for all labels": fit_platt(scored.together()),
+        "Platt, one for all labels": fit_platt(scored, pseudo=1e9),
         "Platt, no shrinkage": fit_platt(scored, pseudo=1e-3),
         "isotonic": fit_isotonic(scored),
     }

@@ -6,12 +6,13 @@ higher score never gets the lower probability, but for rounding. What is fitted 
 with that score is true if it is a candidate.
 
 Rare labels have too few positives for a map of their own: `fit_platt` and `fit_isotonic` shrink each label's map
-towards the one of all labels together, by `pseudo` positives, after they have moved that to the label's share of true
-rows, which negatives tell too.
+towards the one of all labels together, by `pseudo` positives; how far it moves to the label's share of true rows, which
+negatives tell too, follows from how much the labels differ in that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -78,23 +79,30 @@ def fit_platt(judged: Judged, pseudo: float = PSEUDO) -> Platt:
     """Fits the most likely slope and offset of every label, shrunk towards those of all labels together.
 
     Scores are centred and scaled by the mean and deviation of those of true labels; there slope and offset have a
-    normal prior with precision `pseudo` around the pooled fit, moved to the label's share (`_shifts`), so that a label
-    with that many positives goes about half its own way. A negative slope becomes 0, and the map is then the share of
-    the label. Source: Platt, Probabilistic outputs for SVMs, 1999, whose smoothed targets the prior replaces: they
-    would make rare labels too probable. The pooled fit has a prior of precision 1 around 0, which keeps it finite.
-    Raises ValueError without any positive, and with pseudo = 0 for labels that have no most likely map: never or always
-    true, or separated by their scores without an error.
+    normal prior around the pooled fit. That of the slope has precision `pseudo`, so that a label with that many
+    positives goes about half its own way; that of the offset the same, or 1/10 or 1/100 of it, whichever makes the
+    truth of all labels most likely (by Laplace's method): where scores tell how frequent labels are, offsets stay
+    together; where they do not, each label goes by its own rows, whose negatives tell its share too. A negative slope
+    becomes 0, and the map is then the share of the label. Source: Platt, Probabilistic outputs for SVMs, 1999, whose
+    smoothed targets the prior replaces: they would make rare labels too probable. The pooled fit has a prior of
+    precision 1 around 0, which keeps it finite. Raises ValueError without any positive, and with pseudo = 0 for labels
+    that have no most likely map: never or always true, or separated by their scores without an error.
     """
     true = _true_scores(judged, pseudo).double()
     centre, scale = true.mean(), true.std(correction=0).clamp_min(1e-3)
     if pseudo == 0:
         _check_most_likely(judged)
-    pooled = _newton(judged.together(), centre, scale, torch.zeros(2, dtype=torch.float64), 1.0)[0]
-    shifts = _shifts(judged, lambda scores: torch.sigmoid(pooled[0] + pooled[1] * (scores.double() - centre) / scale))
-    priors = torch.stack([pooled[0] + shifts, pooled[1].expand_as(shifts)], 1)
-    sizes = [part.num_labels for part in judged.parts()]
-    parts = zip(judged.parts(), priors.split(sizes), strict=True)
-    offset, slope = torch.cat([_newton(part, centre, scale, prior, pseudo) for part, prior in parts]).unbind(1)
+    nothing = torch.zeros(2, dtype=torch.float64)
+    pooled = _newton(judged.together(), centre, scale, nothing, torch.ones_like(nothing))[0][0]
+    fit, most = nothing, -math.inf
+    for share in (1.0, 0.1, 0.01) if pseudo else (1.0,):
+        precision = pseudo * torch.tensor([share, 1.0], dtype=torch.float64)
+        fits, evidence = zip(*(_newton(part, centre, scale, pooled, precision) for part in judged.parts()), strict=True)
+        total = float(torch.cat(evidence).sum())
+        if total < most:
+            break
+        fit, most = torch.cat(fits), total
+    offset, slope = fit.unbind(1)
     return Platt(slope / scale, offset - slope * centre / scale)
 
 
@@ -111,19 +119,26 @@ def _check_most_likely(judged: Judged) -> None:
         )
 
 
-def _newton(judged: Judged, centre: Tensor, scale: Tensor, prior: Tensor, precision: float) -> Tensor:
-    """Finds (L, 2), offset and slope >= 0 of every label on scaled scores, by Newton's method for all at once."""
+def _newton(judged: Judged, centre: Tensor, scale: Tensor, prior: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """Finds (L, 2), offset and slope >= 0 of every label on scaled scores, by Newton's method for all at once.
+
+    Returns them with the (L,) logarithm of how likely the truth is under the prior, whatever offset and slope.
+    """
     x = (judged.scores.values.double() - centre) / scale
-    fit = _minimum(judged, x, prior, precision)
+    fit, evidence = _minimum(judged, x, prior, precision)
     falling = fit[:, 1] < 0
     if falling.any():
-        fit = torch.where(falling[:, None], _minimum(judged, x * judged.scores.at(~falling), prior, precision), fit)
+        level = _minimum(judged, x * judged.scores.at(~falling), prior, precision)[0]
+        fit = torch.where(falling[:, None], level, fit)
         fit[falling, 1] = 0.0
-    return fit
+    return fit, evidence
 
 
-def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tensor:
-    """Returns (L, 2), the least of  sum softplus(b + a x) - y (b + a x)  +  precision / 2 |(b, a) - prior|^2."""
+def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns (L, 2), the least of  sum softplus(b + a x) - y (b + a x)  +  precision / 2 (b, a - prior)^2.
+
+    And the (L,) logarithm of the integral of exp(- that), by Laplace's method.
+    """
     y = judged.hits.double()
 
     def logits(fit: Tensor) -> Tensor:
@@ -131,7 +146,7 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tens
 
     def cost(fit: Tensor) -> Tensor:
         z = logits(fit)
-        return judged.sum(softplus(z) - y * z) + precision / 2 * (fit - prior).square().sum(1)
+        return judged.sum(softplus(z) - y * z) + (precision / 2 * (fit - prior).square()).sum(1)
 
     fit = prior.expand(judged.num_labels, 2).clone()
     least = cost(fit)
@@ -139,11 +154,12 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tens
         p = torch.sigmoid(logits(fit))
         error, weight = p - y, p * (1 - p)
         gradient = torch.stack([judged.sum(error), judged.sum(error * x)], 1) + precision * (fit - prior)
-        a, b, c = judged.sum(weight) + precision, judged.sum(weight * x), judged.sum(weight * x * x) + precision
-        if precision == 0:  # equal scores do not determine slope and offset: take the shortest step
+        a, b, c = judged.sum(weight) + precision[0], judged.sum(weight * x), judged.sum(weight * x * x) + precision[1]
+        if not precision.any():  # equal scores do not determine slope and offset: take the shortest step
             a, c = a + 1e-9 * (a + c), c + 1e-9 * (a + c)
+        volume = a * c - b * b
         step = torch.stack([c * gradient[:, 0] - b * gradient[:, 1], a * gradient[:, 1] - b * gradient[:, 0]], 1)
-        step /= (a * c - b * b)[:, None]
+        step /= volume[:, None]
         if not step.abs().max() > 1e-9:
             break
         for _ in range(30):  # the full step may overshoot
@@ -153,7 +169,7 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tens
                 break
             step = torch.where(worse[:, None], step / 2, step)
         fit, least = fit - step, new
-    return fit
+    return fit, precision.log().sum() / 2 - least - volume.log() / 2
 
 
 @dataclass(frozen=True)
