@@ -41,6 +41,7 @@ _LONGEST_HEADER = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLOCK = 2**22  # bytes parsed at once
 _MOST = 2**31  # rows, features or labels: more would not fit into any memory
+_ALWAYS_TAKEN, _LABELS_AN_ENTRY = 2**24, 100  # labels; beyond, only so many for each that stands in a row
 _HALF = "the half of the format in two files"
 
 
@@ -65,16 +66,26 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     """Reads a file with labels; without a header, the largest numbers tell how many features and labels there are.
 
     A label that stands twice in a row counts once. Raises UserError, with the line, for anything malformed: bad or
-    infinite numbers, a feature twice in a row, counts that are not those of the header. scikit-learn's svmlight reader
-    is as fast, but does not tell the line.
+    infinite numbers, a feature twice in a row, counts that are not those of the header; and if hardly any label below
+    the largest occurs. scikit-learn's svmlight reader is as fast, but does not tell the line.
     """
     file = _File(path, _LABELLED, on_bytes)
     rows = _joined(file.blocks())
     num_labels = file.header.labels if file.header else _one_more(rows.label)
     if num_labels is None:
         raise UserError(f"{path}: only features, {_HALF}; name that of the labels with --targets-file")
+    _refuse_gaps(path, num_labels, rows.label, file.header)
     targets = SparseTargets(_starts(rows.lengths[:, 0]), torch.from_numpy(rows.label), num_labels=num_labels)
     return Dataset(_features(rows, file.header), targets, Numbered(num_labels))
+
+
+def _refuse_gaps(path: Path, num_labels: int, label: np.ndarray, header: Header | None) -> None:
+    """Raises UserError if hardly any of the labels occurs, since a model has numbers for each."""
+    if num_labels > max(_ALWAYS_TAKEN, _LABELS_AN_ENTRY * len(label)):
+        raise UserError(
+            f"{path}: {num_labels} labels by {'its header' if header else 'the largest'}, but the rows have "
+            f"{len(np.unique(label))} different ones; a model needs memory for each: number them without gaps"
+        )
 
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[SparseFeatures]:
@@ -128,6 +139,7 @@ def read_targets(path: Path, on_bytes: OnBytes = ignore) -> SparseTargets:
             f"{path}, row {_row(rows.lengths[:, 1], entry) + 1}: the value of a label must be in 0 to 1, "
             f"got {rows.feature[entry]}:{rows.value[entry]:g}"
         )
+    _refuse_gaps(path, file.header.columns, rows.feature, file.header)
     values = None if (rows.value == 1).all() else torch.from_numpy(rows.value)
     return SparseTargets(_starts(rows.lengths[:, 1]), torch.from_numpy(rows.feature), values, file.header.columns)
 
