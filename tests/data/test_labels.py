@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lopsided.data.inputs import Numbered
 from lopsided.data.labels import read_labels
@@ -272,3 +274,40 @@ HOSTILE = ["[" * 100_000, "[" * 50_000 + "]" * 50_000, "{" * 9 + ":" * 99_999 + 
 def test_hostile_cells_take_linear_time(cell: str) -> None:
     labels, _ = read([cell, "a"], label_form="names")
     assert "a" in labels.names
+
+
+def test_quotation_marks_that_no_csv_would_have() -> None:
+    for cell in ('a "b\r\nc", d', '"' + "x" * 200_000 + ", y", '"', '5" disk, 3" disk'):
+        assert read([cell, "z"], separator=",")[0].names
+
+
+PIECES = [*"[]{}()'\",;| \n\\01ab:#", "null", "nan", "-1", "0.5", "1e400", "array(", "dtype=", "é"]
+TEXT = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
+CELL = st.recursive(
+    TEXT | st.none() | st.booleans() | st.integers() | st.floats(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", ""]), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.slow
+@given(
+    st.lists(st.lists(CELL, min_size=3, max_size=3), min_size=1, max_size=3),
+    st.sampled_from(["names", "vector", "columns", None]),
+    st.sampled_from(["negative", "unknown", None]),
+)
+def test_any_cells_are_labels_or_one_line(columns: list[list[Any]], form: Any, absent: Any) -> None:
+    try:
+        labels, _ = read({f"c{i}": cells for i, cells in enumerate(columns)}, label_form=form, absent=absent)
+    except UserError as error:
+        message = str(error)
+    else:
+        message = ""
+    assert "\n" not in message
+    assert len(message) < 600
+    if message:
+        return
+    rows = dense(labels)
+    assert len(rows) == 3
+    assert all(0 < value <= 1 or value != value for row in rows for value in row.values())
+    assert len(labels.targets.col) == sum(map(len, rows)), "no label twice in a row"

@@ -135,8 +135,11 @@ BAD_FILES = {
     "malformed": ("a.jsonl", '{"text": "a", "labels": ["x"]}\n{"text": \n', r"a\.jsonl, line 2: not JSON"),
     "not an object": ("a.jsonl", '{"text": "a", "labels": ["x"]}\n7\n', "line 2: expected an object"),
     "a list of what is no object": ("a.json", "[1, 2]\n", "record 1: expected an object"),
-    "a list that breaks off": ("a.json", '[{"text": "a"},\n{"te', "not JSON: .* at line 2, column 2"),
-    "too deep": ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl: not a row: nested too deeply"),
+    "a list that breaks off": ("a.json", '[{"text": "a"},\n{"te', "record 2: not JSON: "),
+    "a list without its end": ("a.json", '[{"text": "a"}, ', "record 2: not JSON: the list does not end"),
+    "something behind a list": ("a.json", '[{"text": "a"}]\n{}', "not JSON: '{}' behind the list"),
+    "a list without commas": ("a.json", '[{"text": "a"} {', "record 2: not JSON: expected a comma .*, got '{'"),
+    "too deep": ("a.jsonl", "[" * 100_000 + "\n", "record 1: not a row: nested too deeply"),
     "too deep, in a row": ("a.jsonl", '{"text":' * 100_000 + "\n", "line 1: not a row: nested too deeply"),
     "missing field": ("a.jsonl", '{"txt": "a", "labels": ["x"]}\n', "no column 'text' among 'txt', 'labels'; did you"),
     "missing in one row": (
@@ -352,3 +355,16 @@ def test_a_damaged_character_does_not_make_another_encoding_of_the_file(tmp_path
         read(path)
     assert str(caught.value).isprintable()
     assert len(read(path, options(encoding="cp1252"))) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_is_read_part_by_part(tmp_path: Path, indent: int | None) -> None:
+    records = [{"text": f"{i} " + "x" * 600, "labels": ["a", "b"][: i % 3]} for i in range(12_000)]
+    records[5]["text"] = "y" * 1_500_000
+    path = write(tmp_path / "a.json", json.dumps(records, indent=indent))
+    counts: list[int] = []
+    blocks = read_inputs(path, on_bytes=counts.append)
+    first = next(blocks)
+    assert sum(counts) < 0.8 * path.stat().st_size
+    assert [text for block in (first, *blocks) for text in block.texts] == [record["text"] for record in records]  # type: ignore[attr-defined]

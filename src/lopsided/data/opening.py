@@ -142,23 +142,37 @@ class _Counted(io.RawIOBase):
         return count
 
 
-def read_lines(path: Path, encoding: str | None = None, say: Say = ignore, on_bytes: OnBytes = ignore) -> Iterator[str]:
-    """Yields the lines of a text file, with their ends. Raises UserError where it is no text, or ends too early.
+@contextlib.contextmanager
+def open_text(
+    path: Path, encoding: str | None = None, say: Say = ignore, on_bytes: OnBytes = ignore
+) -> Iterator[io.TextIOWrapper]:
+    """Opens a text file; its line ends stay as they are.
 
     Without `encoding` it is UTF-8, what a byte order mark says, or what charset-normalizer finds likely, which is said.
     """
     with open_bytes(path, on_bytes) as file:
-        encoding = encoding or _find_encoding(path, file.peek(_CHUNK), say)
+        start = file.peek(_CHUNK)
+        name = encoding or _find_encoding(path, start, say)
         try:
-            text = io.TextIOWrapper(file, encoding=encoding, newline="")
+            if start.startswith(codecs.BOM_UTF8) and codecs.lookup(name).name == "utf-8":
+                name = "utf-8-sig"
+            text = io.TextIOWrapper(file, encoding=name, newline="")
         except LookupError:
-            raise UserError(f"no encoding {shown(encoding)}; give one such as --encoding cp1252") from None
+            raise UserError(f"no encoding {shown(name)}; give one such as --encoding cp1252") from None
+        yield text
+
+
+def read_lines(path: Path, encoding: str | None = None, say: Say = ignore, on_bytes: OnBytes = ignore) -> Iterator[str]:
+    """Yields the lines of a text file, with their ends. Raises UserError where it is no text, or ends too early."""
+    with open_text(path, encoding, say, on_bytes) as text:
         for number, line in enumerate(text, 1):
-            if number == 1:
-                line = line.removeprefix("\ufeff")
-            if "\0" in line:
-                raise UserError(f"{path}, line {number}: a NUL character, which no text holds; is it a text file?")
+            check_line(path, number, line)
             yield line
+
+
+def check_line(path: Path, number: int, line: str) -> None:
+    if "\0" in line:
+        raise UserError(f"{path}, line {number}: a NUL character, which no text holds; is it a text file?")
 
 
 def _find_encoding(path: Path, start: bytes, say: Say) -> str:

@@ -6,11 +6,14 @@ higher score never gets the lower probability, but for rounding. What is fitted 
 with that score is true if it is a candidate.
 
 Rare labels have too few positives for a map of their own: `fit_platt` and `fit_isotonic` shrink each label's map
-towards the one of all labels together, by `pseudo` positives.
+towards the one of all labels together, by `pseudo` positives; how far it moves to the label's share of true rows, which
+negatives tell too, follows from how much the labels differ in that.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,19 +79,30 @@ def fit_platt(judged: Judged, pseudo: float = PSEUDO) -> Platt:
     """Fits the most likely slope and offset of every label, shrunk towards those of all labels together.
 
     Scores are centred and scaled by the mean and deviation of those of true labels; there slope and offset have a
-    normal prior around the pooled fit with precision `pseudo`, so that a label with that many positives goes about
-    half its own way. A negative slope becomes 0, and the map is then the share of the label. Source: Platt,
-    Probabilistic outputs for SVMs, 1999, whose smoothed targets the prior replaces; the pooled fit has one of precision
-    1 around 0, which keeps it finite. Raises ValueError without any positive, and with pseudo = 0 for labels that have
-    no most likely map: never or always true, or separated by their scores without an error.
+    normal prior around the pooled fit. That of the slope has precision `pseudo`, so that a label with that many
+    positives goes about half its own way; that of the offset the same, or 1/10 or 1/100 of it, whichever makes the
+    truth of all labels most likely (by Laplace's method): where scores tell how frequent labels are, offsets stay
+    together; where they do not, each label goes by its own rows, whose negatives tell its share too. A negative slope
+    becomes 0, and the map is then the share of the label. Source: Platt, Probabilistic outputs for SVMs, 1999, whose
+    smoothed targets the prior replaces: they would make rare labels too probable. The pooled fit has a prior of
+    precision 1 around 0, which keeps it finite. Raises ValueError without any positive, and with pseudo = 0 for labels
+    that have no most likely map: never or always true, or separated by their scores without an error.
     """
     true = _true_scores(judged, pseudo).double()
     centre, scale = true.mean(), true.std(correction=0).clamp_min(1e-3)
     if pseudo == 0:
         _check_most_likely(judged)
-    pooled = _newton(judged.together(), centre, scale, torch.zeros(2, dtype=torch.float64), 1.0)[0]
-    fits = [_newton(part, centre, scale, pooled, pseudo) for part in judged.parts()]
-    offset, slope = torch.cat(fits).unbind(1)
+    nothing = torch.zeros(2, dtype=torch.float64)
+    pooled = _newton(judged.together(), centre, scale, nothing, torch.ones_like(nothing))[0][0]
+    fit, most = nothing, -math.inf
+    for share in (1.0, 0.1, 0.01) if pseudo else (1.0,):
+        precision = pseudo * torch.tensor([share, 1.0], dtype=torch.float64)
+        fits, evidence = zip(*(_newton(part, centre, scale, pooled, precision) for part in judged.parts()), strict=True)
+        total = float(torch.cat(evidence).sum())
+        if total < most:
+            break
+        fit, most = torch.cat(fits), total
+    offset, slope = fit.unbind(1)
     return Platt(slope / scale, offset - slope * centre / scale)
 
 
@@ -105,19 +119,26 @@ def _check_most_likely(judged: Judged) -> None:
         )
 
 
-def _newton(judged: Judged, centre: Tensor, scale: Tensor, prior: Tensor, precision: float) -> Tensor:
-    """Finds (L, 2), offset and slope >= 0 of every label on scaled scores, by Newton's method for all at once."""
+def _newton(judged: Judged, centre: Tensor, scale: Tensor, prior: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """Finds (L, 2), offset and slope >= 0 of every label on scaled scores, by Newton's method for all at once.
+
+    Returns them with the (L,) logarithm of how likely the truth is under the prior, whatever offset and slope.
+    """
     x = (judged.scores.values.double() - centre) / scale
-    fit = _minimum(judged, x, prior, precision)
+    fit, evidence = _minimum(judged, x, prior, precision)
     falling = fit[:, 1] < 0
     if falling.any():
-        fit = torch.where(falling[:, None], _minimum(judged, x * judged.scores.at(~falling), prior, precision), fit)
+        level = _minimum(judged, x * judged.scores.at(~falling), prior, precision)[0]
+        fit = torch.where(falling[:, None], level, fit)
         fit[falling, 1] = 0.0
-    return fit
+    return fit, evidence
 
 
-def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tensor:
-    """Returns (L, 2), the least of  sum softplus(b + a x) - y (b + a x)  +  precision / 2 |(b, a) - prior|^2."""
+def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns (L, 2), the least of  sum softplus(b + a x) - y (b + a x)  +  precision / 2 (b, a - prior)^2.
+
+    And the (L,) logarithm of the integral of exp(- that), by Laplace's method.
+    """
     y = judged.hits.double()
 
     def logits(fit: Tensor) -> Tensor:
@@ -125,7 +146,7 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tens
 
     def cost(fit: Tensor) -> Tensor:
         z = logits(fit)
-        return judged.sum(softplus(z) - y * z) + precision / 2 * (fit - prior).square().sum(1)
+        return judged.sum(softplus(z) - y * z) + (precision / 2 * (fit - prior).square()).sum(1)
 
     fit = prior.expand(judged.num_labels, 2).clone()
     least = cost(fit)
@@ -133,11 +154,12 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tens
         p = torch.sigmoid(logits(fit))
         error, weight = p - y, p * (1 - p)
         gradient = torch.stack([judged.sum(error), judged.sum(error * x)], 1) + precision * (fit - prior)
-        a, b, c = judged.sum(weight) + precision, judged.sum(weight * x), judged.sum(weight * x * x) + precision
-        if precision == 0:  # equal scores do not determine slope and offset: take the shortest step
+        a, b, c = judged.sum(weight) + precision[0], judged.sum(weight * x), judged.sum(weight * x * x) + precision[1]
+        if not precision.any():  # equal scores do not determine slope and offset: take the shortest step
             a, c = a + 1e-9 * (a + c), c + 1e-9 * (a + c)
+        volume = a * c - b * b
         step = torch.stack([c * gradient[:, 0] - b * gradient[:, 1], a * gradient[:, 1] - b * gradient[:, 0]], 1)
-        step /= (a * c - b * b)[:, None]
+        step /= volume[:, None]
         if not step.abs().max() > 1e-9:
             break
         for _ in range(30):  # the full step may overshoot
@@ -147,7 +169,7 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: float) -> Tens
                 break
             step = torch.where(worse[:, None], step / 2, step)
         fit, least = fit - step, new
-    return fit
+    return fit, precision.log().sum() / 2 - least - volume.log() / 2
 
 
 @dataclass(frozen=True)
@@ -187,20 +209,15 @@ class Isotonic(Portable):
 def fit_isotonic(judged: Judged, pseudo: float = PSEUDO) -> Isotonic:
     """Fits the rising map of the least squared error for every label, shrunk towards that of all labels together.
 
-    A label with n positives goes n / (n + pseudo) its own way. The map of all labels is first moved to the label's
-    share of true rows, of which N rows go N / (N + pseudo) of the way, as negatives tell it too: rare labels get small
-    probabilities. Source: Zadrozny and Elkan, KDD 2002, by scikit-learn's `IsotonicRegression`; shift and mixture are
+    A label with n positives goes n / (n + pseudo) its own way from the map of all labels, moved to the label's share
+    (`_shifts`). Source: Zadrozny and Elkan, KDD 2002, by scikit-learn's `IsotonicRegression`; shift and mixture are
     ours. Labels are fitted one after the other: for up to some ten thousand. Raises ValueError without any positive.
     """
     _true_scores(judged, pseudo)
     positives = judged.listed_positives.double()
     pooled = next(_rising(scores, hits) for scores, hits in judged.together().by_label())
-    fits, shift = [], torch.zeros(judged.num_labels, dtype=torch.float64)
-    for label, (scores, hits) in enumerate(judged.by_label()):
-        fits += [_rising(scores, hits) if positives[label] else (np.empty(0), np.empty(0))]
-        if len(scores):
-            p = torch.from_numpy(np.interp(scores.double().numpy(), *pooled))
-            shift[label] = _shift(p, (hits.sum() + pseudo * p.mean()) / (len(hits) + pseudo))
+    shift = _shifts(judged, lambda scores: torch.from_numpy(np.interp(scores.double().numpy(), *pooled)))
+    fits = [_rising(scores, hits) if hits.any() else (np.empty(0), np.empty(0)) for scores, hits in judged.by_label()]
     fits += [pooled]
     x, y = (torch.from_numpy(np.concatenate(each).astype(np.float64)) for each in zip(*fits, strict=True))
     own = torch.where(positives > 0, positives / (positives + pseudo), 0.0)
@@ -214,13 +231,48 @@ def _shifted(p: Tensor, shift: Tensor) -> Tensor:
     return moved
 
 
-def _shift(p: Tensor, mean: Tensor) -> Tensor:
-    """Returns the shift after which probabilities have this mean, within -40 and 40: 0 and 1 do not move."""
-    low, high = torch.tensor(-40.0, dtype=torch.float64), torch.tensor(40.0, dtype=torch.float64)
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _shifted(p, middle).mean() > mean else (middle, high)
-    return (low + high) / 2
+def _shifts(judged: Judged, pooled: Callable[[Tensor], Tensor]) -> Tensor:
+    """Returns (L,) float64: by how much the log odds of the map of all labels move, for each label, to its share.
+
+    The share of a label has a beta prior whose mean is that of the pooled map over the label's scores. Its strength is
+    the most likely one for the counts of all labels: where scores tell how frequent labels are, shares stay near what
+    they say; where they do not, each label goes by its own rows.
+    """
+    rows = judged.sum(torch.ones_like(judged.scores.values, dtype=torch.float64))  # in which it is listed and known
+    means = torch.cat([part.sum(pooled(part.scores.values)) for part in judged.parts()]) / rows.clamp_min(1)
+    shares = _shrunk_shares(judged.listed_positives.double(), rows, means)
+    sizes = [part.num_labels for part in judged.parts()]
+    parts = zip(judged.parts(), rows.split(sizes), shares.split(sizes), strict=True)
+    return torch.cat([_solve_shift(part, pooled(part.scores.values), *each) for part, *each in parts])
+
+
+def _shrunk_shares(positives: Tensor, rows: Tensor, means: Tensor) -> Tensor:
+    """Returns (L,) shares of true rows with the beta prior of these means that makes the counts most likely."""
+    means = means.clamp(1e-6, 1 - 1e-6)
+
+    def log_likelihood(a: Tensor) -> float:  # of a beta-binomial distribution; a: pseudo positives
+        b = a * (1 - means) / means
+        of_counts = torch.lgamma(positives + a) + torch.lgamma(rows - positives + b) - torch.lgamma(rows + a + b)
+        return float((of_counts - torch.lgamma(a) - torch.lgamma(b) + torch.lgamma(a + b)).sum())
+
+    best: Tensor = max(torch.logspace(-2, 4, 61, dtype=torch.float64), key=log_likelihood)
+    shares: Tensor = (positives + best) / (rows + best / means)
+    return shares
+
+
+def _solve_shift(judged: Judged, p: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
+    """Returns (L,) shifts, within -40 and 40, after which p has these means: Newton's method between two bounds."""
+    shift, low = torch.zeros_like(shares), torch.full_like(shares, -40.0)
+    high = -low
+    for _ in range(60):
+        moved = _shifted(p, judged.scores.at(shift))
+        excess, slope = judged.sum(moved) - rows * shares, judged.sum(moved * (1 - moved))
+        low, high = torch.where(excess < 0, shift, low), torch.where(excess > 0, shift, high)
+        before, new = shift, shift - excess / slope
+        shift = torch.where((new > low) & (new < high), new, (low + high) / 2)
+        if not (shift - before).abs().max() > 1e-9:
+            break
+    return torch.where(rows > 0, shift, 0.0)
 
 
 def _rising(scores: Tensor, hits: Tensor) -> tuple[Any, Any]:

@@ -41,6 +41,7 @@ _LONGEST_HEADER = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLOCK = 2**22  # bytes parsed at once
 _MOST = 2**31  # rows, features or labels: more would not fit into any memory
+_ALWAYS_TAKEN, _LABELS_AN_ENTRY = 2**24, 100  # labels; beyond, only so many for each that stands in a row
 _HALF = "the half of the format in two files"
 
 
@@ -65,16 +66,26 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     """Reads a file with labels; without a header, the largest numbers tell how many features and labels there are.
 
     A label that stands twice in a row counts once. Raises UserError, with the line, for anything malformed: bad or
-    infinite numbers, a feature twice in a row, counts that are not those of the header. scikit-learn's svmlight reader
-    is as fast, but does not tell the line.
+    infinite numbers, a feature twice in a row, counts that are not those of the header; and if hardly any label below
+    the largest occurs. scikit-learn's svmlight reader is as fast, but does not tell the line.
     """
     file = _File(path, _LABELLED, on_bytes)
     rows = _joined(file.blocks())
     num_labels = file.header.labels if file.header else _one_more(rows.label)
     if num_labels is None:
         raise UserError(f"{path}: only features, {_HALF}; name that of the labels with --targets-file")
+    _refuse_gaps(path, num_labels, rows.label, file.header)
     targets = SparseTargets(_starts(rows.lengths[:, 0]), torch.from_numpy(rows.label), num_labels=num_labels)
     return Dataset(_features(rows, file.header), targets, Numbered(num_labels))
+
+
+def _refuse_gaps(path: Path, num_labels: int, label: np.ndarray, header: Header | None) -> None:
+    """Raises UserError if hardly any of the labels occurs, since a model has numbers for each."""
+    if num_labels > max(_ALWAYS_TAKEN, _LABELS_AN_ENTRY * len(label)):
+        raise UserError(
+            f"{path}: {num_labels} labels by {'its header' if header else 'the largest'}, but the rows have "
+            f"{len(np.unique(label))} different ones; a model needs memory for each: number them without gaps"
+        )
 
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[SparseFeatures]:
@@ -93,15 +104,15 @@ def read_all_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore
 def find_targets(path: Path, options: ReadOptions) -> Path | None:
     """Returns the file with the labels of the rows of this one; None where they stand in this one.
 
-    In the format in two files its name has a Y for the X or Xf of this one: trainX.txt, trainY.txt.
+    In the format in two files its name has a Y for the X or Xf, as trainY.txt for trainX.txt, or lbl for ft.
     """
     header = None if path == STANDARD_INPUT else read_header(path)
     if header is None or header.labels is not None:
         return None
-    for half in (*_renamed(path, "Y", "Xf"), *_renamed(path, "Y", "X")):
+    for half in (*_renamed(path, "Y", "Xf"), *_renamed(path, "Y", "X"), *_renamed(path, "lbl", "ft")):
         if half.is_file():
             raise UserError(f"{path}: only labels, {_HALF}; give that of the features, {half}")
-    targets = _renamed(path, "Xf?", "Y")
+    targets = [*_renamed(path, "Xf?", "Y"), *_renamed(path, "ft", "lbl")]
     if not targets or not targets[0].is_file():
         searched = f"; there is no {targets[0]}" if targets else ""
         raise UserError(f"{path}: only features, {_HALF}; name that of the labels with --targets-file{searched}")
@@ -109,7 +120,7 @@ def find_targets(path: Path, options: ReadOptions) -> Path | None:
 
 
 def _renamed(path: Path, old: str, new: str) -> list[Path]:
-    """Returns the path with the last `old` of its name that no letter follows replaced; empty if there is none."""
+    """Returns the path with the last `old` of its name replaced that no letter follows; empty if there is none."""
     stem, dot, endings = path.name.partition(".")
     places = list(re.finditer(f"{old}(?![A-Za-z])", stem))
     return [path.with_name(stem[: i.start()] + new + stem[i.end() :] + dot + endings) for i in places[-1:]]
@@ -128,6 +139,7 @@ def read_targets(path: Path, on_bytes: OnBytes = ignore) -> SparseTargets:
             f"{path}, row {_row(rows.lengths[:, 1], entry) + 1}: the value of a label must be in 0 to 1, "
             f"got {rows.feature[entry]}:{rows.value[entry]:g}"
         )
+    _refuse_gaps(path, file.header.columns, rows.feature, file.header)
     values = None if (rows.value == 1).all() else torch.from_numpy(rows.value)
     return SparseTargets(_starts(rows.lengths[:, 1]), torch.from_numpy(rows.feature), values, file.header.columns)
 

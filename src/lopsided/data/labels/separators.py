@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Iterable, Sequence
 
@@ -19,12 +20,10 @@ def split_names(cell: str, separator: str) -> list[str]:
     >>> split_names(" Short Film; Crime ;", ";"), split_names("a,b", ""), split_names('"a, b", c', ",")
     (['Short Film', 'Crime'], ['a,b'], ['a, b', 'c'])
     """
-    if not separator:
-        names = [cell]
-    elif '"' in cell and len(separator) == 1:
-        names = next(csv.reader([cell.replace("\n", " ")], delimiter=separator, skipinitialspace=True), [])
-    else:
-        names = cell.split(separator)
+    names = cell.split(separator) if separator else [cell]
+    if '"' in cell and len(separator) == 1:
+        with contextlib.suppress(csv.Error):  # of a cell that is no row of a CSV
+            names = next(csv.reader([cell], delimiter=separator, skipinitialspace=True), names)
     return [name for name in map(_unquoted, names) if name]
 
 
