@@ -71,7 +71,7 @@ def tune(
                 f"{path}: trial {trial.trial} of {trial.loss} is {earlier.spec}, not {trial.spec} as the "
                 "optuna installed here would have it; start a new run"
             )
-        value = earlier.value if earlier else _validate(trial, prepared, recipe, config.seeds, progress)
+        value = earlier.value if earlier else _validate(config, trial, prepared, recipe, progress)
         outcome = f"validation {METRICS[config.metric].title} {value:.3f}, rate {trial.learning_rate:g}"
         if earlier:
             progress.skip(outcome)
@@ -117,14 +117,14 @@ def _candidate(loss: str, params: dict[str, float]) -> Candidate:
     return Candidate(with_settings(loss, settings), settings, params["learning_rate"])
 
 
-def _validate(trial: Trial, prepared: Prepared, recipe: Recipe, seed: int, progress: Progress) -> float:
+def _validate(config: CompareConfig, trial: Trial, prepared: Prepared, recipe: Recipe, progress: Progress) -> float:
     """Computes the metric on the validation rows of a model that is trained now."""
     assert prepared.valid is not None
     recipe = replace(recipe, learning_rate=trial.learning_rate)
-    validation = Validation(prepared.valid, METRICS[trial.metric].name)
+    validation = Validation(prepared.valid, config.validation_metric, config.patience)
     listener = Listener(progress.step, lambda history: progress.epoch(history[-1], recipe.epochs))
     trained = train(
-        prepared.encoder, trial.spec, prepared.train, recipe, seed, validation=validation, listener=listener
+        prepared.encoder, trial.spec, prepared.train, recipe, config.seeds, validation=validation, listener=listener
     )
     if trained.diverged:
         return math.nan
