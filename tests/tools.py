@@ -90,12 +90,12 @@ def command(arguments: Sequence[str], **options: Any) -> subprocess.CompletedPro
 
 
 def write_texts(path: Path, rows: int = 120) -> Path:
-    """Texts whose words give the labels away."""
+    """Texts whose words give the labels away, each another one: copies would stay together in a split."""
     words = {"sport": "goal match", "music": "song guitar", "food": "bread soup"}
     random = np.random.default_rng(0)
     with path.open("w") as file:
-        for _ in range(rows):
+        for number in range(rows):
             labels = [label for label in words if random.random() < 0.4]
-            text = " ".join(["the", *(random.choice(words[label].split()) for label in labels), "today"])
+            text = " ".join(["the", *(random.choice(words[label].split()) for label in labels), f"today {number}"])
             file.write(json.dumps({"text": text, "labels": labels}) + "\n")
     return path
