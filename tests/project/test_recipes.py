@@ -170,43 +170,69 @@ assert [len(block) for block in read_inputs(Path("a.psv"))] == [2]
     ),
     "encoder": Recipe(
         {
-            "models/linear_pixels.py": """from dataclasses import replace
+            "models/linear_pixels.py": """from dataclasses import dataclass
 
 from torch import nn
 
-from lopsided.models.images import image_task
+from lopsided.data.inputs import Images
+from lopsided.models.convnet import PixelRows
+from lopsided.models.recipe import Recipe
 
 
-def linear_pixels_task(splits):
-    print("linear pixels")
-    task = image_task(splits)
-    size = task.train.images[0].numel()
-    return replace(task, make_model=lambda outputs: LinearPixels(size, outputs))
-
-
-class LinearPixels(nn.Module):
-    def __init__(self, size, outputs):
+class Flat(nn.Module):
+    def __init__(self, width, scale):
         super().__init__()
-        self.linear = nn.Linear(size, outputs)
+        self.width, self.scale = width, scale
 
     def forward(self, images):
-        return self.linear(images.flatten(1) / 255)
+        return images.flatten(1) / self.scale
+
+
+@dataclass(frozen=True)
+class LinearPixels:
+    name = "linear_pixels"
+    inputs = Images
+    size: int
+    scale: int
+
+    @classmethod
+    def fit(cls, inputs, scale=255):
+        return cls(inputs.pixels[0].numel(), scale)
+
+    def encode(self, inputs):
+        return PixelRows(inputs.pixels)
+
+    def make_body(self):
+        return Flat(self.size, self.scale)
+
+    def recipe(self, rows, num_labels):
+        return Recipe(epochs=2, batch_size=32, learning_rate=1e-2)
+
+    def stored(self):
+        return {"size": self.size, "scale": self.scale}, {}
+
+    @classmethod
+    def from_stored(cls, values, tensors):
+        return cls(**values)
 """
         },
         """
-import contextlib, io
+import torch, lopsided
 from lopsided.__main__ import main
+from lopsided.data.digits_grid import digits_grid
 
-shown = io.StringIO()
-with contextlib.redirect_stdout(shown):
-    assert main(["compare", "--images", "200", "--epochs", "1", "--seeds", "1", "--losses", "bce,asl"]) == 0
-assert "linear pixels" in shown.getvalue()
+options = ["--images", "200", "--seeds", "1", "--losses", "bce,asl", "--out", "run"]
+assert main(["compare", *options, "--model", "linear_pixels(scale=100)"]) == 0
+model = lopsided.load("run/runs/1-asl-seed0").model
+assert model.encoder.scale == 100 and model.network.head.weight.shape == (90, 36 * 36)
+rows = digits_grid(4, 0, 0).train.inputs
+logits = rows.pixels.flatten(1) / 100 @ model.network.head.weight.T + model.network.head.bias
+torch.testing.assert_close(model.score(model.encode(rows)).values, logits.detach())
 """,
         {
-            "models/__init__.py": (
-                "    return image_task(splits)",
-                "    from lopsided.models.linear_pixels import linear_pixels_task\n\n"
-                "    return linear_pixels_task(splits)",
+            "models/registry.py": (
+                "_ALL = (",
+                "from lopsided.models.linear_pixels import LinearPixels  # noqa: E402\n\n_ALL = (LinearPixels, ",
             )
         },
     ),

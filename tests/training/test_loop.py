@@ -19,7 +19,7 @@ from lopsided.models.recipe import Recipe
 from lopsided.training.history import Epoch
 from lopsided.training.loop import Listener, Trained, train
 from lopsided.training.optimizers import clip_gradients, schedule_factor
-from lopsided.training.validate import JUDGES, Validation
+from lopsided.training.validate import Validation, judges
 from tests.points import RECIPE, AsTheyAre, dense, points
 
 ADAMW = replace(RECIPE, learning_rate=0.05, optimizer="adamw", weight_decay=0.5)
@@ -136,7 +136,7 @@ def test_what_is_judged_is_the_best_epoch() -> None:
     assert trained.history[trained.best_epoch - 1].valid_p_at_1 == pytest.approx(share)
 
 
-@pytest.mark.parametrize("metric", JUDGES)
+@pytest.mark.parametrize("metric", judges())
 def test_every_judge_gives_a_number(metric: str) -> None:
     valid = points(30, 1)
     values = Validation(valid, metric).measure(

@@ -20,7 +20,7 @@ from lopsided.losses.names import split_specs
 from lopsided.models.heads import parse_method
 from lopsided.models.recipe import Recipe
 from lopsided.models.registry import read_model
-from lopsided.training.validate import JUDGES
+from lopsided.training.validate import judges
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -171,7 +171,7 @@ class FitConfig(Config):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, metric: str | None) -> str | None:
-        return None if metric is None else _known(metric, JUDGES)
+        return None if metric is None else _known(metric, judges())
 
     @field_validator("decide")
     @classmethod

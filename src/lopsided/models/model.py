@@ -165,4 +165,4 @@ class Model:
         head = make_head(method, body, stored_sets(parts["network"], len(names)), prior, None)
         network = Network(cast("nn.Module", body), head)
         network.load_state_dict(parts["network"])
-        return cls(encoder, network.eval(), header["method"], names, counts, rows)
+        return cls(encoder, network, header["method"], names, counts, rows)

@@ -15,17 +15,26 @@ from lopsided.metrics.weighted import Weighable
 from lopsided.models.model import Model
 from lopsided.training.rows import Rows
 
-JUDGES = (
-    "map", "map_weighted", "micro_f1", "micro_precision", "micro_recall", "macro_f1", "sample_precision",
-    "sample_recall", "sample_f1", "subset_accuracy", "hamming_loss", "p@1", "p@3", "p@5", "one_error",
-)  # fmt: skip
+
+def judges() -> list[str]:
+    """Returns the metrics of the registry that training can be judged by: those that a `Weighable` makes."""
+    tiny = Weighable(Judged.of([[1.0, 0.0]], [[1, 0]]), torch.tensor([[True, False]])).summary()
+
+    def is_made(name: str) -> bool:
+        try:
+            METRICS[name].value(tiny)
+        except (KeyError, ValueError):
+            return False
+        return True
+
+    return [name for name in METRICS if is_made(name)]
 
 
 @dataclass(frozen=True)
 class Validation:
     """Says what training is judged by.
 
-    metric: one of JUDGES; one that reads decisions is measured at the threshold with the best micro-F1.
+    metric: one of `judges`; one that reads decisions is measured at the threshold with the best micro-F1.
     patience: epochs without a better value after which training stops; None for never.
     """
 
