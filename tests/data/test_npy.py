@@ -134,6 +134,16 @@ def test_embeddings_stay_on_disk(tmp_path: Path) -> None:
     assert peak < 100_000, "of 4 MB"
 
 
+def test_a_block_is_all_that_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npy, "BLOCK_ROWS", 2)
+    path = save_alone(tmp_path / "a.npy", VECTORS)
+    blocks = [block for block in readers.read_inputs(path) if isinstance(block, Table)]
+    assert [block.numbers.tolist() for block in blocks] == [VECTORS[:2].tolist(), VECTORS[2:].tolist()]
+    save_alone(path, VECTORS / np.array([[1], [1], [1e-45]]))
+    with pytest.raises(UserError, match="row 3: a number that is infinite or too large for float32"):
+        list(readers.read_inputs(path))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "bool", ">f4"])
 def test_any_numbers(tmp_path: Path, dtype: str) -> None:
     (block,) = readers.read_inputs(save_alone(tmp_path / "a.npy", (VECTORS % 2).astype(dtype)))

@@ -195,6 +195,12 @@ def test_nothing_of_a_file_reaches_the_terminal_raw() -> None:
     assert "[bold]x[/bold]" in page
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_long_text_leaves_room_for_its_labels(width: int) -> None:
+    page = printed(alone(examine(rows_of([{0: 1.0, 3: 1.0}], ["word " * 100]), FILE, JSON)), width)
+    assert re.search("^ *1   a, d +word word word", page, re.MULTILINE)
+
+
 def test_images_are_not_printed() -> None:
     inputs: Inputs = Images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
     rows = dataclasses.replace(rows_of([{0: 1.0}, {1: 1.0}]), inputs=inputs)

@@ -20,6 +20,7 @@ _FORMATS = {  # what is not noted, because it is usual
     "fasttext": "fasttext (UTF-8 unless noted otherwise)",
 }
 _LABELS_SHOWN = 8  # of a row
+_LABELS_WIDTH = 32
 _LONGEST_NAME = 40  # characters
 
 
@@ -44,10 +45,10 @@ def _say(console: Console, line: str) -> None:
 
 
 def _examples(file: FileCheck) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("row", justify="right")
-    table.add_column("labels", overflow="fold", min_width=24)
-    table.add_column(file.kind, overflow="ellipsis", no_wrap=True)
+    table.add_column("labels", overflow="fold", max_width=_LABELS_WIDTH)
+    table.add_column(file.kind, overflow="ellipsis", no_wrap=True, ratio=1)  # what the others leave
     for example in file.examples:
         shown = printable(example.excerpt) if isinstance(example.excerpt, str) else f"{len(example.excerpt)} bytes"
         table.add_row(str(example.row + 1), Text(_labels(example)), Text(shown))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ _RENAMED = (("X", "Y"), ("X", "y"), ("x", "y"), ("embeddings", "labels"), ("feat
 _ENDINGS = (".npy", ".npz", ".jsonl", ".txt", ".csv", ".tsv")
 _ALONE = ""  # the name of the array of a .npy file
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Dataset:
@@ -56,8 +56,15 @@ def read_all_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore
 
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[Inputs]:
-    """Yields the same in blocks."""
-    inputs = read_all_inputs(path, options)
+    """Yields the same in blocks, for each of which a .npy file is mapped anew: memory is that of a block."""
+    arrays = _load(path)
+    if _ALONE in arrays and len(arrays[_ALONE].shape):
+        rows = len(arrays.pop(_ALONE))
+        for first in range(0, rows, BLOCK_ROWS):
+            part = {_ALONE: np.array(_load(path)[_ALONE][first : first + BLOCK_ROWS])}
+            yield _inputs(path, part, options, first)
+        return
+    inputs = _inputs(path, arrays, options)
     for rows in torch.arange(len(inputs)).split(BLOCK_ROWS):
         yield inputs.take(rows)
 
@@ -144,7 +151,8 @@ def _chosen(path: Path, arrays: Arrays, asked: Sequence[str], usual: Sequence[st
     return fitting[0]
 
 
-def _inputs(path: Path, arrays: Arrays, options: ReadOptions) -> Inputs:
+def _inputs(path: Path, arrays: Arrays, options: ReadOptions, first: int = 0) -> Inputs:
+    """Makes inputs of arrays, whose rows begin with row `first` of the file."""
     if set(arrays) >= _SPARSE:
         indptr, indices, values, (_, width) = _csr(path, arrays)
         floats = _as_float32(path, values)
@@ -155,7 +163,7 @@ def _inputs(path: Path, arrays: Arrays, options: ReadOptions) -> Inputs:
     if array.ndim and not len(array):
         raise UserError(f"{path}: no rows")
     if array.ndim == 2 and array.dtype.kind in "fiub":
-        return Table.of_numbers(_as_float32(path, array))
+        return Table.of_numbers(_as_float32(path, array, first))
     if array.ndim in (3, 4) and array.dtype == np.uint8:
         return Images(_pixels(path, array))
     raise UserError(
@@ -164,7 +172,7 @@ def _inputs(path: Path, arrays: Arrays, options: ReadOptions) -> Inputs:
     )
 
 
-def _as_float32(path: Path, array: np.ndarray) -> torch.Tensor:
+def _as_float32(path: Path, array: np.ndarray, first: int = 0) -> torch.Tensor:
     """Returns numbers that stay on disk if they are of this type there."""
     with np.errstate(over="ignore"):
         numbers = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
@@ -173,7 +181,7 @@ def _as_float32(path: Path, array: np.ndarray) -> torch.Tensor:
             row = start + int(
                 numbers[start : start + 2**16].isinf().reshape(-1, numbers[0].numel()).any(1).int().argmax()
             )
-            raise UserError(f"{path}, row {row + 1}: a number that is infinite or too large for float32")
+            raise UserError(f"{path}, row {first + row + 1}: a number that is infinite or too large for float32")
     return numbers
 
 
