@@ -89,3 +89,37 @@ def test_each_option_reaches_the_recipe(texts_file: Path) -> None:
     default = FitConfig(data=str(texts_file))
     prepared = prepare(default, load_quietly(default))
     assert recipe_of(default, prepared) == prepared.encoder.recipe(len(prepared.train), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("texts_file")
+def test_seeds_that_stop_at_different_epochs_are_compared() -> None:
+    line = [
+        "compare",
+        "texts.jsonl",
+        "--losses",
+        "bce,zlpr",
+        "--seeds",
+        "3",
+        "--epochs",
+        "12",
+        "--patience",
+        "1",
+        *MODEL,
+    ]
+    assert main([*line, "--out", "run"]) == 0
+    lengths = {path.name: len(history_of(str(path))) for path in Path("run/runs").iterdir()}
+    assert len(set(lengths.values())) > 1, lengths
+    assert len(history_of("run")) == sum(lengths.values())
+    assert Path("run/report.html").exists()
+    assert main(["inspect", "run"]) == 0
+    assert main(["compare", "run"]) == 0
+
+
+def test_a_comparison_refuses_several_processes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["compare", "--out", "run"]) == 2
+    assert "a comparison trains in one process; several are for lopsided fit" in capsys.readouterr().err
+    assert not list(folder.iterdir())
