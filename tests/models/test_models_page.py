@@ -43,7 +43,7 @@ def test_the_module_of_the_page_is_a_model(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "my_models", raising=False)
     table = Table.of_numbers(torch.randn(20, 3))
-    encoder = custom("my_models:make_model", {"mlp": MlpTable}).fit(table, width=128)  # type: ignore[dict-item]
+    encoder = custom("my_models:make_model", {"mlp": MlpTable}).fit(table, width=128)
     body = encoder.make_body()
     assert body(*encoder.encode(table).batch(torch.arange(4))).shape == (4, 128)
     sys.modules.pop("my_models")

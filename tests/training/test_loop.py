@@ -91,7 +91,7 @@ class ByHand:
         for each, sums in zip(self.head.parameters(), self.sums, strict=True):
             gradient = each.grad.view(2, -1)  # type: ignore[union-attr]
             sums += gradient.square().mean(1)
-            each -= (rate * gradient / sums.sqrt().unsqueeze(1)).view(each.shape)
+            each.sub_((rate * gradient / sums.sqrt().unsqueeze(1)).view(each.shape))
 
 
 def weights(trained: Trained) -> list[Tensor]:
@@ -245,7 +245,7 @@ def test_sparse_gradients_are_clipped_as_dense_ones(norm: float) -> None:
     clip_gradients(models[0], norm)
     torch.nn.utils.clip_grad_norm_(models[1].parameters(), norm)
     for one, other in zip(*(model.parameters() for model in models), strict=True):
-        torch.testing.assert_close(one.grad.to_dense(), other.grad)  # type: ignore[union-attr]
+        torch.testing.assert_close(one.grad.to_dense(), other.grad)
 
 
 def test_rates_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
