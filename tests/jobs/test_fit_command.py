@@ -184,7 +184,7 @@ BAD_LINES = {
     "damaged": (["evaluate", "damaged"], "model.safetensors: damaged"),
     "cut": (["evaluate", "cut"], "model.safetensors: damaged"),
     "no rule": (["evaluate", "unsettled"], "unsettled/decision.safetensors: damaged (it is not there); delete unse"),
-    "unknown model": (["fit", "train.txt", "--model", "bagg"], "--model: unknown model 'bagg': known are ngrams, bag"),
+    "unknown model": (["fit", "train.txt", "--model", "bagg"], "--model: unknown model 'bagg': known are ngrams, "),
     "unknown setting": (["fit", "train.txt", "--model", "bag(width=8)"], "--model: bag has no setting 'width': it has"),
     "model of texts": (["fit", "train.txt", "--model", "ngrams"], "ngrams takes no sparse inputs: choose among bag"),
     "unknown metric": (

@@ -109,7 +109,7 @@ HARMS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Tensor]], object
     "no values": ("bag", lambda h, t: h.update(encoder_values={}), "num_features"),
     "values that are a list": ("bag", lambda h, t: h.update(encoder_values=[1]), ""),
     "weights of n-grams cut": ("ngrams", lambda h, t: t.update({WEIGHTS: torch.ones(2, 9).double()}), "weights must"),
-    "characters too many": ("ngrams", lambda h, t: h["encoder_values"].update(characters=True), "weights must"),
+    "characters too many": ("ngrams", lambda h, t: h["encoder_values"].update(characters=False), "weights must"),
     "a bucket that is none": ("ngrams", lambda h, t: t[FILLED].fill_(10**9), "filled buckets must"),
     "buckets of another type": ("ngrams", lambda h, t: t.update({FILLED: torch.ones(3)}), "filled buckets must"),
     "an empty shape": ("convnet", lambda h, t: h["encoder_values"].update(shape=[]), "unpack"),
@@ -136,7 +136,7 @@ def test_what_is_damaged_is_named(harm: str) -> None:
 
 def test_inputs_of_another_kind_are_refused() -> None:
     model, _ = trained("bag")
-    with pytest.raises(ValueError, match="the model takes sparse inputs, got text"):
+    with pytest.raises(ValueError, match="the model bag takes no text inputs"):
         model.encode(INPUTS["ngrams"])
     with pytest.raises(ValueError, match=r"ngrams takes no sparse inputs: choose among .*bag"):
         fit_encoder("ngrams", INPUTS["bag"])

@@ -68,6 +68,8 @@ def _are_served(logits: Tensor, targets: Tensor) -> bool:
         and logits.is_contiguous()
         and targets.is_contiguous()
         and not targets.requires_grad
+        and not logits.is_neg()  # memory that holds the numbers negated
+        and not targets.is_neg()
         and has_memory(logits)
         and has_memory(targets)
     )

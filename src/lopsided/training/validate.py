@@ -22,12 +22,11 @@ def judges() -> list[str]:
 
     def is_made(name: str) -> bool:
         try:
-            METRICS[name].value(tiny)
+            return not math.isnan(METRICS[name].value(tiny))  # without propensities, PSP is
         except (KeyError, ValueError):
             return False
-        return True
 
-    return [name for name in METRICS if is_made(name)]
+    return [name for name in METRICS if name != "predicted_per_row" and is_made(name)]  # it has no better or worse
 
 
 @dataclass(frozen=True)
