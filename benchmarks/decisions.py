@@ -22,6 +22,7 @@ from pathlib import Path
 import tables
 import torch
 from decision_data import LOADERS, load
+from lopsided.models.sparse_features import SparseClassifier
 from run import environment, write
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -45,7 +46,6 @@ from lopsided.metrics.registry import METRICS
 from lopsided.metrics.reliability import reliability
 from lopsided.metrics.scores import Judged
 from lopsided.metrics.weighted import Weighable
-from lopsided.models.sparse_features import SparseClassifier
 from lopsided.targets import SparseTargets
 
 ROOT = Path(__file__).parents[1]

@@ -14,6 +14,7 @@ import statistics
 import time
 
 import torch
+from lopsided.training.objective import make_objective, parse_method
 from run import environment
 from tables import RESULTS, ROOT, grid, put, read
 
@@ -22,7 +23,6 @@ from lopsided.data import MultiLabelData, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.models import make_task
 from lopsided.training.loop import DIAGNOSE_EVERY_BATCHES
-from lopsided.training.objective import make_objective, parse_method
 
 PAGE = ROOT / "docs/diagnostics.md"
 LABELS, ROWS = 28, 8000
