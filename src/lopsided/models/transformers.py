@@ -30,7 +30,8 @@ class Transformer:
     """Encodes texts by a Hugging Face model from a folder or, by its name, from the hub.
 
     freeze: the encoder stays as it is; its features are computed once for a data set and held in memory, and the head
-    alone is trained, in seconds. Else the encoder is fine-tuned, which takes a GPU or patience, and learns more.
+    alone is trained, in seconds. Else the encoder is fine-tuned, which takes a GPU or patience. A small frozen encoder
+    can rank worse than n-grams do: MiniLM does on both sets of texts of benchmarks/results/frozen_encoder.csv.
     pooling: see `TokenPool`. length: texts are cut off after so many tokens, or after as many as the encoder takes.
     Tokenizer, configuration and weights are stored with the model.
     """
