@@ -18,8 +18,10 @@ from lopsided import __version__
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.excerpts import printable
 from lopsided.data.make_xmc import XmcMaker, make_xmc
+from lopsided.data.options import ReadOptions
 from lopsided.data.preview import save_preview
 from lopsided.data.storage import UserError
+from lopsided.jobs.check_data import check_data
 from lopsided.jobs.command_options import with_options
 from lopsided.jobs.compare import compare as train_and_compare
 from lopsided.jobs.config import BUILT_IN, CompareConfig, Config, FitConfig, checked
@@ -36,6 +38,7 @@ from lopsided.jobs.schema import Propensity
 from lopsided.jobs.settings import is_settings_file, read_settings, settings_like
 from lopsided.losses import formula
 from lopsided.report import read_finished, write_merged_report, write_report
+from lopsided.report.data_check import print_data_check
 from lopsided.report.inspection import print_diagnostics, print_suspects
 from lopsided.report.loss_plot import FORMATS, save_loss_plot
 from lopsided.report.terminal import print_evaluation, print_loss, print_losses, print_results
@@ -316,6 +319,20 @@ def doctor() -> None:
     for subject, finding in findings().items():
         table.add_row(f"[bold]{subject}[/bold]", escape(finding))
     Console().print(table)
+
+
+@data_app.command()
+@with_options(ReadOptions)
+def check(
+    data: Annotated[Path, typer.Argument(help="A file, or a folder, of labelled rows; see docs/data.md.")],
+    test: Annotated[Path | None, typer.Option(help="Test rows, which are compared with them.")] = None,
+    **asked: Any,
+) -> None:
+    """Tell how files are understood, what stands in them, and what may spoil a training or a verdict."""
+    console = Console()
+    with bars(console) as live:
+        checked_data = check_data(data, test, checked(ReadOptions, asked), live)
+    print_data_check(checked_data, console)
 
 
 @data_app.command()

@@ -14,16 +14,19 @@ import torch
 from hypothesis import given
 from rich.console import Console
 
+from lopsided.__main__ import main
 from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Images, Inputs, Numbered, Texts
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 from lopsided.jobs.check_data import DataCheck, FileCheck, check_data, examine, twin_names
+from lopsided.jobs.progress import bars
 from lopsided.report.data_check import print_data_check
 from lopsided.targets import SparseTargets
 from tests.tools import HOSTILE
 
 NAN = float("nan")
+NO_BARS = bars(Console(file=io.StringIO()))
 FILE = Path("rows.jsonl")
 JSON = ReadOptions(format="json")
 
@@ -103,7 +106,7 @@ def written(path: Path, lines: Sequence[str]) -> Path:
 def test_a_file_and_its_test_file(tmp_path: Path) -> None:
     train = written(tmp_path / "train.csv", ["one,a;b", "two,b", "three,", "two,a"])
     test = written(tmp_path / "test.csv", ["four,a;new", "TWO,b", "five,"])
-    check = check_data(train, test, ReadOptions(separator=";"), lambda count: None)
+    check = check_data(train, test, ReadOptions(separator=";"), NO_BARS)
     assert check.overlap == 1
     assert check.warnings == (
         "rows that are copies of others: 1; a split keeps copies together",
@@ -123,7 +126,7 @@ def test_groups_of_two_files_are_compared(tmp_path: Path) -> None:
     }.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(["text,labels,patient", *rows]))
     options = ReadOptions(separator="|", group_column="patient")
-    check = check_data(tmp_path / "train.csv", tmp_path / "test.csv", options, lambda count: None)
+    check = check_data(tmp_path / "train.csv", tmp_path / "test.csv", options, NO_BARS)
     assert check.data.groups == 3
     assert check.warnings == ("test rows of a group that also stands in the training file: 1 of 3",)
 
@@ -131,7 +134,7 @@ def test_groups_of_two_files_are_compared(tmp_path: Path) -> None:
 def test_a_file_is_not_checked_against_itself(tmp_path: Path) -> None:
     train = written(tmp_path / "train.csv", ["one,a", "two,b"])
     with pytest.raises(UserError, match="holds the same rows"):
-        check_data(train, train, ReadOptions(), lambda count: None)
+        check_data(train, train, ReadOptions(), NO_BARS)
 
 
 WARNINGS = [
@@ -145,19 +148,19 @@ WARNINGS = [
 def test_warnings(
     labels: list[dict[int, float]], warning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lopsided.jobs.check_data.read", lambda *_: rows_of(labels))
-    warnings = check_data(tmp_path / "a.csv", None, JSON, lambda count: None).warnings
+    monkeypatch.setattr("lopsided.jobs.check_data.read_rows", lambda *_: rows_of(labels))
+    warnings = check_data(tmp_path / "a.csv", None, JSON, NO_BARS).warnings
     assert any(warning in each for each in warnings)
 
 
 def test_clean_rows_have_no_warning(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", ["one,red;blue", "two,blue", "three,", "four,red"])
-    assert check_data(path, None, ReadOptions(separator=";"), lambda count: None).warnings == ()
+    assert check_data(path, None, ReadOptions(separator=";"), NO_BARS).warnings == ()
 
 
 def test_one_label_is_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lopsided.jobs.check_data.read", lambda *_: rows_of([{0: 1.0}, {}], names=("only",)))
-    (warning,) = check_data(tmp_path / "a.csv", None, JSON, lambda count: None).warnings
+    monkeypatch.setattr("lopsided.jobs.check_data.read_rows", lambda *_: rows_of([{0: 1.0}, {}], names=("only",)))
+    (warning,) = check_data(tmp_path / "a.csv", None, JSON, NO_BARS).warnings
     assert warning == "labels: 1; a multi-label problem needs at least two"
 
 
@@ -178,8 +181,10 @@ def test_names_that_look_alike(names: Sequence[str], expected: list[list[str]]) 
 
 def test_many_alike_names_are_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{number} {word}" for number in range(10) for word in ("Label", "label")]
-    monkeypatch.setattr("lopsided.jobs.check_data.read", lambda *_: rows_of([{0: 1.0}, {1: 1.0, 2: 1.0}], names=names))
-    warnings = check_data(tmp_path / "a.csv", None, JSON, lambda count: None).warnings
+    monkeypatch.setattr(
+        "lopsided.jobs.check_data.read_rows", lambda *_: rows_of([{0: 1.0}, {1: 1.0, 2: 1.0}], names=names)
+    )
+    warnings = check_data(tmp_path / "a.csv", None, JSON, NO_BARS).warnings
     assert warnings[-1] == "more sets of labels that look alike: 5"
     assert "labels that look alike: '0 Label', '0 label'" in warnings
 
@@ -231,3 +236,27 @@ def test_a_hundred_thousand_rows_are_examined_in_seconds() -> None:
     printed(alone(examine(rows, FILE, JSON)))
     twin_names(rows.label_names)
     assert time.perf_counter() - start < 15
+
+
+def test_the_command_prints_what_it_understood(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(folder / "train.csv", ["one,a;b", "two,b", "three,"])
+    written(folder / "test.csv", ["four,a", "one,b"])
+    assert main(["data", "check", "train.csv", "--test", "test.csv", "--separator", ";"]) == 0
+    page = capsys.readouterr().out
+    assert "train.csv: csv" in page
+    assert "labels: names between ';' in column 'labels'" in page
+    assert "test rows that also stand in the training file: 1 of 2" in page
+    assert sorted(path.name for path in folder.iterdir()) == ["test.csv", "train.csv"]
+
+
+def test_what_can_be_read_in_two_ways_is_refused_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a.csv").write_text("text,toxic,threat\none,1,0\ntwo,0,1\n")
+    assert main(["data", "check", "a.csv"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--label-columns 'toxic,threat'" in error
+    assert main(["data", "check", "a.csv", "--label-columns", "toxic,threat"]) == 0
+    assert main(["data", "check", "a.csv", "--label-columns", "toxic,threat", "--test", "a.csv"]) == 2
+    assert "--test: a.csv holds the same rows" in capsys.readouterr().err
+    assert main(["data", "check", "a.csv", "--quoting", "maybe"]) == 2
+    assert "'--quoting'" in capsys.readouterr().err

@@ -30,9 +30,10 @@ def split_rows(dataset: Dataset, fractions: Sequence[float], seed: int = 0) -> l
     parts = stratified_split(dataset.targets, fractions, seed, sets)
     if not all(map(len, parts)):
         largest = int(sets.bincount().max()) if len(sets) else 0
+        asked = ", ".join(f"{fraction:.3g}" for fraction in fractions)
         raise UserError(
-            f"{len(dataset)} rows cannot be split into {len(parts)} parts: copies and groups stay together, which "
-            f"makes {len(sets.unique())} sets, the largest of {largest} rows; give separate files for the parts"
+            f"{len(dataset)} rows cannot be split by {asked}: copies and groups stay together, which makes "
+            f"{len(sets.unique())} sets, the largest of {largest} rows; ask for other shares, or give separate files"
         )
     return parts
 

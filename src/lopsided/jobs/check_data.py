@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.progress import Progress as Bars
 from torch import Tensor
 
 from lopsided.data.dataset import Dataset
@@ -15,7 +16,8 @@ from lopsided.data.independence import copies, overlap, refuse_same_file, shared
 from lopsided.data.inputs import Excerpt, Numbered, SparseFeatures, csr_entries
 from lopsided.data.labels.names import near_twins
 from lopsided.data.options import ReadOptions
-from lopsided.data.readers import find_format, read
+from lopsided.data.readers import find_format
+from lopsided.jobs.rows import read_rows
 
 RARE = 10  # a label with fewer positives can hardly be learned, and not be judged
 _EXAMPLES = 5
@@ -95,14 +97,14 @@ class DataCheck:
     warnings: tuple[str, ...]
 
 
-def check_data(path: Path, test: Path | None, options: ReadOptions, on_bytes: Callable[[int], None]) -> DataCheck:
+def check_data(path: Path, test: Path | None, options: ReadOptions, bars: Bars) -> DataCheck:
     """Reads the files and looks for what is wrong with them. Raises UserError as `read` does."""
     if test is None:
-        rows = read(path, options, on_bytes)
+        rows = read_rows(path, options, bars)
         data = examine(rows, path, options)
         return DataCheck(data, None, 0, tuple(_warnings(data)))
     refuse_same_file({"data": path, "test": test})
-    rows, test_rows = (read(file, options, on_bytes) for file in (path, test))
+    rows, test_rows = (read_rows(file, options, bars) for file in (path, test))
     data, tested = examine(rows, path, options), examine(test_rows, test, options)
     seen = len(overlap(rows.inputs, test_rows.inputs))
     warnings = [*_warnings(data), *(f"{test.name}: {text}" for text in _warnings(tested))]

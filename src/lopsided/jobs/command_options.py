@@ -11,10 +11,9 @@ import typer
 from pydantic.fields import FieldInfo
 
 from lopsided.data.options import ReadOptions
-from lopsided.jobs.config import Config
 
 
-def with_options(kind: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(kind: type[ReadOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the settings of a configuration as options, in the place of its **asked.
 
     Each is None when not given, so that a run folder can tell what was asked anew.
@@ -36,7 +35,7 @@ def with_options(kind: type[Config]) -> Callable[[Callable[..., None]], Callable
     return add
 
 
-def _in_order(kind: type[Config]) -> list[tuple[str, FieldInfo]]:
+def _in_order(kind: type[ReadOptions]) -> list[tuple[str, FieldInfo]]:
     """Returns the settings of a command, those of all readers last."""
     return sorted(kind.model_fields.items(), key=lambda item: item[0] in ReadOptions.model_fields)
 

@@ -137,6 +137,7 @@ class Config(ReadOptions):
 
 
 C = TypeVar("C", bound=Config)
+S = TypeVar("S", bound=ReadOptions)
 
 
 class FitConfig(Config):
@@ -277,8 +278,8 @@ def make_config(settings: dict[str, Any]) -> CompareConfig:
     return checked(CompareConfig, settings)
 
 
-def checked(kind: type[C], settings: dict[str, Any]) -> C:
-    """Returns a configuration of that kind. Raises UserError, which names the first bad setting in one line."""
+def checked(kind: type[S], settings: dict[str, Any]) -> S:
+    """Returns settings of that kind. Raises UserError, which names the first bad setting in one line."""
     try:
         return kind(**settings)
     except ValidationError as error:

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.excerpts import printable
+from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError, replace_atomically, write_csv
 from lopsided.decision.suspects import Suspects, rank_suspects
 from lopsided.jobs.config import BUILT_IN, CompareConfig, FitConfig, fingerprint
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
-from lopsided.jobs.rows import load, prepare, split_rows
+from lopsided.jobs.rows import load, prepare
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged, Scores

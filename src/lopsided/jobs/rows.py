@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from rich.progress import Progress as Bars
-from torch import Tensor
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
-from lopsided.data.independence import overlap, refuse_same_file, together
+from lopsided.data.excerpts import printable
+from lopsided.data.independence import overlap, refuse_same_file, shared_groups
 from lopsided.data.readers import ReadOptions, aligned, read
-from lopsided.data.split import stratified_split
+from lopsided.data.split import split_off
 from lopsided.data.storage import UserError
 from lopsided.jobs.config import BUILT_IN, IMAGES, Config, FitConfig
 from lopsided.metrics.registry import METRICS
@@ -80,23 +81,23 @@ def _from_files(config: Config, bars: Bars) -> Splits:
                 f"{config.data}: {len(train)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
                 f"or separate files with --valid and --test{without}"
             )
-        first, *others = split_rows(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)
-        for (part, share), rows in zip(shares.items(), others, strict=True):
-            if not len(rows) or not len(first):
-                raise UserError(f"--{part}: a share of {share:g} of {len(train)} rows leaves a part empty")
-            given[part] = train.take(rows)
-        train = train.take(first)
+        train, *others = split_off(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)
+        given |= dict(zip(shares, others, strict=True))
     notes = [f"{files[name].name}: {note}" for name, part in given.items() if name in files for note in part.notes]
-    for name in files.keys() & {"valid", "test"}:
-        known = len(overlap(train.inputs, given[name].inputs))
-        if known:
-            notes.append(f"{known} of {len(given[name])} {name} rows also stand in the training rows")
+    notes += _shared_rows(list(files.values()), list(files), parts)
     return Splits(train, given.get("valid"), given.get("test"), tuple(notes))
 
 
-def split_rows(data: Dataset, shares: Sequence[float], seed: int) -> list[Tensor]:
-    """Returns row numbers of parts with these shares, by strata; copies of a row, and groups, stay together."""
-    return stratified_split(data.targets, shares, seed, together(data))
+def _shared_rows(files: Sequence[Path], names: Sequence[str], parts: Sequence[Dataset]) -> Iterator[str]:
+    """Yields a sentence where rows of a file also stand in one before it, whether it is trained or tuned on."""
+    for one, other in combinations(range(len(parts)), 2):
+        copied = len(overlap(parts[one].inputs, parts[other].inputs))
+        grouped = len(shared_groups(parts[one], parts[other]))
+        rows, file = f"of {len(parts[other])} {names[other]} rows", printable(files[one].name)
+        if copied:
+            yield f"{copied} {rows} also stand in {file}"
+        if grouped:
+            yield f"{grouped} {rows} are of groups that also stand in {file}"
 
 
 def prepare(config: Config, splits: Splits) -> Prepared:

@@ -1,0 +1,53 @@
+"""Commands never judge a model by rows that it was trained on without a word."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from lopsided.__main__ import main
+
+QUICK = ["--losses", "bce,asl", "--seeds", "1"]
+
+
+def write(path: Path, rows: list[tuple[str, list[str]]]) -> None:
+    path.write_text("".join(json.dumps({"text": text, "labels": labels}) + "\n" for text, labels in rows))
+
+
+def made(number: int, seed: int = 0) -> list[tuple[str, list[str]]]:
+    """Rows whose labels say nothing about their texts, each of which has words of its own."""
+    chance = random.Random(seed)
+    texts = (" ".join(f"w{chance.randrange(10**6)}" for _ in range(8)) for _ in range(number))
+    return [(text, [label for label in "abcd" if chance.random() < 0.4]) for text in texts]
+
+
+@pytest.mark.slow
+def test_rows_that_stand_three_times_teach_nothing(folder: Path) -> None:
+    """Where copies fall on both sides of the split, mAP is .99."""
+    write(folder / "rows.jsonl", made(200) * 3)
+    assert main(["compare", "rows.jsonl", *QUICK, "--epochs", "20", "--out", "run"]) == 0
+    results = json.loads((folder / "run/results.json").read_text())
+    assert results["losses"]["bce"]["metrics"]["map"]["mean"] < 0.55
+
+
+@pytest.mark.parametrize("command", [["compare", *QUICK], ["fit"], ["data", "check"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("same", ["rows.jsonl", "copy.jsonl"])
+def test_the_training_file_is_no_test_file(
+    command: list[str], same: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("rows.jsonl", "copy.jsonl"):
+        write(folder / name, made(30))
+    before, after = (command, []) if command[0] == "data" else (command[:1], [*command[1:], "--out", "run"])
+    assert main([*before, "rows.jsonl", "--test", same, *after]) == 2
+    assert "holds the same rows as --data" in capsys.readouterr().err
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.slow
+def test_test_rows_that_were_trained_on_are_counted_aloud(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = made(60)
+    write(folder / "rows.jsonl", rows)
+    write(folder / "test.jsonl", [(text.upper(), labels) for text, labels in rows[:7]] + made(20, seed=1))
+    assert main(["compare", "rows.jsonl", "--test", "test.jsonl", *QUICK, "--epochs", "1", "--out", "run"]) == 0
+    assert "7 of 27 test rows also stand in rows.jsonl" in " ".join(capsys.readouterr().out.split())
