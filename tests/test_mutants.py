@@ -237,8 +237,8 @@ MUTANTS = {
     ),
     "fit: the order depends on the epochs before": Mutant(
         "training/loop.py",
-        "        order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed))",
-        "        order = torch.randperm(len(self.rows))",
+        "self.recipe.sampling, torch.Generator().manual_seed(seed))",
+        "self.recipe.sampling, torch.default_generator)",
         "jobs/test_fit_command.py::test_a_killed_run_goes_on_as_if_nothing_had_happened",
     ),
     "evaluate: dropout stays on": Mutant(

@@ -46,6 +46,16 @@ class Config(ReadOptions):
     )
     accumulate: int | None = option(None, "Batches per step.", unset="1", ge=1, le=1_000_000)
     clip_norm: float | None = option(None, "Largest norm of the gradient.", unset="any", gt=0)
+    average: float | None = option(
+        None, "Decay, per step, of a moving average of the weights.", unset="depends on the model", gt=0, lt=1
+    )
+    weight_decay: float | None = option(None, "Of matrices.", unset="depends on the model", ge=0)
+    body_rate: float | None = option(None, "Times the step size, below the head.", unset="depends on the model", ge=0)
+    sampling: Literal["uniform", "class_aware"] | None = option(
+        None, "Of rows: uniform, or class_aware for every label equally often.", unset="uniform"
+    )
+    mixup: float | None = option(None, "Alpha of mixup between body and head.", unset="0, for none", ge=0)
+    r_drop: float | None = option(None, "Weight of R-Drop, two passes through dropout.", unset="0, for none", ge=0)
     precision: Literal["fp32", "bf16"] | None = option(None, "Of products: fp32 or bf16.", unset="fp32")
     patience: int | None = option(None, "Epochs without a better validation score to stop after.", unset="never", ge=1)
     valid: str | None = option(None, "File of validation rows, or a share of the training rows; 0 for none.")

@@ -43,7 +43,7 @@ class Bag(nn.Module):
         self.width = width
         self.embedding = nn.EmbeddingBag(num_features, width, mode="sum", sparse=sparse)
         nn.init.normal_(self.embedding.weight, std=std)
-        self.after = nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if relu else nn.Identity()
+        self.after = nn.Sequential(nn.ReLU() if relu else nn.Identity(), nn.Dropout(dropout))
 
     def forward(self, indices: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
         hidden: Tensor = self.after(self.embedding(indices, offsets, per_sample_weights=weights))

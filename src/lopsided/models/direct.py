@@ -70,6 +70,7 @@ class SparseHead(nn.Module):
     def __init__(self, num_features: int, loss: Formula | str, prior: Tensor) -> None:
         super().__init__()
         self.criterion = MultiLabelLoss(loss, reduction="batchmean")
+        self.num_labels = len(prior)
         self.linear = SparseLinear(num_features, len(prior))
         bias = LinearHead(1, len(prior), loss, prior=prior).bias
         assert bias is not None

@@ -40,6 +40,8 @@ Method = Formula | Powerset
 class Head(Protocol):
     """Maps what a body gives, (n, width) hidden states, to a loss or to label scores; an `nn.Module`."""
 
+    num_labels: int
+
     def __call__(self, hidden: Any, targets: SparseTargets) -> Tensor:
         """Computes the loss, mean over the rows."""
         ...

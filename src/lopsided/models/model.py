@@ -14,7 +14,9 @@ from lopsided.data.inputs import Inputs, Numbered
 from lopsided.metrics.scores import Scores
 from lopsided.models.encoder import Batch, Encoded, Encoder
 from lopsided.models.heads import Head, make_head, parse_method, stored_sets
+from lopsided.models.mixup import mixed
 from lopsided.models.registry import stored_class
+from lopsided.nn.divergence import symmetric_kl
 from lopsided.nn.fused import FusedAdagrad
 from lopsided.targets import SparseTargets
 
@@ -38,10 +40,20 @@ class Network(nn.Module):
         super().__init__()
         self.body, self.head = body, cast("nn.Module", head)
 
-    def forward(self, batch: Batch, targets: SparseTargets) -> Tensor:
-        """Computes the loss, mean over the rows."""
-        value: Tensor = self.head(self.body(*batch), targets)
-        return value
+    def forward(self, batch: Batch, targets: SparseTargets, mixup: float = 0.0, r_drop: float = 0.0) -> Tensor:
+        """Computes the loss, mean over the rows.
+
+        mixup: alpha of `mixed` hidden states, 0 for none. r_drop: alpha of `lopsided.r_drop`, 0 for none.
+        """
+        hidden, head = self.body(*batch), cast("Head", self.head)
+        if mixup:
+            hidden, targets = mixed(hidden, targets, mixup, head.num_labels)
+        value: Tensor = head(hidden, targets)
+        if not r_drop:
+            return value
+        again = self.body(*batch)  # with other dropout
+        divergence = symmetric_kl(head.logits(hidden), head.logits(again))
+        return (value + head(again, targets)) / 2 + r_drop / 4 * divergence
 
 
 @dataclass(frozen=True)

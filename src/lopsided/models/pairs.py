@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from lopsided.data.inputs import SparseFeatures
@@ -60,9 +60,7 @@ class PairWords:
         return BagRows(SparseFeatures(indptr, indices[known], features.values[known], len(self.kept), declared=True))
 
     def make_body(self) -> Bag:
-        body = Bag(len(self.kept), self.hidden, std=0.01, relu=False, sparse=True)
-        body.after = nn.Sequential(nn.Dropout(self.dropout))
-        return body
+        return Bag(len(self.kept), self.hidden, std=0.01, relu=False, dropout=self.dropout, sparse=True)
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         """Gives 3 epochs, or so many more that there are 500 steps: a pair resembles the others of its document."""

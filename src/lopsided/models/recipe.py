@@ -11,6 +11,7 @@ class Recipe:
     """Holds how long and how fast to train, and by which optimiser: the same for every loss that is compared.
 
     average: the decay of an exponential moving average of the weights, per step; None for the weights as they are.
+    sampling: "class_aware" draws every label equally often. mixup, r_drop: the alphas of both, 0 for none.
     body_rate: what the learning rate is multiplied by below the head, as for a pretrained encoder.
     fused_head: the head's update is made chunk by chunk, so that its gradient never exists (Adagrad alone).
     """
@@ -28,3 +29,6 @@ class Recipe:
     accumulate: int = 1  # batches to a step
     precision: Literal["fp32", "bf16"] = "fp32"
     fused_head: bool = False
+    sampling: Literal["uniform", "class_aware"] = "uniform"
+    mixup: float = 0.0
+    r_drop: float = 0.0

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lopsided.data.storage import UserError
+from lopsided.models.direct import NoBody
 from lopsided.models.encoder import Encoder
 from lopsided.models.heads import Powerset, parse_method
 from lopsided.models.model import Model, Network
@@ -23,6 +25,7 @@ from lopsided.training import processes
 from lopsided.training.diagnose import diagnose
 from lopsided.training.history import Epoch
 from lopsided.training.optimizers import clip_gradients, make_optimizer, set_rate
+from lopsided.training.order import rows_in_order
 from lopsided.training.rows import Rows
 from lopsided.training.state import Progress, TrainingState
 from lopsided.training.validate import Validation
@@ -91,7 +94,7 @@ class _Loop:
         self.accelerator = processes.accelerator()
         self.rows, self.seed, self.validation = rows, seed, validation
         self.state_file, self.listener = state_file, listener if processes.is_first() else Listener()
-        self.recipe = recipe = _possible(recipe, method, self.accelerator.num_processes)
+        self.recipe = recipe = _possible(recipe, encoder, method, self.accelerator.num_processes)
         torch.manual_seed(seed)
         self.model = Model.new(encoder, method, rows.data, recipe.learning_rate if recipe.fused_head else None)
         self.network = self.model.network.to(self.accelerator.device)
@@ -129,7 +132,7 @@ class _Loop:
         """Makes the steps of an epoch that are left; returns whether the loss stayed finite."""
         progress = self.state.progress
         seed = (self.seed << 20) + number
-        order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed))
+        order = rows_in_order(self.rows, self.recipe.sampling, torch.Generator().manual_seed(seed))
         if not progress.step:
             torch.manual_seed(seed + (self.accelerator.process_index << 53))  # it decides dropout
         self.wrapped.train()
@@ -178,7 +181,7 @@ class _Loop:
             if self.recipe.fused_head:
                 hidden = self.network.body(*batch)
                 return cast(LinearHead, self.network.head).step(hidden, targets).item()
-            value = self.wrapped(batch, targets)
+            value = self.wrapped(batch, targets, self.recipe.mixup, self.recipe.r_drop)
         self.accelerator.backward(value * (share * weight))
         mean = cast(Tensor, self.accelerator.reduce(value.detach() * weight, "mean")) if count > 1 else value
         return mean.item()
@@ -213,9 +216,15 @@ class _Loop:
             self.state.save(self.state_file)
 
 
-def _possible(recipe: Recipe, method: str, processes: int) -> Recipe:
-    """Returns the recipe without a fused update of the head where something needs the gradient of the head."""
+def _possible(recipe: Recipe, encoder: Encoder, method: str, processes: int) -> Recipe:
+    """Returns the recipe without a fused update of the head where something needs the gradient of the head.
+
+    Raises UserError for mixup where there is nothing that could be mixed.
+    """
+    if recipe.mixup and (isinstance(encoder.make_body(), NoBody) or isinstance(parse_method(method), Powerset)):
+        raise UserError(f"--mixup mixes hidden states and soft labels: {encoder.name} with {method} does not have both")
     needs_gradient = processes > 1 or recipe.accumulate > 1 or recipe.clip_norm is not None
+    needs_gradient |= recipe.mixup > 0 or recipe.r_drop > 0
     if needs_gradient or isinstance(parse_method(method), Powerset):
         return replace(recipe, fused_head=False)
     return recipe

@@ -1,0 +1,53 @@
+"""Says in which order the rows of an epoch are trained on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lopsided.data.dataset import Dataset
+from lopsided.training.rows import Rows
+
+
+def rows_in_order(rows: Rows, sampling: str, generator: torch.Generator) -> Tensor:
+    """Returns the rows of an epoch, (rows,) int64: every row once, or as `class_aware` draws them.
+
+    Encoded rows may have an order of their own, random too, in which rows that share work stand together.
+    """
+    if sampling == "class_aware":
+        return class_aware(rows.data, generator)
+    order = getattr(rows.encoded, "order", None)
+    every: Tensor = torch.randperm(len(rows), generator=generator) if order is None else order(generator)
+    return every
+
+
+def class_aware(data: Dataset, generator: torch.Generator) -> Tensor:
+    """Draws as many rows as there are, with replacement: a label first, all alike, then one of its rows.
+
+    So every label is drawn equally often, however rare it is; labels that often come along with it come along here too.
+    Rows without any label are drawn as often as they are in the data.
+
+    >>> from lopsided.data.inputs import Texts
+    >>> from lopsided.targets import SparseTargets
+    >>> targets = SparseTargets.from_indices([[0]] * 90 + [[1]] * 10)
+    >>> rows = class_aware(Dataset(Texts(("",) * 100), targets, ("a", "b")), torch.Generator().manual_seed(0))
+    >>> bool(40 < (rows >= 90).sum() < 60)
+    True
+
+    Source: Shen, Lin and Huang, Relay backpropagation, ECCV 2016, for one label a row.
+    """
+    hard = data.hard_targets()
+    row = torch.repeat_interleave(hard.crow.diff())
+    true = torch.ones_like(hard.col, dtype=torch.bool) if hard.values is None else hard.values == 1
+    row, label = row[true], hard.col[true]
+    by_label = row[label.argsort(stable=True)]
+    counts = torch.bincount(label, minlength=data.num_labels)
+    first, present = counts.cumsum(0) - counts, counts.nonzero().flatten()
+    drawn = torch.empty(0, dtype=torch.long)
+    without = (torch.bincount(row, minlength=len(data)) == 0).nonzero().flatten()
+    if len(present):
+        labels = present[torch.randint(len(present), (len(data) - len(without),), generator=generator)]
+        place = (torch.rand(len(labels), generator=generator, dtype=torch.float64) * counts[labels]).long()
+        drawn = by_label[first[labels] + place]
+    mixed = torch.cat([drawn, without])
+    return mixed[torch.randperm(len(mixed), generator=generator)]
