@@ -1,8 +1,8 @@
-"""Times what the diagnostics of every fourth batch cost, beside a training step; writes a CSV and docs/diagnostics.md.
+"""Times what the diagnostics after an epoch cost, beside its steps; writes a CSV and docs/diagnostics.md.
 
     python benchmarks/diagnostics.py
 
-Both are timed in every step, one after the other; figures are medians of processor time, on one thread, which other
+Figures are medians of processor time, on one thread, which other
 work on the machine hardly changes. The tasks are those of `lopsided compare`: digits-grid, and made texts with as many
 labels as GoEmotions.
 """
@@ -12,55 +12,52 @@ from __future__ import annotations
 import csv
 import statistics
 import time
+from dataclasses import replace
 
 import torch
-from lopsided.training.objective import make_objective, parse_method
 from run import environment
 from tables import RESULTS, ROOT, grid, put, read
 
-from lopsided import DiagnosticsTracker
-from lopsided.data import MultiLabelData, Splits
+from lopsided.data.dataset import Dataset
 from lopsided.data.digits_grid import digits_grid
-from lopsided.models import make_task
-from lopsided.training.loop import DIAGNOSE_EVERY_BATCHES
+from lopsided.data.inputs import Texts
+from lopsided.models.registry import fit_encoder
+from lopsided.targets import SparseTargets
+from lopsided.training.diagnose import diagnose
+from lopsided.training.loop import train
+from lopsided.training.rows import Rows
 
 PAGE = ROOT / "docs/diagnostics.md"
 LABELS, ROWS = 28, 8000
-STEPS = 100
+TIMES = 20
 
 
-def texts() -> MultiLabelData:
+def texts() -> Dataset:
     """Fifteen words of 20,000 in each."""
     generator = torch.Generator().manual_seed(0)
-    targets = torch.rand(ROWS, LABELS, generator=generator) < 0.05
+    targets = (torch.rand(ROWS, LABELS, generator=generator) < 0.05).float().to_sparse_csr()
     words = (20_000 ** torch.rand(ROWS, 15, generator=generator)).long()
     inputs = tuple(" ".join(f"{word:x}word" for word in row) for row in words.tolist())
-    return MultiLabelData(inputs, targets, tuple(f"label {number}" for number in range(LABELS)))
+    return Dataset(Texts(inputs), SparseTargets.from_csr(targets), tuple(f"label {number}" for number in range(LABELS)))
 
 
-def measure(name: str, splits: Splits) -> dict[str, object]:
-    task = make_task(splits)
-    objective, budget = make_objective(parse_method("asl"), task.train.targets), task.default_budget
-    torch.manual_seed(0)
-    model = task.make_model(objective.outputs)
-    optimizer = task.make_optimizer(model, budget.learning_rate)
-    tracker, seconds = DiagnosticsTracker(), []
-    for _ in range(STEPS):
+def measure(name: str, data: Dataset) -> dict[str, object]:
+    encoder = fit_encoder(None, data.inputs)
+    rows = Rows(encoder.encode(data.inputs), data)
+    recipe = replace(encoder.recipe(len(rows), data.num_labels), epochs=1)
+    model, seconds = train(encoder, "asl", rows, recipe, 0).model, []
+    start = time.process_time()
+    train(encoder, "asl", rows, recipe, 0)
+    epoch = time.process_time() - start
+    for _ in range(TIMES):
         start = time.process_time()
-        rows = torch.randint(len(task.train), (budget.batch_size,))
-        targets = task.train.targets[rows]
-        value = objective.criterion(outputs := model(*task.train.batch(rows)), targets)
-        outputs.retain_grad()
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        middle = time.process_time()
-        tracker.update(outputs.detach(), outputs.grad, targets)
-        seconds.append((middle - start, time.process_time() - middle))
-    step, update = (statistics.median(part) for part in zip(*seconds, strict=True))
-    shown = {"task": name, "batch": f"{budget.batch_size}x{splits.train.targets.shape[1]}"}
-    shown |= {"step ms": f"{1e3 * step:.2f}", "update ms": f"{1e3 * update:.3f}"}
-    return shown | {"share of training": f"{update / DIAGNOSE_EVERY_BATCHES / step:.4f}"}
+        diagnose(model, rows)
+        seconds.append(time.process_time() - start)
+    update = statistics.median(seconds)
+    steps = -(-len(rows) // recipe.batch_size)
+    shown = {"task": name, "batch": f"{recipe.batch_size}x{data.num_labels}"}
+    shown |= {"step ms": f"{1e3 * (epoch - update) / steps:.2f}", "update ms": f"{1e3 * update:.3f}"}
+    return shown | {"share of training": f"{update / epoch:.4f}"}
 
 
 def page() -> str:
@@ -76,9 +73,7 @@ def page() -> str:
 def main() -> None:
     torch.set_num_threads(1)
     measured_on = environment()
-    made = texts()
-    part = made[range(100)]
-    rows = [measure("digits-grid", digits_grid(2000, 100, 100)), measure("texts", Splits(made, part, part))]
+    rows = [measure("digits-grid", digits_grid(2000, 100, 100).train), measure("texts", texts())]
     with (RESULTS / "diagnostics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *measured_on])
         writer.writeheader()
