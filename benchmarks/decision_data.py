@@ -6,93 +6,86 @@ They are named with their sources in docs/decisions.md; none of them is part of 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn.functional import pad
 
-from lopsided.data.sparse_files import SparseRows, read_sparse
+from lopsided.data.dataset import Dataset
+from lopsided.data.inputs import SparseFeatures, Texts
+from lopsided.data.readers import read
 from lopsided.targets import SparseTargets
 
 
-def load(folder: Path, name: str) -> SparseRows:
-    """All rows of a data set, training and test together, of unit length."""
-    return LOADERS[name](folder).unit_length()
+def load(folder: Path, name: str) -> Dataset:
+    """All rows of a data set, training and test together."""
+    return LOADERS[name](folder)
 
 
-def _rows(features: csr_array, labels: Sequence[Sequence[int]]) -> SparseRows:
-    targets = SparseTargets.from_indices([sorted(set(row)) for row in labels])
-    number = 1 + int(targets.col.max())
-    parts = (features.indptr.astype(np.int64), features.indices.astype(np.int64), features.data.astype(np.float32))
-    indptr, indices, values = (torch.from_numpy(part) for part in parts)
-    crow, col = targets.crow, targets.col
-    return SparseRows(indptr, indices, values, features.shape[1], SparseTargets(crow, col, num_labels=number))
+def dense(data: Dataset) -> Tensor:
+    """Truth as (rows, labels) bool."""
+    listed = torch.zeros(len(data), data.num_labels, dtype=torch.bool)
+    listed[torch.repeat_interleave(data.targets.crow.diff()), data.targets.col] = True
+    return listed
 
 
-def _texts(texts: Sequence[str], labels: Sequence[Sequence[int]]) -> SparseRows:
+def nlupp(folder: Path, folds: Sequence[int]) -> Dataset:
+    """Short requests to banks and hotels with their intents."""
+    files = [folder / f"nlupp/{domain}/fold{fold}.json" for domain in ("banking", "hotels") for fold in folds]
+    rows = [row for file in files for row in json.loads(file.read_text())]
+    names = sorted({intent for row in rows for intent in row.get("intents", [])})
+    place = {name: number for number, name in enumerate(names)}
+    listed = [sorted({place[intent] for intent in row.get("intents", [])}) for row in rows]
+    crow = pad(torch.tensor([len(row) for row in listed]).cumsum(0), (1, 0))
+    targets = SparseTargets(crow, torch.tensor([label for row in listed for label in row]), num_labels=len(names))
+    return Dataset(Texts(tuple(row["text"] for row in rows)), targets, tuple(names))
+
+
+def _features(matrix: csr_array) -> SparseFeatures:
+    indptr, indices = (torch.from_numpy(part).long() for part in (matrix.indptr, matrix.indices))
+    return SparseFeatures(indptr, indices, torch.from_numpy(matrix.data).float(), matrix.shape[1], declared=True)
+
+
+def _words(folder: Path) -> Dataset:
     """TF-IDF of words and pairs of words; it looks at no label."""
+    data = nlupp(folder, range(20))
+    assert isinstance(data.inputs, Texts)
     encode = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=50_000)
-    return _rows(csr_array(encode.fit_transform(texts)), labels)
+    matrix = csr_array(encode.fit_transform(data.inputs.texts))
+    return Dataset(_features(matrix), data.targets, data.label_names)
 
 
-def _mulan(folder: Path, name: str) -> SparseRows:
-    """ARFF files, dense or sparse; the labels are the attributes that the .xml names."""
-    base = folder / f"mulan_{name}"
-    names = re.findall(r'<label name="([^"]+)"', (base / f"{name}.xml").read_text())
-    tables = []
-    for part in ("train", "test"):
-        head, _, body = (base / f"{name}-{part}.arff").read_text().partition("@data")
-        attributes = [line.split()[1].strip("'\"") for line in head.splitlines() if line.startswith("@attribute")]
-        lines = [line.strip() for line in body.splitlines() if line.strip()]
-        table = np.zeros((len(lines), len(attributes)), dtype=np.float32)
-        for row, line in enumerate(lines):
-            if line.startswith("{"):
-                for entry in filter(None, line.strip("{}").split(",")):
-                    place, value = entry.split()
-                    table[row, int(place)] = float(value)
-            else:
-                table[row] = [float(value) for value in line.split(",")]
-        tables.append(table)
-    table = np.concatenate(tables)
-    is_label = np.isin(attributes, names)
-    assert is_label.sum() == len(names)
-    features = table[:, ~is_label]
-    if (features != 0).mean() > 0.5:
-        features = StandardScaler().fit_transform(features)
-    return _rows(csr_array(features), [np.flatnonzero(row).tolist() for row in table[:, is_label]])
+def _matrix(data: Dataset) -> csr_array:
+    rows = data.inputs
+    if isinstance(rows, SparseFeatures):
+        entries = rows.values.numpy(), rows.indices.numpy(), rows.indptr.numpy()
+        return csr_array(entries, (len(rows), rows.num_features))
+    return csr_array(rows.numbers.numpy())
 
 
-def _bibtex(folder: Path) -> SparseRows:
-    parts = [read_sparse(folder / f"xmc_bibtex/bibtex_{part}.txt") for part in ("train", "test")]
-    matrices = [
-        csr_array((part.values.numpy(), part.indices.numpy(), part.indptr.numpy()), (len(part), part.num_features))
-        for part in parts
-    ]
-    labels = [
-        part.labels.col[low:high].tolist()
-        for part in parts
-        for low, high in zip(part.labels.crow, part.labels.crow[1:], strict=False)
-    ]
-    return _rows(csr_array(vstack(matrices)), labels)
+def _files(pattern: str) -> Callable[[Path], Dataset]:
+    """Reads the training and the test file; features of which most are not 0 are standardised."""
+
+    def load_both(folder: Path) -> Dataset:
+        parts = [read(folder / pattern.format(part)) for part in ("train", "test")]
+        matrix = csr_array(vstack([_matrix(part) for part in parts]))
+        if matrix.nnz > 0.5 * matrix.shape[0] * matrix.shape[1]:
+            matrix = csr_array(StandardScaler().fit_transform(matrix.toarray()))
+        lengths = torch.cat([part.targets.crow.diff() for part in parts])
+        col = torch.cat([part.targets.col for part in parts])
+        targets = SparseTargets(pad(lengths.cumsum(0), (1, 0)), col, num_labels=parts[0].num_labels)
+        return Dataset(_features(matrix), targets, parts[0].label_names)
+
+    return load_both
 
 
-def _nlupp(folder: Path) -> SparseRows:
-    intents = list(json.loads((folder / "nlupp/ontology.json").read_text())["intents"])
-    rows = [row for path in sorted(folder.glob("nlupp/*/fold*.json")) for row in json.loads(path.read_text())]
-    labels = [[intents.index(intent) for intent in row.get("intents", [])] for row in rows]
-    return _texts([row["text"] for row in rows], labels)
-
-
-LOADERS: dict[str, Callable[[Path], SparseRows]] = {
-    "yeast": lambda folder: _mulan(folder, "yeast"),
-    "scene": lambda folder: _mulan(folder, "scene"),
-    "enron": lambda folder: _mulan(folder, "enron"),
-    "medical": lambda folder: _mulan(folder, "medical"),
-    "bibtex": _bibtex,
-    "nlupp": _nlupp,
+LOADERS: dict[str, Callable[[Path], Dataset]] = {
+    **{name: _files(f"mulan_{name}/{name}-{{}}.arff") for name in ("yeast", "scene", "enron", "medical")},
+    "bibtex": _files("xmc_bibtex/bibtex_{}.txt"),
+    "nlupp": _words,
 }

@@ -21,14 +21,13 @@ from pathlib import Path
 
 import tables
 import torch
-from decision_data import LOADERS, load
-from lopsided.models.sparse_features import SparseClassifier
+from decision_data import LOADERS, dense, load
 from run import environment, write
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import lopsided
-from lopsided.data.sparse_files import SparseRows
+from lopsided.data.dataset import Dataset
 from lopsided.decision.calibrators import Calibrator, ClosedForm, Temperature, fit_isotonic, fit_platt
 from lopsided.decision.rules import (
     AtLeastOne,
@@ -46,7 +45,9 @@ from lopsided.metrics.registry import METRICS
 from lopsided.metrics.reliability import reliability
 from lopsided.metrics.scores import Judged
 from lopsided.metrics.weighted import Weighable
-from lopsided.targets import SparseTargets
+from lopsided.models.registry import fit_encoder
+from lopsided.training.loop import train
+from lopsided.training.rows import Rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS, SPEED, PAGE = (ROOT / name for name in (
@@ -55,32 +56,20 @@ LOSSES = ("bce", "asl")
 SHARED, GLOBAL, DEFAULT = "one, macro-F1", "one, micro-F1", "per label, shrunk by 50"
 
 
-def dense(labels: SparseTargets) -> Tensor:
-    assert labels.num_labels is not None
-    targets = torch.zeros(len(labels.crow) - 1, labels.num_labels, dtype=torch.bool)
-    targets[torch.repeat_interleave(labels.crow.diff()), labels.col] = True
-    return targets
-
-
-def train_and_score(rows: SparseRows, loss: str, seed: int) -> dict[str, Tensor]:
-    """Scores and truth of validation and test; batch size and epochs as `lopsided fit` chooses them."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    first, second = len(rows) * 6 // 10, len(rows) * 8 // 10
-    train, valid, test = (rows.take(part) for part in (order[:first], order[first:second], order[second:]))
-    torch.manual_seed(seed)
-    model = SparseClassifier(rows.num_features, train.label_counts(), len(train), 256, loss, dropout=0.3)
-    size = max(16, min(256, len(train) // 64))
-    for _ in range(max(5, min(15, 1000 * size // len(train)))):
-        for batch in torch.randperm(len(train)).split(size):
-            model.step(*train.batch(batch))
-    model.eval()
-    found = {}
-    with torch.no_grad():
-        for name, part in (("valid", valid), ("test", test)):
-            batches = torch.arange(len(part)).split(512)
-            found[f"{name}.scores"] = torch.cat([model.head.logits(model(part.batch(batch)[0])) for batch in batches])
-            found[f"{name}.targets"] = dense(part.labels)
-    return found
+def train_and_score(data: Dataset, loss: str, seed: int) -> dict[str, Tensor]:
+    """Scores and truth of validation and test; rows of unit length, batch size and epochs are those of `fit`."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    first, second = len(data) * 6 // 10, len(data) * 8 // 10
+    part = data.take(order[:first])
+    encoder = fit_encoder("bag", part.inputs)
+    recipe = encoder.recipe(len(part), data.num_labels)
+    model = train(encoder, loss, Rows(encoder.encode(part.inputs), part), recipe, seed).model
+    tensors = {}
+    for name, rows in (("valid", order[first:second]), ("test", order[second:])):
+        part = data.take(rows)
+        tensors[f"{name}.scores"] = model.score(encoder.encode(part.inputs)).values
+        tensors[f"{name}.targets"] = dense(part)
+    return tensors
 
 
 def rules(scored: Judged, loss: str) -> dict[str, Rule]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import os
 import statistics
@@ -21,17 +20,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from decision_data import dense, nlupp
 from run import environment
 from sklearn.metrics import roc_auc_score
 from tables import RESULTS, ROOT, grid, put, read
 from torch import Tensor
 
 import lopsided
-from lopsided.data import MultiLabelData, Splits
+from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.split import stratified_split
 from lopsided.decision.suspects import rank_suspects
-from lopsided.jobs.config import make_config
+from lopsided.jobs.config import FitConfig
 from lopsided.jobs.inspect_missing import score_part
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged
@@ -44,29 +44,19 @@ MEASURED = ("precision@100", "precision@500", "auroc")
 Row = dict[str, object]
 
 
-def nlupp(folder: Path) -> MultiLabelData:
-    """Short requests to banks and hotels with their intents, the folds 0 to 13, which others train on."""
-    files = [folder / f"nlupp/{domain}/fold{fold}.json" for domain in ("banking", "hotels") for fold in range(14)]
-    rows = [row for file in files for row in json.loads(file.read_text())]
-    labels = sorted({label for row in rows for label in row.get("intents", [])})
-    targets = torch.tensor([[label in row.get("intents", []) for label in labels] for row in rows])
-    return MultiLabelData(tuple(row["text"] for row in rows), targets, tuple(labels))
+def load(name: str, folder: Path | None) -> Dataset:
+    """Made images, or the folds 0 to 13 of real requests, which others train on."""
+    return digits_grid(IMAGES, 1, 1).train if folder is None else nlupp(folder, range(14))
 
 
-def load(name: str, folder: Path | None) -> MultiLabelData:
-    if folder is None:
-        return digits_grid(IMAGES, 1, 1).train
-    return nlupp(folder)
-
-
-def out_of_fold(shown: MultiLabelData, loss: str, seed: int) -> Tensor:
+def out_of_fold(shown: Dataset, name: str, loss: str, seed: int) -> Tensor:
     """As `lopsided inspect --missing` makes them, with the default settings of the data."""
-    config = make_config({"data_seed": seed})  # of a text run, `budget_of` reads nothing else
+    config = FitConfig(data=name, loss=loss)
     parts = stratified_split(shown.targets, [1 / FOLDS] * FOLDS, seed)
-    scores = torch.empty(shown.targets.shape)
-    for part in (rows.tolist() for rows in parts):
-        rest = sorted(set(range(len(shown))) - set(part))
-        scores[part] = score_part(config, shown, rest, part, loss)
+    scores = torch.empty(len(shown), shown.num_labels)
+    for part in parts:
+        rest = torch.cat([other for other in parts if other is not part]).sort().values
+        scores[part] = score_part(config, shown.take(rest), shown.take(part)).values
     return scores
 
 
@@ -91,20 +81,20 @@ def measure(job: tuple[str, Path | None, float, int]) -> list[Row]:
     name, folder, share, seed = job
     torch.set_num_threads(1)
     truth = load(name, folder)
-    shown = Splits(truth, truth, truth).hide_positives(share, seed).train
-    negative = ~shown.targets
-    hidden = truth.targets[negative]
+    shown = Splits(truth, None, None).hide_positives(share, seed).train
+    given = dense(shown)
+    hidden = dense(truth)[~given]
     case: Row = {"data": name, "hidden": share, "seed": seed}
     rows: list[Row] = []
     for loss in LOSSES:
-        scores = out_of_fold(shown, loss, seed)
-        for method, suspicion in rankings(scores, shown.targets, loss):
-            of_negatives = suspicion[negative]
+        scores = out_of_fold(shown, name, loss, seed)
+        for method, suspicion in rankings(scores, given, loss):
+            of_negatives = suspicion[~given]
             found = hidden[of_negatives.argsort(descending=True, stable=True)]
             values = [float(found[:100].double().mean()), float(found[:500].double().mean())]
             values += [float(roc_auc_score(hidden.numpy(), of_negatives.numpy()))]
             rows += [case | {"method": method} | dict(zip(MEASURED, values, strict=True))]
-        inside = scores[negative] > discarding_point(lopsided.losses.formula(loss))
+        inside = scores[~given] > discarding_point(lopsided.losses.formula(loss))
         if inside.any():
             region = {"negatives inside": int(inside.sum()), "precision inside": float(hidden[inside].double().mean())}
             rows += [case | {"method": f"{loss}, discarding region"} | region]

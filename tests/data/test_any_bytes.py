@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lopsided.data.dataset import Dataset
+from lopsided.data.formats import svmlight
+from lopsided.data.inputs import SparseFeatures
 from lopsided.data.readers import ReadOptions, read
-from lopsided.data.sparse_files import read_sparse
 from lopsided.data.storage import UserError
 
 NEARLY_JSON = st.recursive(
@@ -40,6 +42,10 @@ def read_or_refuse(read: Callable[[Path], Any], path: Path, content: bytes) -> A
     return None
 
 
+def read_sparse(path: Path) -> Dataset:
+    return svmlight.read(path, ReadOptions())
+
+
 @pytest.mark.slow
 @given(st.binary() | NEARLY_CSV.map(str.encode) | st.lists(NEARLY_JSON.map(json.dumps)).map("\n".join).map(str.encode))
 def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
@@ -58,14 +64,16 @@ def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> No
 
 @given(st.binary() | NEARLY_SPARSE)
 def test_sparse_rows(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    rows = read_or_refuse(read_sparse, tmp_path_factory.getbasetemp() / "any.txt", content)
-    if rows is not None:
-        assert len(rows.labels.crow) == len(rows) + 1 == len(rows.indptr)
+    data = read_or_refuse(read_sparse, tmp_path_factory.getbasetemp() / "any.txt", content)
+    if data is not None:
+        rows, targets = data.inputs, data.targets
+        assert isinstance(rows, SparseFeatures)
+        assert len(targets.crow) == len(rows) + 1 == len(rows.indptr)
         assert rows.indptr[-1] == len(rows.indices) == len(rows.values)
-        assert rows.labels.crow[-1] == len(rows.labels.col)
+        assert targets.crow[-1] == len(targets.col)
         assert rows.values.isfinite().all()
         assert not len(rows.indices) or int(rows.indices.max()) < rows.num_features
-        assert not len(rows.labels.col) or int(rows.labels.col.max()) < rows.num_labels
+        assert not len(targets.col) or int(targets.col.max()) < data.num_labels
 
 
 def test_a_header_with_a_number_of_five_thousand_digits(tmp_path: Path) -> None:

@@ -274,6 +274,19 @@ def test_blocks_are_read_in_constant_memory(tmp_path: Path, monkeypatch: pytest.
     assert peaks[1] < peaks[0] + 100_000, "the rows of the second file have 500 KB in memory"
 
 
+def test_bibtex_is_what_its_table_says(shared: Path) -> None:
+    folder = shared / "data/xmc_bibtex"
+    train, test = (read(folder / f"bibtex_{part}.txt") for part in ("train", "test"))
+    rows = train.inputs
+    assert isinstance(rows, SparseFeatures)
+    assert (len(train), len(test), rows.num_features, train.num_labels) == (4880, 2515, 1836, 159)
+    counts = train.label_counts() + test.label_counts()
+    assert (int(counts.min()), int(counts.median()), int(counts.max())) == (51, 82, 1042)
+    matrix = [line.split() for line in (folder / "trainX.txt").read_text().splitlines()[1:]]
+    assert len(rows.indices) == sum(map(len, matrix))
+    assert [f"{index}:1.000000" for index in rows.take(torch.tensor([4879])).indices.tolist()] == matrix[4879]
+
+
 @pytest.mark.slow
 def test_bibtex_is_the_same_in_one_file_and_in_two(shared: Path) -> None:
     folder = shared / "data/xmc_bibtex"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from lopsided.data.labels.targets import Labels, rename
 from lopsided.data.opening import STANDARD_INPUT, OnBytes, Say, ignore, open_bytes, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.records import all_inputs, input_blocks, read_records
-from lopsided.data.sparse_files import SparseRows, read_sparse
 from lopsided.data.storage import UserError
 from lopsided.data.target_files import with_targets, without_filtered
 
@@ -124,15 +123,3 @@ def find_format(path: Path, options: ReadOptions) -> Format:
         return (recognized or by_ending)[0]
     kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "input"
     raise UserError(f"{path}: {kind} whose format cannot be told; say it with --format: {', '.join(FORMATS)}")
-
-
-READERS = dict.fromkeys((".txt", ".svm", ".svmlight", ".libsvm"), read_sparse)  # by file ending
-
-
-def read_sparse_rows(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> SparseRows:
-    """Reads a file by its ending. Raises UserError for anything a user got wrong."""
-    if path.is_dir():
-        raise UserError(f"{path}: a folder, but neither a data file nor a run folder (which has a config.json)")
-    if path.suffix.lower() not in READERS:
-        raise UserError(f"{path}: cannot tell its format; name it {', '.join(READERS)}")
-    return READERS[path.suffix.lower()](path, on_bytes)
