@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from lopsided import __version__
+from lopsided.data.inputs import Texts
 from lopsided.decision.choose import Decision
 from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.schema import TrainingRecord
@@ -39,7 +40,7 @@ def model_card(folder: RunFolder, model: Model, decision: Decision, record: Trai
         "import lopsided",
         "",
         'model = lopsided.load("path/of/this/folder")',
-        'model.predict(["a text"])' if model.encoder.inputs.__name__ == "Texts" else "model.predict(rows)",
+        'model.predict(["a text"])' if model.encoder.inputs is Texts else "model.predict(rows)",
         "```",
         "",
         "| label | training rows |",
