@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -37,6 +37,7 @@ from lopsided.jobs.rows import Prepared, load, prepare
 from lopsided.jobs.schema import Propensity
 from lopsided.jobs.settings import is_settings_file, read_settings, settings_like
 from lopsided.losses import formula
+from lopsided.models.registry import trust
 from lopsided.report import read_finished, write_merged_report, write_report
 from lopsided.report.data_check import print_data_check
 from lopsided.report.inspection import print_diagnostics, print_suspects
@@ -88,6 +89,7 @@ def compare(
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
     if count() > 1:
         raise UserError("a comparison trains in one process; several are for lopsided fit")
+    _trust(asked)
     console = Console()
     with Progress(console) as progress:
         folder, prepared = _begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
@@ -97,6 +99,13 @@ def compare(
     page = write_report(folder.path)
     print_results(folder.read_results(), console)
     typer.echo(f"\nreport: {page}")
+
+
+def _trust(asked: dict[str, Any]) -> None:
+    """Lets code of the user's own run that stands on the command line; what stands in a file is not trusted."""
+    if "model" in asked:
+        with suppress(ValueError):  # that the configuration tells
+            trust(asked["model"])
 
 
 def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], progress: Progress) -> tuple[F, Prepared]:
@@ -160,6 +169,7 @@ def fit(
     **asked: Any,
 ) -> None:
     """Train a classifier for any number of labels."""
+    _trust(asked)
     if like is not None:
         compared = ComparisonFolder.open(like, check_data=False)
         asked = settings_like(compared, asked.pop("loss", None), "valid" in asked) | asked

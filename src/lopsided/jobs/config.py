@@ -19,7 +19,7 @@ from lopsided.jobs.score import METRICS
 from lopsided.losses.names import split_specs
 from lopsided.models.heads import parse_method
 from lopsided.models.recipe import Recipe
-from lopsided.models.registry import read_model
+from lopsided.models.registry import check_model
 from lopsided.training.validate import judges
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Config(ReadOptions):
     @classmethod
     def _known_model(cls, model: str | None) -> str | None:
         if model is not None:
-            read_model(model)
+            check_model(model)
         return model
 
     @model_validator(mode="after")

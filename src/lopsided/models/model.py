@@ -15,7 +15,7 @@ from lopsided.metrics.scores import Scores
 from lopsided.models.encoder import Batch, Encoded, Encoder
 from lopsided.models.heads import Head, make_head, parse_method, stored_sets
 from lopsided.models.mixup import mixed
-from lopsided.models.registry import stored_class
+from lopsided.models.registry import class_of
 from lopsided.nn.divergence import symmetric_kl
 from lopsided.nn.fused import FusedAdagrad
 from lopsided.targets import SparseTargets
@@ -171,7 +171,7 @@ class Model:
         fit = counts.dtype == torch.float64 and counts.shape == (len(names),)
         if not (fit and 0 <= counts.min() <= counts.max() <= rows):
             raise ValueError(f"counts of {len(names)} labels in {rows} rows, got {counts.dtype} {tuple(counts.shape)}")
-        encoder = stored_class(header["encoder"]).from_stored(header["encoder_values"], parts["encoder"])
+        encoder = class_of(header["encoder"]).from_stored(header["encoder_values"], parts["encoder"])
         body, method = encoder.make_body(), parse_method(header["method"])
         prior = torch.full((len(names),), 0.5)
         head = make_head(method, body, stored_sets(parts["network"], len(names)), prior, None)

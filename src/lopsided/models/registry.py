@@ -8,7 +8,8 @@ import os
 import re
 from typing import Any, cast
 
-from lopsided.data.inputs import Inputs
+from lopsided.data.inputs import Images, Inputs
+from lopsided.data.storage import UserError
 from lopsided.losses.names import split_specs
 from lopsided.models.bag import UnitLength
 from lopsided.models.convnet import Pixels
@@ -38,6 +39,7 @@ _ALL = (
     PairTransformer,
 )
 MODELS: dict[str, type[Encoder]] = {each.name: cast("type[Encoder]", each) for each in _ALL}
+_TRUSTED: set[str] = set()
 TRUST = "LOPSIDED_TRUST"  # the variable that names the code of the user's own that a stored model may run
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text, in quotation marks"}
 _SPEC = re.compile(r"\s*(\w+(?:[.:]\w+)*)\s*(?:\((.*)\))?\s*", re.DOTALL)
@@ -50,7 +52,7 @@ def read_model(spec: str) -> tuple[type[Encoder], dict[str, Any]]:
     (<class 'lopsided.models.ngrams.NGrams'>, {'hidden': 128})
     """
     name, settings = _split(spec)
-    kind = _class_of(name)
+    kind = class_of(name)
     _, *parameters = inspect.signature(kind.fit).parameters.values()
     known = {parameter.name: parameter.default for parameter in parameters}
     for setting, value in settings.items():
@@ -62,23 +64,32 @@ def read_model(spec: str) -> tuple[type[Encoder], dict[str, Any]]:
     return kind, settings
 
 
-def _class_of(name: str) -> type[Encoder]:
+def check_model(spec: str) -> None:
+    """Raises ValueError as `read_model` does, but imports no code of the user's own."""
+    name, _ = _split(spec)
+    if ":" not in name:
+        read_model(spec)
+
+
+def trust(spec: str) -> None:
+    """Lets the code of a model of the user's own run in this process: the user has named it."""
+    _TRUSTED.add(_split(spec)[0])
+
+
+def class_of(name: str) -> type[Encoder]:
+    """Returns the encoder of that name. Raises ValueError for an unknown one.
+
+    A file must not choose what code runs: raises UserError for code of the user's own that the user has named neither
+    by --model nor in the environment variable LOPSIDED_TRUST.
+    """
     if ":" in name:
+        if name not in _TRUSTED.union(os.environ.get(TRUST, "").split(",")):
+            raise UserError(f"the model is made by code of your own, {name}: to run it, set {TRUST}={name}")
         return custom(name, MODELS)
     if name not in MODELS:
         known = f"{', '.join(MODELS)}, or package.module:make_model"
         raise ValueError(f"unknown model {name!r}: known are {known}")
     return MODELS[name]
-
-
-def stored_class(name: str) -> type[Encoder]:
-    """Returns the encoder of a stored model. Raises ValueError for code of the user's own that is not trusted.
-
-    A file must not choose what code runs: the user names it in the environment variable LOPSIDED_TRUST.
-    """
-    if ":" in name and name not in os.environ.get(TRUST, "").split(","):
-        raise ValueError(f"its model is made by the code {name}: to run it, set {TRUST}={name}")
-    return _class_of(name)
 
 
 def _split(spec: str) -> tuple[str, dict[str, Any]]:
@@ -105,6 +116,8 @@ def fit_encoder(spec: str | None, inputs: Inputs) -> Encoder:
     Raises ValueError for a model that does not take them, and for settings that it cannot take.
     """
     if spec is None:
+        if isinstance(inputs, Images) and inputs.pixels.shape[1] == 3:  # photographs: it sees what is where alike
+            return ResNetImages.fit(inputs)
         return next(kind for kind in MODELS.values() if takes(kind, inputs)).fit(inputs)
     kind, settings = read_model(spec)
     if not takes(kind, inputs):
