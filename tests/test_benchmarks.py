@@ -52,6 +52,7 @@ def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) ->
     import decisions  # type: ignore[import-not-found]
     import diagnostics  # type: ignore[import-not-found]
     import missing  # type: ignore[import-not-found]
+    import real_data  # type: ignore[import-not-found]
     import significance  # type: ignore[import-not-found]
     import split  # type: ignore[import-not-found]
     import tables  # type: ignore[import-not-found]
@@ -59,6 +60,7 @@ def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) ->
     assert decisions.PAGE.read_text() == decisions.page(), "stale: run python benchmarks/decisions.py --tables"
     assert diagnostics.PAGE.read_text() == diagnostics.page(), "stale: run python benchmarks/diagnostics.py"
     assert missing.PAGE.read_text() == missing.page(), "stale: run python benchmarks/missing.py --page"
+    assert real_data.PAGE.read_text() == real_data.page(), "stale: run python benchmarks/real_data.py --page"
     assert significance.PAGE.read_text() == significance.page(), "stale: run python benchmarks/significance.py"
     assert split.PAGE.read_text() == split.page(), "stale: run python benchmarks/split.py --tables"
     for path, text in tables.pages().items():
