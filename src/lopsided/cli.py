@@ -35,7 +35,7 @@ from lopsided.jobs.predict import Predictor, write_predictions
 from lopsided.jobs.progress import Progress, bars
 from lopsided.jobs.rows import Prepared, load, prepare
 from lopsided.jobs.schema import Propensity
-from lopsided.jobs.settings import is_settings_file, read_settings, settings_like
+from lopsided.jobs.settings import assigned, is_settings_file, read_settings, settings_like
 from lopsided.losses import formula
 from lopsided.models.registry import trust
 from lopsided.report import read_finished, write_merged_report, write_report
@@ -46,6 +46,9 @@ from lopsided.report.terminal import print_evaluation, print_loss, print_losses,
 from lopsided.training.processes import count, is_first, on_first
 
 F = TypeVar("F", bound=ConfigFolder[Any])
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting by its name in a file, NAME=VALUE; may be repeated.")
+]
 Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")]
 
 app = typer.Typer(
@@ -84,12 +87,14 @@ def compare(
         ),
     ] = None,
     out: Out = None,
+    changes: Set = None,
     **asked: Any,
 ) -> None:
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
     if count() > 1:
         raise UserError("a comparison trains in one process; several are for lopsided fit")
     _trust(asked)
+    asked = assigned(changes or [], CompareConfig) | asked
     console = Console()
     with Progress(console) as progress:
         folder, prepared = _begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
@@ -166,10 +171,12 @@ def fit(
     like: Annotated[
         Path | None, typer.Option(help="Comparison whose winner, or --loss, to train on all its training rows.")
     ] = None,
+    changes: Set = None,
     **asked: Any,
 ) -> None:
     """Train a classifier for any number of labels."""
     _trust(asked)
+    asked = assigned(changes or [], FitConfig) | asked
     if like is not None:
         compared = ComparisonFolder.open(like, check_data=False)
         asked = settings_like(compared, asked.pop("loss", None), "valid" in asked) | asked

@@ -35,7 +35,8 @@ def options_of(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("name", "kind"), [("compare", CompareConfig), ("fit", FitConfig)])
 def test_options_are_the_settings(name: str, kind: type[Config]) -> None:
     options = options_of(name)
-    assert set(options) - {"out", "help"} - ({"like"} if name == "fit" else set()) == set(kind.model_fields) - {"data"}
+    of_commands = {"out", "help", "changes"} | ({"like"} if name == "fit" else set())
+    assert set(options) - of_commands == set(kind.model_fields) - {"data"}
     for setting, field in kind.model_fields.items():
         if setting != "data":
             assert options[setting].help == field.description

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,33 @@ def read_settings(path: Path, kind: type[ConfigFolder[Any]]) -> dict[str, Any]:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     settings = {name.replace("-", "_"): value for name, value in stored.items()}
     _check_names(path, settings, kind.config_kind)
+    if "data" not in settings:
+        raise UserError(f"{path}: no setting 'data', the file of the training rows")
     for name in settings.keys() & {*_FILES}:
         settings[name] = _from_folder(path.parent, str(settings[name]))
     return settings
 
 
-def _check_names(path: Path, settings: dict[str, Any], kind: type[Config]) -> None:
+def assigned(lines: Sequence[str], kind: type[Config]) -> dict[str, Any]:
+    """Returns the settings of lines such as "epochs=3", or "training.epochs=3": what is before a dot only groups them.
+
+    Raises UserError for a line that is none, and for an unknown name.
+    """
+    settings = {}
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise UserError(f"--set {line}: write NAME=VALUE, such as --set epochs=3")
+        settings[name.strip().rpartition(".")[2].replace("-", "_")] = value.strip()
+    _check_names("--set", settings, kind)
+    return settings
+
+
+def _check_names(source: Path | str, settings: dict[str, Any], kind: type[Config]) -> None:
     for name in settings.keys() - kind.model_fields.keys():
         near = difflib.get_close_matches(name, kind.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(kind.model_fields)}"
-        raise UserError(f"{path}: unknown setting {name!r}: {hint}")
-    if "data" not in settings:
-        raise UserError(f"{path}: no setting 'data', the file of the training rows")
+        raise UserError(f"{source}: unknown setting {name!r}: {hint}")
 
 
 def _from_folder(folder: Path, value: str) -> str:
