@@ -40,8 +40,8 @@ def test_every_command_is_run_somewhere() -> None:
 @pytest.mark.parametrize("line", PLAIN)
 def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("train", "valid", "test"):
-        write_texts(tmp_path / f"{name}.jsonl", 60)
+    for place, name in enumerate(("train", "valid", "test")):
+        write_texts(tmp_path / f"{name}.jsonl", 60, first=60 * place)
     (tmp_path / "train.csv").write_text("body,tags\n" + "".join(f"text {i},a;b{i % 2}\n" for i in range(40)))
     if "runs/made" in line:  # a line of its own makes them
         make_xmc(tmp_path / "made", XmcMaker(20, 30), rows=100, test_rows=20)

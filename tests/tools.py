@@ -89,12 +89,12 @@ def command(arguments: Sequence[str], **options: Any) -> subprocess.CompletedPro
     return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
-def write_texts(path: Path, rows: int = 120) -> Path:
+def write_texts(path: Path, rows: int = 120, first: int = 0) -> Path:
     """Texts whose words give the labels away, each another one: copies would stay together in a split."""
     words = {"sport": "goal match", "music": "song guitar", "food": "bread soup"}
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(first)
     with path.open("w") as file:
-        for number in range(rows):
+        for number in range(first, first + rows):
             labels = [label for label in words if random.random() < 0.4]
             text = " ".join(["the", *(random.choice(words[label].split()) for label in labels), f"today {number}"])
             file.write(json.dumps({"text": text, "labels": labels}) + "\n")
