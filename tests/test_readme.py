@@ -1,5 +1,6 @@
 """The README is true to the letter: its commands and its code run, its numbers are those of the code."""
 
+import csv
 import re
 import shlex
 from pathlib import Path
@@ -45,7 +46,9 @@ def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "train.csv").write_text("body,tags\n" + "".join(f"text {i},a;b{i % 2}\n" for i in range(40)))
     if "runs/made" in line:  # a line of its own makes them
         make_xmc(tmp_path / "made", XmcMaker(20, 30), rows=100, test_rows=20)
-    if "evaluate" in line or "predict" in line:
+    if "tickets" in line:
+        make_tickets(tmp_path, fitted="fit" not in line)
+    elif "evaluate" in line or "predict" in line:
         assert main(["fit", "made/train.txt", "--out", "runs/made", "--epochs", "1"]) == 0
     if line.startswith(("lopsided inspect", "lopsided report")):
         assert main(["compare", "train.jsonl", "--losses", "bce,asl", "--seeds", "1", "--out", "runs/texts"]) == 0
@@ -56,7 +59,8 @@ def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("make-xmc", ".txt"),
         ("fit", ".safetensors"),
         ("evaluate", ".json"),
-        ("predict", ".jsonl"),
+        ("predict", ".csv" if "tickets" in line else ".jsonl"),
+        ("export", ".onnx"),
         ("inspect", ".csv"),
     ):
         if f" {job} " in line:
@@ -66,8 +70,26 @@ def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert line == "lopsided losses" or (".png" if picture else ".html") in written
 
 
+def make_tickets(folder: Path, fitted: bool) -> None:
+    """A CSV whose words give the labels away, one without labels, and perhaps the model of the first."""
+    words = {"billing": ("invoice", "charged"), "login": ("password", "account")}
+    rows = [
+        (f"number {i}: " + " and ".join(words[label][i % 2] for label in labels), ",".join(labels))
+        for i in range(60)
+        if (labels := [label for place, label in enumerate(words) if i % (place + 2) == 0]) or i % 3
+    ]
+    for name, columns in (("tickets", 2), ("new", 1)):
+        lines = [("text", "labels"), *rows]
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(line[:columns] for line in lines)
+    if fitted:
+        assert main(["fit", "tickets.csv", "--test", "0.2", "--out", "runs/tickets"]) == 0
+
+
 @pytest.mark.parametrize("code", blocks("python"))
 def test_code(code: str, folder: Path) -> None:
+    if "runs/tickets" in code:
+        make_tickets(folder, fitted=True)
     exec(compile(code, "README.md", "exec"), {})
 
 
