@@ -29,6 +29,7 @@ from tests.tools import TINY, load_quietly, read_results, scores_of, write_texts
 
 RUNS = {f"{number}-{loss}-seed{seed}" for number, loss in enumerate(("bce", "asl", "zlpr")) for seed in (0, 1)}
 FILES = {
+    "README.md",
     "config.json",
     "decision.safetensors",
     "history.csv",

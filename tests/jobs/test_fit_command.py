@@ -55,6 +55,9 @@ def results_of(run: Path, name: str = "results.json") -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_run_learns_what_is_planted(fitted: Path) -> None:
     assert {path.name for path in fitted.iterdir()} == FILES | {"results.json"}
+    card = (fitted / "README.md").read_text()
+    assert card.startswith("# train.txt, ")
+    assert "weights are those of epoch" in card
     with (fitted / "history.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["epoch"] for line in lines] == ["1", "2", "3"]

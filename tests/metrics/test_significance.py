@@ -230,6 +230,8 @@ def test_a_curve_rises_until_it_flattens() -> None:
     assert not is_rising([history(0.1, 0.4, 0.5, 0.6, 0.61, 0.62, 0.61, 0.624)]), "the last quarter counts"
     assert is_rising([history(*(0.5 + 0.001 * number for number in range(50)))]), "slowly, but over many epochs"
     assert not is_rising([history(math.nan, math.nan)])
+    candidates = [[Epoch(number, 1.0, 1.0, valid_p_at_1=value) for number, value in enumerate((0.1, 0.2), 1)]]
+    assert is_rising(candidates), "P@1 counts where no mAP is measured"
     assert is_rising([history(0.1, 0.2), history(math.nan, math.nan)]), "a diverged seed says nothing"
     assert is_rising([history(0.9)]), "one epoch shows no trend"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,5 +166,4 @@ def outcome(history: list[Epoch]) -> str:
     last = history[-1]
     if last.is_lost:
         return "diverged"
-    value = last.valid_p_at_1 if math.isnan(last.valid_map) else last.valid_map
-    return f"validation {'P@1' if math.isnan(last.valid_map) else 'mAP'} {value:.3f}"
+    return "validation {} {:.3f}".format(*last.ranking)

@@ -75,8 +75,8 @@ class Progress:
         self.bars.update(self._task)
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
-        value = epoch.valid_p_at_1 if math.isnan(epoch.valid_map) else epoch.valid_map
-        valid = "" if math.isnan(value) else f": {'P@1' if math.isnan(epoch.valid_map) else 'mAP'} {value:.3f}"
+        title, value = epoch.ranking
+        valid = "" if math.isnan(value) else f": {title} {value:.3f}"
         self.bars.update(self._task, advance=1, description=f"{self._run}{valid}")
         if self._each_epoch:
             shown = valid.replace(":", ", validation")

@@ -95,8 +95,8 @@ def verdict(gain: float, p_value: float, unfinished: bool) -> str:
 
 def is_rising(histories: Sequence[list[Epoch]]) -> bool:
     """Tells whether more training is likely to help: if validation mAP, averaged over seeds, gained half a point over
-    the last quarter of the epochs, and after a single epoch, which shows no trend."""
-    curves = [[epoch.valid_map for epoch in history] for history in histories]
+    the last quarter of the epochs, and after a single epoch, which shows no trend. See `Epoch.ranking`."""
+    curves = [[epoch.ranking[1] for epoch in history] for history in histories]
     if all(len(curve) == 1 for curve in curves):
         return True
     gains = [curve[-1] - curve[-1 - max(1, len(curve) // 4)] for curve in curves if len(curve) > 1]

@@ -36,5 +36,10 @@ class Epoch:
         return cls(number, math.nan, 0.0)
 
     @property
+    def ranking(self) -> tuple[str, float]:
+        """Returns how well validation rows are ranked: mAP, or P@1 where only the best labels of a row are scored."""
+        return ("P@1", self.valid_p_at_1) if math.isnan(self.valid_map) else ("mAP", self.valid_map)
+
+    @property
     def is_lost(self) -> bool:
         return math.isnan(self.train_loss)
