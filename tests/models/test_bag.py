@@ -60,3 +60,14 @@ def test_two_headers_must_say_the_same(dense: Tensor) -> None:
     with pytest.raises(ValueError, match="its header says 50 features, but the training rows have 60"):
         encoder.encode(sparse(dense[:, :50], declared=True))
     assert len(encoder.encode(sparse(dense[:, :50]))) == 100
+
+
+def test_memory_follows_from_the_features_that_rows_have_whatever_their_numbers(dense: Tensor) -> None:
+    rows = sparse(dense)
+    far = SparseFeatures(rows.indptr, rows.indices * 33_000_000 + 5, rows.values, 2**31)
+    near, wide = UnitLength.fit(rows), UnitLength.fit(far)
+    assert wide.make_body().embedding.weight.shape == near.make_body().embedding.weight.shape
+    chosen = torch.arange(100)
+    torch.testing.assert_close(summed(wide.encode(far), chosen), summed(near.encode(rows), chosen), rtol=0, atol=0)
+    unseen = SparseFeatures(torch.tensor([0, 2]), torch.tensor([5, 2**31 - 1]), torch.ones(2), 2**31)
+    assert wide.encode(unseen).batch(torch.tensor([0]))[0].tolist() == [0]

@@ -15,6 +15,7 @@ from lopsided.data.inputs import Images, Inputs, Numbered, SparseFeatures, Texts
 from lopsided.metrics.scores import Scores
 from lopsided.models.heads import Powerset, PowersetHead, dense_targets, parse_method
 from lopsided.models.model import Model
+from lopsided.models.ngrams import NGrams
 from lopsided.models.registry import MODELS, fit_encoder, read_model
 from lopsided.targets import SparseTargets
 from lopsided.training.loop import train
@@ -85,7 +86,7 @@ def test_candidates_are_the_best_of_all_scores(spec: str, method: str) -> None:
 
 
 SETS = "network.head._extra_state"
-FILLED, WEIGHTS = "encoder.filled", "encoder.weights"
+FILLED, WEIGHTS, KEPT = "encoder.filled", "encoder.weights", "encoder.kept"
 HARMS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Tensor]], object], str]] = {
     "no tensors": ("bag", lambda h, t: t.clear(), "counts"),
     "a tensor is missing": ("bag", lambda h, t: t.pop("network.head.bias"), r"Missing key.*head\.bias"),
@@ -104,7 +105,8 @@ HARMS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Tensor]], object
     "no header": ("bag", lambda h, t: h.clear(), "label_names"),
     "a width that is a text": ("bag", lambda h, t: h["encoder_values"].update(hidden="8"), "hidden|int|str"),
     "a negative width": ("bag", lambda h, t: h["encoder_values"].update(hidden=-1), "hidden must be at least 1"),
-    "more features than memory": ("bag", lambda h, t: h["encoder_values"].update(num_features=10**15), ""),
+    "features in no order": ("bag", lambda h, t: t[KEPT].copy_(t[KEPT].flip(0)), "kept features must be rising"),
+    "other features": ("bag", lambda h, t: t.update({KEPT: torch.arange(10**6)}), ""),
     "another width": ("bag", lambda h, t: h["encoder_values"].update(hidden=8), "size mismatch"),
     "no values": ("bag", lambda h, t: h.update(encoder_values={}), "num_features"),
     "values that are a list": ("bag", lambda h, t: h.update(encoder_values=[1]), ""),
@@ -210,3 +212,13 @@ def test_powerset_takes_hard_labels_of_a_size_that_fits() -> None:
     with pytest.raises(ValueError, match="1024 x 1000000 are too many"):
         dense_targets(many, 10**6)
     assert parse_method("powerset(max_sets = 7)") == Powerset(7)
+
+
+def test_a_linear_map_that_would_not_fit_is_an_embedding() -> None:
+    encoder = fit_encoder(None, INPUTS["ngrams"], 5)
+    assert isinstance(encoder, NGrams)
+    assert encoder.hidden == 0
+    many = fit_encoder(None, INPUTS["ngrams"], 2**27)
+    assert isinstance(many, NGrams)
+    assert many.make_body().width == many.hidden == 64
+    assert many.recipe(100, 2**27).learning_rate < encoder.recipe(100, 5).learning_rate, "its steps suit the embedding"

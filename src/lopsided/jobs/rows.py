@@ -107,7 +107,7 @@ def prepare(config: Config, splits: Splits) -> Prepared:
     """
     file, files = config.data, config.files()
     try:
-        encoder = fit_encoder(config.model, splits.train.inputs)
+        encoder = fit_encoder(config.model, splits.train.inputs, splits.train.num_labels)
         encoded: dict[str, Rows] = {}
         for name, part in splits.parts().items():
             file = str(files.get(name, config.data))

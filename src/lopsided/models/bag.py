@@ -50,19 +50,23 @@ class Bag(nn.Module):
         return hidden
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnitLength:
     """Encodes sparse features: every row is scaled to unit Euclidean length; a row of zeros stays as it is.
 
-    Features that no training row had are left out, as nothing was learnt about them.
+    Features that no training row had are left out, as nothing was learnt about them; the others are numbered anew, so
+    that memory follows from what the rows have, whatever their numbers.
+
+    kept: (F,) int64, the features that training rows have, rising.
 
     >>> rows = SparseFeatures(torch.tensor([0, 2, 3]), torch.tensor([4, 1, 3]), torch.tensor([3.0, 4.0, 1.0]), 5)
     >>> UnitLength.fit(rows).encode(rows).batch(torch.tensor([1, 0]))
-    (tensor([3, 4, 1]), tensor([0, 1]), tensor([1.0000, 0.6000, 0.8000]))
+    (tensor([1, 2, 0]), tensor([0, 1]), tensor([1.0000, 0.6000, 0.8000]))
     """
 
     name: ClassVar[str] = "bag"
     inputs: ClassVar[type[Any]] = SparseFeatures
+    kept: Tensor
     num_features: int
     declared: bool
     hidden: int
@@ -81,7 +85,8 @@ class UnitLength:
     ) -> UnitLength:
         if not len(inputs.indices):
             raise ValueError("no features at all in the training rows")
-        return cls(inputs.num_features, inputs.declared, hidden, dropout, unit_length)
+        kept = inputs.indices.unique()
+        return cls(kept, inputs.num_features, inputs.declared, hidden, dropout, unit_length)
 
     def encode(self, inputs: SparseFeatures) -> BagRows:
         """Raises ValueError where both files say how many features there are, and differ."""
@@ -89,13 +94,14 @@ class UnitLength:
             raise ValueError(
                 f"its header says {inputs.num_features} features, but the training rows have {self.num_features}"
             )
-        known = inputs.indices < self.num_features
+        place = torch.searchsorted(self.kept, inputs.indices).clamp(max=len(self.kept) - 1)
+        known = self.kept[place] == inputs.indices
         indptr = torch.nn.functional.pad(known.cumsum(0), (1, 0))[inputs.indptr]
-        rows = SparseFeatures(indptr, inputs.indices[known], inputs.values[known], self.num_features, self.declared)
+        rows = SparseFeatures(indptr, place[known], inputs.values[known], len(self.kept), declared=True)
         return BagRows(_unit_length(rows) if self.unit_length else rows)
 
     def make_body(self) -> Bag:
-        return Bag(self.num_features, self.hidden, dropout=self.dropout, sparse=True)
+        return Bag(len(self.kept), self.hidden, dropout=self.dropout, sparse=True)
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         """Gives about 1,000 steps in 5 to 15 epochs, of batches that grow with the rows.
@@ -107,11 +113,14 @@ class UnitLength:
         return Recipe(epochs, batch_size, learning_rate=0.03, optimizer="adagrad", fused_head=True)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return dict(vars(self)), {}
+        return {name: value for name, value in vars(self).items() if name != "kept"}, {"kept": self.kept}
 
     @classmethod
     def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> UnitLength:
-        return cls(**values)
+        kept = tensors["kept"]
+        if kept.dtype != torch.int64 or kept.ndim != 1 or not len(kept) or (kept.diff() <= 0).any():
+            raise ValueError(f"kept features must be rising numbers, got {kept.dtype} {tuple(kept.shape)}")
+        return cls(kept, **values)
 
 
 def _unit_length(rows: SparseFeatures) -> SparseFeatures:

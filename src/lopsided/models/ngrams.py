@@ -17,6 +17,7 @@ from lopsided.models.direct import NoBody
 from lopsided.models.recipe import Recipe
 
 _BUCKETS = 2**17  # for words, and as many for characters
+_LARGEST_MAP, _HIDDEN = 2**27, 64
 _SHORT = 300  # characters of a text, below which those of words count too
 
 
@@ -62,6 +63,12 @@ class NGrams:
 
     def _counts(self, texts: Sequence[str]) -> list[csr_array]:
         return [hasher.transform(texts) for hasher in self._hashers]
+
+    def for_labels(self, num_labels: int) -> NGrams:
+        """Returns the same with an embedding where a linear map to so many labels would hold more than 2^27 numbers."""
+        if self.hidden or len(self.filled) * num_labels <= _LARGEST_MAP:
+            return self
+        return NGrams(self.weights, self.filled, _HIDDEN, self.characters)
 
     def encode(self, inputs: Texts) -> BagRows:
         parts = []

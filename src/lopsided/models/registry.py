@@ -110,15 +110,16 @@ def _split(spec: str) -> tuple[str, dict[str, Any]]:
     return match[1], settings
 
 
-def fit_encoder(spec: str | None, inputs: Inputs) -> Encoder:
-    """Fits the encoder of that name, or the first that takes such inputs, to training inputs.
+def fit_encoder(spec: str | None, inputs: Inputs, num_labels: int = 1) -> Encoder:
+    """Fits the encoder of that name, or one that suits such inputs and so many labels, to training inputs.
 
     Raises ValueError for a model that does not take them, and for settings that it cannot take.
     """
     if spec is None:
         if isinstance(inputs, Images) and inputs.pixels.shape[1] == 3:  # photographs: it sees what is where alike
             return ResNetImages.fit(inputs)
-        return next(kind for kind in MODELS.values() if takes(kind, inputs)).fit(inputs)
+        encoder = next(kind for kind in MODELS.values() if takes(kind, inputs)).fit(inputs)
+        return encoder.for_labels(num_labels) if isinstance(encoder, NGrams) else encoder
     kind, settings = read_model(spec)
     if not takes(kind, inputs):
         suited = [name for name, each in MODELS.items() if takes(each, inputs)]
