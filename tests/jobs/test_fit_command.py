@@ -166,7 +166,7 @@ BAD_LINES = {
         ["fit", "train.txt", "--valid", "1.5"],
         "--valid: a share of the training rows must lie bet",
     ),
-    "nothing to validate on": (["fit", "train.txt", "--valid", "0.0001"], "--valid: a share of 0.0001 of 1500 rows le"),
+    "nothing to validate on": (["fit", "train.txt", "--valid", "0.0001"], "1500 rows cannot be split by 1, 0.0001"),
     "too few to validate on": (["fit", "tiny.txt"], "2 rows are too few to split; give at least 10, or separate files"),
     "no labels": (["fit", "bare.txt", "--valid", "0"], "no labels at all in the training rows"),
     "no features": (["fit", "flat.svm", "--valid", "0"], "no features at all in the training rows"),
