@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from run import environment as facts
 from run import write
 from tables import RESULTS, ROOT, Row, environment, grid, put, read
 
@@ -103,7 +104,10 @@ def measure(name: str, loss: str, folder: Path) -> dict[str, object]:
 
 
 def measure_all(data: Path, names: list[str]) -> None:
-    rows: list[dict[str, object]] = [dict(row) for row in read(FILE.name)] if FILE.exists() else []
+    """Goes on with the sets that are not in the file; what it says of machine and commit is that of the last call."""
+    known = read(FILE.name) if FILE.exists() else []
+    columns = facts()  # which `write` adds
+    rows = [{name: value for name, value in row.items() if name not in columns} for row in known]
     for name in names:
         for loss in LOSSES:
             if (name, loss) not in {(row["set"], row["loss"]) for row in rows}:
