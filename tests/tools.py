@@ -14,12 +14,16 @@ from rich.progress import Progress as Bars
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lopsided.data.dataset import Splits
+from lopsided.data.dataset import Dataset, Splits
+from lopsided.data.inputs import Texts
 from lopsided.jobs.config import Config
+from lopsided.jobs.evidence import Evidence, Training
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import load
 from lopsided.jobs.schema import DataSummary, Results, SplitSizes
+from lopsided.jobs.score import Scored
 from lopsided.models.recipe import Recipe
+from lopsided.targets import SparseTargets
 from lopsided.training import loop
 
 TINY = ["--images", "600", "--epochs", "2", "--seeds", "2", "--losses", "bce,asl,zlpr"]
@@ -67,6 +71,22 @@ def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def scores_of(run: Path, part: str = "test") -> Tensor:
     """The stored scores, (rows, L), of validation or test rows."""
     return load_file(run / f"scores-{part}.safetensors")["values"]
+
+
+def made_evidence(scored: dict[str, list[Scored]], splits: Splits | None = None, **values: Any) -> Evidence:
+    """Evidence of scores that nobody trained; what is not given is of no rows at all."""
+    nothing = Dataset(Texts(()), SparseTargets.from_indices([]), ("a",))
+    parts = {} if splits is None else splits.parts()
+    made: dict[str, Any] = {
+        "data": made_results().data,
+        "test": parts.get("test", nothing),
+        "positives": {name: part.hard_counts() for name, part in parts.items()},
+        "metric": "map",
+        "reference": "bce",
+        "scored": scored,
+        "trained": {loss: Training(loss) for loss in scored},
+    }
+    return Evidence(**made | values)
 
 
 def made_results(**values: Any) -> Results:

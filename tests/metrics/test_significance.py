@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from lopsided.jobs.config import make_config
+from lopsided.jobs.evidence import Evidence, Training
+from lopsided.jobs.score import Scored
 from lopsided.jobs.verdict import _comparison, is_rising, verdict
 from lopsided.metrics.significance import (
     LEVEL,
@@ -19,8 +21,11 @@ from lopsided.metrics.significance import (
     paired_differences,
     resample_rows,
 )
+from lopsided.models.recipe import Recipe
+from lopsided.targets import SparseTargets
 from lopsided.training.history import Epoch
 from tests.simulation import WORLDS, experiments, mean_average_precisions
+from tests.tools import made_evidence
 
 
 def simulate(effect: float, spread: tuple[float, ...], seeds: int, trials: int = 1500) -> torch.Tensor:
@@ -236,6 +241,13 @@ def test_a_curve_rises_until_it_flattens() -> None:
     assert is_rising([history(0.9)]), "one epoch shows no trend"
 
 
+def two_losses(**values: Any) -> Evidence:
+    """Of two seeds and seven epochs."""
+    nothing = SparseTargets.from_indices([])
+    scored = [Scored(None, nothing, None, nothing, None)] * 2
+    return made_evidence({"bce": scored, "asl": scored}, recipe=Recipe(7, 1, 1.0), **values)
+
+
 @pytest.mark.parametrize(
     ("metric", "mean", "word", "behind"),
     [
@@ -247,9 +259,9 @@ def test_a_curve_rises_until_it_flattens() -> None:
 )
 def test_a_lower_hamming_loss_is_better(metric: str, mean: float, word: str, behind: str) -> None:
     """The sign of the difference is that of the metric; the verdict knows which way is up."""
-    config = make_config({"metric": metric, "losses": "bce,asl"})
+    evidence = two_losses(metric=metric, trained={"bce": Training("bce", rising=True), "asl": Training("asl")})
     difference = Difference(mean, mean - 0.05, mean + 0.05, 0.01, 0.025, 4, 3.0)
-    found = _comparison(config, "asl", difference, 0.01, {"bce": True, "asl": False}, 7)
+    found = _comparison(evidence, "asl", difference, 0.01)
     assert (found.mean, found.verdict) == (mean, word)
     assert ("bce is unfinished" in found.sentence) == (behind == "bce")
     assert "after 7 epochs" in found.sentence
@@ -257,8 +269,7 @@ def test_a_lower_hamming_loss_is_better(metric: str, mean: float, word: str, beh
 
 
 def test_where_nothing_is_shown_the_sentence_says_what_can_be_missed() -> None:
-    config = make_config({"losses": "bce,asl"})
     difference = Difference(0.01, -0.05, 0.07, 0.7, standard_error=0.02, freedom=math.inf, effect_size=0.3)
-    found = _comparison(config, "asl", difference, 0.7, {"bce": False, "asl": False}, 7)
+    found = _comparison(two_losses(), "asl", difference, 0.7)
     assert found.sentence.endswith("this experiment can miss a difference below 0.056")
     assert found.detectable == pytest.approx(0.02 * 2.801585)

@@ -12,18 +12,16 @@ from sklearn.metrics import f1_score
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.inputs import Texts
 from lopsided.jobs.details import LABELS, TEXT, details
+from lopsided.jobs.evidence import Scores as Runs
 from lopsided.jobs.schema import Interval, LossResult, Results, write_file
 from lopsided.jobs.score import Scored
 from lopsided.metrics.scores import Scores
 from lopsided.models.heads import dense_targets, own_threshold, parse_method
 from lopsided.report import write_report
 from lopsided.targets import SparseTargets
-from tests.tools import made_results
+from tests.tools import made_evidence, made_results
 
 LIMIT = 3_000_000  # bytes of a report
-
-
-Runs = dict[str, list[Scored]]
 
 
 def random_runs(labels: int, losses: tuple[str, ...], candidates: int | None = None) -> tuple[Splits, Runs, Results]:
@@ -66,7 +64,7 @@ def loss_result(settings: str, threshold: float = 1.5, mean: float = 0.1) -> Los
 def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
     losses = ("bce", "asl", "zlpr")
     splits, runs, results = random_runs(10_000, losses)
-    found = details(splits, runs, results)
+    found = details(made_evidence(runs, splits), results)
     labels, rows = found.labels, found.rows
     assert rows is not None
     assert len(labels.names) == LABELS
@@ -94,7 +92,7 @@ def test_ten_thousand_labels_stay_small(finished: Path, folder: Path) -> None:
 def test_candidates_have_details_without_what_needs_all_scores() -> None:
     splits, runs, results = random_runs(300, ("bce", "asl"), candidates=20)
     assert splits.test is not None
-    found = details(splits, runs, results)
+    found = details(made_evidence(runs, splits), results)
     assert found.reliability == {"bce": {}, "asl": {}}, "the best labels of a row say nothing about the others"
     assert found.labels.test_positives == sorted(splits.test.hard_counts().tolist(), reverse=True)
     assert all(value is None for value in found.labels.average_precision["asl"])
@@ -125,7 +123,7 @@ def test_a_training_that_diverged_is_left_out() -> None:
     splits, runs, results = random_runs(20, ("asl", "bce"))
     lost = replace(runs["asl"][0], scores=None, valid_scores=None)
     results.losses["asl"] = loss_result("asl", math.inf, math.nan)
-    found = details(splits, {"asl": [lost], "bce": runs["bce"]}, results)
+    found = details(made_evidence({"asl": [lost], "bce": runs["bce"]}, splits), results)
     assert list(found.curves) == list(found.reliability) == list(found.labels.f1) == ["bce"]
     assert found.rows is not None
     assert found.rows.loss == "bce"
@@ -133,9 +131,9 @@ def test_a_training_that_diverged_is_left_out() -> None:
 
 def test_a_tuned_loss_is_drawn_and_read_as_it_was_trained() -> None:
     splits, runs, results = random_runs(20, ("bce", "asl"))
-    plain = details(splits, runs, results)
+    plain = details(made_evidence(runs, splits), results)
     results.losses["asl"] = loss_result("asl(gamma_neg=1, gamma_pos=0, clip=0.2)")
-    tuned = details(splits, runs, results)
+    tuned = details(made_evidence(runs, splits), results)
     assert plain.gradients["asl"] != tuned.gradients["asl"]
     assert plain.gradients["bce"] == tuned.gradients["bce"]
     assert plain.reliability["asl"]["implied"] != tuned.reliability["asl"]["implied"]

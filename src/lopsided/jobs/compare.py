@@ -6,14 +6,14 @@ from lopsided.jobs.details import details
 from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
-from lopsided.jobs.results import score_runs, summarize
+from lopsided.jobs.results import evidence_of, summarize
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.tune import default_candidates, tune
 
 
 def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) -> None:
     """Trains what is not trained yet, a folder of a run for each loss and seed, and writes all results."""
-    config, splits = folder.config, prepared.splits
+    config = folder.config
     recipe = recipe_of(config.of_run(config.losses[0], 0, {}), prepared)
     runs_of_a_loss = config.seeds + (config.tune or 0)
     progress.plan(len(config.losses) * runs_of_a_loss, recipe.epochs)
@@ -36,6 +36,6 @@ def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) ->
             runs.append(trained)
             histories[loss, seed] = trained.history
             folder.write_histories(histories)
-    scored = score_runs(runs, splits, config.losses)
-    results = summarize(config, candidates, splits, recipe, runs, scored, progress)
-    folder.write_outcome(results, details(splits, scored, results))
+    evidence = evidence_of(config, candidates, prepared.splits, recipe, runs)
+    results = summarize(evidence, progress)
+    folder.write_outcome(results, details(evidence, results))

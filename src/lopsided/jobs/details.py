@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from lopsided.compute.native import run as native
-from lopsided.data.dataset import Dataset, Splits
+from lopsided.data.dataset import Dataset
 from lopsided.decision.calibrators import ClosedForm, fit_platt
+from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.schema import (
     DecisionCurves,
     Details,
@@ -48,22 +49,19 @@ _NAME = 80  # characters of a label
 _NAMES = 12  # labels of a row, of each kind
 
 
-def details(splits: Splits, scored: Mapping[str, Sequence[Scored]], results: Results) -> Details:
-    """Returns the label table, best and worst rows, curves of decisions and of losses, and where it was computed.
-
-    scored: the models of each loss, by seed.
-    """
-    assert splits.test is not None
+def details(evidence: Evidence, results: Results) -> Details:
+    """Returns the label table, best and worst rows, curves of decisions and of losses, and where it was computed."""
     finished = {
-        loss: [(seed, one) for seed, one in enumerate(group) if not one.diverged] for loss, group in scored.items()
+        loss: [(seed, one) for seed, one in enumerate(group) if not one.diverged]
+        for loss, group in evidence.scored.items()
     }
     known = {loss: group for loss, group in finished.items() if group}
     trained = {loss: entry.settings for loss, entry in results.losses.items()}  # with tuned values, if it was tuned
     first = {loss: group[0][1] for loss, group in known.items()}
     winner = results.best_loss(results.metric)
     return Details(
-        labels=_label_table(splits, {loss: [one for _, one in group] for loss, group in known.items()}, winner),
-        rows=_row_examples(splits.test, first, winner) if winner else None,
+        labels=_label_table(evidence, {loss: [one for _, one in group] for loss, group in known.items()}, winner),
+        rows=_row_examples(evidence.test, first, winner) if winner else None,
         curves={loss: _curves(*group[0]) for loss, group in known.items()},
         reliability={loss: _reliability(trained[loss], one) for loss, one in first.items()},
         gradients={loss: _gradients(spec) for loss, spec in trained.items()},
@@ -71,10 +69,10 @@ def details(splits: Splits, scored: Mapping[str, Sequence[Scored]], results: Res
     )
 
 
-def _label_table(splits: Splits, scored: Mapping[str, Sequence[Scored]], winner: str | None) -> LabelTable:
+def _label_table(evidence: Evidence, scored: Mapping[str, Sequence[Scored]], winner: str | None) -> LabelTable:
     """Returns positives, and for each loss average precision and F1 at the tuned threshold, of the labels shown."""
-    test = splits.test
-    assert test is not None
+    test, positives = evidence.test, evidence.positives["test"]
+    trained = evidence.positives.get("train", positives)
     summaries = {loss: [one.at("tuned").summary() for one in group] for loss, group in scored.items()}
     precision = {
         loss: torch.from_numpy(np.mean([each.table["average_precision"] for each in group], 0))
@@ -84,7 +82,6 @@ def _label_table(splits: Splits, scored: Mapping[str, Sequence[Scored]], winner:
         loss: torch.from_numpy(np.mean([each.labels.f_beta() for each in group], 0))
         for loss, group in summaries.items()
     }
-    positives, trained = (part.hard_counts() for part in (test, splits.train))
     shown = _shown(positives, precision[winner] if winner else positives.double())
     return LabelTable(
         total=test.num_labels,

@@ -99,8 +99,8 @@ class LossResult(Record):
     tuned_settings: dict[str, float] | None  # None without --tune
     own_threshold: Number  # None where the loss has none, or saturates
     tuned_thresholds: list[Number]  # by seed
-    seconds: float  # of a training
-    best_epochs: list[int]  # by seed: the epoch whose weights are scored
+    seconds: Number  # of a training
+    best_epochs: list[int]  # by seed: the epoch whose weights are scored; empty where it is not known
     metrics: dict[str, Interval]
     rising: bool
 
@@ -144,7 +144,7 @@ class Results(StoredFile):
     torch: str
     threads: int
     data: DataSummary
-    recipe: StoredRecipe
+    recipe: StoredRecipe | None  # None where the models were trained elsewhere
     seeds: int
     metric: str
     baseline: str

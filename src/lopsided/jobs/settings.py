@@ -104,8 +104,9 @@ def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -
     if run.read_training().diverged:
         raise UserError(f"{folder.path}: training with {loss} diverged; choose another --loss")
     validated = holds_out or "valid" in config.files() or config.data == BUILT_IN
-    best = results.losses[loss].best_epochs
-    changes: dict[str, Any] = {"missing": 0.0, "batch_size": results.recipe.batch_size, "epochs": results.recipe.epochs}
+    best, recipe = results.losses[loss].best_epochs, results.recipe
+    assert recipe is not None
+    changes: dict[str, Any] = {"missing": 0.0, "batch_size": recipe.batch_size, "epochs": recipe.epochs}
     if not validated:
         epochs = max(1, round(sum(best) / len(best)))
         changes |= {"valid": "0", "epochs": epochs, "patience": None, "decide": str(run.path.absolute())}

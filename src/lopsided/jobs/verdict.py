@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
-from lopsided.jobs.config import CompareConfig
+from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.schema import Comparison
 from lopsided.jobs.score import METRICS, Scored, evaluate
@@ -29,50 +29,47 @@ _RELATIONS = {  # verdict -> sentence
     _UNTESTED: "{} and {} cannot be compared",
 }
 
-Scores = dict[str, list[Scored]]  # loss -> one per seed
 
-
-def compare_to_baseline(
-    config: CompareConfig, scored: Scores, rising: Mapping[str, bool], epochs: int, progress: Progress
-) -> dict[str, Comparison]:
-    """Compares every loss but the baseline with it; `rising`: see `is_rising`."""
-    full = {loss: [evaluate(config.metric, one) for one in group] for loss, group in scored.items()}
-    others = [loss for loss in config.losses if loss != config.reference]
-    testable = [loss for loss in others if all(map(math.isfinite, full[loss] + full[config.reference]))]
+def compare_to_baseline(evidence: Evidence, progress: Progress) -> dict[str, Comparison]:
+    """Compares every loss but the reference with it."""
+    metric, reference, scored = evidence.metric, evidence.reference, evidence.scored
+    full = {loss: [evaluate(metric, one) for one in group] for loss, group in scored.items()}
+    others = [loss for loss in scored if loss != reference]
+    testable = [loss for loss in others if all(map(math.isfinite, full[loss] + full[reference]))]
     differences = dict.fromkeys(others, unknown())
     if testable:
-        order = [config.reference, *testable]
-        resampled = _resample(config, [one for loss in order for one in scored[loss]], progress)
+        order = [reference, *testable]
+        resampled = _resample(evidence, [one for loss in order for one in scored[loss]], progress)
         values = torch.tensor([full[loss] for loss in order], dtype=torch.float64)
-        measured = paired_differences(values, resampled.view(_RESAMPLES, len(order), config.seeds))
+        measured = paired_differences(values, resampled.view(_RESAMPLES, *values.shape))
         differences |= dict(zip(testable, measured, strict=True))
     corrected = holm([difference.p_value for difference in differences.values()])
     return {
-        loss: _comparison(config, loss, difference, p_value, rising, epochs)
+        loss: _comparison(evidence, loss, difference, p_value)
         for (loss, difference), p_value in zip(differences.items(), corrected, strict=True)
     }
 
 
-def _resample(config: CompareConfig, scored: Sequence[Scored], progress: Progress) -> Tensor:
+def _resample(evidence: Evidence, scored: Sequence[Scored], progress: Progress) -> Tensor:
     progress.resampling(_RESAMPLES)
-    functions = [lambda weights, one=one: evaluate(config.metric, one, weights) for one in scored]
-    return resample_rows(functions, scored[0].rows, _RESAMPLES, config.data_seed, progress.resampled)
+    functions = [lambda weights, one=one: evaluate(evidence.metric, one, weights) for one in scored]
+    return resample_rows(functions, scored[0].rows, _RESAMPLES, evidence.resampling_seed, progress.resampled)
 
 
-def _comparison(
-    config: CompareConfig, loss: str, difference: Difference, p_value: float, rising: Mapping[str, bool], epochs: int
-) -> Comparison:
-    metric = METRICS[config.metric]
+def _comparison(evidence: Evidence, loss: str, difference: Difference, p_value: float) -> Comparison:
+    metric, reference, epochs = METRICS[evidence.metric], evidence.reference, evidence.epochs
     gain = difference.mean if metric.higher_is_better else -difference.mean
-    behind = loss if gain < 0 else config.reference
-    word = verdict(gain, p_value, unfinished=rising[behind])
-    sentence = f"{_RELATIONS[word].format(loss, config.reference)} in {metric.title} after {in_epochs(epochs)}"
-    if config.seeds == 1 and word != _UNTESTED:
+    behind = loss if gain < 0 else reference
+    word = verdict(gain, p_value, unfinished=evidence.trained[behind].rising)
+    sentence = f"{_RELATIONS[word].format(loss, reference)} in {metric.title}"
+    if epochs is not None:
+        sentence += f" after {in_epochs(epochs)}"
+    if evidence.seeds == 1 and word != _UNTESTED:
         sentence += ", for these trained models"
     if word == _NOTHING:
         sentence += f"; this experiment can miss a difference below {difference.detectable:.2g}"
     if word in ("ahead so far", "behind so far"):
-        sign = "its validation mAP still rises" if epochs > 1 else "one epoch shows no trend"
+        sign = "one epoch shows no trend" if epochs == 1 else "its validation mAP still rises"
         sentence += f"; {behind} is unfinished: {sign}, so more epochs may change this"
     detectable = difference.detectable
     return Comparison(**asdict(difference), detectable=detectable, p_holm=p_value, verdict=word, sentence=sentence)

@@ -32,7 +32,7 @@ def print_results(results: Results, console: Console) -> None:
     data, seeds = results.data, results.seeds
     console.print(
         f"\n[bold]{escape(data.name)}[/bold]: {data.labels} labels, {data.positives_per_row:.2f} positives a row; "
-        f"{in_epochs(results.recipe.epochs)}, {seeds} seed{'s' * (seeds > 1)}",
+        f"{in_epochs(results.recipe.epochs) + ', ' if results.recipe else ''}{seeds} seed{'s' * (seeds > 1)}",
         highlight=False,
     )
     console.print(metric_table(results))
@@ -54,7 +54,8 @@ def metric_table(results: Results) -> Table:
         best = results.marked_loss(name)
         cells = {loss: cell(entry.metrics[name]) for loss, entry in results.losses.items()}
         table.add_row(metric.title, *(f"[bold]{text}[/bold]" if loss == best else text for loss, text in cells.items()))
-    table.add_row("seconds", *(f"{entry.seconds:.1f}" for entry in results.losses.values()))
+    if results.recipe:
+        table.add_row("seconds", *(f"{entry.seconds or math.nan:.1f}" for entry in results.losses.values()))
     return table
 
 

@@ -1,0 +1,57 @@
+"""Defines what a verdict rests on: scored models, the truth, and what is known of how they were trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lopsided.data.dataset import Dataset
+from lopsided.jobs.schema import DataSummary
+from lopsided.jobs.score import Scored
+from lopsided.models.recipe import Recipe
+
+Scores = dict[str, list[Scored]]  # loss -> one per seed
+
+
+@dataclass(frozen=True)
+class Training:
+    """Says how the models of a loss were trained, as far as that is known."""
+
+    settings: str
+    tuned_settings: dict[str, float] | None = None
+    seconds: float = math.nan  # of one training
+    best_epochs: tuple[int, ...] = ()  # by seed
+    rising: bool = False
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Holds what a verdict rests on, whoever trained the models: tables, report and verdict are made of it alone.
+
+    scored: for each loss a model of every seed, all of the same rows. test: the test rows, with their names of labels.
+    positives: (L,) int64, the rows that have each label, of every part that is known ("train", "valid", "test").
+    recipe: None where the models were trained elsewhere. notes: what a reader must know besides.
+    """
+
+    data: DataSummary
+    test: Dataset
+    positives: Mapping[str, Tensor]
+    metric: str
+    reference: str
+    scored: Scores
+    trained: Mapping[str, Training]
+    recipe: Recipe | None = None
+    resampling_seed: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seeds(self) -> int:
+        return len(self.scored[self.reference])
+
+    @property
+    def epochs(self) -> int | None:
+        """Returns how many each model was trained for, at most; None where that is not known."""
+        return self.recipe.epochs if self.recipe else None
