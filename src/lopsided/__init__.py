@@ -2,40 +2,100 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import TYPE_CHECKING
-
-from lopsided.compute.head.shard import LabelShard
-from lopsided.compute.onednn import onednn_products
-from lopsided.decision.temperature import fit_temperature
-from lopsided.losses import Formula
-from lopsided.nn import functional
-from lopsided.nn.adaptive import AdaptiveAsymmetricLoss
-from lopsided.nn.detection import sigmoid_asymmetric_loss
-from lopsided.nn.divergence import r_drop, symmetric_kl
-from lopsided.nn.fused import FusedAdagrad, FusedAdamW, FusedSGD
-from lopsided.nn.head import LinearHead
-from lopsided.nn.linear import linear_loss
-from lopsided.nn.modules import (
-    AsymmetricLoss,
-    AsymmetricPolynomialLoss,
-    BinaryCrossEntropyLoss,
-    FocalLoss,
-    MultiLabelLoss,
-    ZLPRLoss,
-    loss,
-)
-from lopsided.nn.partial import partial_loss
-from lopsided.nn.powerset import LabelPowerset
-from lopsided.nn.single_label import official_single_label_loss, single_label_loss
-from lopsided.nn.trackers import Diagnostics, DiagnosticsTracker, ProbabilityTracker
-from lopsided.nn.weights import class_balanced_weights, logit_adjustment, positive_weights
-from lopsided.targets import SparseTargets
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lopsided.compute.head.shard import LabelShard as LabelShard
+    from lopsided.compute.onednn import onednn_products as onednn_products
+    from lopsided.decision.temperature import fit_temperature as fit_temperature
     from lopsided.jobs.predict import Predictor
+    from lopsided.losses import Formula as Formula
+    from lopsided.nn import functional as functional
+    from lopsided.nn.adaptive import AdaptiveAsymmetricLoss as AdaptiveAsymmetricLoss
+    from lopsided.nn.detection import sigmoid_asymmetric_loss as sigmoid_asymmetric_loss
+    from lopsided.nn.divergence import r_drop as r_drop
+    from lopsided.nn.divergence import symmetric_kl as symmetric_kl
+    from lopsided.nn.fused import FusedAdagrad as FusedAdagrad
+    from lopsided.nn.fused import FusedAdamW as FusedAdamW
+    from lopsided.nn.fused import FusedSGD as FusedSGD
+    from lopsided.nn.head import LinearHead as LinearHead
+    from lopsided.nn.linear import linear_loss as linear_loss
+    from lopsided.nn.modules import AsymmetricLoss as AsymmetricLoss
+    from lopsided.nn.modules import AsymmetricPolynomialLoss as AsymmetricPolynomialLoss
+    from lopsided.nn.modules import BinaryCrossEntropyLoss as BinaryCrossEntropyLoss
+    from lopsided.nn.modules import FocalLoss as FocalLoss
+    from lopsided.nn.modules import MultiLabelLoss as MultiLabelLoss
+    from lopsided.nn.modules import ZLPRLoss as ZLPRLoss
+    from lopsided.nn.modules import loss as loss
+    from lopsided.nn.partial import partial_loss as partial_loss
+    from lopsided.nn.powerset import LabelPowerset as LabelPowerset
+    from lopsided.nn.single_label import official_single_label_loss as official_single_label_loss
+    from lopsided.nn.single_label import single_label_loss as single_label_loss
+    from lopsided.nn.trackers import Diagnostics as Diagnostics
+    from lopsided.nn.trackers import DiagnosticsTracker as DiagnosticsTracker
+    from lopsided.nn.trackers import ProbabilityTracker as ProbabilityTracker
+    from lopsided.nn.weights import class_balanced_weights as class_balanced_weights
+    from lopsided.nn.weights import logit_adjustment as logit_adjustment
+    from lopsided.nn.weights import positive_weights as positive_weights
+    from lopsided.targets import SparseTargets as SparseTargets
 
 __version__ = "0.1.0"
+
+_NAMES = {
+    "compute.head.shard": ("LabelShard",),
+    "compute.onednn": ("onednn_products",),
+    "decision.temperature": ("fit_temperature",),
+    "losses": ("Formula",),
+    "nn.adaptive": ("AdaptiveAsymmetricLoss",),
+    "nn.detection": ("sigmoid_asymmetric_loss",),
+    "nn.divergence": ("r_drop", "symmetric_kl"),
+    "nn.fused": ("FusedAdagrad", "FusedAdamW", "FusedSGD"),
+    "nn.functional": ("functional",),
+    "nn.head": ("LinearHead",),
+    "nn.linear": ("linear_loss",),
+    "nn.modules": (
+        "AsymmetricLoss",
+        "AsymmetricPolynomialLoss",
+        "BinaryCrossEntropyLoss",
+        "FocalLoss",
+        "MultiLabelLoss",
+        "ZLPRLoss",
+        "loss",
+    ),
+    "nn.partial": ("partial_loss",),
+    "nn.powerset": ("LabelPowerset",),
+    "nn.single_label": ("official_single_label_loss", "single_label_loss"),
+    "nn.trackers": ("Diagnostics", "DiagnosticsTracker", "ProbabilityTracker"),
+    "nn.weights": ("class_balanced_weights", "logit_adjustment", "positive_weights"),
+    "targets": ("SparseTargets",),
+}
+_HOMES = {name: f"lopsided.{module}" for module, names in _NAMES.items() for name in names}
+__all__ = sorted([*_HOMES, "__version__", "load"])
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name, or a room such as `lopsided.losses`, when it is first used.
+
+    So that the command answers --help without torch, which takes seconds to import.
+    """
+    if name in _HOMES:
+        home = importlib.import_module(_HOMES[name])
+        value = getattr(home, name, home)  # `functional` is a module
+    else:
+        try:
+            value = importlib.import_module(f"lopsided.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"lopsided.{name}":
+                raise
+            raise AttributeError(f"module 'lopsided' has no attribute {name!r}") from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load(run: str | os.PathLike[str]) -> Predictor:
@@ -50,41 +110,3 @@ def load(run: str | os.PathLike[str]) -> Predictor:
     from lopsided.jobs.predict import Predictor
 
     return Predictor.open(Path(run))
-
-
-__all__ = [
-    "AdaptiveAsymmetricLoss",
-    "AsymmetricLoss",
-    "AsymmetricPolynomialLoss",
-    "BinaryCrossEntropyLoss",
-    "Diagnostics",
-    "DiagnosticsTracker",
-    "FocalLoss",
-    "Formula",
-    "FusedAdagrad",
-    "FusedAdamW",
-    "FusedSGD",
-    "LabelPowerset",
-    "LabelShard",
-    "LinearHead",
-    "MultiLabelLoss",
-    "ProbabilityTracker",
-    "SparseTargets",
-    "ZLPRLoss",
-    "__version__",
-    "class_balanced_weights",
-    "fit_temperature",
-    "functional",
-    "linear_loss",
-    "load",
-    "logit_adjustment",
-    "loss",
-    "official_single_label_loss",
-    "onednn_products",
-    "partial_loss",
-    "positive_weights",
-    "r_drop",
-    "sigmoid_asymmetric_loss",
-    "single_label_loss",
-    "symmetric_kl",
-]

@@ -1,51 +1,24 @@
-"""Defines the command `lopsided`."""
+"""Defines the command `lopsided`.
+
+What does the work is imported where it is called: help and errors of usage need neither torch nor the seconds that it
+takes to import.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from lopsided import __version__
-from lopsided.data.digits_grid import digits_grid
-from lopsided.data.excerpts import printable
-from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.options import ReadOptions
-from lopsided.data.preview import save_preview
 from lopsided.data.storage import UserError
-from lopsided.jobs.check_data import check_data
 from lopsided.jobs.command_options import with_options
-from lopsided.jobs.compare import compare as train_and_compare
-from lopsided.jobs.config import BUILT_IN, CompareConfig, Config, FitConfig, checked
-from lopsided.jobs.doctor import findings
-from lopsided.jobs.evaluate import evaluate_run
-from lopsided.jobs.fit import fit as train_model
-from lopsided.jobs.fit import recipe_of
-from lopsided.jobs.folder import ComparisonFolder, ConfigFolder, RunFolder, is_run_folder, open_folder
-from lopsided.jobs.inspect_missing import inspect_missing
-from lopsided.jobs.predict import Predictor, write_predictions
-from lopsided.jobs.progress import Progress, bars
-from lopsided.jobs.rows import Prepared, load, prepare
-from lopsided.jobs.schema import Propensity
-from lopsided.jobs.settings import assigned, is_settings_file, read_settings, settings_like
-from lopsided.losses import formula
-from lopsided.models.registry import trust
-from lopsided.report import read_finished, write_merged_report, write_report
-from lopsided.report.data_check import print_data_check
-from lopsided.report.inspection import print_diagnostics, print_suspects
-from lopsided.report.loss_plot import FORMATS, save_loss_plot
-from lopsided.report.terminal import print_evaluation, print_loss, print_losses, print_results
-from lopsided.training.processes import count, is_first, on_first
+from lopsided.jobs.config import BUILT_IN, CompareConfig, FitConfig, checked
 
-F = TypeVar("F", bound=ConfigFolder[Any])
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting by its name in a file, NAME=VALUE; may be repeated.")
 ]
@@ -91,69 +64,27 @@ def compare(
     **asked: Any,
 ) -> None:
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
+    from lopsided.jobs.begin import begin, going_on, trusted
+    from lopsided.jobs.compare import compare as train_and_compare
+    from lopsided.jobs.folder import ComparisonFolder
+    from lopsided.jobs.progress import Progress
+    from lopsided.jobs.settings import assigned
+    from lopsided.report import write_report
+    from lopsided.report.terminal import print_results
+    from lopsided.training.processes import count
+
     if count() > 1:
         raise UserError("a comparison trains in one process; several are for lopsided fit")
-    _trust(asked)
-    asked = assigned(changes or [], CompareConfig) | asked
+    asked = assigned(changes or [], CompareConfig) | trusted(asked)
     console = Console()
     with Progress(console) as progress:
-        folder, prepared = _begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
-        with _going_on(folder):
+        folder, prepared = begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
+        with going_on(folder):
             typer.echo(f"run folder: {folder.path}")
             train_and_compare(folder, prepared, progress)
     page = write_report(folder.path)
     print_results(folder.read_results(), console)
     typer.echo(f"\nreport: {page}")
-
-
-def _trust(asked: dict[str, Any]) -> None:
-    """Lets code of the user's own run that stands on the command line; what stands in a file is not trusted."""
-    if "model" in asked:
-        with suppress(ValueError):  # that the configuration tells
-            trust(asked["model"])
-
-
-def _begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], progress: Progress) -> tuple[F, Prepared]:
-    """Returns the folder of an unfinished run, or a new one, not written before its rows are encoded; and those."""
-    if is_settings_file(Path(data)):
-        asked = read_settings(Path(data), kind) | asked
-        data = asked.pop("data")
-    if data != BUILT_IN and is_run_folder(Path(data)):
-        given = [*asked] if out is None else ["out", *asked]
-        if given:
-            options = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
-        folder = kind.open(Path(data))
-        return folder, _prepared(folder.config, progress)
-    config = checked(kind.config_kind, asked | {"data": data})
-    try:
-        prepared = _prepared(config, progress)
-    except UserError as error:
-        or_run = "; nor is it a run folder, which has a config.json" * Path(data).is_dir()
-        raise UserError(f"{error}{or_run}") from None
-    return on_first(lambda: kind.create(out or _new_folder(config), config)), prepared
-
-
-def _prepared(config: Config, progress: Progress) -> Prepared:
-    splits = load(config, progress.bars)
-    for note in splits.notes:
-        progress.say(printable(note))
-    progress.preparing()
-    return prepare(config, splits)
-
-
-def _new_folder(config: Config) -> Path:
-    return Path("runs") / f"{Path(config.name).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-@contextmanager
-def _going_on(folder: ConfigFolder[Any]) -> Iterator[None]:
-    """Tells on Ctrl-C how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with: lopsided {folder.command} {shlex.quote(str(folder.path))}", err=True)
-        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -175,8 +106,15 @@ def fit(
     **asked: Any,
 ) -> None:
     """Train a classifier for any number of labels."""
-    _trust(asked)
-    asked = assigned(changes or [], FitConfig) | asked
+    from lopsided.jobs.begin import begin, going_on, trusted
+    from lopsided.jobs.fit import fit as train_model
+    from lopsided.jobs.fit import recipe_of
+    from lopsided.jobs.folder import ComparisonFolder, RunFolder
+    from lopsided.jobs.progress import Progress
+    from lopsided.jobs.settings import assigned, settings_like
+    from lopsided.training.processes import is_first
+
+    asked = assigned(changes or [], FitConfig) | trusted(asked)
     if like is not None:
         compared = ComparisonFolder.open(like, check_data=False)
         asked = settings_like(compared, asked.pop("loss", None), "valid" in asked) | asked
@@ -185,9 +123,9 @@ def fit(
         raise UserError("name the training rows, or a comparison with --like")
     asked.pop("data", None)
     with Progress(Console(quiet=not is_first()), each_epoch=True) as progress:
-        folder, prepared = _begin(RunFolder, str(data), out, asked, progress)
+        folder, prepared = begin(RunFolder, str(data), out, asked, progress)
         progress.say(f"run folder: {folder.path}")
-        with _going_on(folder):
+        with going_on(folder):
             progress.plan(1, recipe_of(folder.config, prepared).epochs)
             progress.begin(folder.config.loss)
             record = train_model(folder, prepared, progress)
@@ -209,6 +147,12 @@ def evaluate(
     propensity_b: Annotated[float, typer.Option(help="B of the propensities.", min=0)] = 1.5,
 ) -> None:
     """Tell how well a trained model ranks and decides: P@k, nDCG@k, propensity-scored P@k, F1 and more."""
+    from lopsided.jobs.evaluate import evaluate_run
+    from lopsided.jobs.folder import RunFolder
+    from lopsided.jobs.progress import bars
+    from lopsided.jobs.schema import Propensity
+    from lopsided.report.terminal import print_evaluation
+
     console = Console()
     with bars(console) as live:
         folder = RunFolder.open(run, check_data=False)
@@ -230,6 +174,11 @@ def inspect_run(
     ] = None,
 ) -> None:
     """Tell what the gradient of a run worked on; or, with --missing, which positive labels seem to be forgotten."""
+    from lopsided.jobs.folder import open_folder
+    from lopsided.jobs.inspect_missing import inspect_missing
+    from lopsided.jobs.progress import bars
+    from lopsided.report.inspection import print_diagnostics, print_suspects
+
     folder, console = open_folder(run), Console()
     if not missing:
         if any(option is not None for option in (data, loss, top, folds)):
@@ -252,6 +201,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="File to write: .jsonl, .csv or .parquet; - for standard output.")],
 ) -> None:
     """Write the labels that a trained model predicts, with their probabilities."""
+    from lopsided.jobs.predict import write_predictions
+    from lopsided.jobs.progress import bars
+
     with bars(Console(stderr=True)) as live:
         rule = write_predictions(run, data, out, live)
     typer.echo(f"predictions: {out} (rule: {rule})", err=out == Path("-"))
@@ -266,7 +218,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a trained model as an ONNX graph, with its probabilities and its rule inside."""
-    from lopsided.jobs.export import export as write_graph  # the only command that needs ONNX
+    from lopsided.jobs.export import export as write_graph
 
     for path in write_graph(run, out, rows):
         typer.echo(f"written: {path}")
@@ -279,7 +231,8 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen at.", min=0, max=65535)] = 8000,
 ) -> None:
     """Answer requests: POST rows to /predict, get labels and probabilities; /health and /schema tell the rest."""
-    from lopsided.jobs.serve import make_app  # the only command that needs a server
+    from lopsided.jobs.predict import Predictor
+    from lopsided.jobs.serve import make_app
 
     application = make_app(Predictor.open(run))
     import uvicorn
@@ -295,6 +248,8 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run again, or one page over runs of several data sets: mean ranks of the losses."""
+    from lopsided.report import read_finished, write_merged_report, write_report
+
     if len(runs) > 1:
         page = write_merged_report(runs, out or Path("report.html"))
     else:
@@ -312,6 +267,9 @@ def losses(
     plot: Annotated[Path | None, typer.Option(help="The picture of SPEC to write: .png, .svg or .pdf.")] = None,
 ) -> None:
     """List the losses, or say what one of them does, and draw it."""
+    from lopsided.losses import formula
+    from lopsided.report.terminal import print_loss, print_losses
+
     if spec is None:
         if plot is not None:
             raise UserError("--plot needs a loss, such as: lopsided losses asl --plot asl.png")
@@ -323,6 +281,8 @@ def losses(
         raise UserError(str(error)) from None
     print_loss(loss, Console())
     if plot is not None:
+        from lopsided.report.loss_plot import FORMATS, save_loss_plot
+
         if plot.suffix[1:] not in FORMATS:
             raise UserError(f"{plot}: a plot must end in {', '.join('.' + name for name in FORMATS)}")
         save_loss_plot(loss, plot)
@@ -332,6 +292,11 @@ def losses(
 @app.command()
 def doctor() -> None:
     """Say which executor is active here, why, and how to change it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lopsided.jobs.doctor import findings
+
     table = Table(show_header=False, box=None, pad_edge=False)
     for subject, finding in findings().items():
         table.add_row(f"[bold]{subject}[/bold]", escape(finding))
@@ -346,6 +311,10 @@ def check(
     **asked: Any,
 ) -> None:
     """Tell how files are understood, what stands in them, and what may spoil a training or a verdict."""
+    from lopsided.jobs.check_data import check_data
+    from lopsided.jobs.progress import bars
+    from lopsided.report.data_check import print_data_check
+
     console = Console()
     with bars(console) as live:
         checked_data = check_data(data, test, checked(ReadOptions, asked), live)
@@ -359,6 +328,9 @@ def preview(
     data_seed: Annotated[int, typer.Option(help="Seed of the made data.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Save a picture of samples with their labels."""
+    from lopsided.data.digits_grid import digits_grid
+    from lopsided.data.preview import save_preview
+
     if name != BUILT_IN:
         raise UserError(f"{name}: only {BUILT_IN} consists of images, so only it has a picture")
     save_preview(digits_grid(train=12, valid=0, test=0, seed=data_seed).train, out)
@@ -377,6 +349,9 @@ def make_xmc_files(
     seed: Annotated[int, typer.Option(help="Seed of the made data.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Make sparse rows of any size with a long tail of labels: train.txt and test.txt."""
+    from lopsided.data.make_xmc import XmcMaker, make_xmc
+    from lopsided.jobs.progress import bars
+
     folder = out or Path(f"xmc-{labels}")
     maker = XmcMaker(labels, features or max(1000, labels // 8), seed)
     with bars(Console()) as live:

@@ -1,5 +1,7 @@
 """Every setting of a configuration is an option of its command, with the words and the default that stand there."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -42,3 +44,32 @@ def test_options_are_the_settings(name: str, kind: type[Config]) -> None:
             assert options[setting].help == field.description
             assert options[setting].default is None, "a run folder must tell what was asked anew"
     assert {setting: options[setting].show_default for setting in DEFAULTS[name]} == DEFAULTS[name]
+
+
+def test_help_and_errors_of_usage_need_no_heavy_library() -> None:
+    """It counts modules, since time differs from machine to machine."""
+    program = """
+import sys
+from lopsided.__main__ import main
+assert [main(each) for each in (["--version"], ["--help"], ["fit", "--help"], ["compare", "--bogus"])] == [0, 0, 0, 2]
+heavy = ("torch", "numpy", "scipy", "sklearn", "pyarrow", "optuna", "matplotlib", "accelerate", "transformers")
+assert not (found := set(heavy) & set(sys.modules)), found
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+
+def test_public_names_are_imported_when_they_are_used() -> None:
+    program = """
+import sys, lopsided
+assert "torch" not in sys.modules
+assert lopsided.losses.formula("asl") == lopsided.loss("asl").formula  # a room, and a function of another
+assert set(lopsided.__all__) <= set(dir(lopsided))
+assert all(getattr(lopsided, name) is not None for name in lopsided.__all__)
+try:
+    lopsided.lost
+except AttributeError as error:
+    assert "no attribute 'lost'" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

@@ -1,4 +1,7 @@
-"""Defines the settings of a run, which are checked, and stored with its results."""
+"""Defines the settings of a run, which are checked, and stored with its results.
+
+What checks a setting is imported where it is called: to list the options, a command needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,7 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 
 from lopsided.data.options import ReadOptions, option
 from lopsided.data.storage import UserError
-from lopsided.decision.choose import TUNED, untuned
-from lopsided.decision.choose import check_name as check_rule
-from lopsided.jobs.score import METRICS
-from lopsided.losses.names import split_specs
-from lopsided.models.heads import parse_method
 from lopsided.models.recipe import Recipe
-from lopsided.models.registry import check_model
-from lopsided.training.validate import judges
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -86,6 +82,8 @@ class Config(ReadOptions):
     @field_validator("model")
     @classmethod
     def _known_model(cls, model: str | None) -> str | None:
+        from lopsided.models.registry import check_model
+
         if model is not None:
             check_model(model)
         return model
@@ -176,12 +174,16 @@ class FitConfig(Config):
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, loss: str) -> str:
+        from lopsided.models.heads import parse_method
+
         parse_method(loss)
         return loss
 
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, metric: str | None) -> str | None:
+        from lopsided.training.validate import judges
+
         return None if metric is None else _known(metric, judges())
 
     @field_validator("decide")
@@ -197,8 +199,10 @@ class FitConfig(Config):
 
     @model_validator(mode="after")
     def _rule_can_be_made(self) -> FitConfig:
+        from lopsided.decision.choose import TUNED, check_name, untuned
+
         if self.decide is not None and self.rule_from is None:
-            check_rule(self.decide)
+            check_name(self.decide)
             if self.decide in TUNED and "valid" not in self.files() and not self.share("valid"):
                 raise ValueError(f"--decide {self.decide} is tuned on validation rows: add --valid FILE, or a share")
             if self.decide == "own":
@@ -223,11 +227,15 @@ class CompareConfig(Config):
     @field_validator("losses", mode="before")
     @classmethod
     def _losses_from_one_string(cls, losses: Any) -> Any:
+        from lopsided.losses.names import split_specs
+
         return split_specs(losses) if isinstance(losses, str) else losses
 
     @field_validator("losses")
     @classmethod
     def _known_losses(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
+        from lopsided.models.heads import parse_method
+
         for spec in losses:
             parse_method(spec)
         if len(losses) < 2:
@@ -239,6 +247,8 @@ class CompareConfig(Config):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, metric: str) -> str:
+        from lopsided.jobs.score import METRICS
+
         return _known(metric, METRICS)
 
     @model_validator(mode="after")
@@ -257,6 +267,8 @@ class CompareConfig(Config):
 
     @property
     def validation_metric(self) -> str:
+        from lopsided.jobs.score import METRICS
+
         return METRICS[self.metric].name
 
     def of_run(self, loss: str, seed: int, changes: dict[str, Any]) -> FitConfig:
