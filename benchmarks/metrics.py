@@ -31,7 +31,7 @@ from torch import Tensor
 from lopsided.metrics import MultiLabelMetrics
 from lopsided.metrics.scores import Judged
 from lopsided.metrics.top_k import propensities
-from lopsided.metrics.weighted import label_precision
+from lopsided.metrics.weighted import ranked_labels
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/metrics.md"
@@ -80,7 +80,7 @@ def of_torchmetrics(scores: Tensor, targets: Tensor) -> Tensor:
 CONTENDERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     ALL: lambda s, y: collected(s, y, None),
     BINNED: lambda s, y: collected(s, y, BINS),
-    OURS: lambda s, y: torch.from_numpy(label_precision(Judged.of(s, y))),
+    OURS: lambda s, y: torch.from_numpy(ranked_labels(Judged.of(s, y))["average_precision"]),
     THEIRS: of_scikit_learn,
 }
 if importlib.util.find_spec("torchmetrics"):

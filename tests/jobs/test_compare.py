@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, hamming_loss
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, hamming_loss, roc_auc_score
 
 import lopsided
 from lopsided.__main__ import main
@@ -87,18 +87,20 @@ def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss
         scores = scores_of(run).numpy()
         own, tuned = scores > entry["own_threshold"], scores > entry["tuned_thresholds"][seed]
         expected["map"].append(average_precision_score(truth[:, present], scores[:, present]))
+        expected["auroc"].append(roc_auc_score(truth[:, present], scores[:, present]))
         for decisions, suffix in ((own, "_own"), (tuned, "")):
             expected["micro_f1" + suffix].append(f1_score(truth, decisions, average="micro", zero_division=0))
             macro = f1_score(truth[:, present], decisions[:, present], average="macro", zero_division=0)
             expected["macro_f1" + suffix].append(macro)
         rule = tune_label_thresholds(Judged.of(scores_of(run, "valid"), splits.valid.targets))
         by_label = scores > rule.thresholds.numpy()
+        expected["micro_f1_labels"].append(f1_score(truth, by_label, average="micro", zero_division=0))
         macro = f1_score(truth[:, present], by_label[:, present], average="macro", zero_division=0)
         expected["macro_f1_labels"].append(macro)
         expected["subset_accuracy"].append(accuracy_score(truth, tuned))
         expected["hamming_loss"].append(hamming_loss(truth, tuned))
-        expected["p_at_1"].append(precision_at(1, truth, scores))
-        expected["p_at_3"].append(precision_at(3, truth, scores))
+        expected["p@1"].append(precision_at(1, truth, scores))
+        expected["p@3"].append(precision_at(3, truth, scores))
     for name, values in expected.items():
         assert entry["metrics"][name]["mean"] == pytest.approx(np.mean(values)), name
     if loss != "bce":

@@ -11,7 +11,7 @@ from torch import Tensor
 from lopsided.decision.rules import best_threshold
 from lopsided.metrics.registry import METRICS
 from lopsided.metrics.scores import Judged
-from lopsided.metrics.weighted import Ranking, Weighable, label_precision
+from lopsided.metrics.weighted import Ranking, Weighable, ranked_labels
 
 CASES = ["plain", "ties", "empty rows and labels", "one row", "all positive", "nothing positive"]
 
@@ -49,24 +49,27 @@ def close(ours: float, theirs: float) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_average_precision(name: str) -> None:
+def test_average_precision_and_auroc(name: str) -> None:
     scores, targets = case(name)
     judged = Judged.of(scores, targets)
     for weights in row_weights(len(targets)):
-        w = None if weights is None else weights.numpy()
-        ones = np.ones(len(targets)) if w is None else w
-        ours = Ranking.of(judged).average_precision(ones)
-        kept = ones > 0
+        ones = np.ones(len(targets)) if weights is None else weights.numpy()
+        ranking, kept = Ranking.of(judged), ones > 0
+        ours = {"average_precision": ranking.average_precision(ones), "auroc": ranking.auroc(ones)}
         for label in range(7):
             y, s = targets.numpy()[kept, label], scores.numpy()[kept, label]
-            close(
-                float(ours[label]),
-                sk.average_precision_score(y, s, sample_weight=ones[kept]) if y.any() else math.nan,
-            )
-        if weights is None:
-            assert label_precision(judged) == pytest.approx(ours, abs=1e-12, nan_ok=True)
-        present = ours[~np.isnan(ours)]
-        close(value("map", scores, targets, weights=weights), float(present.mean()) if len(present) else math.nan)
+            theirs = [math.nan] * 2
+            if y.any():
+                theirs[0] = sk.average_precision_score(y, s, sample_weight=ones[kept])
+            if 0 < y.mean() < 1:
+                theirs[1] = sk.roc_auc_score(y, s, sample_weight=ones[kept])
+            close(float(ours["average_precision"][label]), theirs[0])
+            close(float(ours["auroc"][label]), theirs[1])
+        for column, metric in (("average_precision", "map"), ("auroc", "auroc")):
+            if weights is None:
+                assert ranked_labels(judged)[column] == pytest.approx(ours[column], abs=1e-12, nan_ok=True)
+            present = ours[column][~np.isnan(ours[column])]
+            close(value(metric, scores, targets, weights=weights), float(present.mean()) if len(present) else math.nan)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -137,5 +140,5 @@ def test_weights_are_repetitions(name: str) -> None:
 
 def test_what_row_weights_do_not_make_is_named() -> None:
     scores, targets = case("plain")
-    with pytest.raises(ValueError, match="auroc is not made with row weights, only average_precision"):
-        value("auroc", scores, targets)
+    with pytest.raises(ValueError, match="ece is not made with row weights, only average_precision, auroc"):
+        value("ece", scores, targets)

@@ -48,7 +48,7 @@ def all_ways(scores: torch.Tensor, targets: torch.Tensor) -> Iterator[dict[str, 
         yield metrics.compute()
     for weights in (None, torch.ones(50)):
         summary = Weighable(Judged.of(scores, targets), scores > THRESHOLD).summary(weights)
-        names = ("map", "micro_f1", "macro_f1", "sample_f1", "subset_accuracy", "hamming_loss", "p@1", "p@3")
+        names = ("map", "auroc", "micro_f1", "macro_f1", "sample_f1", "subset_accuracy", "hamming_loss", "p@1", "p@3")
         yield {name: METRICS[name].value(summary) for name in names}
     read, decided = Truth.of(listed(targets), 50, 5), places(scores > THRESHOLD)
     summary = Summary({"labels": label_counts(read, decided), "rows": row_sums(read, decided)})
@@ -57,7 +57,14 @@ def all_ways(scores: torch.Tensor, targets: torch.Tensor) -> Iterator[dict[str, 
     of_sums = ("micro_f1", "macro_f1", "sample_f1", "subset_accuracy")
     yield {name: METRICS[name].value(summary) for name in of_sums} | ranked.result()
     scored = Scored(Scores.of(scores), listed(targets), Scores.of(scores), listed(targets), THRESHOLD)
-    own = {"micro_f1_own": "micro_f1", "macro_f1_own": "macro_f1", "map": "map", "p_at_1": "p@1", "p_at_3": "p@3"}
+    own = {
+        "micro_f1_own": "micro_f1",
+        "macro_f1_own": "macro_f1",
+        "map": "map",
+        "auroc": "auroc",
+        "p@1": "p@1",
+        "p@3": "p@3",
+    }
     yield {name: evaluate(compared, scored) for compared, name in own.items()}
     hits, predicted, true = (
         each.sum(0).double() for each in ((scores > THRESHOLD) & targets, scores > THRESHOLD, targets)

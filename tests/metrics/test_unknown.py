@@ -180,11 +180,11 @@ def test_weighted_metrics_leave_out_unknown_labels_too() -> None:
     judged = Judged.of(scores, targets)
     collected = collect(scores.float(), targets, decide=0.4).result()
     summary = Weighable(judged, judged.scores.values > 0.4).summary()
-    for name in ("map", "micro_f1", "macro_f1", "sample_f1", "subset_accuracy", "hamming_loss", "p@1", "p@3"):
+    for name in ("map", "auroc", "micro_f1", "macro_f1", "sample_f1", "subset_accuracy", "hamming_loss", "p@1", "p@3"):
         assert METRICS[name].value(summary) == pytest.approx(collected.values[name], abs=1e-12), name
     times = torch.from_numpy(np.random.default_rng(3).integers(3, size=60))
     again = Judged.of(scores.repeat_interleave(times, 0), targets.repeat_interleave(times, 0))
-    for name in ("map", "micro_f1", "macro_f1", "sample_f1", "hamming_loss", "p@3"):
+    for name in ("map", "auroc", "micro_f1", "macro_f1", "sample_f1", "hamming_loss", "p@3"):
         weighted = METRICS[name].value(Weighable(judged, judged.scores.values > 0.4).summary(times))
         repeated = METRICS[name].value(Weighable(again, again.scores.values > 0.4).summary())
         assert weighted == pytest.approx(repeated, abs=1e-12), name

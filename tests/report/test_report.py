@@ -254,7 +254,7 @@ def test_runs_of_several_data_sets_are_merged(finished: Path, texts: Path, folde
     ("settings", "told"),
     [
         ({"losses": "bce,asl"}, "its losses: asl, bce, but"),
-        ({"metric": "p_at_1"}, "its metric: p_at_1, but"),
+        ({"metric": "p@1"}, "its metric: p@1, but"),
         ({}, "are of the same data"),
     ],
 )

@@ -34,15 +34,17 @@ class ComparedMetric:
 
 METRICS = {
     "map": ComparedMetric("mAP", "map"),
+    "auroc": ComparedMetric("AUROC", "auroc"),
     "micro_f1_own": ComparedMetric("micro-F1 own", "micro_f1", "own"),
     "macro_f1_own": ComparedMetric("macro-F1 own", "macro_f1", "own"),
     "micro_f1": ComparedMetric("micro-F1 tuned", "micro_f1"),
     "macro_f1": ComparedMetric("macro-F1 tuned", "macro_f1"),
+    "micro_f1_labels": ComparedMetric("micro-F1 by label", "micro_f1", "by label"),
     "macro_f1_labels": ComparedMetric("macro-F1 by label", "macro_f1", "by label"),
     "subset_accuracy": ComparedMetric("subset acc.", "subset_accuracy"),
     "hamming_loss": ComparedMetric("Hamming loss", "hamming_loss"),
-    "p_at_1": ComparedMetric("P@1", "p@1"),
-    "p_at_3": ComparedMetric("P@3", "p@3"),
+    "p@1": ComparedMetric("P@1", "p@1"),
+    "p@3": ComparedMetric("P@3", "p@3"),
 }
 
 

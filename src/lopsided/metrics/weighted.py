@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from lopsided.metrics.batch import Batch
 from lopsided.metrics.counts import known_counts, label_counts, row_sums
 from lopsided.metrics.exact_scores import ExactScores, label_lists
-from lopsided.metrics.lists import Array, average_precision, list_keys, one_list, sorted_lists
+from lopsided.metrics.lists import Array, ListRanks, average_precision, list_keys, one_list, ratio, sorted_lists
 from lopsided.metrics.scores import Judged
 from lopsided.metrics.summary import Summary
 from lopsided.metrics.top_k import top_k_sums
@@ -35,7 +35,14 @@ class Weighable:
     propensity: Tensor | None = None
 
     def summary(self, row_weights: Tensor | None = None) -> Summary:
-        """Returns all but AUROC, calibration and AP of one list. row_weights: (n,) not negative, None for ones."""
+        """Returns all but calibration, and AP and AUROC of one list. row_weights: (n,) not negative, None for ones."""
+        return self._plain if row_weights is None else self._summary(row_weights)
+
+    @cached_property
+    def _plain(self) -> Summary:
+        return self._summary(None)
+
+    def _summary(self, row_weights: Tensor | None) -> Summary:
         w = None if row_weights is None else row_weights.double().numpy()
         sums = {
             "labels": lambda: label_counts(self._truth, self._decided, w),
@@ -44,12 +51,23 @@ class Weighable:
             "top": lambda: top_k_sums(self._top, self._truth, self.ks, self.propensity, row_weights).numpy(),
         }
 
-        def precision() -> Array:
+        def ranked(name: str) -> Array:
             if self.judged.scores.columns is not None:
                 return np.full(self.judged.num_labels, np.nan)
-            return label_precision(self.judged) if w is None else self._ranking.average_precision(w)
+            if w is None:
+                return self._ranked_labels[name]
+            of_weights: dict[str, Callable[[Array], Array]] = {
+                "average_precision": self._ranking.average_precision,
+                "auroc": self._ranking.auroc,
+            }
+            return of_weights[name](w)
 
-        return Summary(_OnDemand(sums), _OnDemand({"average_precision": precision}), ks=self.ks)
+        table = {name: partial(ranked, name) for name in ("average_precision", "auroc")}
+        return Summary(_OnDemand(sums), _OnDemand(table), ks=self.ks)
+
+    @cached_property
+    def _ranked_labels(self) -> dict[str, Array]:
+        return ranked_labels(self.judged)
 
     @cached_property
     def _truth(self) -> Truth:
@@ -85,25 +103,27 @@ class Weighable:
         return Ranking.of(self.judged)
 
 
-def label_precision(judged: Judged) -> Array:
-    """Returns (L,) float64 average precision of scores of all labels, NaN for a label without positives."""
+def ranked_labels(judged: Judged) -> dict[str, Array]:
+    """Returns (L,) float64 "average_precision" and "auroc" of scores of all labels, NaN where they are undefined."""
     values = judged.scores.values.numpy()
     if judged.known is not None:
         values = np.where(judged.known.numpy(), values, np.nan)
     lists = label_lists([ExactScores(values, places(judged.hits))], judged.num_labels)
-    return np.array([one_list(keys, true, len(keys), len(true)).average_precision()[0] for keys, true in lists])
+    values = np.empty((2, judged.num_labels))
+    for label, (keys, true) in enumerate(lists):
+        ranks = one_list(keys, true, int(judged.rows[label]), len(true))
+        values[:, label] = ranks.average_precision()[0], ranks.auroc()[0]
+    return dict(zip(("average_precision", "auroc"), values, strict=True))
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Average precision of every label, with the sorting done once and for all weights."""
+    """Average precision and AUROC of every label, with the sorting done once and for all weights."""
 
     order: Array  # (L, N) rows by falling score
-    row: Array  # (P,) the row of each positive, label by label and by falling score
-    label: Array  # (P,) its label
-    upto: Array  # (P,) where the rows that score at least as much end, in `order`
-    hits: Array  # (P,) where those of them that are positive end, in the positives of all labels
     known: Array | None  # (L, N) bool, of which rows the label is known, in `order`
+    row: Array  # (P,) the row of each positive, label by label and by falling score
+    ranks: ListRanks  # of the positives; a list is a label
 
     @classmethod
     def of(cls, judged: Judged) -> Ranking:
@@ -113,20 +133,35 @@ class Ranking:
         label, place = np.nonzero(np.take_along_axis(judged.hits.T.numpy(), order, axis=1))
         row = order[label, place]
         ranks = sorted_lists(np.take_along_axis(keys, order, axis=1).reshape(-1), keys[label, row], *keys.shape)
-        first = ranks.positives.cumsum() - ranks.positives
         known = None if judged.known is None else np.take_along_axis(judged.known.T.numpy(), order, axis=1)
-        return cls(order, row, label, ranks.upto, ranks.hits + first[label], known)
+        return cls(order, known, row, ranks)
 
     def average_precision(self, row_weights: Array) -> Array:
         """Returns (L,) float64, NaN for a label without positives among the weighted rows."""
-        labels = len(self.order)
+        hit, (rows, hits) = row_weights[self.row], self._weights(row_weights, self.ranks.upto, self.ranks.hits)
+        precision = np.where(hit > 0, hits / np.where(hit > 0, rows, 1), 0.0)
+        return average_precision(self.ranks.list, precision, len(self.order), hit)
+
+    def auroc(self, row_weights: Array) -> Array:
+        """Returns (L,) float64, NaN for a label without positives or negatives among the weighted rows."""
         hit = row_weights[self.row]
+        negatives = np.zeros(len(hit))
+        for place, better in ((self.ranks.above, self.ranks.better), (self.ranks.upto, self.ranks.hits)):
+            rows, hits = self._weights(row_weights, place, better)
+            negatives += (rows - hits) / 2  # a tie counts by half
         weights = row_weights[self.order]
-        above = (weights if self.known is None else weights * self.known).cumsum(1)[self.label, self.upto - 1]
-        total = np.bincount(self.label, hit, labels)
-        before = (total.cumsum() - total)[self.label]
-        precision = np.where(hit > 0, (hit.cumsum()[self.hits - 1] - before) / np.where(hit > 0, above, 1), 0.0)
-        return average_precision(self.label, precision, labels, hit)
+        total = (weights if self.known is None else weights * self.known).sum(1)
+        positives = self.ranks.sum(hit)
+        return 1 - ratio(self.ranks.sum(hit * negatives), positives * (total - positives))
+
+    def _weights(self, row_weights: Array, place: Array, better: Array) -> tuple[Array, Array]:
+        """Returns (P,) each: the weight of the first `place` rows of a label, and of its first `better` positives."""
+        weights = row_weights[self.order]
+        running = (weights if self.known is None else weights * self.known).cumsum(1)
+        rows = np.where(place > 0, running[self.ranks.list, place - 1], 0.0)
+        hits = np.concatenate([[0.0], row_weights[self.row].cumsum()])
+        first = (self.ranks.positives.cumsum() - self.ranks.positives)[self.ranks.list]
+        return rows, hits[first + better] - hits[first]
 
 
 class _OnDemand(dict[str, Array]):
