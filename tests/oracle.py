@@ -55,6 +55,12 @@ def hill(z: Tensor, y: Tensor, gamma: float = 2, margin: float = 1, lamb: float 
     return (-y * (1 - shifted) ** gamma * torch.log(shifted) + (1 - y) * (lamb - p) * p**2).sum(-1)
 
 
+def squared_hinge(z: Tensor, y: Tensor) -> Tensor:
+    """With a sign for the truth, as support vector machines write it: soft targets mix the two."""
+    signs = torch.tensor([1, -1], dtype=z.dtype).view(2, *[1] * z.ndim)
+    return (torch.stack([y, 1 - y]) * torch.relu(1 - signs * z) ** 2).sum((0, -1))
+
+
 def zlpr(z: Tensor, y: Tensor, threshold: float = 0, scale: float = 1, margin: float = 0) -> Tensor:
     up, down = torch.exp(scale * (z - threshold + margin)), torch.exp(-scale * (z - threshold - margin))
     return torch.log(1 + (y * down).sum(-1)) + torch.log(1 + ((1 - y) * up).sum(-1))

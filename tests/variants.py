@@ -50,6 +50,7 @@ OTHERS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
     ),
     "hill": (oracle.hill, {}),
     "hill(gamma=1, margin=-0.5, lamb=2)": (oracle.hill, {"gamma": 1, "margin": -0.5, "lamb": 2}),
+    "squared_hinge": (oracle.squared_hinge, {}),
     "zlpr": (oracle.zlpr, {}),
     "zlpr(threshold=1.5, scale=2, margin=0.3)": (oracle.zlpr, {"threshold": 1.5, "scale": 2, "margin": 0.3}),
     "lsep": (oracle.lsep, {}),

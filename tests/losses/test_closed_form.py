@@ -18,6 +18,7 @@ from tests import oracle
 # computed once outside this project
 TABLE = {
     "bce": (0.5, [0.5, 0.7, 0.8, 0.9, 0.99]),
+    "squared_hinge": (0.5, [0.5, 0.924, 1, 1, 1]),  # (1 + logit p) / 2
     "asl(gamma_neg=0)": (0.525, [0.476, 0.667, 0.762, 0.857, 0.943]),
     "focal": (0.5, [0.5, 0.906, 0.977, 0.997, 1.0]),
     "asl(detach_focus=False)": (0.684, [0.128, 0.538, 0.743, 0.880, 0.957]),
@@ -42,7 +43,9 @@ def test_posterior_and_threshold(spec: str) -> None:
     )
 
 
-@pytest.mark.parametrize("spec", ["bce", "focal", "asl(detach_focus=False)", "apl(detach_focus=False)"])
+@pytest.mark.parametrize(
+    "spec", ["bce", "squared_hinge", "focal", "asl(detach_focus=False)", "apl(detach_focus=False)"]
+)
 @pytest.mark.parametrize("eta", [0.1, 0.5, 0.8])
 def test_the_threshold_is_where_training_settles(spec: str, eta: float) -> None:
     """A logit fitted to a label of probability eta ends at the threshold of eta, found here by brute force."""
@@ -165,7 +168,9 @@ def test_limits_say_where_a_loss_saturates() -> None:
     assert [limit.item() for limit in lopsided.loss("bce").posterior_limits()] == pytest.approx([0, 1])
 
 
-@pytest.mark.parametrize("spec", ["bce", "focal(alpha=0.25)", "asl(detach_focus=False)", "hill", "ral"])
+@pytest.mark.parametrize(
+    "spec", ["bce", "squared_hinge", "focal(alpha=0.25)", "asl(detach_focus=False)", "hill", "ral"]
+)
 @pytest.mark.parametrize(("eta", "pos_weight", "smoothing"), [(0.3, 1.0, 0.0), (0.2, 4.0, 0.0), (0.3, 2.0, 0.2)])
 def test_weights_and_smoothing_are_undone(spec: str, eta: float, pos_weight: float, smoothing: float) -> None:
     z = torch.linspace(-8, 8, 160_001, dtype=torch.float64)[:, None]

@@ -78,6 +78,17 @@ def soft_margin() -> Formula:
     return _named("soft_margin", formula.positive, formula.negative, formula.pool)
 
 
+@_entry("squared_hinge", "LIBLINEAR, JMLR 2008")
+def squared_hinge() -> Formula:
+    """max(0, 1 - z)^2 for positives, max(0, 1 + z)^2 for negatives. Fan et al. 2008, section 2: the L2-loss SVM.
+
+    Differs from the official code: value and slope stop growing where a label is missed by 2^14.
+    """
+    return _named(
+        "squared_hinge", _curve(curves.squared_hinge, scale=-1.0), _curve(curves.squared_hinge, scale=1.0), Sum()
+    )
+
+
 @_entry("focal", "arXiv 1708.02002", gamma=Range(0, 5))
 def focal(gamma: float = 2.0, alpha: float | None = None, detach_focus: bool = False) -> Formula:
     """-alpha y (1-p)^g log p - (1-alpha) (1-y) p^g log(1-p). Lin et al. 2017, eq. 5; without alpha eq. 4."""

@@ -125,6 +125,16 @@ def bounded_exponent(z: Tensor, *, scale: float) -> Values:
     return scale * (p - q), scale * 4 * (p * q)
 
 
+def squared_hinge(z: Tensor, *, scale: float) -> Values:
+    """Computes max(1 + scale z, 0)^2, scale = 1 or -1; from 2^14 on, the square and its slope stay what they are there.
+
+    So the value is finite for every finite logit, and the slope in float16, whose largest number is below 2^16.
+    """
+    reach = maximum(1 + scale * z, 0.0)
+    reach = select(reach >= 2.0**14, 2.0**14, reach)
+    return reach * reach, (2 * scale) * reach
+
+
 def _times(factor: float, x: _T) -> _T:
     return x if factor == 1 else factor * x  # a product with 1 is a pass over memory
 

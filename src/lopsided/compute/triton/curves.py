@@ -620,6 +620,16 @@ def bounded_exponent(z, s: tl.constexpr):
 
 
 @triton.jit
+def squared_hinge(z, s: tl.constexpr):
+    v0 = (z * s[3]) + 1.0
+    v1 = maximum(v0, 0.0)
+    v2 = minimum(v1, 16384.0)
+    v3 = v2 * v2
+    v4 = v2 * (s[3] * 2.0)
+    return v3, v4
+
+
+@triton.jit
 def evaluate(z, CURVE: tl.constexpr, s: tl.constexpr):
     if CURVE == "polynomial_positive":
         value, slope = polynomial_positive(z, s)
@@ -697,4 +707,6 @@ def evaluate(z, CURVE: tl.constexpr, s: tl.constexpr):
         value, slope = exponent(z, s)
     elif CURVE == "bounded_exponent":
         value, slope = bounded_exponent(z, s)
+    elif CURVE == "squared_hinge":
+        value, slope = squared_hinge(z, s)
     return value, slope
