@@ -54,8 +54,8 @@ def compare(
     data: Annotated[
         str | None,
         typer.Argument(
-            help=f"'{BUILT_IN}' (images, built in), a .jsonl, .csv or .tsv file of texts and labels, "
-            "or the folder of an unfinished run to go on with.",
+            help=f"Rows with labels: texts, tables, sparse rows, images (see docs/data.md), or '{BUILT_IN}', which is "
+            "built in; a TOML file or the config.json of a run; or the folder of an unfinished run to go on with.",
             show_default=BUILT_IN,
         ),
     ] = None,

@@ -8,6 +8,7 @@ import pytest
 from typer.main import get_command
 
 from lopsided.cli import app
+from lopsided.data.options import ReadOptions
 from lopsided.jobs.config import CompareConfig, Config, FitConfig
 
 DEFAULTS = {
@@ -29,6 +30,9 @@ DEFAULTS = {
 }
 
 
+OF_COMMANDS = {"compare": ["out", "changes"], "fit": ["out", "like", "changes"]}
+
+
 def options_of(name: str) -> dict[str, Any]:
     commands: Any = get_command(app)
     return {each.name: each for each in commands.commands[name].params if each.param_type_name == "option"}
@@ -37,8 +41,7 @@ def options_of(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("name", "kind"), [("compare", CompareConfig), ("fit", FitConfig)])
 def test_options_are_the_settings(name: str, kind: type[Config]) -> None:
     options = options_of(name)
-    of_commands = {"out", "help", "changes"} | ({"like"} if name == "fit" else set())
-    assert set(options) - of_commands == set(kind.model_fields) - {"data"}
+    assert set(options) - {*OF_COMMANDS[name], "help"} == set(kind.model_fields) - {"data"}
     for setting, field in kind.model_fields.items():
         if setting != "data":
             assert options[setting].help == field.description
@@ -73,3 +76,17 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["compare", "fit"])
+def test_help_lists_how_files_are_read_apart_and_last(name: str) -> None:
+    panels = {option: each.rich_help_panel for option, each in options_of(name).items() if option != "help"}
+    of_files = [option for option, panel in panels.items() if panel == "Reading of files"]
+    assert of_files == list(ReadOptions.model_fields) == list(panels)[-len(of_files) :]
+    assert [option for option, panel in panels.items() if panel is None] == OF_COMMANDS[name]
+
+
+def test_help_tells_the_shares_that_are_split_off() -> None:
+    for part in ("valid", "test"):
+        shares = [kind.model_construct().default_shares[part] for kind in (FitConfig, CompareConfig)]
+        assert options_of("fit")[part].show_default == "{:g}, or {:g} in compare".format(*shares)

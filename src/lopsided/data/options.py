@@ -7,13 +7,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+Panel = Literal["Comparison", "Training", "Decision", "Rows", "Reading of files"]  # of the help, in that order
 
-def option(default: Any, text: str, *, unset: str = "told by the file", **limits: Any) -> Any:
+
+def option(
+    default: Any, text: str, *, unset: str = "told by the file", panel: Panel = "Reading of files", **limits: Any
+) -> Any:
     """Returns a field that is an option of a command: its default, its help text, and limits.
 
-    unset: says what None, or nothing, stands for.
+    unset: says what None, or nothing, stands for. panel: the heading under which the help lists it.
     """
-    return Field(default, description=text, json_schema_extra={"unset": unset}, **limits)
+    return Field(default, description=text, json_schema_extra={"unset": unset, "panel": panel}, **limits)
 
 
 class ReadOptions(BaseModel):
@@ -42,7 +46,7 @@ class ReadOptions(BaseModel):
     )
     labels_file: Path | None = option(None, "Names of the labels, one a line, for numbers in the data.", unset="none")
     absent: Literal["negative", "unknown"] | None = option(
-        None, "What a label is that a row does not mention although it could.", unset="negative"
+        None, "A label that a row could mention and does not: negative or unknown.", unset="asked where it matters"
     )
     unknown: tuple[str, ...] = option((), "More cells that mean that a label is unknown.", unset="none")
     positive: tuple[str, ...] = option((), "Cells that mean that a label is positive, such as ja.", unset="none")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
-from lopsided.data.options import ReadOptions
+from lopsided.data.options import Panel, ReadOptions
 
 
 def with_options(kind: type[ReadOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -21,7 +21,7 @@ def with_options(kind: type[ReadOptions]) -> Callable[[Callable[..., None]], Cal
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         *own, _ = inspect.signature(command, eval_str=True).parameters.values()
-        options = [_option(name, field) for name, field in _in_order(kind) if field.description]
+        options = [_option(name, field) for name, field in _by_panel(kind)]
         signature = inspect.Signature([*own, *options])
 
         @functools.wraps(command)
@@ -35,25 +35,36 @@ def with_options(kind: type[ReadOptions]) -> Callable[[Callable[..., None]], Cal
     return add
 
 
-def _in_order(kind: type[ReadOptions]) -> list[tuple[str, FieldInfo]]:
-    """Returns the settings of a command, those of all readers last."""
-    return sorted(kind.model_fields.items(), key=lambda item: item[0] in ReadOptions.model_fields)
+def _by_panel(kind: type[ReadOptions]) -> list[tuple[str, FieldInfo]]:
+    """Returns the settings that are options, in the order of the panels of the help."""
+    options = [(name, field) for name, field in kind.model_fields.items() if field.description]
+    return sorted(options, key=lambda option: get_args(Panel).index(_of_help(option[1], "panel")))
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     kind, *_ = get_args(field.annotation) or (field.annotation,)  # of a list, the type of the text a user writes
     long = "--" + name.replace("_", "-")
     names = [long, long[:-1]] if name.endswith("_columns") else [long]
-    option = typer.Option(*names, help=field.description, show_default=_shown_default(field))
+    option = typer.Option(
+        *names,
+        help=field.description,
+        show_default=_shown_default(field),
+        metavar="<word>" if get_origin(kind) is Literal else None,  # the text tells which
+        rich_help_panel=_of_help(field, "panel"),
+    )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
 
 
+def _of_help(field: FieldInfo, name: Literal["unset", "panel"]) -> str:
+    return cast("dict[str, str]", field.json_schema_extra)[name]
+
+
 def _shown_default(field: FieldInfo) -> str:
     default = field.default
     if default is None or default == ():
-        return str(cast("dict[str, str]", field.json_schema_extra)["unset"])
+        return _of_help(field, "unset")
     if isinstance(default, bool):
         return "yes" if default else "no"
     return (

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 from collections.abc import Collection
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -25,6 +26,11 @@ BUILT_IN = "digits-grid"
 IMAGES = 6000  # of the built-in training set
 _BUILT_IN_OPTIONS = ("images",)
 
+_training = partial(option, panel="Training")
+_comparison = partial(option, panel="Comparison")
+_decision = partial(option, panel="Decision")
+_rows = partial(option, panel="Rows")
+
 
 class Config(ReadOptions):
     """Holds the settings of a run, stored in its folder. The options of the command are made from the fields.
@@ -33,32 +39,40 @@ class Config(ReadOptions):
     """
 
     data: str
-    model: str | None = option(None, "A model such as ngrams or 'bag(hidden=512)'.", unset="depends on the data")
-    epochs: int | None = option(None, "Epochs of a training.", unset="depends on the data", ge=1, le=1_000_000)
-    batch_size: int | None = option(None, "Rows per batch.", unset="depends on the data", ge=1, le=1_000_000)
-    learning_rate: float | None = option(None, "Step size.", unset="depends on the data", gt=0, le=1e6)
-    schedule: Literal["constant", "cosine", "one_cycle"] | None = option(
+    model: str | None = _training(None, "A model such as ngrams or 'bag(hidden=512)'.", unset="depends on the data")
+    epochs: int | None = _training(None, "Epochs of a training.", unset="depends on the data", ge=1, le=1_000_000)
+    batch_size: int | None = _training(None, "Rows per batch.", unset="depends on the data", ge=1, le=1_000_000)
+    learning_rate: float | None = _training(None, "Step size.", unset="depends on the data", gt=0, le=1e6)
+    schedule: Literal["constant", "cosine", "one_cycle"] | None = _training(
         None, "Of the step size: constant, cosine or one_cycle.", unset="depends on the model"
     )
-    accumulate: int | None = option(None, "Batches per step.", unset="1", ge=1, le=1_000_000)
-    clip_norm: float | None = option(None, "Largest norm of the gradient.", unset="any", gt=0)
-    average: float | None = option(
+    accumulate: int | None = _training(None, "Batches per step.", unset="1", ge=1, le=1_000_000)
+    clip_norm: float | None = _training(None, "Largest norm of the gradient.", unset="any", gt=0)
+    average: float | None = _training(
         None, "Decay, per step, of a moving average of the weights.", unset="depends on the model", gt=0, lt=1
     )
-    weight_decay: float | None = option(None, "Of matrices.", unset="depends on the model", ge=0)
-    body_rate: float | None = option(None, "Times the step size, below the head.", unset="depends on the model", ge=0)
-    sampling: Literal["uniform", "class_aware"] | None = option(
+    weight_decay: float | None = _training(None, "Of matrices.", unset="depends on the model", ge=0)
+    body_rate: float | None = _training(
+        None, "Times the step size, below the head.", unset="depends on the model", ge=0
+    )
+    sampling: Literal["uniform", "class_aware"] | None = _training(
         None, "Of rows: uniform, or class_aware for every label equally often.", unset="uniform"
     )
-    mixup: float | None = option(None, "Alpha of mixup between body and head.", unset="0, for none", ge=0)
-    r_drop: float | None = option(None, "Weight of R-Drop, two passes through dropout.", unset="0, for none", ge=0)
-    precision: Literal["fp32", "bf16"] | None = option(None, "Of products: fp32 or bf16.", unset="fp32")
-    patience: int | None = option(None, "Epochs without a better validation score to stop after.", unset="never", ge=1)
-    valid: str | None = option(None, "File of validation rows, or a share of the training rows; 0 for none.")
-    test: str | None = option(None, "File of test rows, or a share of the training rows; 0 for none.")
-    images: int | None = option(None, f"Training images of {BUILT_IN}.", unset=str(IMAGES), ge=10, le=1_000_000)
-    missing: float = option(0.0, "Share of the training positives to hide.", ge=0, lt=1)
-    data_seed: int = option(0, "Seed of splits and of made data.", ge=0, lt=2**32)
+    mixup: float | None = _training(None, "Alpha of mixup between body and head.", unset="0, for none", ge=0)
+    r_drop: float | None = _training(None, "Weight of R-Drop, two passes through dropout.", unset="0, for none", ge=0)
+    precision: Literal["fp32", "bf16"] | None = _training(None, "Of products: fp32 or bf16.", unset="fp32")
+    patience: int | None = _training(
+        None, "Epochs without a better validation score to stop after.", unset="never", ge=1
+    )
+    valid: str | None = _rows(
+        None, "File of validation rows, or a share of the training rows; 0 for none.", unset="0.1, or 0.2 in compare"
+    )
+    test: str | None = _rows(
+        None, "File of test rows, or a share of the training rows; 0 for none.", unset="0, or 0.2 in compare"
+    )
+    images: int | None = _rows(None, f"Training images of {BUILT_IN}.", unset=str(IMAGES), ge=10, le=1_000_000)
+    missing: float = _rows(0.0, "Share of the training positives to hide.", ge=0, lt=1)
+    data_seed: int = _rows(0, "Seed of splits and of made data.", ge=0, lt=2**32)
 
     @property
     def name(self) -> str:
@@ -151,17 +165,17 @@ S = TypeVar("S", bound=ReadOptions)
 class FitConfig(Config):
     """Holds the settings of `lopsided fit`."""
 
-    loss: str = option("asl", "A loss such as zlpr or 'asl(gamma_neg=2)', or powerset.")
-    metric: str | None = option(
+    loss: str = _training("asl", "A loss such as zlpr or 'asl(gamma_neg=2)', or powerset.")
+    metric: str | None = _training(
         None, "The validation metric whose best epoch is kept.", unset="map, or p@1 of very many labels"
     )
-    seed: int = option(0, "Of initial weights, order and dropout.", ge=0, lt=2**32)
-    decide: str | None = option(
+    seed: int = _training(0, "Of initial weights, order and dropout.", ge=0, lt=2**32)
+    decide: str | None = _decision(
         None,
         "Rule: per-label, global, macro-f1, expected-f1, own, top-K, or the run whose rule is taken.",
         unset="per-label with validation rows, else own",
     )
-    at_least_one: bool = option(False, "Predict a label for every row.")
+    at_least_one: bool = _decision(False, "Predict a label for every row.")
 
     @property
     def default_shares(self) -> dict[str, float]:
@@ -214,11 +228,13 @@ class CompareConfig(Config):
     """Holds the settings of `lopsided compare`."""
 
     data: str = BUILT_IN
-    losses: tuple[str, ...] = option(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
-    baseline: str | None = option(None, "The loss compared against.", unset="bce")
-    metric: str = option("map", "The metric of the verdict.")
-    seeds: int = option(3, "Trainings of each loss.", ge=1, le=1000)
-    tune: int | None = option(None, "Trials of each loss's own settings, on validation rows.", ge=1, le=10_000)
+    losses: tuple[str, ...] = _comparison(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
+    baseline: str | None = _comparison(None, "The loss compared against.", unset="bce")
+    metric: str = _comparison("map", "The metric of the verdict.")
+    seeds: int = _comparison(3, "Trainings of each loss.", ge=1, le=1000)
+    tune: int | None = _comparison(
+        None, "Trials of each loss's own settings, on validation rows.", unset="none", ge=1, le=10_000
+    )
 
     @property
     def default_shares(self) -> dict[str, float]:
