@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -188,7 +189,7 @@ def test_settings_out_of_range_are_named(spec: str) -> None:
 
 def test_a_powerset_head_scores_labels_by_their_sets() -> None:
     truth = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=torch.bool)
-    head = PowersetHead(2, targets_of(truth), 3, max_sets=2)
+    head = PowersetHead(partial(torch.nn.Linear, 2), targets_of(truth), 3, max_sets=2)
     assert head.powerset.sets.tolist() == [[True, False, False], [False, True, False]], "the most frequent two"
     hidden = torch.randn(5, 2)
     p = head.linear(hidden).softmax(1)

@@ -1,14 +1,15 @@
-"""A linear map from sparse features straight to labels: no hidden layer between them."""
+"""What stands on a body that gives no hidden states; and a linear map from sparse features, which has no such body."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lopsided.compute.topk import ranked_labels
 from lopsided.losses import Formula
+from lopsided.models.encoder import DirectLinear
 from lopsided.nn.head import LinearHead
 from lopsided.nn.modules import MultiLabelLoss
 from lopsided.targets import SparseTargets
@@ -25,7 +26,7 @@ class BagOf(NamedTuple):
 
 
 class NoBody(nn.Module):
-    """Hands the features on to a `SparseHead`, which takes `width` of them: all that is learnt lies there."""
+    """Hands the features on to a `SparseLinear`, which takes `width` of them: all that is learnt lies there."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -33,6 +34,9 @@ class NoBody(nn.Module):
 
     def forward(self, indices: Tensor, offsets: Tensor, weights: Tensor) -> BagOf:
         return BagOf(indices, offsets, weights)
+
+    def make_linear(self, outputs: int) -> SparseLinear:
+        return SparseLinear(self.width, outputs)
 
 
 class SparseLinear(nn.Module):
@@ -52,39 +56,44 @@ class SparseLinear(nn.Module):
         nn.init.zeros_(self.table.weight)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
+    def begin_at(self, bias: Tensor) -> None:
+        """Sets what the scores of each label begin about, (outputs,)."""
+        self.bias.data.copy_(bias / _CONSTANT)
+
     def forward(self, bag: BagOf) -> Tensor:
         result: Tensor = self.table(bag.indices, bag.offsets, per_sample_weights=bag.weights) + _CONSTANT * self.bias
         return result
 
 
-class SparseHead(nn.Module):
-    """Computes a loss, or label scores, straight from sparse features; it holds features times labels numbers.
+class DirectHead(nn.Module):
+    """Computes a loss, or label scores, by the layer that a `DirectBody` has for what it gives.
 
-    prior: (L,), the share of positives of each label, at which every bias starts, as in `lopsided.LinearHead`.
+    linear: maps it to (n, L). prior: (L,), the share of positives of each label, at which every bias starts, as in
+    `lopsided.LinearHead`.
 
-    >>> head = SparseHead(9, "asl", prior=torch.tensor([0.1, 0.5]))
+    >>> head = DirectHead(SparseLinear(9, 2), "asl", prior=torch.tensor([0.1, 0.5]))
     >>> head.logits(BagOf(torch.tensor([0, 8, 1]), torch.tensor([0, 2]), torch.ones(3))).shape
     torch.Size([2, 2])
     """
 
-    def __init__(self, num_features: int, loss: Formula | str, prior: Tensor) -> None:
+    def __init__(self, linear: DirectLinear, loss: Formula | str, prior: Tensor) -> None:
         super().__init__()
         self.criterion = MultiLabelLoss(loss, reduction="batchmean")
         self.num_labels = len(prior)
-        self.linear = SparseLinear(num_features, len(prior))
+        self.linear = linear
         bias = LinearHead(1, len(prior), loss, prior=prior).bias
         assert bias is not None
-        self.linear.bias.data.copy_(bias.data / _CONSTANT)
+        linear.begin_at(bias.data)
 
-    def forward(self, bag: BagOf, targets: SparseTargets) -> Tensor:
-        value: Tensor = self.criterion(self.linear(bag), targets)
+    def forward(self, hidden: Any, targets: SparseTargets) -> Tensor:
+        value: Tensor = self.criterion(self.linear(hidden), targets)
         return value
 
-    def logits(self, bag: BagOf) -> Tensor:
-        scores: Tensor = self.linear(bag)
+    def logits(self, hidden: Any) -> Tensor:
+        scores: Tensor = self.linear(hidden)
         return scores
 
-    def predict_topk(self, bag: BagOf, k: int) -> tuple[Tensor, Tensor]:
-        scores = self.logits(bag)
+    def predict_topk(self, hidden: Any, k: int) -> tuple[Tensor, Tensor]:
+        scores = self.logits(hidden)
         labels = ranked_labels(scores, k)
         return scores.gather(1, labels), labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -33,6 +33,27 @@ class Body(Protocol):
     def __call__(self, *batch: Tensor) -> Tensor: ...
 
 
+class DirectLinear(Protocol):
+    """Maps what a `DirectBody` gives to (n, outputs) scores; an `nn.Module`."""
+
+    def __call__(self, hidden: Any) -> Tensor: ...
+
+    def begin_at(self, bias: Tensor) -> None:
+        """Sets what the scores of each label begin about, (outputs,)."""
+        ...
+
+
+@runtime_checkable
+class DirectBody(Protocol):
+    """Hands on something else than hidden states, which a layer of its own maps to labels; an `nn.Module`."""
+
+    width: int
+
+    def __call__(self, *batch: Tensor) -> Any: ...
+
+    def make_linear(self, outputs: int) -> DirectLinear: ...
+
+
 class Encoder(Protocol):
     """Turns inputs of one kind into batches. A class in `MODELS`; the keywords of `fit` are the settings of its name.
 
@@ -51,7 +72,7 @@ class Encoder(Protocol):
         """Encodes rows: once for a data set, or row by row when they are asked for, where they would not fit."""
         ...
 
-    def make_body(self) -> Body:
+    def make_body(self) -> Body | DirectBody:
         """Makes an untrained body, with weights from torch's random state."""
         ...
 

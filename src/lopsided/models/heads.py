@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 from lopsided.compute.topk import ranked_labels
 from lopsided.losses import Formula, formula
 from lopsided.losses.closed_form import settled_logit
-from lopsided.models.direct import NoBody, SparseHead, SparseLinear
-from lopsided.models.encoder import Body
+from lopsided.models.direct import DirectHead
+from lopsided.models.encoder import Body, DirectBody
 from lopsided.nn.fused import FusedStep
 from lopsided.nn.head import LinearHead
 from lopsided.nn.powerset import LabelPowerset
@@ -38,7 +40,7 @@ Method = Formula | Powerset
 
 
 class Head(Protocol):
-    """Maps what a body gives, (n, width) hidden states, to a loss or to label scores; an `nn.Module`."""
+    """Maps what a body gives, mostly (n, width) hidden states, to a loss or to label scores; an `nn.Module`."""
 
     num_labels: int
 
@@ -82,31 +84,32 @@ def own_threshold(method: Method) -> float | None:
 class PowersetHead(nn.Module):
     """A linear layer over label sets, trained by softmax; label scores are log odds of the marginals.
 
-    targets: those of training, (rows, L), of which the most frequent sets are taken.
+    targets: those of training, (rows, L), of which the most frequent sets are taken. make_linear: makes the layer, of
+    as many outputs as there are sets.
 
-    >>> head = PowersetHead(4, SparseTargets.from_indices([[0], [0, 1]]), num_labels=2, max_sets=10)
+    >>> head = PowersetHead(partial(nn.Linear, 4), SparseTargets.from_indices([[0], [0, 1]]), num_labels=2, max_sets=10)
     >>> head.logits(torch.zeros(3, 4)).shape
     torch.Size([3, 2])
     """
 
     def __init__(
-        self, width: int, targets: SparseTargets, num_labels: int, max_sets: int, sparse: bool = False
+        self, make_linear: Callable[[int], Any], targets: SparseTargets, num_labels: int, max_sets: int
     ) -> None:
         super().__init__()
         if len(targets.crow) < 2:
             raise ValueError("label powerset needs rows of which to take its label sets, got none")
         self.powerset = LabelPowerset(dense_targets(targets, num_labels), max_sets)
-        self.linear = (SparseLinear if sparse else nn.Linear)(width, self.powerset.num_sets)
+        self.linear = make_linear(self.powerset.num_sets)
         self.num_labels = num_labels
 
-    def forward(self, hidden: Tensor, targets: SparseTargets) -> Tensor:
+    def forward(self, hidden: Any, targets: SparseTargets) -> Tensor:
         truth = dense_targets(targets, self.num_labels)
         return self.powerset.loss(self.linear(hidden), truth)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Any) -> Tensor:
         return self.powerset.log_odds(self.linear(hidden))
 
-    def predict_topk(self, hidden: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def predict_topk(self, hidden: Any, k: int) -> tuple[Tensor, Tensor]:
         logits = self.logits(hidden)
         labels = ranked_labels(logits, k)
         return logits.gather(1, labels), labels
@@ -140,14 +143,17 @@ def dense_targets(targets: SparseTargets, num_labels: int) -> Tensor:
     return truth
 
 
-def make_head(method: Method, body: Body, targets: SparseTargets, prior: Tensor, step: FusedStep | None) -> Head:
+def make_head(
+    method: Method, body: Body | DirectBody, targets: SparseTargets, prior: Tensor, step: FusedStep | None
+) -> Head:
     """Makes the head of a method over a body. targets: those of training, for label powerset.
 
     prior: (L,), the share of positives of each label, at which every bias starts: with many labels, most of training
     would otherwise go into learning that nearly all are rare.
     """
     if isinstance(method, Powerset):
-        return PowersetHead(body.width, targets, len(prior), method.max_sets, sparse=isinstance(body, NoBody))
-    if isinstance(body, NoBody):
-        return SparseHead(body.width, method, prior)
+        make_linear = body.make_linear if isinstance(body, DirectBody) else partial(nn.Linear, body.width)
+        return PowersetHead(make_linear, targets, len(prior), method.max_sets)
+    if isinstance(body, DirectBody):
+        return DirectHead(body.make_linear(len(prior)), method, prior)
     return LinearHead(body.width, len(prior), method, prior=prior, reduction="batchmean", fused_step=step)

@@ -99,7 +99,7 @@ class Model:
         return self.encoder.encode(inputs)
 
     def hidden(self, encoded: Encoded, rows: Tensor) -> Any:
-        """Computes what the head takes of rows, by (n,) number: (n, width) hidden states, or features for `NoBody`."""
+        """Computes what the head takes of rows, by (n,) number: (n, width), or what a `DirectBody` gives."""
         device = next(self.network.parameters()).device
         result = self.network.body(*(each.to(device) for each in encoded.batch(rows)))
         return result

@@ -84,9 +84,8 @@ class TokenPool(nn.Module):
     """Makes one vector of the states of a text's tokens: (n, T, width) and a mask (n, T) to (n, pool.width).
 
     pooling: "mean" of all; "cls", the first; "attention": some queries, which are trained, each give a weighted mean
-    of the states, and the means stand beside each other. Label-wise attention, as in CAML (Mullenbach et al. 2018), has
-    a query for each label; here labels share them, so that the result has a width that any head and any loss take, and
-    memory does not grow with texts times labels.
+    of the states, and the means stand beside each other. Labels share them, so that the result has a width that any
+    head takes, with and without logits; `LabelAttention` has a query for each label.
     """
 
     def __init__(self, width: int, pooling: str, queries: int) -> None:

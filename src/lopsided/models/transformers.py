@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from lopsided.data.inputs import Texts
-from lopsided.models.encoder import Body, Encoded
+from lopsided.models.encoder import Body, DirectBody, Encoded
 from lopsided.models.features import Features, Standardised, States, recipe_of_frozen, scaling_of
+from lopsided.models.label_attention import PretrainedStates, TokenStates
 from lopsided.models.pretrained import Pretrained, PretrainedText, TokenPool, device_of_encoding, in_parts, token_states
 from lopsided.models.recipe import Recipe
 from lopsided.models.tokens import Tokens, places
 
+_FIXED = ("mean", "cls")  # poolings without weights: of a frozen encoder, what they give is computed once
+_POOLINGS = (*_FIXED, "attention", "labels")
 _SAMPLE = 512  # training texts by which features are standardised
 
 
@@ -32,7 +35,8 @@ class Transformer:
     freeze: the encoder stays as it is; its features are computed once for a data set and held in memory, and the head
     alone is trained, in seconds. Else the encoder is fine-tuned, which takes a GPU or patience. A small frozen encoder
     can rank worse than n-grams do: MiniLM does on both sets of texts of benchmarks/results/frozen_encoder.csv.
-    pooling: see `TokenPool`. length: texts are cut off after so many tokens, or after as many as the encoder takes.
+    pooling: see `TokenPool`; or "labels", for each label a mean of its own, see `LabelAttention`.
+    length: texts are cut off after so many tokens, or after as many as the encoder takes.
     Tokenizer, configuration and weights are stored with the model.
     """
 
@@ -50,12 +54,12 @@ class Transformer:
     ) -> Transformer:  # fmt: skip
         if not path:
             raise ValueError("transformer: say which, as in transformer(path=FOLDER), or by its name on the hub")
-        if pooling not in ("mean", "cls", "attention"):
-            raise ValueError(f"transformer: pooling must be mean, cls or attention, got {pooling!r}")
+        if pooling not in _POOLINGS:
+            raise ValueError(f"transformer: pooling must be one of {', '.join(_POOLINGS)}, got {pooling!r}")
         if length < 1 or queries < 1:
             raise ValueError(f"transformer: length and queries must be at least 1, got {length} and {queries}")
         encoder = cls(Pretrained.load(path, length), Settings(freeze, pooling, queries), None)
-        if freeze and pooling != "attention":
+        if freeze and pooling in _FIXED:
             rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
             encoder.scaling = scaling_of(encoder._features(encoder.pretrained.tokens(inputs.take(rows).texts)))
         return encoder
@@ -64,16 +68,18 @@ class Transformer:
         tokens = self.pretrained.tokens(inputs.texts)
         if not self.settings.freeze:
             return tokens
-        if self.settings.pooling == "attention":
+        if self.settings.pooling not in _FIXED:
             return self._states(tokens)
         return Features(self._features(tokens))
 
-    def make_body(self) -> Body:
+    def make_body(self) -> Body | DirectBody:
         """Makes the body. One that is fine-tuned has its pretrained weights only before it is stored."""
         if self.scaling is not None:
             return Standardised(*self.scaling)
-        pool = self._pool()
-        return pool if self.settings.freeze else PretrainedText(self.pretrained.make_model(), pool)
+        width, frozen = self.pretrained.width, self.settings.freeze
+        if self.settings.pooling == "labels":
+            return TokenStates(width) if frozen else PretrainedStates(self.pretrained.make_model(), width)
+        return self._pool() if frozen else PretrainedText(self.pretrained.make_model(), self._pool())
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         """Gives the usual few epochs of small steps, if the encoder is fine-tuned."""

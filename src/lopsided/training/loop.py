@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lopsided.data.storage import UserError
-from lopsided.models.direct import NoBody
-from lopsided.models.encoder import Encoder
+from lopsided.models.encoder import DirectBody, Encoder
 from lopsided.models.heads import Powerset, parse_method
 from lopsided.models.model import Model, Network
 from lopsided.models.recipe import Recipe
@@ -217,14 +216,15 @@ class _Loop:
 
 
 def _possible(recipe: Recipe, encoder: Encoder, method: str, processes: int) -> Recipe:
-    """Returns the recipe without a fused update of the head where something needs the gradient of the head.
+    """Returns the recipe without a fused update of the head where something needs its gradient.
 
     Raises UserError for mixup where there is nothing that could be mixed.
     """
-    if recipe.mixup and (isinstance(encoder.make_body(), NoBody) or isinstance(parse_method(method), Powerset)):
+    direct = (recipe.mixup > 0 or recipe.fused_head) and isinstance(encoder.make_body(), DirectBody)
+    if recipe.mixup and (direct or isinstance(parse_method(method), Powerset)):
         raise UserError(f"--mixup mixes hidden states and soft labels: {encoder.name} with {method} does not have both")
     needs_gradient = processes > 1 or recipe.accumulate > 1 or recipe.clip_norm is not None
     needs_gradient |= recipe.mixup > 0 or recipe.r_drop > 0
-    if needs_gradient or isinstance(parse_method(method), Powerset):
+    if direct or needs_gradient or isinstance(parse_method(method), Powerset):
         return replace(recipe, fused_head=False)
     return recipe
