@@ -22,6 +22,7 @@ from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import load
 from lopsided.jobs.schema import DataSummary, Results, SplitSizes
 from lopsided.jobs.score import Scored
+from lopsided.models.heads import parse_method
 from lopsided.models.recipe import Recipe
 from lopsided.targets import SparseTargets
 from lopsided.training import loop
@@ -84,7 +85,7 @@ def made_evidence(scored: dict[str, list[Scored]], splits: Splits | None = None,
         "metric": "map",
         "reference": "bce",
         "scored": scored,
-        "trained": {loss: Training(loss) for loss in scored},
+        "trained": {loss: Training(parse_method(loss)) for loss in scored},
     }
     return Evidence(**made | values)
 

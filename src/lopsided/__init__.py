@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from lopsided.compute.head.shard import LabelShard as LabelShard
     from lopsided.compute.onednn import onednn_products as onednn_products
     from lopsided.decision.temperature import fit_temperature as fit_temperature
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from lopsided.nn.weights import class_balanced_weights as class_balanced_weights
     from lopsided.nn.weights import logit_adjustment as logit_adjustment
     from lopsided.nn.weights import positive_weights as positive_weights
+    from lopsided.report.outcome import Outcome
     from lopsided.targets import SparseTargets as SparseTargets
 
 __version__ = "0.1.0"
@@ -72,7 +75,7 @@ _NAMES = {
     "targets": ("SparseTargets",),
 }
 _HOMES = {name: f"lopsided.{module}" for module, names in _NAMES.items() for name in names}
-__all__ = sorted([*_HOMES, "__version__", "load"])
+__all__ = sorted([*_HOMES, "__version__", "compare_losses", "load"])
 
 
 def __getattr__(name: str) -> Any:
@@ -110,3 +113,54 @@ def load(run: str | os.PathLike[str]) -> Predictor:
     from lopsided.jobs.predict import Predictor
 
     return Predictor.open(Path(run))
+
+
+def compare_losses(
+    train: Callable[[Any, int], Any],
+    losses: Sequence[str | Formula] | Mapping[str, Any],
+    truth: Any,
+    *,
+    seeds: int | Sequence[int] = 3,
+    valid_truth: Any = None,
+    train_truth: Any = None,
+    label_names: Sequence[str] | None = None,
+    metric: str = "map",
+    baseline: str | None = None,
+    scale: str | None = None,
+    reduction: str = "mean",
+    name: str = "my data",
+) -> Outcome:
+    """Compares losses by your own training loop: the verdict, table and report of `lopsided compare`.
+
+    `train(criterion, seed)` trains a model with a criterion, `criterion(logits, targets)`, and returns its scores of
+    the test rows, (rows, L): a tensor, an array, lists, or a sparse matrix of the best candidates of each row. It is
+    called once for each loss and seed, and should start all losses of a seed from the same weights and batches, since
+    differences are paired. Dense scores that are not finite count as a training that diverged.
+
+    Args:
+        losses: names such as "asl(gamma_neg=2)" or formulas, of which criteria are made with `reduction`; or your own
+            criteria by name.
+        truth: the labels of the test rows, (rows, L) of 0, 1 and NaN for unknown: dense, sparse, or `SparseTargets`.
+        seeds: how many, from 0, or which.
+        valid_truth: the labels of validation rows, to tune thresholds on. `train` then returns
+            (scores of test rows, scores of validation rows).
+        train_truth: those of the training rows, by which labels are called rare or frequent.
+        metric: that of the verdict, as for `lopsided compare --metric`.
+        baseline: the loss compared against: "bce", or the first.
+        scale: "logits", or "probabilities"; left out, scores that all lie in [0, 1] are an error.
+
+    Returns an `Outcome`: print it, or `write(folder)` it with a report. Needs `pip install 'lopsided[tool]'`. Raises
+    `lopsided.data.storage.UserError` where scores do not fit. See examples/own_loop.
+    """
+    from rich.console import Console
+
+    from lopsided.jobs.judge import Setting, labelled
+    from lopsided.jobs.own_loop import criteria_of, evidence_of_loop
+    from lopsided.report.outcome import Outcome
+
+    given = {"test": truth, "valid": valid_truth, "train": train_truth}
+    parts = {part: labelled(each, label_names, f"{part} rows") for part, each in given.items() if each is not None}
+    setting = Setting(name, parts, metric, baseline, scale)
+    numbers = range(seeds) if isinstance(seeds, int) else seeds
+    evidence = evidence_of_loop(train, criteria_of(losses, reduction), numbers, setting)
+    return Outcome.of(evidence, Console(stderr=True))

@@ -241,6 +241,38 @@ def serve(
 
 
 @app.command()
+def verdict(
+    scores: Annotated[
+        list[str],
+        typer.Argument(
+            help="A row of scores for each test row, a column for each label: .npz, .npy, .parquet, .csv, .tsv. "
+            "NAME=FILE,FILE names a system and its seeds; without NAME= a file's own name does, such as NAME-seed0.npz."
+        ),
+    ],
+    truth: Annotated[Path, typer.Option(help="The labels of the test rows, in the same form.")],
+    valid: Annotated[list[str] | None, typer.Option(help="Scores of validation rows, named as SCORES; again.")] = None,
+    valid_truth: Annotated[Path | None, typer.Option(help="Their labels, to tune thresholds on.")] = None,
+    train_truth: Annotated[Path | None, typer.Option(help="Those of training rows, to tell rare labels.")] = None,
+    metric: Annotated[str, typer.Option(help="The metric of the verdict.")] = "map",
+    baseline: Annotated[str | None, typer.Option(help="Compared against.", show_default="bce, or the first")] = None,
+    scale: Annotated[str | None, typer.Option(help="logits or probabilities.", show_default="logits")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="runs/verdict-TIME")] = None,
+) -> None:
+    """Tell which of several models is better, by the scores that any tool wrote."""
+    from datetime import datetime
+
+    from lopsided.jobs.score_sets import evidence_of_files
+    from lopsided.report.outcome import Outcome
+    from lopsided.report.terminal import print_results
+
+    truths = {"test": truth, "valid": valid_truth, "train": train_truth}
+    outcome = Outcome.of(evidence_of_files(scores, valid or [], truths, metric, baseline, scale), console := Console())
+    page = outcome.write(out or Path("runs") / f"verdict-{datetime.now():%Y%m%d-%H%M%S}")
+    print_results(outcome.results, console)
+    typer.echo(f"\nreport: {page}")
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished `lopsided compare`, each of other data.")],
     out: Annotated[

@@ -259,7 +259,7 @@ def two_losses(**values: Any) -> Evidence:
 )
 def test_a_lower_hamming_loss_is_better(metric: str, mean: float, word: str, behind: str) -> None:
     """The sign of the difference is that of the metric; the verdict knows which way is up."""
-    evidence = two_losses(metric=metric, trained={"bce": Training("bce", rising=True), "asl": Training("asl")})
+    evidence = two_losses(metric=metric, trained={"bce": Training(rising=True), "asl": Training()})
     difference = Difference(mean, mean - 0.05, mean + 0.05, 0.01, 0.025, 4, 3.0)
     found = _comparison(evidence, "asl", difference, 0.01)
     assert (found.mean, found.verdict) == (mean, word)

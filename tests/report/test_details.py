@@ -13,6 +13,7 @@ from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.inputs import Texts
 from lopsided.jobs.details import LABELS, TEXT, details
 from lopsided.jobs.evidence import Scores as Runs
+from lopsided.jobs.evidence import Training
 from lopsided.jobs.schema import Interval, LossResult, Results, write_file
 from lopsided.jobs.score import Scored
 from lopsided.metrics.scores import Scores
@@ -132,8 +133,8 @@ def test_a_training_that_diverged_is_left_out() -> None:
 def test_a_tuned_loss_is_drawn_and_read_as_it_was_trained() -> None:
     splits, runs, results = random_runs(20, ("bce", "asl"))
     plain = details(made_evidence(runs, splits), results)
-    results.losses["asl"] = loss_result("asl(gamma_neg=1, gamma_pos=0, clip=0.2)")
-    tuned = details(made_evidence(runs, splits), results)
+    trained = {"bce": Training(parse_method("bce")), "asl": Training(parse_method("asl(gamma_neg=1, clip=0.2)"))}
+    tuned = details(made_evidence(runs, splits, trained=trained), results)
     assert plain.gradients["asl"] != tuned.gradients["asl"]
     assert plain.gradients["bce"] == tuned.gradients["bce"]
     assert plain.reliability["asl"]["implied"] != tuned.reliability["asl"]["implied"]

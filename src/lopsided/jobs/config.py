@@ -198,7 +198,7 @@ class FitConfig(Config):
     def _known_metric(cls, metric: str | None) -> str | None:
         from lopsided.training.validate import judges
 
-        return None if metric is None else _known(metric, judges())
+        return None if metric is None else known_metric(metric, judges())
 
     @field_validator("decide")
     @classmethod
@@ -265,7 +265,7 @@ class CompareConfig(Config):
     def _known_metric(cls, metric: str) -> str:
         from lopsided.jobs.score import METRICS
 
-        return _known(metric, METRICS)
+        return known_metric(metric, METRICS)
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> CompareConfig:
@@ -296,7 +296,8 @@ class CompareConfig(Config):
         return checked(FitConfig, shared | run | changes)
 
 
-def _known(metric: str, metrics: Collection[str]) -> str:
+def known_metric(metric: str, metrics: Collection[str]) -> str:
+    """Returns the name of a metric. Raises ValueError, with the nearest known name, for any other."""
     if metric not in metrics:
         near = difflib.get_close_matches(metric, metrics, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lopsided.compute.native import run as native
 from lopsided.data.dataset import Dataset
-from lopsided.decision.calibrators import ClosedForm, fit_platt
+from lopsided.decision.calibrators import fit_platt
 from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.schema import (
     DecisionCurves,
@@ -34,12 +34,13 @@ from lopsided.jobs.schema import (
     RowExamples,
 )
 from lopsided.jobs.score import Scored
-from lopsided.losses.closed_form import profile
+from lopsided.losses import Formula
+from lopsided.losses.closed_form import posterior, profile
 from lopsided.metrics.counts import Counts
 from lopsided.metrics.lists import Array
 from lopsided.metrics.reliability import reliability
 from lopsided.metrics.scores import Judged
-from lopsided.models.heads import Powerset, parse_method
+from lopsided.models.heads import Method
 
 POINTS = 200
 LABELS = 1000
@@ -56,15 +57,15 @@ def details(evidence: Evidence, results: Results) -> Details:
         for loss, group in evidence.scored.items()
     }
     known = {loss: group for loss, group in finished.items() if group}
-    trained = {loss: entry.settings for loss, entry in results.losses.items()}  # with tuned values, if it was tuned
+    methods = {loss: training.method for loss, training in evidence.trained.items()}  # with tuned values
     first = {loss: group[0][1] for loss, group in known.items()}
     winner = results.best_loss(results.metric)
     return Details(
         labels=_label_table(evidence, {loss: [one for _, one in group] for loss, group in known.items()}, winner),
         rows=_row_examples(evidence.test, first, winner) if winner else None,
         curves={loss: _curves(*group[0]) for loss, group in known.items()},
-        reliability={loss: _reliability(trained[loss], one) for loss, one in first.items()},
-        gradients={loss: _gradients(spec) for loss, spec in trained.items()},
+        reliability={loss: _reliability(methods[loss], one) for loss, one in first.items()},
+        gradients={loss: _gradients(method) for loss, method in methods.items()},
         environment=_environment(),
     )
 
@@ -199,7 +200,7 @@ def _above(judged: Judged, thresholds: Tensor, counted: Tensor) -> Tensor:
     return histogram.flip(1).cumsum(1).flip(1)[:, 1:].T.double()
 
 
-def _reliability(spec: str, scored: Scored) -> dict[str, ReliabilityCurve]:
+def _reliability(method: Method | None, scored: Scored) -> dict[str, ReliabilityCurve]:
     """Measures three readings of a score: as a logit, as the loss implies, as fitted to validation rows (Platt).
 
     Without candidates only: those are the most probable labels, so that they say nothing about all of them.
@@ -210,9 +211,11 @@ def _reliability(spec: str, scored: Scored) -> dict[str, ReliabilityCurve]:
     values = test.scores.values
     readings: dict[str, Callable[[], Tensor]] = {
         "logit": lambda: torch.sigmoid(values.double()),
-        "implied": lambda: ClosedForm(spec)(values),
-        "fitted": lambda: fit_platt(scored.valid)(values),
     }
+    if isinstance(method, Formula):
+        readings["implied"] = lambda: posterior(method, values)
+    if scored.validated:
+        readings["fitted"] = lambda: fit_platt(scored.valid)(values)
     curves = {}
     for name, read in readings.items():
         with suppress(ValueError):  # the loss implies no probability, or validation has no positive
@@ -224,14 +227,13 @@ def _reliability(spec: str, scored: Scored) -> dict[str, ReliabilityCurve]:
     return curves
 
 
-def _gradients(spec: str) -> GradientCurves | None:
-    """Computes gradient sizes on a positive and a negative label; None for powerset, which has none per label."""
-    loss = parse_method(spec)
-    if isinstance(loss, Powerset):
+def _gradients(method: Method | None) -> GradientCurves | None:
+    """Computes gradient sizes on a positive and a negative label; None for what has none per label, or is unknown."""
+    if not isinstance(method, Formula):
         return None
     p = torch.linspace(0.001, 0.999, POINTS, dtype=torch.float64)
-    positive, negative = (_rounded(profile(loss, torch.logit(p), side)[1].abs()) for side in (True, False))
-    return GradientCurves(p=_rounded(p), coupled=not loss.pool.per_label, positive=positive, negative=negative)
+    positive, negative = (_rounded(profile(method, torch.logit(p), side)[1].abs()) for side in (True, False))
+    return GradientCurves(p=_rounded(p), coupled=not method.pool.per_label, positive=positive, negative=negative)
 
 
 def _environment() -> dict[str, str]:

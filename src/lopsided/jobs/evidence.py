@@ -11,6 +11,7 @@ from torch import Tensor
 from lopsided.data.dataset import Dataset
 from lopsided.jobs.schema import DataSummary
 from lopsided.jobs.score import Scored
+from lopsided.models.heads import Method
 from lopsided.models.recipe import Recipe
 
 Scores = dict[str, list[Scored]]  # loss -> one per seed
@@ -20,7 +21,7 @@ Scores = dict[str, list[Scored]]  # loss -> one per seed
 class Training:
     """Says how the models of a loss were trained, as far as that is known."""
 
-    settings: str
+    method: Method | None = None  # None where it is not known
     tuned_settings: dict[str, float] | None = None
     seconds: float = math.nan  # of one training
     best_epochs: tuple[int, ...] = ()  # by seed

@@ -35,7 +35,7 @@ def summarize(evidence: Evidence, progress: Progress) -> Results:
         seeds=evidence.seeds,
         metric=evidence.metric,
         baseline=evidence.reference,
-        losses={loss: _loss_result(training, evidence.scored[loss]) for loss, training in evidence.trained.items()},
+        losses={loss: _loss_result(loss, evidence) for loss in evidence.scored},
         comparisons=compare_to_baseline(evidence, progress),
         notes=_notes(evidence),
     )
@@ -54,7 +54,7 @@ def evidence_of(
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
     trained = {
         loss: Training(
-            settings=str(parse_method(chosen[loss].spec)),
+            method=parse_method(chosen[loss].spec),
             tuned_settings=None if config.tune is None else chosen[loss].tuned(),
             seconds=sum(run.record.seconds for run in group) / len(group),
             best_epochs=tuple(run.record.best_epoch for run in group),
@@ -91,10 +91,11 @@ def _score_runs(runs: Sequence[TrainedRun], splits: Splits, losses: Sequence[str
     }
 
 
-def _loss_result(training: Training, scored: Sequence[Scored]) -> LossResult:
+def _loss_result(loss: str, evidence: Evidence) -> LossResult:
+    training, scored = evidence.trained[loss], evidence.scored[loss]
     intervals = {name: interval_over_seeds([evaluate(name, one) for one in scored]) for name in METRICS}
     return LossResult(
-        settings=training.settings,
+        settings=loss if training.method is None else str(training.method),
         tuned_settings=training.tuned_settings,
         own_threshold=scored[0].own,
         tuned_thresholds=[one.tuned for one in scored],

@@ -95,7 +95,7 @@ class Interval(Record):
 class LossResult(Record):
     """Describes one loss on the test rows."""
 
-    settings: str  # as trained
+    settings: str  # as trained; the name where that is not known
     tuned_settings: dict[str, float] | None  # None without --tune
     own_threshold: Number  # None where the loss has none, or saturates
     tuned_thresholds: list[Number]  # by seed
@@ -119,10 +119,10 @@ class Comparison(Interval):
 
 
 class SplitSizes(Record):
-    """Counts the rows of each part."""
+    """Counts the rows of each part; None for parts that are not known."""
 
-    train: int
-    valid: int
+    train: int | None = None
+    valid: int | None = None
     test: int
 
 
@@ -152,6 +152,11 @@ class Results(StoredFile):
     comparisons: dict[str, Comparison]  # of every loss but the baseline
     notes: list[str]
 
+    def known_metrics(self) -> list[str]:
+        """Returns that of the verdict, and those that any loss has: without validation rows, nothing is tuned."""
+        defined = {name for entry in self.losses.values() for name in METRICS if entry.metrics[name].mean is not None}
+        return [name for name in METRICS if name in defined or name == self.metric]
+
     def best_loss(self, metric: str) -> str | None:
         """Returns the loss with the best mean of a metric; None where no loss has one."""
         means = {loss: entry.metrics[metric].mean for loss, entry in self.losses.items()}
@@ -169,7 +174,7 @@ class FrequencyGroups(Record):
     """Holds groups of equally many labels, from rare to frequent: means of training rows and of average precision."""
 
     train_positives: list[float]
-    average_precision: dict[str, list[float]]
+    average_precision: dict[str, list[Number]]  # None where only the best labels of a row are scored
 
 
 class LabelTable(Record):

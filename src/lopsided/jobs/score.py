@@ -52,7 +52,8 @@ METRICS = {
 class Scored:
     """Holds a model's scores of test and validation rows, and the threshold that its loss implies.
 
-    scores, valid_scores: None where training diverged. targets, valid_targets: of 0, 1 and NaN for unknown.
+    scores: None where training diverged. valid_scores: None there too, and where there are none: then no threshold is
+    tuned, and all decisions are at the own one. targets, valid_targets: of 0, 1 and NaN for unknown.
     own: None where the loss implies no threshold.
     """
 
@@ -71,10 +72,14 @@ class Scored:
         """Tells whether training ended in scores that are not numbers."""
         return self.scores is None
 
+    @property
+    def validated(self) -> bool:
+        return self.valid_scores is not None
+
     @cached_property
     def tuned(self) -> float:
-        """Returns the threshold with the best micro-F1 on the validation rows; infinite where training diverged."""
-        return math.inf if self.diverged else best_threshold(self.valid)
+        """Returns the threshold with the best micro-F1 on the validation rows; infinite without any."""
+        return best_threshold(self.valid) if self.validated else math.inf
 
     @cached_property
     def test(self) -> Judged:
@@ -99,6 +104,7 @@ class Scored:
     def decide(self, thresholds: Thresholds) -> Tensor:
         """Returns the decisions, bool in the shape of the test scores."""
         scores = self.test.scores
+        thresholds = thresholds if self.validated else "own"
         if thresholds == "by label" and self.valid.hits.any():
             return tune_label_thresholds(self.valid).decide(scores)
         if thresholds == "own" and self.own is not None and math.isfinite(self.own):
@@ -108,12 +114,14 @@ class Scored:
 
 
 def evaluate(name: str, scored: Scored, row_weights: Tensor | None = None) -> float:
-    """Computes a metric of a model: NaN if its training diverged or if the loss lacks the own threshold it needs.
+    """Computes a metric of a model: NaN if its training diverged, or if it lacks the threshold that the metric needs.
 
     row_weights: (N,), or None for ones. NaN also for a metric that needs the scores of all labels where only the best
     of each row are held.
     """
     metric = METRICS[name]
-    if scored.diverged or (metric.at == "own" and scored.own is None):
+    known = registry.METRICS[metric.name]
+    tuned = known.reads == "decisions" and metric.at != "own"
+    if scored.diverged or (metric.at == "own" and scored.own is None) or (tuned and not scored.validated):
         return math.nan
-    return registry.METRICS[metric.name].value(scored.at(metric.at).summary(row_weights))
+    return known.value(scored.at(metric.at).summary(row_weights))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,29 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     if {*histories} != {*losses}:
         problem = ValueError(f"its losses are {', '.join(histories)}; those of results.json {', '.join(losses)}")
         raise damaged(folder / "history.csv", problem, run.repair)
-    page = render(
+    settings = {name: value for name, value in run.config if value is not None}
+    digests = {f"SHA-256 of {name}": digest for name, digest in run.data_sha256.items()}
+    path = out or folder / "report.html"
+    write_text(path, page(results, details, histories, settings | digests))
+    return path
+
+
+def page(
+    results: Results, details: Details, histories: Histories | None = None, settings: Mapping[str, object] | None = None
+) -> str:
+    """Returns the page of a verdict. histories, settings: None where the models were trained elsewhere."""
+    losses = list(results.losses)
+    return render(
         "report.html.j2",
         results=results,
         details=details,
-        run=run,
+        settings=settings or {},
         headline=headline(results),
         metric=METRICS[results.metric],
-        rows=[(shown.title, metric_cells(results, name, losses)) for name, shown in METRICS.items()],
+        rows=[(METRICS[name].title, metric_cells(results, name, losses)) for name in results.known_metrics()],
         series=plots.series(losses, results.baseline),
-        plots=_plots(results, histories, details),
+        plots=_plots(results, histories or {}, details),
     )
-    path = out or folder / "report.html"
-    write_text(path, page)
-    return path
 
 
 def render(template: str, **values: Any) -> str:
@@ -79,9 +88,9 @@ def render(template: str, **values: Any) -> str:
 def _plots(results: Results, histories: Histories, details: Details) -> dict[str, list[Drawing]]:
     return {
         "differences": plots.differences(results),
-        "training": plots.training(results, histories),
-        "diagnostics": plots.diagnostics(results, histories),
-        "gradients": plots.gradients(results, details),
+        "training": plots.training(results, histories) if histories else [],
+        "diagnostics": plots.diagnostics(results, histories) if histories else [],
+        "gradients": plots.gradients(results, details) if any(details.gradients.values()) else [],
         "decisions": plots.decisions(results, details),
         "reliability": plots.reliability(results, details),
     }

@@ -146,7 +146,7 @@ def _by_frequency(results: Results, groups: FrequencyGroups) -> Drawing:
 
     def draw(axis: Axes) -> None:
         for loss, values in groups.average_precision.items():
-            axis.plot(range(len(values)), values, "o-", ms=3.5, color=colours[loss])
+            axis.plot(range(len(values)), np.array(values, dtype=float), "o-", ms=3.5, color=colours[loss])
         axis.set(xlabel="mean number of training rows with such a label", ylim=_SHARE)
         axis.set_xticks(range(len(frequency := groups.train_positives)), [f"{count:.0f}" for count in frequency])
         axis.grid()

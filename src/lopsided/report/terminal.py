@@ -50,10 +50,10 @@ def metric_table(results: Results) -> Table:
     table = Table("", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for loss in results.losses:
         table.add_column(escape(loss), justify="right")
-    for name, metric in METRICS.items():
-        best = results.marked_loss(name)
+    for name in results.known_metrics():
+        best, title = results.marked_loss(name), METRICS[name].title
         cells = {loss: cell(entry.metrics[name]) for loss, entry in results.losses.items()}
-        table.add_row(metric.title, *(f"[bold]{text}[/bold]" if loss == best else text for loss, text in cells.items()))
+        table.add_row(title, *(f"[bold]{text}[/bold]" if loss == best else text for loss, text in cells.items()))
     if results.recipe:
         table.add_row("seconds", *(f"{entry.seconds or math.nan:.1f}" for entry in results.losses.values()))
     return table

@@ -39,10 +39,10 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     Arrays are chosen by options.feature_columns and options.label_columns, else by their usual names.
     options.unknown_array: an array like that of the labels, true where a label is unknown.
     """
-    arrays = _load(path)
+    arrays = load_arrays(path)
     labels = _chosen(path, arrays, options.label_columns, LABELS, "labels", "--label-columns")
     values = _with_unknown(path, arrays[labels], options, arrays)
-    names = _label_names(path, arrays, values.shape[1])
+    names = label_names_of(path, arrays, values.shape[1])
     notes = (f"labels: the array {shown(labels)}",)
     data = Dataset(_inputs(path, arrays, options), _targets(path, labels, values), names, notes=notes)
     if len(data.inputs) != len(values):
@@ -52,16 +52,16 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
 
 def read_all_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Inputs:
     """Reads the features of all rows; those of a .npy file stay on disk until they are needed."""
-    return _inputs(path, _load(path), options)
+    return _inputs(path, load_arrays(path), options)
 
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[Inputs]:
     """Yields the same in blocks, for each of which a .npy file is mapped anew: memory is that of a block."""
-    arrays = _load(path)
+    arrays = load_arrays(path)
     if _ALONE in arrays and len(arrays[_ALONE].shape):
         rows = len(arrays.pop(_ALONE))
         for first in range(0, rows, BLOCK_ROWS):
-            part = {_ALONE: np.array(_load(path)[_ALONE][first : first + BLOCK_ROWS])}
+            part = {_ALONE: np.array(load_arrays(path)[_ALONE][first : first + BLOCK_ROWS])}
             yield _inputs(path, part, options, first)
         return
     inputs = _inputs(path, arrays, options)
@@ -92,9 +92,9 @@ def find_targets(path: Path, options: ReadOptions) -> Path | None:
 
 def read_targets(path: Path, options: ReadOptions) -> tuple[SparseTargets, Sequence[str]]:
     """Reads labels, (rows, labels) values or a sparse matrix that scipy saved, and their names."""
-    arrays = _load(path)
+    arrays = load_arrays(path)
     if set(arrays) >= _SPARSE:
-        indptr, indices, values, (_, width) = _csr(path, arrays)
+        indptr, indices, values, (_, width) = csr_arrays(path, arrays)
         present = values != 0
         starts = np.pad(present.cumsum(), (1, 0))[indptr]
         listed = _as_values(values[present], options)
@@ -109,7 +109,7 @@ def read_targets(path: Path, options: ReadOptions) -> tuple[SparseTargets, Seque
         else _chosen(path, arrays, options.label_columns, LABELS, "labels", "--label-columns")
     )
     values = _with_unknown(path, arrays[name], options, arrays)
-    return _targets(path, name, values), _label_names(path, arrays, values.shape[1])
+    return _targets(path, name, values), label_names_of(path, arrays, values.shape[1])
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(f"{path}: {reason}") from None
 
 
-def _load(path: Path) -> Arrays:
+def load_arrays(path: Path) -> Arrays:
     """Returns the arrays of a file by name."""
     with _opened(path) as loaded:
         return {_ALONE: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
@@ -154,7 +154,7 @@ def _chosen(path: Path, arrays: Arrays, asked: Sequence[str], usual: Sequence[st
 def _inputs(path: Path, arrays: Arrays, options: ReadOptions, first: int = 0) -> Inputs:
     """Makes inputs of arrays, whose rows begin with row `first` of the file."""
     if set(arrays) >= _SPARSE:
-        indptr, indices, values, (_, width) = _csr(path, arrays)
+        indptr, indices, values, (_, width) = csr_arrays(path, arrays)
         floats = _as_float32(path, values)
         return SparseFeatures(torch.from_numpy(indptr), torch.from_numpy(indices), floats, width, declared=True)
     usual = [name for name in arrays if name.lower() in FEATURES]
@@ -195,7 +195,7 @@ def _pixels(path: Path, array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2) if last else array))
 
 
-def _csr(path: Path, arrays: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+def csr_arrays(path: Path, arrays: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
     """Returns indptr, indices and values of a sparse matrix, and its shape."""
     form = arrays["format"].item()
     form = form.decode() if isinstance(form, bytes) else str(form)
@@ -251,7 +251,7 @@ def _targets(path: Path, name: str, values: np.ndarray) -> SparseTargets:
         raise UserError(f"{path}{array}, {error}; if it means unknown or negative: --unknown, --negative") from None
 
 
-def _label_names(path: Path, arrays: Arrays, num_labels: int) -> Sequence[str]:
+def label_names_of(path: Path, arrays: Arrays, num_labels: int) -> Sequence[str]:
     for name, array in arrays.items():
         if name.lower() in LABEL_NAMES and array.dtype.kind == "U" and array.shape == (num_labels,):
             return tuple(array.tolist())

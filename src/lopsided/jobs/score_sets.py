@@ -1,0 +1,103 @@
+"""Makes the evidence of a verdict from files of scores, a file for each system and seed: `lopsided verdict`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lopsided.data.dataset import Dataset
+from lopsided.data.score_files import read_matrix
+from lopsided.data.storage import UserError
+from lopsided.jobs.evidence import Evidence
+from lopsided.jobs.judge import Given, Setting, System, evidence_of_scores, labelled
+from lopsided.models.heads import Method, parse_method
+
+_SEED = re.compile(r"(.+?)[-_.]seed[-_]?(\d+)")
+
+Files = dict[str, dict[int, Path]]  # system -> seed -> file
+
+
+def evidence_of_files(
+    tests: Sequence[str],
+    valids: Sequence[str],
+    truths: Mapping[str, Path | None],
+    metric: str,
+    baseline: str | None,
+    scale: str | None,
+) -> Evidence:
+    """Reads scores of test rows and of validation rows, named as in `named_files`.
+
+    truths: the files with the labels of the parts "test", "valid" and "train", None for none. Raises UserError where
+    files do not fit.
+    """
+    paths = {part: path for part, path in truths.items() if path is not None}
+    parts = _truths(paths)
+    test_files, valid_files = named_files(tests), named_files(valids)
+    if bool(valids) != ("valid" in parts) or (valids and {*valid_files} != {*test_files}):
+        raise UserError("validation rows need both: their labels, --valid-truth, and scores of each system, --valid")
+    first = next(iter(test_files.values()), {})
+    for files in (test_files, valid_files):
+        for name, by_seed in files.items():
+            if {*by_seed} != {*first}:
+                raise UserError(
+                    f"{name} has the seeds {_listed(by_seed)}, but {next(iter(test_files))} {_listed(first)}: "
+                    "differences are paired by seed"
+                )
+    systems = {
+        name: System(
+            _method(name),
+            [_given(by_seed[seed], paths["test"], parts["test"]) for seed in sorted(by_seed)],
+            [_given(valid_files[name][seed], paths["test"], parts["test"]) for seed in sorted(by_seed) if valids],
+        )
+        for name, by_seed in test_files.items()
+    }
+    return evidence_of_scores(systems, Setting(paths["test"].name, parts, metric, baseline, scale))
+
+
+def named_files(texts: Sequence[str]) -> Files:
+    """Returns the files of each system by seed. NAME=FILE,FILE names a system; else the file does: NAME-seedN.npz.
+
+    >>> found = named_files(["asl=a.npz,b.npz", "out/bce-seed7.csv", "svm.npy"])
+    >>> {name: {seed: str(file) for seed, file in by_seed.items()} for name, by_seed in found.items()}
+    {'asl': {0: 'a.npz', 1: 'b.npz'}, 'bce': {7: 'out/bce-seed7.csv'}, 'svm': {0: 'svm.npy'}}
+    """
+    found: Files = {}
+    for text in texts:
+        name, equals, files = text.rpartition("=")
+        if equals:
+            by_seed = dict(enumerate(map(Path, files.split(","))))
+        else:
+            match = _SEED.fullmatch(Path(text).stem)
+            name, seed = (match[1], int(match[2])) if match else (Path(text).stem, 0)
+            by_seed = {seed: Path(text)}
+        for seed in by_seed.keys() & found.get(name, {}).keys():
+            one, other = found[name][seed], by_seed[seed]
+            raise UserError(f"{one} and {other} are both seed {seed} of {name}: write {name}={one},{other}")
+        found.setdefault(name, {}).update(by_seed)
+    return found
+
+
+def _truths(truths: Mapping[str, Path]) -> dict[str, Dataset]:
+    first = read_matrix(truths["test"])
+    parts = {"test": labelled(first.values, first.names, str(first.path))}
+    names = parts["test"].label_names
+    for part, path in truths.items():
+        if part != "test":
+            parts[part] = labelled(read_matrix(path).in_order_of(names, first.path), names, str(path))
+    return parts
+
+
+def _given(path: Path, truth: Path, test: Dataset) -> Given:
+    return Given(read_matrix(path).in_order_of(test.label_names, truth), str(path))
+
+
+def _method(name: str) -> Method | None:
+    try:
+        return parse_method(name)
+    except ValueError:
+        return None
+
+
+def _listed(by_seed: Mapping[int, Path]) -> str:
+    return ", ".join(map(str, sorted(by_seed)))
