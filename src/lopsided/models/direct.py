@@ -61,8 +61,18 @@ class SparseLinear(nn.Module):
         self.bias.data.copy_(bias / _CONSTANT)
 
     def forward(self, bag: BagOf) -> Tensor:
-        result: Tensor = self.table(bag.indices, bag.offsets, per_sample_weights=bag.weights) + _CONSTANT * self.bias
+        result: Tensor = self.table(bag.indices, bag.offsets, per_sample_weights=bag.weights) + self.added
         return result
+
+    @property
+    def added(self) -> Tensor:
+        """Returns (outputs,), what is added to the scores of every row."""
+        return _CONSTANT * self.bias
+
+    @torch.no_grad()
+    def set_outputs(self, outputs: Tensor, weights: Tensor, added: Tensor) -> None:
+        """Sets the weights of some outputs, (features, k), and what is added to them, (k,)."""
+        self.table.weight[:, outputs], self.bias[outputs] = weights, added / _CONSTANT
 
 
 class DirectHead(nn.Module):

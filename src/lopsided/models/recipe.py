@@ -14,12 +14,16 @@ class Recipe:
     sampling: "class_aware" draws every label equally often. mixup, r_drop: the alphas of both, 0 for none.
     body_rate: what the learning rate is multiplied by below the head, as for a pretrained encoder.
     fused_head: the head's update is made chunk by chunk, so that its gradient never exists (Adagrad alone).
+
+    A linear model may be solved instead, optimizer "solve": then an epoch is the minimum for one strength of the
+    penalty on the squared weights, each a quarter of the one before, and all that is said of steps does not apply. l2:
+    that strength, if it is to be one alone. patience: epochs without a better validation score to stop after.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
-    optimizer: Literal["sgd", "adamw", "adagrad"] = "adamw"
+    optimizer: Literal["sgd", "adamw", "adagrad", "solve"] = "adamw"
     momentum: float = 0.0  # of SGD
     weight_decay: float = 0.0  # not of biases and norms
     average: float | None = None
@@ -32,3 +36,8 @@ class Recipe:
     sampling: Literal["uniform", "class_aware"] = "uniform"
     mixup: float = 0.0
     r_drop: float = 0.0
+    l2: float | None = None
+    patience: int | None = None
+
+
+SOLVED = Recipe(epochs=12, batch_size=1, learning_rate=0.0, optimizer="solve", patience=2)

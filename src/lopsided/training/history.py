@@ -29,6 +29,7 @@ class Epoch:
     logit_positive: float = math.nan  # means over the rows
     logit_negative: float = math.nan
     dead_labels: float = math.nan  # number of labels predicted for no validation row at the tuned threshold
+    l2: float = math.nan  # the penalty of a model that is solved
 
     @classmethod
     def lost(cls, number: int) -> Epoch:

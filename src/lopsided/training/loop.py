@@ -26,6 +26,7 @@ from lopsided.training.history import Epoch
 from lopsided.training.optimizers import clip_gradients, make_optimizer, set_rate
 from lopsided.training.order import rows_in_order
 from lopsided.training.rows import Rows
+from lopsided.training.solve import Solver
 from lopsided.training.state import Progress, TrainingState
 from lopsided.training.validate import Validation
 
@@ -94,6 +95,8 @@ class _Loop:
         self.rows, self.seed, self.validation = rows, seed, validation
         self.state_file, self.listener = state_file, listener if processes.is_first() else Listener()
         self.recipe = recipe = _possible(recipe, encoder, method, self.accelerator.num_processes)
+        if validation is not None and validation.patience is None:
+            self.validation = replace(validation, patience=recipe.patience)
         torch.manual_seed(seed)
         self.model = Model.new(encoder, method, rows.data, recipe.learning_rate if recipe.fused_head else None)
         self.network = self.model.network.to(self.accelerator.device)
@@ -102,7 +105,14 @@ class _Loop:
         if recipe.average is not None:
             averaging = get_ema_multi_avg_fn(recipe.average)
             modules["average"] = AveragedModel(self.network, multi_avg_fn=averaging, use_buffers=True)
-        self.state = TrainingState(modules, make_optimizer(self.network, recipe), Progress())
+        self.solver: Solver | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        if recipe.optimizer == "solve":
+            self.solver = Solver(self.model, rows)
+            modules["solution"] = self.solver.solution
+        else:
+            self.optimizer = make_optimizer(self.network, recipe)
+        self.state = TrainingState(modules, self.optimizer, Progress())
         self.size = recipe.batch_size * recipe.accumulate  # rows of a step
         self.steps = -(-len(rows) // self.size)  # of an epoch
 
@@ -112,7 +122,7 @@ class _Loop:
             progress = self.state.progress
             if self.validation is not None and self.validation.gives_up(number - 1, progress.improved_in):
                 break
-            finished = self._steps(number)
+            finished = self._steps(number) if self.solver is None else self._solved(number, self.solver)
             epoch = self._judged(number) if finished else None
             if epoch is None:
                 diverged = True
@@ -129,6 +139,7 @@ class _Loop:
 
     def _steps(self, number: int) -> bool:
         """Makes the steps of an epoch that are left; returns whether the loss stayed finite."""
+        assert self.optimizer is not None
         progress = self.state.progress
         seed = (self.seed << 20) + number
         order = rows_in_order(self.rows, self.recipe.sampling, torch.Generator().manual_seed(seed))
@@ -139,7 +150,7 @@ class _Loop:
         saved = start
         for rows in order.split(self.size)[progress.step :]:
             done = (number - 1 + progress.step / self.steps) / self.recipe.epochs
-            set_rate(self.state.optimizer, self.network, self.recipe, done)
+            set_rate(self.optimizer, self.network, self.recipe, done)
             progress.total += self._step(rows)
             progress.step += 1
             now = time.perf_counter()
@@ -152,8 +163,17 @@ class _Loop:
                 saved = now
         return True
 
+    def _solved(self, number: int, solver: Solver) -> bool:
+        """Solves for the penalty of an epoch, in the first process alone; returns whether the loss is finite."""
+        progress, start = self.state.progress, time.perf_counter()
+        l2 = solver.penalty(number) if self.recipe.l2 is None else self.recipe.l2
+        progress.total = processes.on_first(lambda: solver.solve(l2, self.listener.on_step))
+        progress.seconds = time.perf_counter() - start
+        return math.isfinite(progress.total)
+
     def _step(self, rows: Tensor) -> float:
         """Makes one step of the optimiser on some rows; returns the sum of the loss over them."""
+        assert self.optimizer is not None
         total, parts = 0.0, rows.split(self.recipe.batch_size)
         for place, part in enumerate(parts):
             last = place == len(parts) - 1
@@ -162,8 +182,8 @@ class _Loop:
         if self.recipe.clip_norm is not None:
             clip_gradients(self.network, self.recipe.clip_norm)
         with torch.sparse.check_sparse_tensor_invariants(False):  # torch warns unless told
-            self.state.optimizer.step()
-        self.state.optimizer.zero_grad()
+            self.optimizer.step()
+        self.optimizer.zero_grad()
         if "average" in self.state.modules:
             cast(AveragedModel, self.state.modules["average"]).update_parameters(self.network)
         return total
@@ -208,6 +228,8 @@ class _Loop:
         else:
             progress.best_epoch = number
         seen = measured | diagnose(model, self.rows)
+        if self.solver is not None:
+            seen["l2"] = self.solver.l2
         return Epoch(number, progress.total / len(self.rows), progress.seconds, **seen)
 
     def _save(self) -> None:

@@ -37,11 +37,12 @@ class Progress:
 class TrainingState:
     """Holds the parts of a training that change, each restored in place.
 
-    modules: network and perhaps the average of its weights, by name. best: the weights of the best epoch.
+    modules: network and perhaps the average of its weights, or what it was solved by, by name. optimizer: None for a
+    model that is solved. best: the weights of the best epoch.
     """
 
     modules: dict[str, nn.Module]
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | None
     progress: Progress
     best: dict[str, Tensor] = field(default_factory=dict)
 
@@ -50,8 +51,9 @@ class TrainingState:
         tensors = {f"best.{name}": tensor for name, tensor in self.best.items()}
         for part, module in self.modules.items():
             tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": t for name, t in moments.items() if isinstance(t, Tensor)}
+        moments = {} if self.optimizer is None else self.optimizer.state_dict()["state"]
+        for number, of_weight in moments.items():
+            tensors |= {f"optimizer.{number}.{name}": t for name, t in of_weight.items() if isinstance(t, Tensor)}
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -77,12 +79,12 @@ class TrainingState:
             parts[part][rest] = tensor
         for name, module in self.modules.items():
             module.load_state_dict(parts[name])
-        stored = self.optimizer.state_dict()
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            number, _, moment = name.partition(".")
-            state.setdefault(int(number), {})[moment] = tensor
-        self.optimizer.load_state_dict(stored | {"state": state})
+        if self.optimizer is not None:
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in parts["optimizer"].items():
+                number, _, moment = name.partition(".")
+                state.setdefault(int(number), {})[moment] = tensor
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         self.best = parts["best"]
         history = [Epoch(**epoch) for epoch in progress.pop("history")]
         self.progress = Progress(history=history, **progress)

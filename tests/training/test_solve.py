@@ -1,0 +1,166 @@
+"""Solved linear models against scikit-learn, against their own gradients, and against themselves under other units."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+from torch import Tensor
+
+from lopsided.data.dataset import Dataset
+from lopsided.data.inputs import Table, Texts
+from lopsided.models.encoder import Encoder
+from lopsided.models.ngrams import NGrams
+from lopsided.models.recipe import SOLVED
+from lopsided.models.tables import LinearTable, MlpTable
+from lopsided.training.loop import Listener, Trained, train
+from lopsided.training.newton import Problem, minimise
+from lopsided.training.rows import Rows
+from lopsided.training.validate import Validation
+from tests.points import targets_of
+
+LOSSES = ("bce", "focal", "asl", "asl(detach_focus=False)", "apl", "hill", "ral", "zlpr", "lsep", "softmax", "powerset")
+ONE = replace(SOLVED, l2=0.5)
+
+
+def drawn(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Features, and labels that these tell with some noise: frequent, rare, and one that depends on nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 6, generator=generator)
+    noisy = x @ torch.randn(6, 4, generator=torch.Generator().manual_seed(9)) + torch.randn(
+        rows, 4, generator=generator
+    )
+    noisy[:, 3] = torch.randn(rows, generator=generator)
+    return x, noisy > torch.tensor([0.0, 1.0, 4.0, 1.0])
+
+
+def tabled(rows: int, seed: int = 0) -> Rows:
+    x, truth = drawn(rows, seed)
+    table = Table.of_numbers(x)
+    return Rows(
+        LinearTable.fit(Table.of_numbers(drawn(200)[0])).encode(table), Dataset(table, targets_of(truth), "abcd")
+    )
+
+
+def solved(method: str = "bce", seed: int = 0, rows: Rows | None = None, **settings: Any) -> Trained:
+    encoder: Encoder = LinearTable.fit(Table.of_numbers(drawn(200)[0]))
+    recipe = settings.pop("recipe", SOLVED)
+    return train(encoder, method, rows or tabled(200), recipe, seed, **settings)
+
+
+def weights(trained: Trained) -> dict[str, Tensor]:
+    return {name: each for name, each in trained.model.weights().items() if each.is_floating_point()}
+
+
+@pytest.mark.parametrize("loss", ["logistic", "squared hinge"])
+def test_the_minimum_is_that_of_scikit_learn(loss: str) -> None:
+    x, truth = (each.double() for each in drawn(150))
+    y = 2 * truth - 1
+    penalties = (3.0, 0.1)
+
+    def slope(scores: Tensor, labels: Tensor) -> Tensor:
+        sign = y[:, labels]
+        return -sign * (torch.sigmoid(-sign * scores) if loss == "logistic" else 2 * (1 - sign * scores).relu())
+
+    problem = Problem(lambda pulls: x @ (x.T @ pulls), slope, apart=True)
+    pulls = torch.zeros(150, 4, dtype=torch.float64)
+    for l2 in penalties:
+        pulls = minimise(problem, pulls, l2, 1e-7)
+        for label in range(4):
+            kind: Any = LogisticRegression if loss == "logistic" else LinearSVC
+            settings = {"solver": "newton-cholesky"} if loss == "logistic" else {"dual": False}
+            known = kind(C=1 / l2, tol=1e-10, max_iter=10_000, fit_intercept=False, **settings)
+            known.fit(x.numpy(), truth[:, label].numpy())
+            np.testing.assert_allclose((x.T @ pulls)[:, label], known.coef_[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("method", LOSSES)
+def test_no_loss_pulls_at_its_solution(method: str) -> None:
+    """What is left of the gradient of loss and penalty by the weights, which autograd computes, is next to nothing."""
+    rows = tabled(200)
+    trained = solved(method, recipe=ONE)
+    network, l2 = trained.model.network, 0.5
+    linear: Any = getattr(network.head, "linear", network.head)
+    everything = torch.arange(200)
+
+    def gradient() -> Tensor:
+        linear.weight.grad = None
+        (network(rows.encoded.batch(everything), rows.data.targets) * 200).backward()
+        result: Tensor = linear.weight.grad + l2 * linear.weight.detach()
+        return result
+
+    left = gradient().norm()
+    with torch.no_grad():
+        linear.weight.zero_()
+    assert left < 0.01 * gradient().norm()
+
+
+def test_texts_are_solved_as_tables_are() -> None:
+    """Sparse products and dense ones of the same numbers give the same scores."""
+    words = ["ant", "bee", "cat", "dog", "eel"]
+    chosen = torch.rand(60, 5, generator=torch.Generator().manual_seed(1)) < 0.5
+    texts = Texts(tuple(" ".join(np.array(words)[row]) or "fly" for row in chosen.numpy()))
+    data = Dataset(texts, targets_of(chosen[:, :3] & chosen[:, 1:4]), "abc")
+    encoder = NGrams.fit(texts, characters=False)
+    rows = Rows(encoder.encode(texts), data)
+    sparse = train(encoder, "asl", rows, ONE, 0).model.score(rows.encoded).values
+
+    features = rows.encoded.features  # type: ignore[attr-defined]
+    matrix = torch.zeros(60, features.num_features)
+    matrix[torch.repeat_interleave(features.indptr.diff()), features.indices] = features.values
+    table = LinearTable.fit(Table.of_numbers(matrix))
+    as_is = replace(table.columns.scale, **{name: torch.zeros(matrix.shape[1]).double() for name in ("center", "mean")})
+    as_is = replace(as_is, **{name: torch.ones(matrix.shape[1]).double() for name in ("spread", "std")})
+    table = LinearTable(replace(table.columns, scale=as_is))
+    dense_rows = Rows(table.encode(Table.of_numbers(matrix)), replace(data, inputs=Table.of_numbers(matrix)))
+    dense = train(table, "asl", dense_rows, ONE, 0).model.score(dense_rows.encoded).values
+    torch.testing.assert_close(sparse, dense, atol=1e-3, rtol=1e-3)
+
+
+def test_the_seed_changes_nothing() -> None:
+    one, other = weights(solved(seed=1, recipe=ONE)), weights(solved(seed=2, recipe=ONE))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_half_the_loss_has_the_same_solutions() -> None:
+    validation = Validation(tabled(100, seed=1))
+    whole = solved("bce", validation=validation)
+    half = solved("asl(gamma_neg=0, clip=0, alpha=0.5)", validation=validation)
+    assert [epoch.l2 for epoch in half.history] == [epoch.l2 / 2 for epoch in whole.history]
+    assert half.best_epoch == whole.best_epoch
+    for name, expected in weights(whole).items():
+        torch.testing.assert_close(weights(half)[name], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_path_ends_when_validation_rows_no_longer_gain() -> None:
+    trained = solved("bce", validation=Validation(tabled(100, seed=1)))
+    values = [epoch.valid for epoch in trained.history]
+    assert 2 < len(values) < SOLVED.epochs
+    assert trained.best_epoch == max(range(len(values)), key=lambda place: (values[place], place)) + 1
+    assert len(values) - 2 == values.index(max(values)) + 1
+    assert all(one.l2 == 4 * other.l2 for one, other in zip(trained.history, trained.history[1:], strict=False))
+
+
+def test_a_stopped_path_goes_on(tmp_path: Path) -> None:
+    recipe = replace(SOLVED, epochs=4)
+
+    def stop(history: list[Any]) -> None:
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        solved(recipe=recipe, state_file=file, listener=Listener(on_epoch=stop))
+    continued, whole = solved(recipe=recipe, state_file=file), solved(recipe=recipe)
+    assert [epoch.l2 for epoch in continued.history] == [epoch.l2 for epoch in whole.history]
+    assert all(torch.equal(weights(continued)[name], each) for name, each in weights(whole).items())
+
+
+def test_layers_are_not_solved() -> None:
+    table = Table.of_numbers(drawn(200)[0])
+    with pytest.raises(ValueError, match="mlp has layers below its head"):
+        train(MlpTable.fit(table), "bce", tabled(200), SOLVED, 0)
