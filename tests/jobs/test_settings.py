@@ -65,7 +65,8 @@ def test_other_labels_need_another_rule(compared: Path, folder: Path, capsys: py
     other = folder / "other.jsonl"
     other.write_text(write_texts(folder / "texts.jsonl", 40).read_text().replace("food", "art"))
     assert main(["fit", "other.jsonl", "--like", str(compared), "--out", "run"]) == 2
-    assert "its rule is for 3 labels, not for the 3 labels of these rows; tune one" in capsys.readouterr().err
+    assert "its rule is for other labels than those of these rows (only one of them has '" in capsys.readouterr().err
+    assert not (folder / "run").exists()
     assert main(["fit", "other.jsonl", "--like", str(compared), "--valid", "0.2", "--out", "other"]) == 0
 
 

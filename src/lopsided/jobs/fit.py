@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from lopsided.data.storage import UserError, write_text
+from lopsided.data.storage import write_text
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.jobs.card import model_card
@@ -56,8 +55,6 @@ def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRe
     if processes.on_first(lambda: folder.is_trained):
         return folder.read_training()
     config, recipe = folder.config, recipe_of(folder.config, prepared)
-    if config.rule_from is not None:
-        _check_labels(config.rule_from, prepared)
 
     def on_epoch(history: list[Epoch]) -> None:
         folder.write_history(history)
@@ -74,16 +71,6 @@ def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRe
         listener=Listener(progress.step, on_epoch),
     )
     return processes.on_first(lambda: _write(folder, trained, prepared, progress))
-
-
-def _check_labels(rule_from: Path, prepared: Prepared) -> None:
-    """Raises UserError unless the run whose rule is taken knows the same labels."""
-    known, given = RunFolder.open(rule_from, check_data=False).read_model().label_names, prepared.train.data.label_names
-    if list(known) != list(given):
-        raise UserError(
-            f"{rule_from}: its rule is for {len(known)} labels, not for the {len(given)} labels of these rows; "
-            "tune one with --valid 0.1"
-        )
 
 
 def _write(folder: RunFolder, trained: Trained, prepared: Prepared, progress: Progress) -> TrainingRecord:

@@ -13,10 +13,12 @@ from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.excerpts import printable
 from lopsided.data.independence import overlap, refuse_same_file, shared_groups
+from lopsided.data.opening import shown
 from lopsided.data.readers import ReadOptions, aligned, read
 from lopsided.data.split import split_off
 from lopsided.data.storage import UserError
 from lopsided.jobs.config import BUILT_IN, IMAGES, Config, FitConfig
+from lopsided.jobs.folder import RunFolder
 from lopsided.metrics.registry import METRICS
 from lopsided.models.encoder import Encoder
 from lopsided.models.registry import fit_encoder
@@ -60,7 +62,21 @@ def load(config: Config, bars: Bars) -> Splits:
         splits = _from_files(config, bars)
     if not len(splits.train.targets.col):
         raise UserError(f"{config.data}: no labels at all in the training rows")
+    if isinstance(config, FitConfig) and config.rule_from is not None:
+        _check_labels(config.rule_from, splits.train)
     return splits.hide_positives(config.missing, config.data_seed) if config.missing else splits
+
+
+def _check_labels(rule_from: Path, train: Dataset) -> None:
+    """Raises UserError unless the run whose rule is taken knows the same labels."""
+    known = list(RunFolder.open(rule_from, check_data=False).read_model().label_names)
+    given = list(train.label_names)
+    if known != given:
+        other = min({*known} ^ {*given}, default=given[0])
+        raise UserError(
+            f"{rule_from}: its rule is for other labels than those of these rows (only one of them has "
+            f"{shown(other)}); tune a rule with --valid 0.1"
+        )
 
 
 def _from_files(config: Config, bars: Bars) -> Splits:
