@@ -51,7 +51,7 @@ def read_sparse(path: Path) -> Dataset:
 def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     """Whatever options settle what is ambiguous, a data set comes back or one line."""
     settled = ReadOptions(absent="unknown", separator=",", label_form="names")
-    for suffix in (".jsonl", ".csv", ".tsv", ".train", ".parquet"):
+    for suffix in (".jsonl", ".csv", ".tsv", ".train", ".parquet", ".xlsx"):
         path = tmp_path_factory.getbasetemp() / f"any{suffix}"
         for options in (ReadOptions(), settled):
             data = read_or_refuse(lambda path, options=options: read(path, options), path, content)  # type: ignore[misc]

@@ -1,14 +1,17 @@
 """Formats beside JSON and CSV: Arrow's, fastText's, and what annotation tools export."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
+from lopsided.data.inputs import Table
 from lopsided.data.readers import ReadOptions, read, read_inputs
 from lopsided.data.storage import UserError
 from tests.data.test_readers import ROWS, rows, write
@@ -100,6 +103,46 @@ def test_damaged_arrow(tmp_path: Path, file: str, content: bytes) -> None:
     assert len(str(caught.value)) < 300 + len(str(tmp_path))
 
 
+def save_sheets(path: Path, **sheets: list[Any]) -> Path:
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, cells in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in cells:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+def test_a_sheet_is_read_as_a_csv_of_it(tmp_path: Path) -> None:
+    cells: list[Any] = [
+        [],
+        ["text", "labels", None],
+        *([text, ", ".join(names), ""] for text, names in ROWS),
+        [None, None],
+    ]
+    path = save_sheets(tmp_path / "a.xlsx", empty=[], rows=cells)
+    assert rows(read(path)) == ROWS
+    assert sum(map(len, read_inputs(path))) == len(ROWS)
+    with pytest.raises(UserError, match="2 sheets, 'one', 'two'; say which with --sheet"):
+        read(save_sheets(path, one=cells, two=cells[:3]))
+    assert rows(read(path, ReadOptions(sheet="two"))) == ROWS[:1]
+    with pytest.raises(UserError, match="no sheet 'three' among 'one', 'two'"):
+        read(path, ReadOptions(sheet="three"))
+    with pytest.raises(UserError, match=r"row 3: 3 columns, but the header has 2"):
+        read(save_sheets(path, one=[*cells[:2], ["a", "x", "more"]]))
+    flags = [
+        ["size", "on", "is_x", "is_y"],
+        [1.5, datetime(2026, 1, 2), 1, True],
+        [3.0, datetime(2026, 1, 2), 0.0, None],
+    ]
+    data = read(save_sheets(path, one=flags), ReadOptions(label_columns=("is_*",), feature_columns=("size",)))
+    assert isinstance(data.inputs, Table)
+    assert data.inputs.numbers.tolist() == [[1.5], [3.0]]
+    assert data.targets.values is not None
+    assert str(data.targets.values.tolist()) == "[1.0, 1.0, nan]"
+
+
 def test_fasttext(tmp_path: Path) -> None:
     text = "__label__x __label__y a text\n\nno label\n__label__y\tanother text\n"
     expected = [("a text", ["x", "y"]), ("no label", []), ("another text", ["y"])]
@@ -180,3 +223,23 @@ def test_exports(tmp_path: Path, name: str) -> None:
         data = read(path, ReadOptions(**options))
         assert rows(data) == [("a", ["x", "y"]), ("b", []), ("c", ["y"])]
         assert data.targets.values is None
+
+
+DISPUTED = {
+    "Label Studio": {"data": {"text": "a"}, "annotations": [choices("x", "y"), choices("x"), choices("x", "z", "z")]},
+    "doccano": {
+        "text": "a",
+        "annotations": [{"label": given[0], "user": given[1]} for given in ["x1", "y1", "x2", "x3", "z3", "z3"]],
+    },
+}
+
+
+@pytest.mark.parametrize("name", DISPUTED)
+def test_annotators_who_disagree_are_told(tmp_path: Path, name: str) -> None:
+    agreed = {"text": "b", "data": {"text": "b"}, "annotations": []}
+    data = read(write(tmp_path / "a.json", json.dumps([DISPUTED[name], agreed])), ReadOptions(absent="negative"))
+    assert rows(data) == [("a", ["x"]), ("b", [])]
+    assert "annotators disagree in 1 of 2 records; a label counts if at least half of them gave it" in data.notes
+    two = json.loads(json.dumps(DISPUTED[name]))
+    two["annotations"] = two["annotations"][: 2 if name == "Label Studio" else 3]
+    assert rows(read(write(tmp_path / "b.json", json.dumps([two])))) == [("a", ["x", "y"])], "of two, one is half"

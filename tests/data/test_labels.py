@@ -177,6 +177,14 @@ AMBIGUOUS: dict[str, tuple[Cells, str]] = {
     "marks": ({"a": ["x", ""], "b": ["", "X"]}, "line 0: 'a' is 'x', .* nothing but 'x'.*--positive='x'"),
     "two words": ({"a": ["ja", "nein"], "b": ["nein", "nein"]}, "nothing but 'ja' and 'nein'.*--positive='ja'"),
     "one column of fractions": ({"drama": ["0.7", "0"]}, "'drama' holds only values from 0 to 1, such as '0.7'"),
+    "commas in all columns": (
+        {"a": ["0,7", "1"], "b": ["0", "0,2"]},
+        "'a' is '0,7': the value.*--decimal ,.*--separat",
+    ),
+    "commas in one column": (
+        {"a": ["1", "0"], "b": ["0", "0,2"]},
+        "'b' must be 0, 1.*'0,2'.*--positive or --decimal ,",
+    ),
     "minus one": ({"a": ["1", "-1"], "b": ["0", "1"]}, "line 1: 'a' must be 0, 1.*--unknown='-1', --negative or"),
 }
 

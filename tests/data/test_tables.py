@@ -74,6 +74,30 @@ def test_texts_are_not_taken_for_categories_in_silence() -> None:
         choose_columns(where, lambda name: [{"a": 1}], ["x"], (), (), lambda note: None)
 
 
+NUMBERS = {  # with a comma before the fraction, with a point; None where they are none
+    "7,1": (7.1, None),
+    "12": (12, 12),
+    "1,234": (1.234, 1234),
+    "-1.234.567,5e2": (-123456750, None),
+    "1,234.5": (None, 1234.5),
+    "12,34,5": (None, None),
+}
+
+
+@pytest.mark.parametrize("cell", NUMBERS)
+def test_what_a_comma_in_a_number_means_is_asked(cell: str) -> None:
+    cells, possible = [cell, "12", ""], []
+    for sign, value in zip((",", "."), NUMBERS[cell], strict=True):
+        if value is not None:
+            columns = choose_columns(where, lambda name: cells, ["x"], (), (), lambda note: None, sign)
+            numbers = TableMaker(columns).make(where, lambda name: cells, 3).numbers[:, 0].tolist()
+            assert numbers == pytest.approx([value, 12, np.nan], nan_ok=True)
+            possible.append(f"--decimal {sign}")
+    if possible and cell != "12":
+        with pytest.raises(UserError, match=f"line 2: 'x' is '{cell}': a number .{' or '.join(possible)}: the sign"):
+            choose_columns(where, lambda name: cells, ["x"], (), (), lambda note: None)
+
+
 def test_keys_of_rows_do_not_depend_on_how_they_lie_in_memory() -> None:
     numbers = torch.arange(6.0).reshape(2, 3)
     assert list(Table.of_numbers(numbers.T.contiguous().T).keys()) == list(Table.of_numbers(numbers).keys())

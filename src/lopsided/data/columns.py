@@ -77,6 +77,10 @@ class Finder:
         hint = f"; did you mean {shown(near)}?" if near else ""
         if option == "--label-columns":
             hint = self._label_hint()
+        if wrapping := [name for name in names if _holds_rows(self.block.column(name)[0])]:
+            hint += f"; {shown(wrapping[0])} holds a list of objects: if those are the rows, make a file of that list"
+        if any(len(column) > _LONGEST_COMPARED for column in names):
+            hint += "; a long name may be cut short with *, such as 'What*'"
         if any(column.isdecimal() or len(column) > _LONGEST_COMPARED for column in names):
             hint += "; if line 1 is a row and no header, name the columns with --column-names"
         return f"no column {shown(name)} among {', '.join(map(shown, names))}{more}{hint} (say which with {option})"
@@ -145,6 +149,10 @@ def _texts(find: Finder, asked: Sequence[str], say: Say) -> Maker:
     return TextMaker(columns)
 
 
+def _holds_rows(cell: object) -> bool:
+    return isinstance(cell, list) and bool(cell) and all(isinstance(item, dict) for item in cell)
+
+
 def _is_image(cell: object) -> bool:
     return isinstance(cell, str) and cell.lower().endswith(ENDINGS)
 
@@ -161,4 +169,5 @@ def _table(find: Finder, options: ReadOptions, others: set[str | None], say: Say
     if not names or (not asked and find.near(TEXT_NAMES[0])):
         find.columns(TEXT_NAMES, "--text-column")  # raises UserError
     asked = asked if with_labels else tuple(names)
-    return TableMaker(choose_columns(find.where, find.block.column, list(names), categories, asked, say))
+    decimal = options.decimal if with_labels else options.decimal or "."  # what is undecided was a category
+    return TableMaker(choose_columns(find.where, find.block.column, list(names), categories, asked, say, decimal))

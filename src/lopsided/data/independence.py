@@ -79,7 +79,8 @@ def refuse_same_file(files: Mapping[str, Path]) -> None:
         except OSError:
             continue  # the reader of that file says what is wrong with it
         if same:
+            known = one if first == "data" else f"--{first} {one}"
             raise UserError(
-                f"--{second}: {other} holds the same rows as --{first} {one}, and rows that a model has seen say "
+                f"--{second}: {other} holds the same rows as {known}, and rows that a model has seen say "
                 f"nothing about new ones; leave --{second} out to split rows off, or name another file"
             )

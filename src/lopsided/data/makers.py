@@ -14,6 +14,8 @@ from lopsided.data.labels.names import is_text
 from lopsided.data.opening import shown
 from lopsided.data.storage import UserError
 
+_ONE_ROW = "; of a file of whole columns make one of rows, such as pandas' to_json(orient='records', lines=True)"
+
 Where = Callable[[int], str]  # from a row of a block to its file and line
 Column = Callable[[str], Sequence[Any]]  # from a name to the cells of all rows of a block
 
@@ -48,7 +50,8 @@ class TextMaker:
         for row, text in enumerate(texts):
             if not isinstance(text, str) or not is_text(text):
                 got = "nothing" if text is None else shown(text)
-                raise UserError(f"{where(row)}: {shown(name)} must be valid text, got {got}")
+                hint = _ONE_ROW * isinstance(text, list | dict)
+                raise UserError(f"{where(row)}: {shown(name)} must be valid text, got {got}{hint}")
         return texts
 
     def join(self, parts: Sequence[Texts]) -> Texts:

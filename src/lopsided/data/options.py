@@ -37,6 +37,7 @@ class ReadOptions(BaseModel):
     quoting: Literal["standard", "none"] | None = option(
         None, "Whether a quotation mark may enclose a cell (standard) or is a letter (none)."
     )
+    sheet: str | None = option(None, "Of an .xlsx file.", unset="the only one that is filled")
     column_names: tuple[str, ...] = option((), "Names of the columns of a CSV without a header.", unset="line 1")
     text_columns: tuple[str, ...] = option((), "Columns of texts, joined with line ends.")
     label_columns: tuple[str, ...] = option((), "Columns of labels: names, or patterns such as 'is_*'.")
@@ -57,6 +58,9 @@ class ReadOptions(BaseModel):
     targets_file: Path | None = option(None, "Has the labels, if they do not stand in the data file.", unset="none")
     filter_file: Path | None = option(
         None, "Lines of a row and a label, both numbered from 0, that are not to be judged.", unset="none"
+    )
+    decimal: Literal[".", ","] | None = option(
+        None, "Before the fraction of a number, . or ,; the other sign groups digits.", unset="a point"
     )
     feature_columns: tuple[str, ...] = option((), "Columns of inputs that are no texts; the array of a .npz file.")
     category_columns: tuple[str, ...] = option((), "Of them, those whose numbers stand for categories.")

@@ -7,7 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.formats import arff, arrow, coco, delimited, docred, fasttext, image_folder, jsonl, npy, svmlight
+from lopsided.data.formats import (
+    arff,
+    arrow,
+    coco,
+    delimited,
+    docred,
+    fasttext,
+    image_folder,
+    jsonl,
+    npy,
+    svmlight,
+    xlsx,
+)
 from lopsided.data.formats.base import Format
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.data.labels.names import sorted_names
@@ -20,10 +32,11 @@ from lopsided.data.target_files import with_targets, without_filtered
 
 __all__ = ["FORMATS", "ReadOptions", "aligned", "read", "read_inputs"]
 
-_MODULES = (jsonl, delimited, fasttext, svmlight, arff, npy, docred, coco)
+_MODULES = (jsonl, delimited, xlsx, fasttext, svmlight, arff, npy, docred, coco)
 _LISTED = (*(module.FORMAT for module in _MODULES), *arrow.FORMATS, image_folder.FORMAT)
 FORMATS: dict[str, Format] = {form.name: form for form in _LISTED}
 COMPRESSIONS = (".gz", ".bz2", ".zst")
+_OTHER_SHEETS = (".xls", ".xlsb", ".ods", ".numbers")
 
 
 def read(path: Path, options: ReadOptions | None = None, on_bytes: OnBytes = ignore) -> Dataset:
@@ -121,5 +134,9 @@ def find_format(path: Path, options: ReadOptions) -> Format:
     by_ending = [form for form in fitting if form.endings and not form.recognizes]
     if recognized or by_ending:
         return (recognized or by_ending)[0]
+    if path.is_file() and not start:
+        raise UserError(f"{path}: an empty file")
+    if ending in _OTHER_SHEETS:
+        raise UserError(f"{path}: {ending} is not read; save the sheet as .xlsx or as CSV")
     kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "input"
     raise UserError(f"{path}: {kind} whose format cannot be told; say it with --format: {', '.join(FORMATS)}")

@@ -137,7 +137,7 @@ def _join(data: Dataset, cells: Sequence[Any], column: str, where: Where) -> Dat
                 f"{where(row)}: {shown(column)} is as in {where(begin)}, but the {data.inputs.kind} is not; rows that "
                 "--join-by joins must be the same but for their labels"
             )
-    notes = (*data.notes, f"joined by {shown(column)}: {len(to)} lines are {num_rows} rows")
+    notes = (*data.notes, f"joined by {shown(column)}: {len(to)} lines are {num_rows} rows, with all labels of those")
     groups = None if data.groups is None else data.groups[first]
     targets = join_rows(data.targets, to, num_rows)
     return replace(data, inputs=data.inputs.take(first), targets=targets, groups=groups, notes=notes)

@@ -13,6 +13,7 @@ import torch
 
 from lopsided.data.inputs import Table
 from lopsided.data.labels.names import is_text
+from lopsided.data.numbers import number_in
 from lopsided.data.opening import Say, shown
 from lopsided.data.storage import UserError
 
@@ -28,11 +29,15 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class TableColumns:
-    """Names the columns of each kind. vectors: whose cells are lists of numbers, all of one length."""
+    """Names the columns of each kind. vectors: whose cells are lists of numbers, all of one length.
+
+    decimal: the sign before the fraction of a number, as of `number_in`.
+    """
 
     numbers: tuple[str, ...]
     categories: tuple[str, ...]
     vectors: tuple[str, ...]
+    decimal: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,12 +45,19 @@ class TableColumns:
 
 
 def choose_columns(
-    where: Where, column: Column, names: Sequence[str], categories: Sequence[str], asked: Sequence[str], say: Say
+    where: Where,
+    column: Column,
+    names: Sequence[str],
+    categories: Sequence[str],
+    asked: Sequence[str],
+    say: Say,
+    decimal: str | None = None,
 ) -> TableColumns:
     """Tells by the first rows what the columns hold.
 
     categories: those that are categories whatever they hold. asked: those that the user named; others that number the
-    rows are left out. Raises UserError for a column of texts that hardly repeat, or of anything else.
+    rows are left out. decimal: the sign before the fraction of a number, as of `number_in`. Raises UserError for a
+    column of texts that hardly repeat, of numbers with commas where `decimal` is None, or of anything else.
     """
     kinds: dict[str, str] = {}
     for name in names:
@@ -53,35 +65,37 @@ def choose_columns(
         if name not in asked and name not in categories and name.strip().lower() in _ROW_NUMBERS and _all_differ(cells):
             say(f"column {shown(name)} numbers the rows and is left out (take it with --feature-columns)")
             continue
-        kinds[name] = "category" if name in categories else _kind(where, name, cells, name in asked)
+        kinds[name] = "category" if name in categories else _kind(where, name, cells, name in asked, decimal)
     numbers, categories, vectors = (
         tuple(name for name in kinds if kinds[name] == kind) for kind in ("number", "category", "vector")
     )
     counts = {"numbers": len(numbers), "categories": len(categories), "lists of numbers": len(vectors)}
     say("inputs: columns of " + ", ".join(f"{kind} ({count})" for kind, count in counts.items() if count))
-    return TableColumns(numbers, categories, vectors)
+    return TableColumns(numbers, categories, vectors, decimal)
 
 
 def _all_differ(cells: Sequence[Any]) -> bool:
     return len(set(map(str, cells))) == len(cells)
 
 
-def _kind(where: Where, name: str, cells: Sequence[Any], asked: bool) -> str:
+def _kind(where: Where, name: str, cells: Sequence[Any], asked: bool, decimal: str | None) -> str:
     """Returns number, category or vector."""
     present = [(row, cell) for row, cell in enumerate(cells) if not _is_empty(cell)]
     if present and all(_is_vector(cell) for _, cell in present):
         return "vector"
     for row, cell in present:
-        if not isinstance(cell, str) and _number(cell) is None:
+        if not isinstance(cell, str) and _number(cell, decimal) is None:
             raise UserError(
                 f"{where(row)}: {shown(name)} is {shown(cell)} ({type(cell).__name__}): neither number, category nor "
                 "text; name the columns to use with --feature-columns"
             )
-    if all(_number(cell) is not None for _, cell in present):
+    if _are_numbers(present, decimal):
         return "number"
+    if decimal is None:
+        _refuse_commas(where, name, present)
     different = {str(cell).strip() for _, cell in present}
     if not asked and 2 * len(different) > len(present):
-        row, cell = next((row, cell) for row, cell in present if _number(cell) is None)
+        row, cell = next((row, cell) for row, cell in present if _number(cell, decimal) is None)
         raise UserError(
             f"{where(row)}: {shown(name)} is {shown(cell)}: a text (--text-column), or one of {len(different)} "
             f"categories in {len(present)} rows (--category-columns)? Or name the columns to use with --feature-columns"
@@ -101,14 +115,29 @@ def _is_vector(cell: Any) -> bool:
     return isinstance(cell, list | tuple | np.ndarray) and all(isinstance(item, int | float) for item in cell)
 
 
-def _number(cell: Any) -> float | None:
-    """Returns the number that a cell is or writes; None if it is none. An underscore, as in 1_000, is no digit."""
-    if isinstance(cell, str) and "_" in cell:
-        return None
+def _number(cell: Any, decimal: str | None) -> float | None:
+    """Returns the number that a cell is or writes; None if it is none."""
+    if isinstance(cell, str):
+        return number_in(cell, decimal)
     try:
         return float(cell)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _are_numbers(present: Sequence[tuple[int, Any]], decimal: str | None) -> bool:
+    return all(_number(cell, decimal) is not None for _, cell in present)
+
+
+def _refuse_commas(where: Where, name: str, present: Sequence[tuple[int, Any]]) -> None:
+    """Raises UserError if all cells are numbers once it is said what a comma in them means."""
+    possible = [f"--decimal {sign}" for sign in (",", ".") if _are_numbers(present, sign)]
+    if possible:
+        row, cell = next((row, cell) for row, cell in present if _number(cell, None) is None)
+        raise UserError(
+            f"{where(row)}: {shown(name)} is {shown(cell)}: a number ({' or '.join(possible)}: the sign before its "
+            "fraction), or a category (--category-columns)?"
+        )
 
 
 class TableMaker:
@@ -149,7 +178,7 @@ class TableMaker:
         return (*self.columns.numbers, *items)
 
     def _numbers(self, where: Where, name: str, cells: Sequence[Any]) -> np.ndarray:
-        numbers = [math.nan if _is_empty(cell) else _number(cell) for cell in cells]
+        numbers = [math.nan if _is_empty(cell) else _number(cell, self.columns.decimal) for cell in cells]
         if None in numbers:
             row = numbers.index(None)
             raise UserError(

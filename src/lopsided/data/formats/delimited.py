@@ -35,13 +35,19 @@ def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -
     delimiter = typed(options.delimiter or "") or usual or _find_delimiter(path, sample, options, say)
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise UserError(f"{path}: --delimiter must be one character, got {shown(delimiter)}")
-    rows = _rows(path, chain(sample, lines), delimiter, options, say)
+    yield from table_blocks(path, _rows(path, chain(sample, lines), delimiter, options, say), options, say)
+
+
+def table_blocks(
+    path: Path, rows: Iterator[Row], options: ReadOptions, say: Say, unit: str = "line"
+) -> Iterator[Block]:
+    """Yields rows of cells in blocks; the first row names the columns, unless options.column_names do."""
     _, header = (0, list(options.column_names)) if options.column_names else next(rows, (0, []))
     header = [name.strip() for name in header]
     where = {name: place for place, name in enumerate(header)}
     rows = _filled(rows, say)
     while part := list(islice(rows, BLOCK_ROWS)):
-        yield _block(path, part, header, where)
+        yield _block(path, part, header, where, unit)
 
 
 def _filled(rows: Iterator[Row], say: Say) -> Iterator[Row]:
@@ -53,19 +59,20 @@ def _filled(rows: Iterator[Row], say: Say) -> Iterator[Row]:
         else:
             empty += 1
     if empty:
-        say(f"lines without anything between the delimiters are left out: {empty}")
+        say(f"rows in which nothing stands are left out: {empty}")
 
 
-def _block(path: Path, part: list[Row], header: list[str], where: dict[str, int]) -> Block:
+def _block(path: Path, part: list[Row], header: list[str], where: dict[str, int], unit: str) -> Block:
     for line, cells in part:
         if len(cells) != len(header):
-            raise UserError(f"{path}, line {line}: {len(cells)} columns, but the header has {len(header)}")
+            quote = "; a cell that holds the delimiter must stand in quotation marks" * (len(cells) > len(header))
+            raise UserError(f"{path}, {unit} {line}: {len(cells)} columns, but the header has {len(header)}{quote}")
 
     def column(name: str) -> list[str]:
         place = where[name]
         return [cells[place] for _, cells in part]
 
-    return Block(header, column, [line for line, _ in part])
+    return Block(header, column, [line for line, _ in part], unit)
 
 
 def _find_delimiter(path: Path, sample: Sequence[Line], options: ReadOptions, say: Say) -> str:

@@ -68,11 +68,25 @@ def find_form(reading: Reading, columns: Columns) -> str:
     if not one and "numbers" in present:
         return _form_of_numbers(reading, columns)
     if not one:
+        _refuse_commas(reading, columns)
         _refuse_two_words(reading, columns)
     return _form_of_texts(reading, columns) if one and present else "names"
 
 
 _ONE_KIND = "name columns of one kind in --label-columns, or say --label-form"
+
+
+def _refuse_commas(reading: Reading, columns: Columns) -> None:
+    """Raises UserError if all columns hold values once a comma stands before their fraction."""
+    if reading.options.decimal is None and reading.options.separator is None:
+        values = Values(reading.options.model_copy(update={"decimal": ","}))
+        present = [(row, name, cell) for name, cells in columns.items() for row, cell in first_rows(cells)]
+        if all(values(cell) is not None for _, _, cell in present):
+            row, name, cell = next(each for each in present if reading.values(each[2]) is None)
+            raise UserError(
+                f"{reading.where(row)}: {shown(name)} is {shown(cell)}: the value of a label (--decimal ,), or two "
+                "labels (--separator ,)?"
+            )
 
 
 def _refuse_two_words(reading: Reading, columns: Columns) -> None:

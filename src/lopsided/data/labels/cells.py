@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from lopsided.data.numbers import number_in
 from lopsided.data.options import ReadOptions
 
 _PAIRS = {"[": "]", "(": ")", "{": "}"}
@@ -44,11 +45,12 @@ class Values:
         self._words: dict[str, float] = dict.fromkeys(("", "?", "null", "nan", "none", "na", "n/a"), NAN)
         self._words |= dict.fromkeys(("0", "false", "f", "no", "n"), 0.0)
         self._words |= dict.fromkeys(("1", "true", "t", "yes", "y"), 1.0)
+        self._decimal = options.decimal
         self._numbers: dict[float, float] = {}
         self._known: dict[Any, float | None] = {}
         for words, value in ((options.unknown, NAN), (options.negative, 0.0), (options.positive, 1.0)):
             self._words |= {word.strip().lower(): value for word in words}
-            self._numbers |= {number: value for number in map(_number, words) if number is not None}
+            self._numbers |= {number: value for number in map(number_in, words) if number is not None}
 
     def __call__(self, cell: Any) -> float | None:
         try:
@@ -68,19 +70,12 @@ class Values:
             word = cell.strip().lower()
             if word in self._words:
                 return self._words[word]
-            cell = _number(word)
+            cell = number_in(word, self._decimal)
         if not isinstance(cell, int | float):
             return None
         if cell in self._numbers:
             return self._numbers[cell]
         return float(cell) if 0 <= cell <= 1 or cell != cell else None
-
-
-def _number(word: str) -> float | None:
-    try:
-        return float(word) if len(word) <= _LONGEST_NUMBER else None
-    except ValueError:
-        return None
 
 
 def first_rows(cells: Sequence[Any]) -> Iterable[tuple[int, Any]]:
@@ -179,7 +174,7 @@ def _bare(word: str) -> Any:
         return _CONSTANTS[word]
     if word.isdecimal() and len(word) <= _LONGEST_NUMBER:
         return int(word)
-    number = _number(word)
+    number = number_in(word)
     return _NO_ITEM if number is None else number
 
 

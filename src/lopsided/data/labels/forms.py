@@ -13,6 +13,7 @@ from lopsided.data.labels.cells import NAN, Values, first_rows, for_each
 from lopsided.data.labels.names import LabelNames
 from lopsided.data.labels.separators import find_separator, split_names
 from lopsided.data.labels.targets import Labels, sparse_targets
+from lopsided.data.numbers import number_in
 from lopsided.data.opening import Say, shown, typed
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
@@ -43,9 +44,10 @@ class Reading:
         value = self.values(cell)
         if value is None:
             expected = "0, 1, a number between or empty (unknown)"
+            comma = " or --decimal ," if "," in str(cell) and number_in(str(cell), ",") is not None else ""
             raise UserError(
                 f"{self.where(row)}: {shown(column)} must be {expected}, got {shown(cell)}; say what that means: "
-                f"--unknown={shown(cell, 20)}, --negative or --positive"
+                f"--unknown={shown(cell, 20)}, --negative or --positive{comma}"
             )
         return value
 
