@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,18 @@ def test_bootstrap_standard_error_of_a_mean() -> None:
     samples = resample_rows([lambda w: float(w @ x / w.sum())], 400, 500, tick=lambda: ticks.append(1))
     assert float(samples.std()) == pytest.approx(float(x.std()) / 20, rel=0.1)
     assert len(ticks) == 500
+
+
+def test_copies_are_drawn_together() -> None:
+    """Three copies of each row say no more than one; drawn apart, they would seem to by a factor of the root of 3."""
+    x = torch.randn(200, generator=torch.Generator().manual_seed(0)).double()
+
+    def mean(values: torch.Tensor) -> Callable[[torch.Tensor], float]:
+        return lambda weights: float(weights @ values / weights.sum())
+
+    once = resample_rows([mean(x)], 200, 100)
+    thrice = resample_rows([mean(x.repeat(3))], torch.arange(200).repeat(3), 100)
+    torch.testing.assert_close(thrice, once)
 
 
 def test_verdicts() -> None:

@@ -34,7 +34,8 @@ class Evidence:
 
     scored: for each loss a model of every seed, all of the same rows. test: the test rows, with their names of labels.
     positives: (L,) int64, the rows that have each label, of every part that is known ("train", "valid", "test").
-    recipe: None where the models were trained elsewhere. notes: what a reader must know besides.
+    recipe: None where the models were trained elsewhere. sets: (rows,) int64, the number of the set of copies, or of
+    one group, that a test row is in; None where all are independent. notes: what a reader must know besides.
     """
 
     data: DataSummary
@@ -45,6 +46,7 @@ class Evidence:
     scored: Scores
     trained: Mapping[str, Training]
     recipe: Recipe | None = None
+    sets: Tensor | None = None
     resampling_seed: int = 0
     notes: tuple[str, ...] = ()
 

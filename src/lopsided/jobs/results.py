@@ -10,6 +10,7 @@ import torch
 
 import lopsided
 from lopsided.data.dataset import Splits
+from lopsided.data.independence import together
 from lopsided.data.inputs import Texts
 from lopsided.jobs.config import CompareConfig
 from lopsided.jobs.evidence import Evidence, Scores, Training
@@ -50,6 +51,7 @@ def evidence_of(
 ) -> Evidence:
     """Joins the runs of a comparison with the truth; `chosen` is what was trained for each loss."""
     assert splits.test is not None
+    sets = together(splits.test).unique(return_inverse=True)[1]
     scored = _score_runs(runs, splits, config.losses)
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
     trained = {
@@ -71,6 +73,7 @@ def evidence_of(
         scored=scored,
         trained=trained,
         recipe=recipe,
+        sets=None if len(sets.unique()) == len(sets) else sets,
         resampling_seed=config.data_seed,
         notes=tuple(_notes_on_training(config, chosen, splits, scored, trained, recipe)),
     )
@@ -118,7 +121,7 @@ def _describe(config: CompareConfig, splits: Splits) -> DataSummary:
 
 def _notes(evidence: Evidence) -> list[str]:
     """Returns what a reader must know to read the tables correctly."""
-    notes = [_on_seeds(evidence.seeds, len(evidence.test))]
+    notes = [_on_seeds(evidence)]
     lost = {loss: sum(one.diverged for one in group) for loss, group in evidence.scored.items()}
     notes += [
         f"{loss} diverged in {number} of {evidence.seeds} trainings; lower the learning rate."
@@ -138,13 +141,16 @@ def _notes(evidence: Evidence) -> list[str]:
     return [*notes, *evidence.notes]
 
 
-def _on_seeds(seeds: int, test_rows: int) -> str:
+def _on_seeds(evidence: Evidence) -> str:
+    seeds, drawn = evidence.seeds, f"{len(evidence.test)} test rows"
+    if evidence.sets is not None:
+        drawn = f"{int(evidence.sets.max()) + 1} sets of test rows that are no copies, and of no group, of each other"
     if seeds == 1:
         return "One seed: differences hold for these trained models; how they vary over seeds is unknown."
     few = " Two seeds say little about their spread: take three or more." if seeds == 2 else ""
     return (
         f"{seeds} seeds: differences combine their spread, pooled over the losses, with a paired bootstrap "
-        f"of the {test_rows} test rows.{few}"
+        f"of the {drawn}.{few}"
     )
 
 

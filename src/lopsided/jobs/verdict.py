@@ -53,7 +53,8 @@ def compare_to_baseline(evidence: Evidence, progress: Progress) -> dict[str, Com
 def _resample(evidence: Evidence, scored: Sequence[Scored], progress: Progress) -> Tensor:
     progress.resampling(_RESAMPLES)
     functions = [lambda weights, one=one: evaluate(evidence.metric, one, weights) for one in scored]
-    return resample_rows(functions, scored[0].rows, _RESAMPLES, evidence.resampling_seed, progress.resampled)
+    rows = scored[0].rows if evidence.sets is None else evidence.sets
+    return resample_rows(functions, rows, _RESAMPLES, evidence.resampling_seed, progress.resampled)
 
 
 def _comparison(evidence: Evidence, loss: str, difference: Difference, p_value: float) -> Comparison:

@@ -156,20 +156,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def resample_rows(
     metrics: Sequence[Callable[[Tensor], float]],
-    rows: int,
+    rows: int | Tensor,
     resamples: int,
     seed: int = 0,
     tick: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Returns (resamples, metrics): every metric on the same bootstrap samples, each a (rows,) vector of row weights.
 
-    `tick` is called after each sample.
+    rows: how many there are; or (rows,) int64, the number of the set of each, from 0 on, where rows of one set, such as
+    copies, are not independent: sets are drawn then, not rows. tick: called after each sample.
     """
     generator = torch.Generator().manual_seed(seed)
+    sets = torch.arange(rows) if isinstance(rows, int) else rows
+    number_of_sets = int(sets.max()) + 1
     result = torch.empty(resamples, len(metrics), dtype=torch.float64)
     for number in range(resamples):
-        drawn = torch.randint(rows, (rows,), generator=generator)
-        weights = torch.bincount(drawn, minlength=rows).double()
+        drawn = torch.randint(number_of_sets, (number_of_sets,), generator=generator)
+        weights = torch.bincount(drawn, minlength=number_of_sets)[sets].double()
         result[number] = torch.tensor([metric(weights) for metric in metrics], dtype=torch.float64)
         tick()
     return result
