@@ -17,6 +17,7 @@ from lopsided.models.custom import custom
 from lopsided.models.image_files import ResNetImages
 from lopsided.models.pair_transformer import PairTransformer
 from lopsided.models.pairs import PairWords
+from lopsided.models.patches import Patches
 from lopsided.models.static import Static
 from lopsided.models.tables import LinearTable, MlpTable
 from lopsided.models.transformers import Transformer
@@ -24,7 +25,7 @@ from lopsided.models.vision import Vision
 
 PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text()
 MODELS: tuple[Any, ...] = (
-    MlpTable, LinearTable, UnitLength, Transformer, Static, ResNetImages, Vision, PairWords, PairTransformer,
+    MlpTable, LinearTable, UnitLength, Transformer, Static, ResNetImages, Patches, Vision, PairWords, PairTransformer,
 )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ class SmallResNet(nn.Module):
         self.width = 2 * widths[-1]
 
     def forward(self, images: Tensor) -> Tensor:
-        states = self.features((self.augment(images.float() / 255) - 0.5) / 0.25)
+        pixels = (self.augment(images.float() / 255) - 0.5) / 0.25
+        states = self.features(pixels.contiguous(memory_format=torch.channels_last))  # faster on processors
         hidden: Tensor = self.dropout(torch.cat([states.mean((2, 3)), states.amax((2, 3))], 1))
         return hidden
 

@@ -8,6 +8,7 @@ import os
 import re
 from typing import Any, cast
 
+from lopsided.data.image_files import ImageFiles
 from lopsided.data.inputs import Images, Inputs
 from lopsided.data.storage import UserError
 from lopsided.losses.names import split_specs
@@ -19,6 +20,7 @@ from lopsided.models.image_files import ResNetImages
 from lopsided.models.ngrams import NGrams
 from lopsided.models.pair_transformer import PairTransformer
 from lopsided.models.pairs import PairWords
+from lopsided.models.patches import MANY_IMAGES, Patches
 from lopsided.models.static import Static
 from lopsided.models.tables import LinearTable, MlpTable
 from lopsided.models.transformers import Transformer
@@ -34,6 +36,7 @@ _ALL = (
     LinearTable,
     Pixels,
     ResNetImages,
+    Patches,
     Vision,
     PairWords,
     PairTransformer,
@@ -116,8 +119,10 @@ def fit_encoder(spec: str | None, inputs: Inputs, num_labels: int = 1) -> Encode
     Raises ValueError for a model that does not take them, and for settings that it cannot take.
     """
     if spec is None:
-        if isinstance(inputs, Images) and inputs.pixels.shape[1] == 3:  # photographs: it sees what is where alike
-            return ResNetImages.fit(inputs)
+        if isinstance(inputs, ImageFiles) or (
+            isinstance(inputs, Images) and inputs.pixels.shape[1] == 3
+        ):  # photographs
+            return (Patches if len(inputs) <= MANY_IMAGES else ResNetImages).fit(inputs)
         encoder = next(kind for kind in MODELS.values() if takes(kind, inputs)).fit(inputs)
         return encoder.for_labels(num_labels) if isinstance(encoder, NGrams) else encoder
     kind, settings = read_model(spec)
