@@ -20,7 +20,7 @@ from lopsided.jobs.config import Config
 from lopsided.jobs.evidence import Evidence, Training
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import load
-from lopsided.jobs.schema import DataSummary, Results, SplitSizes
+from lopsided.jobs.schema import DataSummary, LabelTests, Results, SplitSizes
 from lopsided.jobs.score import Scored
 from lopsided.models.heads import parse_method
 from lopsided.models.recipe import Recipe
@@ -99,9 +99,14 @@ def made_results(**values: Any) -> Results:
         "recipe": Recipe(1, 1, 1.0),
         "losses": {},
         "comparisons": {},
+        "other_comparisons": {},
+        "to_linear": {},
+        "baselines": {},
+        "groups": [],
+        "tested": LabelTests(with_positives=1, few=0),
         "notes": [],
     }
-    texts = {"lopsided": "0", "torch": "0", "threads": 1, "seeds": 1, "metric": "map", "baseline": "bce"}
+    texts = {"lopsided": "0", "torch": "0", "threads": 1, "seeds": 1, "metric": "map", "reference": "bce"}
     return Results(**(nothing | texts | values))
 
 

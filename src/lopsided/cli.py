@@ -83,7 +83,7 @@ def compare(
             typer.echo(f"run folder: {folder.path}")
             train_and_compare(folder, prepared, progress)
     page = write_report(folder.path)
-    print_results(folder.read_results(), console)
+    print_results(folder.read_results(), console, folder.path)
     typer.echo(f"\nreport: {page}")
 
 

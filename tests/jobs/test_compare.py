@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.rows import prepare
 from lopsided.jobs.schema import ConfigFile, write_file
 from lopsided.metrics.scores import Judged
+from lopsided.report.headline import answer, command
+from lopsided.report.numbers import signed
 from lopsided.report.terminal import print_results
 from lopsided.training.loop import train
 from lopsided.training.validate import Validation
@@ -150,17 +153,26 @@ def test_missing_positives_are_hidden() -> None:
     assert len(hidden.test.targets.col) == len(whole.test.targets.col), "tests are of the truth"
 
 
-def test_the_terminal_says_what_can_be_missed(finished: Path) -> None:
+def test_the_terminal_says_the_answer_first_and_no_number_in_two_ways(finished: Path) -> None:
     results = ComparisonFolder.open(finished).read_results()
-    comparison = results.comparisons["asl"]
     text = io.StringIO()
-    print_results(results, Console(file=text, width=80))
-    (line,) = (line for line in text.getvalue().splitlines() if line.startswith(" asl "))
-    assert f"{comparison.effect_size:+.1f}" in line
-    assert line.rstrip().endswith(comparison.verdict), "on one line of 80 columns"
-    for comparison in results.comparisons.values():
-        seen = f"can miss a difference below {comparison.detectable:.2g}." in " ".join(text.getvalue().split())
-        assert seen == (comparison.verdict == "no difference shown")
+    print_results(results, Console(file=text, width=80), finished)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    assert " ".join(lines[1:4]).startswith(answer(results)[:70])
+    assert max(map(len, lines)) <= 80 or str(command(results, finished)) in text.getvalue()
+    for loss, comparison in results.comparisons.items():
+        (line,) = (line for line in lines if line.startswith(f" {loss} ") and line.endswith(comparison.verdict))
+        assert f" {signed(comparison.mean)} " in line
+    assert not re.search(r"(?<![\d.])0\.\d{3}", " ".join(lines).replace("learning rate 0.003", ""))
+
+
+def test_baselines_stand_beside_the_losses(finished: Path) -> None:
+    """The shares of labels rank labels, not rows; a comparison of pixels has no linear model, and says so."""
+    results = read_results(finished)
+    assert list(results["baselines"]) == ["shares"]
+    shares = results["baselines"]["shares"]["metrics"]
+    assert shares["auroc"] == pytest.approx(0.5)
+    assert any("The linear baseline is left out" in note for note in results["notes"])
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_a_loss_that_saturates_is_decided_at_the_tuned_threshold(folder: Path) -
     assert any("asl(clip=0.6), which saturates" in note for note in results["notes"])
 
 
-@pytest.mark.parametrize("schema", [None, 1, 3])
+@pytest.mark.parametrize("schema", [None, 2, 4])
 def test_a_folder_of_another_version_is_named(
     finished: Path, folder: Path, capsys: pytest.CaptureFixture[str], schema: int | None
 ) -> None:
@@ -128,7 +128,7 @@ def test_a_folder_of_another_version_is_named(
     (folder / "run/config.json").write_text(json.dumps(stored))
     for name in ("compare", "report", "inspect"):
         assert main([name, "run"]) == 2
-        error = f"run: written by another version of lopsided (schema {schema or 'none'}, this reads 2): run it again"
+        error = f"run: written by another version of lopsided (schema {schema or 'none'}, this reads 3): run it again"
         assert capsys.readouterr().err == f"lopsided: {error}, or use lopsided 9.9\n"
 
 

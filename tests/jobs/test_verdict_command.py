@@ -78,7 +78,7 @@ def test_the_verdict_on_the_scores_of_a_comparison_is_its_own(finished: Path, fo
     }
     for loss, comparison in found["comparisons"].items():
         told = expected["comparisons"][loss]
-        assert {**comparison, "verdict": "", "sentence": ""} == {**told, "verdict": "", "sentence": ""}
+        assert {**comparison, "verdict": ""} == {**told, "verdict": ""}
     details = [json.loads((run / "details.json").read_text()) for run in (Path("out"), finished)]
     for part in ("labels", "curves", "reliability", "gradients"):
         assert {**details[0][part], "names": None} == {**details[1][part], "names": None}
@@ -91,7 +91,7 @@ def test_all_forms_of_files_say_the_same(files: Path) -> None:
     svm = ["svm=svm0.csv,svm1.csv", "svm=svm0.parquet,svm1.parquet"]
     first, second = (judged_quickly(["bce-seed1.npy", "bce-seed0.npy", each]) for each in svm)
     assert first == second
-    assert first.baseline == "bce"
+    assert first.reference == "bce"
     expected = [average_precision_score(truth, made(seed)[1]) for seed in (11, 12)]
     assert first.losses["svm"].metrics["map"].mean == pytest.approx(np.mean(expected), abs=1e-6)
     np.save("one.npy", scores)

@@ -1,63 +1,112 @@
 """The verdict in one sentence, and the critical-difference diagram."""
 
+import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lopsided.jobs.schema import Comparison, Results
+from lopsided.jobs.schema import BaselineResult, Comparison, Gap, Interval, LabelTests, LossResult, Results
 from lopsided.metrics.friedman import rank_losses
 from lopsided.report.critical_difference import critical_difference
-from lopsided.report.headline import headline, ranks_headline
+from lopsided.report.headline import answer, command, findings, ranks_headline
 from tests.tools import made_results
 
 
-def comparisons(**verdicts: tuple[str, float, float | None]) -> Results:
-    unknown: dict[str, Any] = dict.fromkeys(
-        ("low", "high", "p_value", "standard_error", "freedom", "effect_size", "p_holm")
+def comparison(verdict: str, mean: float, detectable: float | None = 0.01, **p: float) -> Comparison:
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("p_value", "standard_error", "freedom", "effect_size", "p_holm", "p_alone")
     )
-    return made_results(
-        comparisons={
-            loss: Comparison(**unknown, verdict=verdict, mean=mean, detectable=detectable, sentence="")
-            for loss, (verdict, mean, detectable) in verdicts.items()
+    ends = {"low": mean - 0.005, "high": mean + 0.005}
+    return Comparison(**(nothing | p), **ends, verdict=verdict, mean=mean, detectable=detectable)
+
+
+def compared(_linear: float | None = None, _few: int = 0, **found: Comparison) -> Results:
+    """Results of bce, of mAP .8, and of others; with a linear baseline, from which no loss differs unless better."""
+
+    def result(mean: float) -> LossResult:
+        values = {"map": mean, "macro_f1": 0.4, "macro_f1_labels": 0.5}
+        metrics = {name: Interval(mean=value, low=None, high=None) for name, value in values.items()}
+        trained: dict[str, Any] = {"tuned_settings": None, "best_epochs": [1], "rising": False, "seconds": 1.0}
+        return LossResult(settings="x", own_threshold=0.0, tuned_thresholds=[0.0], metrics=metrics, **trained)
+
+    losses = {"bce": result(0.8)} | {loss: result(0.8 + (each.mean or 0.0)) for loss, each in found.items()}
+    more: dict[str, Any] = {}
+    if _linear is not None:
+        more["baselines"] = {"linear": BaselineResult(settings="x", seconds=1.0, metrics={"map": _linear})}
+        gaps = {loss: 0.8 + (each.mean or 0) - _linear for loss, each in found.items()}
+        more["to_linear"] = {
+            loss: Gap(mean=gap, low=gap - 0.01, high=gap + 0.01, p_holm=0.01 if gap > 0.01 else 0.5)
+            for loss, gap in gaps.items()
         }
-    )
+    return made_results(losses=losses, comparisons=found, tested=LabelTests(with_positives=10, few=_few), **more)
 
 
 @pytest.mark.parametrize(
     ("results", "sentence"),
     [
-        (comparisons(asl=("better", 0.02, 0.01)), "asl beats bce in mAP, by 0.020"),
         (
-            comparisons(asl=("better", 0.02, 0.01), apl=("better", 0.03, 0.01), zlpr=("ahead so far", 0.01, 0.01)),
-            "apl and asl beat bce in mAP, by 0.030 and 0.020; zlpr is ahead of bce in mAP so far, by 0.010",
+            compared(asl=comparison("better", 0.02), apl=comparison("better", 0.03), zlpr=comparison("worse", -0.01)),
+            "Use apl with learning rate 1 and one threshold a label: mAP .830, .030 above bce (+.025 to +.035).",
         ),
         (
-            comparisons(**{f"l{number}": ("better", number / 100, 0.01) for number in range(1, 7)}),
-            "l6, l5, l4 and 3 others beat bce in mAP, by 0.010 to 0.060",
+            compared(_linear=0.81, asl=comparison("better", 0.03)),
+            "Use asl with learning rate 1 and one threshold a label: mAP .830, .030 above bce (+.025 to +.035), .020 "
+            "above the linear baseline.",
         ),
         (
-            comparisons(asl=("worse", -0.02, 0.01), apl=("no difference shown", 0.0, 0.01)),
-            "No loss is shown to beat bce in mAP, where a gain below 0.010 may have been missed; asl is worse",
+            compared(_linear=0.9, asl=comparison("below a baseline", 0.02)),
+            "The model is the problem, not the loss: none is shown to beat the linear baseline, mAP .900. Keep bce "
+            "with learning rate 1 for now: asl is ahead of it, but below a baseline.",
         ),
         (
-            comparisons(asl=("behind so far", -0.02, 0.01), apl=("worse", -0.02, 0.01)),
-            "No loss is shown to beat bce in mAP; apl is worse; asl is behind so far",
+            compared(asl=comparison("ahead so far", 0.02), apl=comparison("ahead so far", 0.01)),
+            "Train longer before you choose: asl and apl are ahead of bce in mAP so far, asl by .020.",
         ),
         (
-            comparisons(asl=("no difference shown", 0.01, 0.013), apl=("no difference shown", 0.0, 0.02)),
-            "No difference to bce was shown in mAP; one below 0.020 may have been missed",
+            compared(asl=comparison("worse", -0.02), apl=comparison("no difference shown", 0.0)),
+            "Keep bce with learning rate 1: no loss is shown to beat it in mAP, .800.",
         ),
-        (comparisons(asl=("no difference shown", 0.01, None)), "No difference to bce was shown in mAP"),
         (
-            comparisons(asl=("cannot be tested", float("nan"), None)),
-            "Nothing can be said in mAP: no loss can be compared with bce",
+            compared(_few=8, asl=comparison("no difference shown", 0.0)),
+            "Few labels can be tested: 8 of 10 have fewer than five test positives. Keep bce with learning rate 1: no "
+            "loss is shown to beat it in mAP, .800.",
+        ),
+        (
+            compared(asl=comparison("cannot be tested", math.nan, None)),
+            "Nothing can be said in mAP: no loss can be compared with bce.",
         ),
     ],
 )
-def test_the_verdict_in_one_sentence(results: Results, sentence: str) -> None:
-    assert headline(results) == sentence
+def test_the_answer_stands_first(results: Results, sentence: str) -> None:
+    assert answer(results) == sentence
+
+
+def test_what_to_do_next_is_a_command() -> None:
+    better = compared(None, 0, **{"asl(clip=0)": comparison("better", 0.02)})
+    assert command(better, Path("runs/a b")) == "lopsided fit --like 'runs/a b' --loss 'asl(clip=0)'"
+    ahead = compared(asl=comparison("ahead so far", 0.02))
+    assert command(ahead, Path("run")) == "lopsided compare run/config.json --epochs 3"
+    assert command(compared(asl=comparison("worse", -0.02)), Path("run")) == "lopsided fit --like run --loss bce"
+
+
+def test_losses_with_one_verdict_share_a_sentence() -> None:
+    results = compared(
+        asl=comparison("no difference shown", 0.01, 0.02, p_holm=0.142, p_alone=0.028),
+        apl=comparison("no difference shown", 0.0, 0.03, p_holm=0.6, p_alone=0.4),
+        zlpr=comparison("worse", -0.02, p_holm=0.01, p_alone=0.01),
+    )
+    assert findings(results) == [
+        "asl and apl: no difference to bce was shown in mAP; one above .020 to .030, depending on the loss, would be "
+        "found with 80 % power",
+        "zlpr is worse than bce in mAP: leave it",
+        "The verdict on asl depends on the list of losses: beside bce alone the same models show a difference (p "
+        ".028), among 4 losses none (p .142)",
+    ]
+    nothing_to_find = compared(asl=comparison("no difference shown", 0.0, 0.0))
+    assert findings(nothing_to_find) == ["asl: no difference to bce was shown in mAP"], "no differences above 0"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lopsided.jobs.baselines import baselines
 from lopsided.jobs.details import details
 from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
 from lopsided.jobs.folder import ComparisonFolder
@@ -36,6 +37,7 @@ def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) ->
             runs.append(trained)
             histories[loss, seed] = trained.history
             folder.write_histories(histories)
-    evidence = evidence_of(config, candidates, prepared.splits, recipe, runs)
+    beside = baselines(prepared.splits, folder.path / "baselines.safetensors")
+    evidence = evidence_of(config, candidates, prepared.splits, recipe, runs, beside)
     results = summarize(evidence, progress)
     folder.write_outcome(results, details(evidence, results))

@@ -235,10 +235,29 @@ class CompareConfig(Config):
     tune: int | None = _comparison(
         None, "Trials of each loss's own settings, on validation rows.", unset="none", ge=1, le=10_000
     )
+    bins: str | None = _comparison(
+        None, "Training positives from which labels are middling and frequent, as in 10,100.", unset="thirds"
+    )
 
     @property
     def default_shares(self) -> dict[str, float]:
         return {"valid": 0.2, "test": 0.2}
+
+    @property
+    def edges(self) -> tuple[int, int] | None:
+        """Returns the training positives from which labels are middling, and frequent; None for thirds."""
+        if self.bins is None:
+            return None
+        middling, frequent = map(int, self.bins.split(","))
+        return middling, frequent
+
+    @field_validator("bins")
+    @classmethod
+    def _two_rising_numbers(cls, bins: str | None) -> str | None:
+        edges = [int(edge) if edge.strip().isdecimal() else -1 for edge in (bins or "1,2").split(",")]
+        if len(edges) != 2 or not 0 < edges[0] < edges[1]:
+            raise ValueError(f"two rising numbers of training positives, such as 10,100; got {bins}")
+        return bins
 
     @field_validator("losses", mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from lopsided.models.heads import Method
 from lopsided.models.recipe import Recipe
 
 Scores = dict[str, list[Scored]]  # loss -> one per seed
+SHARES, LINEAR = "shares", "linear"  # names of baselines
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,24 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """Holds a model that no loss of this library trained. settings: what it is, for people."""
+
+    settings: str
+    scored: Scored
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Holds what a verdict rests on, whoever trained the models: tables, report and verdict are made of it alone.
 
     scored: for each loss a model of every seed, all of the same rows. test: the test rows, with their names of labels.
     positives: (L,) int64, the rows that have each label, of every part that is known ("train", "valid", "test").
-    recipe: None where the models were trained elsewhere. sets: (rows,) int64, the number of the set of copies, or of
-    one group, that a test row is in; None where all are independent. notes: what a reader must know besides.
+    baselines: what needs no loss, by name, of the same rows. bins: the training positives at which middling and
+    frequent labels begin; None for thirds. recipe: None where the models were trained elsewhere. sets: (rows,) int64,
+    the number of the set of copies, or of one group, that a test row is in; None where all are independent. notes: what
+    a reader must know besides.
     """
 
     data: DataSummary
@@ -47,6 +59,8 @@ class Evidence:
     trained: Mapping[str, Training]
     recipe: Recipe | None = None
     sets: Tensor | None = None
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    bins: tuple[int, int] | None = None
     resampling_seed: int = 0
     notes: tuple[str, ...] = ()
 

@@ -216,6 +216,7 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
 
     config.json     what was asked, and the SHA-256 of the data files
     trials.csv      one line per trial, if the losses were tuned
+    baselines.safetensors  scores of the linear baseline, of validation and test rows
     runs/           the folder of a run for each loss and seed: predict, evaluate, inspect and export take it
     history.csv     one line per loss, seed and epoch
     details.json    curves, labels and rows, for the report

@@ -13,20 +13,32 @@ from lopsided.data.dataset import Splits
 from lopsided.data.independence import together
 from lopsided.data.inputs import Texts
 from lopsided.jobs.config import CompareConfig
-from lopsided.jobs.evidence import Evidence, Scores, Training
+from lopsided.jobs.evidence import Baseline, Evidence, Scores, Training
 from lopsided.jobs.fit import TrainedRun
+from lopsided.jobs.groups import label_groups
 from lopsided.jobs.progress import Progress
-from lopsided.jobs.schema import DataSummary, Interval, LossResult, Results, SplitSizes
+from lopsided.jobs.schema import (
+    BaselineResult,
+    DataSummary,
+    Interval,
+    LabelTests,
+    LossResult,
+    Results,
+    SplitSizes,
+)
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.jobs.tune import Candidate
-from lopsided.jobs.verdict import compare_to_baseline, is_rising
+from lopsided.jobs.verdict import decide, is_rising
 from lopsided.metrics.significance import interval_over_seeds
 from lopsided.models.heads import own_threshold, parse_method
 from lopsided.models.recipe import Recipe
 
+FEW = 5  # test positives: a label with fewer says little
+
 
 def summarize(evidence: Evidence, progress: Progress) -> Results:
-    """Returns metrics of each loss over seeds, and its comparison."""
+    """Returns metrics of each loss over seeds, of the baselines, and the comparisons."""
+    verdicts, tested = decide(evidence, progress), evidence.positives["test"]
     return Results(
         lopsided=lopsided.__version__,
         torch=torch.__version__,
@@ -35,9 +47,19 @@ def summarize(evidence: Evidence, progress: Progress) -> Results:
         recipe=evidence.recipe,
         seeds=evidence.seeds,
         metric=evidence.metric,
-        baseline=evidence.reference,
+        reference=evidence.reference,
         losses={loss: _loss_result(loss, evidence) for loss in evidence.scored},
-        comparisons=compare_to_baseline(evidence, progress),
+        baselines={
+            name: BaselineResult(
+                settings=each.settings,
+                seconds=each.seconds,
+                metrics={metric: evaluate(metric, each.scored) for metric in METRICS},
+            )
+            for name, each in evidence.baselines.items()
+        },
+        **verdicts._asdict(),
+        groups=label_groups(evidence),
+        tested=LabelTests(with_positives=int((tested > 0).sum()), few=int(((tested > 0) & (tested < FEW)).sum())),
         notes=_notes(evidence),
     )
 
@@ -48,8 +70,13 @@ def evidence_of(
     splits: Splits,
     recipe: Recipe,
     runs: Sequence[TrainedRun],
+    beside: tuple[Mapping[str, Baseline], Sequence[str]],
 ) -> Evidence:
-    """Joins the runs of a comparison with the truth; `chosen` is what was trained for each loss."""
+    """Joins the runs of a comparison with the truth.
+
+    chosen: what was trained for each loss. beside: baselines, and sentences about those that are left out.
+    """
+    baselines, left_out = beside
     assert splits.test is not None
     sets = together(splits.test).unique(return_inverse=True)[1]
     scored = _score_runs(runs, splits, config.losses)
@@ -72,10 +99,12 @@ def evidence_of(
         reference=config.reference,
         scored=scored,
         trained=trained,
+        baselines=baselines,
+        bins=config.edges,
         recipe=recipe,
         sets=None if len(sets.unique()) == len(sets) else sets,
         resampling_seed=config.data_seed,
-        notes=tuple(_notes_on_training(config, chosen, splits, scored, trained, recipe)),
+        notes=(*_notes_on_training(config, chosen, splits, scored, trained, recipe), *left_out),
     )
 
 
@@ -138,6 +167,13 @@ def _notes(evidence: Evidence) -> list[str]:
         if empty := int((counts == 0).sum()):
             consequence = "" if name == "train" else "; left out of its mAP and macro-F1"
             notes.append(f"{empty} of {len(counts)} labels have no positive in the {name} rows{consequence}.")
+    tested = evidence.positives["test"]
+    if few := int(((tested > 0) & (tested < FEW)).sum()):
+        share = 100 * few / int((tested > 0).sum())
+        notes.append(
+            f"{few} labels have fewer than {FEW} test positives, which say little: {share:.0f} % of the labels of mAP, "
+            "AUROC and macro-F1."
+        )
     return [*notes, *evidence.notes]
 
 

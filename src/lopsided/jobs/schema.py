@@ -1,6 +1,6 @@
 """Defines the files of a run folder, one class a file; only this module reads and writes them.
 
-Every JSON file begins with {"schema": 2, "kind": ...}. A number that is undefined, NaN or infinite in the code, is null
+Every JSON file begins with {"schema": 3, "kind": ...}. A number that is undefined, NaN or infinite in the code, is null
 in JSON and None here. A number of a history stays NaN, since histories are computed with.
 """
 
@@ -22,7 +22,7 @@ from lopsided.jobs.score import METRICS
 from lopsided.models.recipe import Recipe
 from lopsided.training.history import Epoch
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def _defined(value: Any) -> Any:
@@ -105,8 +105,16 @@ class LossResult(Record):
     rising: bool
 
 
+class BaselineResult(Record):
+    """Describes a model that no loss of this library trained, on the same test rows."""
+
+    settings: str
+    seconds: float
+    metrics: dict[str, Number]
+
+
 class Comparison(Interval):
-    """Holds the paired difference of a loss to the baseline: see `lopsided.metrics.significance.Difference`."""
+    """Holds the paired difference of a loss to the reference: see `lopsided.metrics.significance.Difference`."""
 
     p_value: Number
     standard_error: Number
@@ -114,8 +122,32 @@ class Comparison(Interval):
     effect_size: Number
     detectable: Number
     p_holm: Number
+    p_alone: Number  # had no other loss been compared
     verdict: str
-    sentence: str
+
+
+class Gap(Interval):
+    """Holds the difference of a loss to the linear baseline."""
+
+    p_holm: Number
+
+
+class LabelGroup(Record):
+    """Describes the labels with so many training positives; metrics by loss or baseline, then by name."""
+
+    name: str
+    low: int  # fewest training positives
+    high: int  # most
+    labels: int
+    tested: int  # that have test positives, of which macro means are made
+    metrics: dict[str, dict[str, Number]]
+
+
+class LabelTests(Record):
+    """Counts the labels that test rows can say something about."""
+
+    with_positives: int
+    few: int  # of those, with fewer positives than say much
 
 
 class SplitSizes(Record):
@@ -147,15 +179,25 @@ class Results(StoredFile):
     recipe: StoredRecipe | None  # None where the models were trained elsewhere
     seeds: int
     metric: str
-    baseline: str
+    reference: str  # the loss that the others are compared with
     losses: dict[str, LossResult]
-    comparisons: dict[str, Comparison]  # of every loss but the baseline
+    baselines: dict[str, BaselineResult]
+    comparisons: dict[str, Comparison]  # of every loss but the reference
+    other_comparisons: dict[str, dict[str, Comparison]]  # the same in other metrics, by their names
+    to_linear: dict[str, Gap]  # of every loss, in the verdict's metric; empty without a linear baseline
+    groups: list[LabelGroup]  # from rare to frequent; none where labels are alike
+    tested: LabelTests
     notes: list[str]
 
     def known_metrics(self) -> list[str]:
         """Returns that of the verdict, and those that any loss has: without validation rows, nothing is tuned."""
         defined = {name for entry in self.losses.values() for name in METRICS if entry.metrics[name].mean is not None}
         return [name for name in METRICS if name in defined or name == self.metric]
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Tells whether thresholds were tuned, on validation rows."""
+        return any(entry.metrics["macro_f1"].mean is not None for entry in self.losses.values())
 
     def best_loss(self, metric: str) -> str | None:
         """Returns the loss with the best mean of a metric; None where no loss has one."""

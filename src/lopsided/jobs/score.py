@@ -11,7 +11,9 @@ from torch import Tensor
 
 from lopsided.decision.rules import best_threshold, tune_label_thresholds
 from lopsided.metrics import registry
+from lopsided.metrics.lists import Array
 from lopsided.metrics.scores import Judged, Scores
+from lopsided.metrics.summary import Summary
 from lopsided.metrics.truth import Truth
 from lopsided.metrics.weighted import Weighable
 from lopsided.targets import SparseTargets
@@ -31,6 +33,8 @@ class ComparedMetric:
     def higher_is_better(self) -> bool:
         return registry.METRICS[self.name].higher_is_better
 
+
+_OF_ROWS = {"subset_accuracy", "p@1", "p@3"}  # not made of labels
 
 METRICS = {
     "map": ComparedMetric("mAP", "map"),
@@ -120,8 +124,26 @@ def evaluate(name: str, scored: Scored, row_weights: Tensor | None = None) -> fl
     of each row are held.
     """
     metric = METRICS[name]
-    known = registry.METRICS[metric.name]
-    tuned = known.reads == "decisions" and metric.at != "own"
-    if scored.diverged or (metric.at == "own" and scored.own is None) or (tuned and not scored.validated):
+    if not _can_be_decided(metric, scored):
         return math.nan
-    return known.value(scored.at(metric.at).summary(row_weights))
+    return registry.METRICS[metric.name].value(scored.at(metric.at).summary(row_weights))
+
+
+def _can_be_decided(metric: ComparedMetric, scored: Scored) -> bool:
+    tuned = registry.METRICS[metric.name].reads == "decisions" and metric.at != "own"
+    lacking = (metric.at == "own" and scored.own is None) or (tuned and not scored.validated)
+    return not (scored.diverged or lacking)
+
+
+def evaluate_labels(name: str, scored: Scored, labels: Array) -> float:
+    """Computes the same of some labels, (L,) bool: NaN also for a metric of rows, or of the best labels of each row."""
+    metric = METRICS[name]
+    if metric.name in _OF_ROWS or not _can_be_decided(metric, scored):
+        return math.nan
+    entry, whole = registry.METRICS[metric.name], scored.at(metric.at).summary()
+    columns = ("average_precision", "auroc") if entry.reads == "all scores" else ()
+    part = Summary(
+        {column: whole.sums[column][..., labels] for column in ("labels", "known")},
+        {column: whole.table[column][labels] for column in columns},
+    )
+    return entry.value(part)

@@ -1,94 +1,147 @@
-"""Decides who wins: compares every loss with the baseline, paired over seeds and test rows."""
+"""Decides who wins: compares every loss with the reference, paired over seeds and test rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lopsided.jobs.evidence import Evidence
+from lopsided.jobs.evidence import LINEAR, Evidence
 from lopsided.jobs.progress import Progress
-from lopsided.jobs.schema import Comparison
+from lopsided.jobs.schema import Comparison, Gap
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.metrics.significance import LEVEL, Difference, holm, paired_differences, resample_rows, unknown
 from lopsided.training.history import Epoch
 
 _RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation is known to about 5 %
 _RISING = 0.005  # gain of validation mAP over the last quarter of the epochs
+_ALWAYS = ("map", "micro_f1", "macro_f1_labels")  # compared beside the metric of the verdict
 
-_NOTHING, _UNTESTED = "no difference shown", "cannot be tested"
-_RELATIONS = {  # verdict -> sentence
-    "better": "{} is better than {}",
-    "worse": "{} is worse than {}",
-    "ahead so far": "{} is ahead of {}",
-    "behind so far": "{} is behind {}",
-    _NOTHING: "no difference between {} and {} was shown",
-    _UNTESTED: "{} and {} cannot be compared",
-}
+BETTER, WORSE, AHEAD, BEHIND = "better", "worse", "ahead so far", "behind so far"
+BELOW, NOTHING, UNTESTED = "below a baseline", "no difference shown", "cannot be tested"
 
 
-def compare_to_baseline(evidence: Evidence, progress: Progress) -> dict[str, Comparison]:
-    """Compares every loss but the reference with it."""
-    metric, reference, scored = evidence.metric, evidence.reference, evidence.scored
-    full = {loss: [evaluate(metric, one) for one in group] for loss, group in scored.items()}
-    others = [loss for loss in scored if loss != reference]
-    testable = [loss for loss in others if all(map(math.isfinite, full[loss] + full[reference]))]
+class Verdicts(NamedTuple):
+    """Holds what `decide` finds: see the fields of `Results`."""
+
+    comparisons: dict[str, Comparison]
+    other_comparisons: dict[str, dict[str, Comparison]]
+    to_linear: dict[str, Gap]
+
+
+class _Measured(NamedTuple):
+    """Holds a metric of each model on all test rows, (seeds,), and on bootstrap samples of them, (resamples, seeds)."""
+
+    whole: Tensor
+    resampled: Tensor
+
+    @property
+    def is_defined(self) -> bool:
+        return bool(self.whole.isfinite().all())
+
+
+def decide(evidence: Evidence, progress: Progress) -> Verdicts:
+    """Compares every loss with the reference in a few metrics, and with the linear baseline in that of the verdict."""
+    names = dict.fromkeys((evidence.metric, *_ALWAYS))
+    measured = _measure(evidence, tuple(names), progress)
+    others = {name: _differences(evidence, name, measured[name]) for name in names}
+    of_metric = others.pop(evidence.metric)
+    known = {name: found for name, found in others.items() if any(c.verdict != UNTESTED for c in found.values())}
+    return Verdicts(of_metric, known, _gaps(evidence, measured[evidence.metric]))
+
+
+def _measure(evidence: Evidence, names: Sequence[str], progress: Progress) -> dict[str, dict[str, _Measured]]:
+    """Returns of each metric what every loss, and the linear baseline, has; all on the same samples of the rows."""
+    models: dict[str, list[Scored]] = dict(evidence.scored)
+    if LINEAR in evidence.baselines:
+        models[LINEAR] = [evidence.baselines[LINEAR].scored]
+    asked = [(name, model, one) for name in names for model, group in models.items() for one in group]
+    whole = torch.tensor([evaluate(name, one) for name, _, one in asked], dtype=torch.float64)
+    defined = whole.isfinite().nonzero()[:, 0].tolist()
+    samples = torch.full((_RESAMPLES, len(asked)), math.nan, dtype=torch.float64)
+    if defined:
+        progress.resampling(_RESAMPLES)
+        functions = [lambda weights, n=n: evaluate(asked[n][0], asked[n][2], weights) for n in defined]
+        rows = asked[0][2].rows if evidence.sets is None else evidence.sets
+        drawn = resample_rows(functions, rows, _RESAMPLES, evidence.resampling_seed, progress.resampled)
+        samples[:, defined] = drawn
+    found: dict[str, dict[str, _Measured]] = {}
+    first = 0
+    for name in names:
+        for model, group in models.items():
+            part = slice(first, first := first + len(group))
+            found.setdefault(name, {})[model] = _Measured(whole[part], samples[:, part])
+    return found
+
+
+def _differences(evidence: Evidence, name: str, measured: dict[str, _Measured]) -> dict[str, Comparison]:
+    others = [loss for loss in evidence.scored if loss != evidence.reference]
+    reference = measured[evidence.reference]
+    testable = [loss for loss in others if reference.is_defined and measured[loss].is_defined]
     differences = dict.fromkeys(others, unknown())
     if testable:
-        order = [reference, *testable]
-        resampled = _resample(evidence, [one for loss in order for one in scored[loss]], progress)
-        values = torch.tensor([full[loss] for loss in order], dtype=torch.float64)
-        measured = paired_differences(values, resampled.view(_RESAMPLES, *values.shape))
-        differences |= dict(zip(testable, measured, strict=True))
+        paired = _paired([reference, *(measured[loss] for loss in testable)])
+        differences |= dict(zip(testable, paired, strict=True))
+    alone = {loss: _paired([reference, measured[loss]])[0].p_value for loss in testable}
     corrected = holm([difference.p_value for difference in differences.values()])
     return {
-        loss: _comparison(evidence, loss, difference, p_value)
-        for (loss, difference), p_value in zip(differences.items(), corrected, strict=True)
+        loss: _comparison(evidence, name, loss, difference, (p_holm, alone.get(loss, math.nan)))
+        for (loss, difference), p_holm in zip(differences.items(), corrected, strict=True)
     }
 
 
-def _resample(evidence: Evidence, scored: Sequence[Scored], progress: Progress) -> Tensor:
-    progress.resampling(_RESAMPLES)
-    functions = [lambda weights, one=one: evaluate(evidence.metric, one, weights) for one in scored]
-    rows = scored[0].rows if evidence.sets is None else evidence.sets
-    return resample_rows(functions, rows, _RESAMPLES, evidence.resampling_seed, progress.resampled)
+def _paired(group: Sequence[_Measured]) -> list[Difference]:
+    """Compares each with the first. A model of no seed, such as a baseline, stands beside every seed."""
+    seeds = max(len(each.whole) for each in group)
+    whole = torch.stack([each.whole.expand(seeds) for each in group])
+    resampled = torch.stack([each.resampled.expand(-1, seeds) for each in group], 1)
+    return paired_differences(whole, resampled)
 
 
-def _comparison(evidence: Evidence, loss: str, difference: Difference, p_value: float) -> Comparison:
-    metric, reference, epochs = METRICS[evidence.metric], evidence.reference, evidence.epochs
-    gain = difference.mean if metric.higher_is_better else -difference.mean
-    behind = loss if gain < 0 else reference
-    word = verdict(gain, p_value, unfinished=evidence.trained[behind].rising)
-    sentence = f"{_RELATIONS[word].format(loss, reference)} in {metric.title}"
-    if epochs is not None:
-        sentence += f" after {in_epochs(epochs)}"
-    if evidence.seeds == 1 and word != _UNTESTED:
-        sentence += ", for these trained models"
-    if word == _NOTHING:
-        sentence += f"; this experiment can miss a difference below {difference.detectable:.2g}"
-    if word in ("ahead so far", "behind so far"):
-        sign = "one epoch shows no trend" if epochs == 1 else "its validation mAP still rises"
-        sentence += f"; {behind} is unfinished: {sign}, so more epochs may change this"
-    detectable = difference.detectable
-    return Comparison(**asdict(difference), detectable=detectable, p_holm=p_value, verdict=word, sentence=sentence)
+def _comparison(
+    evidence: Evidence, name: str, loss: str, difference: Difference, p_values: tuple[float, float]
+) -> Comparison:
+    sign = 1 if METRICS[name].higher_is_better else -1
+    gain, (p_holm, p_alone) = sign * difference.mean, p_values
+    behind = loss if gain < 0 else evidence.reference
+    word = verdict(gain, p_holm, unfinished=evidence.trained[behind].rising)
+    if word in (BETTER, AHEAD):
+        mean = sum(evaluate(name, one) for one in evidence.scored[loss]) / evidence.seeds
+        below = [one for one in evidence.baselines.values() if sign * (evaluate(name, one.scored) - mean) > 0]
+        word = BELOW if below else word
+    numbers = asdict(difference) | {"detectable": difference.detectable}
+    return Comparison(**numbers, p_holm=p_holm, p_alone=p_alone, verdict=word)
 
 
-def in_epochs(number: int) -> str:
-    return f"{number} epoch{'s' * (number > 1)}"
+def _gaps(evidence: Evidence, measured: dict[str, _Measured]) -> dict[str, Gap]:
+    """Returns how far each loss is from the linear baseline; the spread over seeds is that of the loss alone."""
+    linear = measured.get(LINEAR)
+    if linear is None or not linear.is_defined:
+        return {}
+    found = {
+        loss: _paired([linear, measured[loss]])[0] if measured[loss].is_defined else unknown()
+        for loss in evidence.scored
+    }
+    corrected = holm([gap.p_value for gap in found.values()])
+    return {
+        loss: Gap(mean=gap.mean, low=gap.low, high=gap.high, p_holm=p_holm)
+        for (loss, gap), p_holm in zip(found.items(), corrected, strict=True)
+    }
 
 
 def verdict(gain: float, p_value: float, unfinished: bool) -> str:
     """Names the result; the loss that is behind is not called worse while its validation curve still rises."""
     if math.isnan(p_value):
-        return _UNTESTED
+        return UNTESTED
     if p_value >= LEVEL:
-        return _NOTHING
+        return NOTHING
     if unfinished:
-        return "ahead so far" if gain > 0 else "behind so far"
-    return "better" if gain > 0 else "worse"
+        return AHEAD if gain > 0 else BEHIND
+    return BETTER if gain > 0 else WORSE
 
 
 def is_rising(histories: Sequence[list[Epoch]]) -> bool:

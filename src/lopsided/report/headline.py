@@ -1,46 +1,200 @@
-"""States the verdict in one sentence."""
+"""States the answer: what to use, how sure that is, and what to do next, each thing once."""
 
 from __future__ import annotations
 
-from lopsided.jobs.schema import Results
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from lopsided.jobs.evidence import LINEAR
+from lopsided.jobs.schema import Comparison, Results
 from lopsided.jobs.score import METRICS
+from lopsided.jobs.verdict import AHEAD, BEHIND, BELOW, BETTER, NOTHING, UNTESTED, WORSE
 from lopsided.metrics.friedman import Ranks
 from lopsided.metrics.significance import LEVEL
+from lopsided.report.numbers import between, p_value, share
 
 _NAMED = 4  # where there are more losses, only the first are named
-_AHEAD, _BEHIND = ("better", "ahead so far"), ("worse", "behind so far")
+_BY_LABEL, _ONE, _OWN = "one threshold a label", "one tuned threshold", "its own threshold"
 
 
 def headline(results: Results) -> str:
-    """Says who wins, or that no difference was shown and how large a missed one may be; without the full stop."""
-    baseline, title = results.baseline, METRICS[results.metric].title
-    by_kind: dict[str, list[str]] = {}
-    for loss, comparison in results.comparisons.items():
-        by_kind.setdefault(comparison.verdict, []).append(loss)
-    if any(kind in by_kind for kind in _AHEAD):
-        return "; ".join(_lead(results, by_kind[kind], kind) for kind in _AHEAD if kind in by_kind)
-    undecided = [results.comparisons[loss] for loss in by_kind.get("no difference shown", [])]
-    detectable = [comparison.detectable for comparison in undecided if comparison.detectable is not None]
-    missed = f"below {max(detectable):.3f} may have been missed" if detectable else ""
-    behind = [f"{_some(by_kind[kind])} {_do(by_kind[kind], 'is', 'are')} {kind}" for kind in _BEHIND if kind in by_kind]
-    if behind:
-        gains = f", where a gain {missed}" if missed else ""
-        return f"No loss is shown to beat {baseline} in {title}{gains}; {'; '.join(behind)}"
-    if undecided:
-        return f"No difference to {baseline} was shown in {title}" + (f"; one {missed}" if missed else "")
-    return f"Nothing can be said in {title}: no loss can be compared with {baseline}"
+    """Says in one sentence which loss to use and what it brings; without the full stop."""
+    found = _by_verdict(results.comparisons)
+    reference, title = results.reference, METRICS[results.metric].title
+    if BETTER in found:
+        chosen = recommended(results)
+        return f"Use {_as_trained(results, chosen)} and {rule(results, chosen)}: {_worth(results, chosen)}"
+    if AHEAD in found:
+        best = _leading(results, found[AHEAD])
+        lead = f"{best} by {share(abs(results.comparisons[best].mean or 0.0))}"
+        names = f"{_some(found[AHEAD])} {_are(found[AHEAD])}"
+        return f"Train longer before you choose: {names} ahead of {reference} in {title} so far, {lead}"
+    if set(found) <= {UNTESTED}:
+        return f"Nothing can be said in {title}: no loss can be compared with {reference}"
+    if BELOW in found:
+        said = f"{_some(found[BELOW])} {_are(found[BELOW])} ahead of it, but below a baseline"
+        return f"Keep {_as_trained(results, reference)} for now: {said}"
+    value = share(results.losses[reference].metrics[results.metric].mean)
+    return f"Keep {_as_trained(results, reference)}: no loss is shown to beat it in {title}, {value}"
 
 
-def _lead(results: Results, losses: list[str], kind: str) -> str:
-    """Says who wins and by how much: asl and zlpr beat bce in mAP, by 0.036 and 0.034."""
-    gains = {loss: abs(results.comparisons[loss].mean or 0.0) for loss in losses}
-    order = sorted(losses, key=lambda loss: -gains[loss])
-    sizes = [f"{gains[loss]:.3f}" for loss in order]
-    by = listed(sizes) if len(sizes) < 3 else f"{sizes[-1]} to {sizes[0]}"
-    title = METRICS[results.metric].title
-    if kind == "better":
-        return f"{_some(order)} {_do(order, 'beats', 'beat')} {results.baseline} in {title}, by {by}"
-    return f"{_some(order)} {_do(order, 'is', 'are')} ahead of {results.baseline} in {title} so far, by {by}"
+def answer(results: Results) -> str:
+    """Says the headline, and before it what makes the choice of a loss matter less; whole sentences."""
+    return " ".join(f"{sentence}." for sentence in (*_warnings(results), headline(results)))
+
+
+def _warnings(results: Results) -> Iterator[str]:
+    """Yields what stands above any verdict: that the data decide little, or that the model is what lacks."""
+    tested = results.tested
+    if tested.few > tested.with_positives / 2:
+        yield f"Few labels can be tested: {tested.few} of {tested.with_positives} have fewer than five test positives"
+    if results.to_linear and not any(_is_above(gap.mean, gap.p_holm, results) for gap in results.to_linear.values()):
+        value = share(results.baselines[LINEAR].metrics[results.metric])
+        yield (
+            f"The model is the problem, not the loss: none is shown to beat the linear baseline, "
+            f"{METRICS[results.metric].title} {value}"
+        )
+
+
+def _is_above(gain: float | None, p: float | None, results: Results) -> bool:
+    sign = 1 if METRICS[results.metric].higher_is_better else -1
+    return gain is not None and p is not None and sign * gain > 0 and p < LEVEL
+
+
+def recommended(results: Results) -> str:
+    """Returns the loss to train: the best of those that are better than the reference, else the reference."""
+    better = _by_verdict(results.comparisons).get(BETTER)
+    return _leading(results, better) if better else results.reference
+
+
+def rule(results: Results, loss: str) -> str:
+    """Returns the thresholds that give the loss the higher macro-F1; its own where none were tuned."""
+    metrics = results.losses[loss].metrics
+    by_label, one = (metrics[name].mean for name in ("macro_f1_labels", "macro_f1"))
+    if by_label is None or one is None:
+        return _OWN
+    return _ONE if one > by_label else _BY_LABEL
+
+
+def command(results: Results, folder: Path | None) -> str | None:
+    """Returns the command that does what the headline says: train the loss to use, or train all of them longer.
+
+    None where the models were trained elsewhere.
+    """
+    if folder is None or results.recipe is None:
+        return None
+    found = _by_verdict(results.comparisons)
+    if AHEAD in found and BETTER not in found:
+        return f"lopsided compare {shlex.quote(str(folder / 'config.json'))} --epochs {3 * results.recipe.epochs}"
+    loss = recommended(results)
+    decided = " --valid 0.1 --decide global" if rule(results, loss) == _ONE else ""
+    return f"lopsided fit --like {shlex.quote(str(folder))} --loss {shlex.quote(loss)}{decided}"
+
+
+def findings(results: Results) -> list[str]:
+    """Returns the verdicts in words, a sentence for all losses that have the same, and what each asks for."""
+    reference, title = results.reference, METRICS[results.metric].title
+    by_verdict = _by_verdict(results.comparisons)
+    relations = {
+        BETTER: "better than {} in {}",
+        WORSE: "worse than {} in {}: leave it",
+        AHEAD: "ahead of {} in {} so far, but {} is unfinished: train longer",
+        BEHIND: "behind {} in {} so far, but unfinished: train longer",
+        BELOW: "ahead of {} in {}, but below a baseline: improve the model first",
+    }
+    sentences = []
+    for word, losses in by_verdict.items():
+        if word in relations:
+            sentences.append(f"{_some(losses)} {_are(losses)} " + relations[word].format(reference, title, reference))
+        elif word == NOTHING:
+            sentences.append(
+                f"{_some(losses)}: no difference to {reference} was shown in {title}{_missed(results, losses)}"
+            )
+        else:
+            sentences.append(f"{_some(losses)} cannot be compared with {reference} in {title}")
+    return [*sentences, *_depends_on_the_list(results)]
+
+
+def _missed(results: Results, losses: list[str]) -> str:
+    """Says how large a difference would have been found; nothing where hardly any label can be tested."""
+    sizes = [results.comparisons[loss].detectable for loss in losses]
+    known = [size for size in sizes if size is not None]
+    if not known or max(known) < 0.0005:
+        return ""
+    least, most = share(min(known)), share(max(known))
+    about = f"above {most}" if least == most else f"above {least} to {most}, depending on the loss,"
+    return f"; one {about} would be found with 80 % power"
+
+
+def _depends_on_the_list(results: Results) -> Iterator[str]:
+    """Yields where the verdict would be another one had fewer losses been compared."""
+    changed: dict[bool, list[str]] = {}
+    for loss, c in results.comparisons.items():
+        if c.p_alone is not None and c.p_holm is not None and (c.p_alone < LEVEL) != (c.p_holm < LEVEL):
+            changed.setdefault(c.p_alone < LEVEL, []).append(loss)
+    for found_alone, losses in changed.items():
+        alone, here = (
+            listed([p_value(getattr(results.comparisons[loss], p)) for loss in losses]) for p in ("p_alone", "p_holm")
+        )
+        shown, then = ("a difference", "none") if found_alone else ("no difference", "one")
+        yield (
+            f"The verdict on {listed(losses)} depends on the list of losses: beside {results.reference} alone the same "
+            f"models show {shown} (p {alone}), among {len(results.losses)} losses {then} (p {here})"
+        )
+
+
+def groups_in_words(results: Results) -> str:
+    """Says which labels are rare, middling and frequent."""
+    said = [
+        f"{group.name}: {group.low} to {group.high} training positives, {group.labels} labels"
+        + (f", {group.tested} of them with test positives" if group.tested < group.labels else "")
+        for group in results.groups
+    ]
+    return "; ".join(said).capitalize() + "."
+
+
+def _worth(results: Results, loss: str) -> str:
+    """Says how good the loss is, and how far above the reference and the linear baseline; then the other metrics."""
+    name, c = results.metric, results.comparisons[loss]
+    direction = "above" if METRICS[name].higher_is_better else "below"
+    parts = [
+        f"{METRICS[name].title} {share(results.losses[loss].metrics[name].mean)}",
+        f"{share(abs(c.mean or 0.0))} {direction} {results.reference} ({between(c)})",
+    ]
+    if gap := results.to_linear.get(loss):
+        parts.append(f"{share(abs(gap.mean or 0.0))} {direction} the linear baseline")
+    others: dict[str, list[str]] = {}
+    for other, compared in results.other_comparisons.items():
+        others.setdefault(compared[loss].verdict, []).append(METRICS[other].title)
+    said = [f"{listed(titles)} {_in_words(word, titles)}" for word, titles in others.items() if word != UNTESTED]
+    return "; ".join([", ".join(parts), *said])
+
+
+def _in_words(word: str, titles: list[str]) -> str:
+    several = len(titles) > 1
+    if word == NOTHING:
+        return "show no difference" if several else "shows no difference"
+    return f"{'are' if several else 'is'} {word}"
+
+
+def _as_trained(results: Results, loss: str) -> str:
+    """Names a loss with its tuned settings and its rate."""
+    entry = results.losses[loss]
+    rate = (entry.tuned_settings or {}).get("learning_rate", results.recipe.learning_rate if results.recipe else None)
+    settings = loss if not entry.tuned_settings or len(entry.tuned_settings) == 1 else entry.settings
+    return settings if rate is None else f"{settings} with learning rate {rate:g}"
+
+
+def _by_verdict(comparisons: Mapping[str, Comparison]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for loss, comparison in comparisons.items():
+        found.setdefault(comparison.verdict, []).append(loss)
+    return found
+
+
+def _leading(results: Results, losses: list[str]) -> str:
+    return max(losses, key=lambda loss: abs(results.comparisons[loss].mean or 0.0))
 
 
 def ranks_headline(ranks: Ranks, metric: str) -> str:
@@ -67,5 +221,5 @@ def _some(losses: list[str]) -> str:
     return listed(losses if len(losses) <= _NAMED else [*losses[: _NAMED - 1], f"{len(losses) - _NAMED + 1} others"])
 
 
-def _do(losses: list[str], one: str, several: str) -> str:
-    return one if len(losses) == 1 else several
+def _are(losses: list[str]) -> str:
+    return "is" if len(losses) == 1 else "are"

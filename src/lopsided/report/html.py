@@ -20,12 +20,13 @@ from lopsided.data.storage import write_text
 from lopsided.jobs.folder import ComparisonFolder, Histories
 from lopsided.jobs.schema import Details, Results, damaged
 from lopsided.jobs.score import METRICS
+from lopsided.jobs.verdict import AHEAD, BEHIND, BETTER, WORSE
 from lopsided.report import plots
-from lopsided.report.headline import headline
+from lopsided.report.headline import answer, command, findings, headline
 from lopsided.report.numbers import cell, p_value, share
 from lopsided.report.svg import Drawing
 
-_KINDS = {"better": "ahead", "ahead so far": "ahead", "worse": "behind", "behind so far": "behind"}
+_KINDS = {BETTER: "ahead", AHEAD: "ahead", WORSE: "behind", BEHIND: "behind"}
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
@@ -39,14 +40,18 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     settings = {name: value for name, value in run.config if value is not None}
     digests = {f"SHA-256 of {name}": digest for name, digest in run.data_sha256.items()}
     path = out or folder / "report.html"
-    write_text(path, page(results, details, histories, settings | digests))
+    write_text(path, page(results, details, histories, settings | digests, folder))
     return path
 
 
 def page(
-    results: Results, details: Details, histories: Histories | None = None, settings: Mapping[str, object] | None = None
+    results: Results,
+    details: Details,
+    histories: Histories | None = None,
+    settings: Mapping[str, object] | None = None,
+    folder: Path | None = None,
 ) -> str:
-    """Returns the page of a verdict. histories, settings: None where the models were trained elsewhere."""
+    """Returns the page of a verdict. histories, settings, folder: None where the models were trained elsewhere."""
     losses = list(results.losses)
     return render(
         "report.html.j2",
@@ -54,9 +59,12 @@ def page(
         details=details,
         settings=settings or {},
         headline=headline(results),
+        answer=answer(results),
+        command=command(results, folder),
+        findings=findings(results),
         metric=METRICS[results.metric],
         rows=[(METRICS[name].title, metric_cells(results, name, losses)) for name in results.known_metrics()],
-        series=plots.series(losses, results.baseline),
+        series=plots.series(losses, results.reference),
         plots=_plots(results, histories or {}, details),
     )
 

@@ -59,7 +59,7 @@ def write_merged_report(paths: Sequence[Path], out: Path) -> Path:
         rows=[(run.name, metric_cells(run.results, metric, losses)) for run in runs],
         mean_ranks=[ranks.mean_ranks[ranks.losses.index(loss)] for loss in losses],
         verdicts=[(run.name, headline(run.results)) for run in runs],
-        series=plots.series(losses, first.baseline),
+        series=plots.series(losses, first.reference),
         diagram=critical_difference(ranks),
         tests=_tests(ranks),
     )

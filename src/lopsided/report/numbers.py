@@ -1,4 +1,4 @@
-"""Formats numbers for the terminal and the pages; a dash stands for what is undefined."""
+"""Formats numbers for the terminal and the pages, each kind one way; a dash stands for what is undefined."""
 
 from __future__ import annotations
 
@@ -6,8 +6,25 @@ from lopsided.jobs.schema import Interval
 
 
 def share(value: float | None) -> str:
-    """Formats a share without its zero: .862."""
-    return "-" if value is None else f"{value:.3f}".removeprefix("0")
+    """Formats a share, or a difference of shares, without its zero: .862, -.004.
+
+    >>> share(0.8617), share(-0.0041), share(-0.0001), share(1.0)
+    ('.862', '-.004', '.000', '1.000')
+    """
+    if value is None:
+        return "-"
+    text = f"{abs(value):.3f}".removeprefix("0")
+    return f"-{text}" if value < 0 and float(text) else text
+
+
+def signed(value: float | None) -> str:
+    """Formats a difference with its sign: +.862."""
+    return f"+{share(value)}" if value is not None and value > 0 else share(value)
+
+
+def between(interval: Interval) -> str:
+    """Formats a 95 % interval of a difference: -.004 to +.031."""
+    return "-" if interval.low is None else f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 def cell(interval: Interval) -> str:
@@ -18,5 +35,5 @@ def cell(interval: Interval) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Formats a p-value: 0.034, or <0.001."""
-    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    """Formats a p-value: .034, or <.001."""
+    return "<.001" if p is not None and p < 0.001 else share(p)

@@ -14,7 +14,7 @@ from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.results import summarize
 from lopsided.jobs.schema import Details, Results, write_file
-from lopsided.report.headline import headline
+from lopsided.report.headline import answer
 from lopsided.report.html import page
 from lopsided.report.terminal import print_results
 
@@ -42,8 +42,8 @@ class Outcome:
 
     @property
     def headline(self) -> str:
-        """Says who wins in a sentence."""
-        return f"{headline(self.results)}."
+        """Says in a sentence or two which to use, and what it brings."""
+        return answer(self.results)
 
     def __str__(self) -> str:
         text = io.StringIO()

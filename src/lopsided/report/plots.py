@@ -40,12 +40,12 @@ def series(losses: Sequence[str], baseline: str) -> dict[str, int]:
 
 
 def _colours(results: Results) -> dict[str, str]:
-    return {loss: SERIES[n] for loss, n in series(list(results.losses), results.baseline).items()}
+    return {loss: SERIES[n] for loss, n in series(list(results.losses), results.reference).items()}
 
 
 def differences(results: Results) -> list[Drawing]:
     """Draws the paired differences to the baseline, and the metric of the verdict itself, each with its interval."""
-    name, baseline = results.metric, results.baseline
+    name, baseline = results.metric, results.reference
     paired = {baseline: Interval(mean=0.0, low=None, high=None), **results.comparisons}
     means = {loss: entry.metrics[name] for loss, entry in results.losses.items()}
     title = METRICS[name].title

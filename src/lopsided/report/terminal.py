@@ -10,67 +10,105 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lopsided.jobs.schema import Evaluation, Results
 from lopsided.jobs.score import METRICS
-from lopsided.jobs.verdict import in_epochs
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
 from lopsided.losses.closed_form import posterior_limits
 from lopsided.models.heads import own_threshold
-from lopsided.report.numbers import cell, p_value, share
+from lopsided.report.headline import answer, command, findings, groups_in_words
+from lopsided.report.numbers import between, cell, p_value, share, signed
+from lopsided.report.thresholds import THRESHOLDS, threshold_rows, what_brings_what
 
-_PAIRED_CAPTION = "Effect: the difference in units of its spread over seeds."
 _CAPTION = (
-    "Mean over seeds ± half its 95 % interval, best mean in bold. Own: the threshold "
-    "that the loss implies; tuned: the best on validation, also used for subset accuracy "
-    "and Hamming loss; by label: one for each label, tuned for F1."
+    "Means over seeds, the best loss in bold. Own: the threshold that the loss implies; tuned: the one with the best "
+    "micro-F1 on validation rows, also for subset accuracy and Hamming loss; by label: one for each, tuned for F1. "
+    "Macro-F1 is the mean of the F1 of labels (Opitz & Burst, arXiv 1911.03347)."
 )
+_BY_GROUP = ("map", "macro_f1_labels")
 
 
-def print_results(results: Results, console: Console) -> None:
-    """Prints the table of metrics, the paired differences with verdicts, and the notes."""
+def print_results(results: Results, console: Console, folder: Path | None = None) -> None:
+    """Prints the answer and the command that follows from it, then the tables, the verdicts in words, and the notes."""
+
+    def say(line: str, style: str = "") -> None:
+        console.print(Text(line, style), highlight=False)
+
     data, seeds = results.data, results.seeds
-    console.print(
-        f"\n[bold]{escape(data.name)}[/bold]: {data.labels} labels, {data.positives_per_row:.2f} positives a row; "
-        f"{in_epochs(results.recipe.epochs) + ', ' if results.recipe else ''}{seeds} seed{'s' * (seeds > 1)}",
-        highlight=False,
+    say(f"\n{answer(results)}", "bold")
+    if next_step := command(results, folder):
+        console.print(f"  {next_step}", highlight=False, markup=False, soft_wrap=True)
+    trained = "" if results.recipe is None else f"{results.recipe.epochs} epoch{'s' * (results.recipe.epochs > 1)}, "
+    say(
+        f"\n{data.name}: {data.labels} labels, {data.positives_per_row:.2f} positives a row; {trained}"
+        f"{seeds} seed{'s' * (seeds > 1)}; {METRICS[results.metric].title} against {results.reference}, paired"
     )
-    console.print(metric_table(results))
-    console.print(f"[dim]{_CAPTION}[/dim]", highlight=False)
-    console.print(f"\n[bold]{METRICS[results.metric].title}[/bold] against {escape(results.baseline)}, paired")
     console.print(difference_table(results))
-    console.print(f"[dim]{_PAIRED_CAPTION}[/dim]", highlight=False)
-    for comparison in results.comparisons.values():
-        console.print(f"• {comparison.sentence}.", highlight=False, markup=False)
+    for sentence in findings(results):
+        say(f"• {sentence}.")
+    console.print(metric_table(results))
+    say(_CAPTION, "dim")
+    if results.has_thresholds:
+        console.print(threshold_table(results))
+    for sentence in what_brings_what(results):
+        say(f"• {sentence}.")
+    if results.groups:
+        console.print(group_table(results))
+        say(groups_in_words(results), "dim")
     for note in results.notes:
-        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+        say(note, "dim")
 
 
-def metric_table(results: Results) -> Table:
-    table = Table("", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for loss in results.losses:
-        table.add_column(escape(loss), justify="right")
-    for name in results.known_metrics():
-        best, title = results.marked_loss(name), METRICS[name].title
-        cells = {loss: cell(entry.metrics[name]) for loss, entry in results.losses.items()}
-        table.add_row(title, *(f"[bold]{text}[/bold]" if loss == best else text for loss, text in cells.items()))
-    if results.recipe:
-        table.add_row("seconds", *(f"{entry.seconds or math.nan:.1f}" for entry in results.losses.values()))
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, name in enumerate(columns):
+        table.add_column(escape(name), justify="right" if number else "left", no_wrap=True)
     return table
 
 
 def difference_table(results: Results) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("loss", "difference", "95 % interval", "effect", "p (Holm)", "verdict"):
-        text = name in ("loss", "verdict")
-        table.add_column(name, justify="left" if text else "right", no_wrap=not text)
-    for loss, c in results.comparisons.items():
-        if c.low is None:
-            table.add_row(escape(loss), *"----", c.verdict)
-            continue
-        interval = f"{c.low:+.3f} to {c.high:+.3f}"
-        effect = "-" if c.effect_size is None else f"{c.effect_size:+.1f}"
-        table.add_row(escape(loss), f"{c.mean:+.3f}", interval, effect, p_value(c.p_holm), c.verdict)
+    table = _table("loss", METRICS[results.metric].title, "difference", "95 % interval", "p (Holm)")
+    table.add_column("verdict")
+    for loss, entry in results.losses.items():
+        c, value = results.comparisons.get(loss), cell(entry.metrics[results.metric])
+        told = ("reference", *"   ") if c is None else (c.verdict, signed(c.mean), between(c), p_value(c.p_holm))
+        table.add_row(escape(loss), value, *told[1:], told[0])
+    for name, baseline in results.baselines.items():
+        table.add_row(escape(name), share(baseline.metrics[results.metric]), "", "", "", "baseline", style="dim")
+    return table
+
+
+def metric_table(results: Results) -> Table:
+    table = _table("", *results.losses, *results.baselines)
+    for name in results.known_metrics():
+        best = results.marked_loss(name)
+        cells = {loss: share(entry.metrics[name].mean) for loss, entry in results.losses.items()}
+        beside = [share(baseline.metrics[name]) for baseline in results.baselines.values()]
+        marked = (f"[bold]{text}[/bold]" if loss == best else text for loss, text in cells.items())
+        table.add_row(METRICS[name].title, *marked, *(f"[dim]{text}[/dim]" for text in beside))
+    seconds = [entry.seconds for entry in results.losses.values()]
+    seconds += [baseline.seconds for baseline in results.baselines.values()]
+    if results.recipe:
+        table.add_row("seconds", *("-" if each is None else f"{each:.1f}" for each in seconds))
+    return table
+
+
+def threshold_table(results: Results) -> Table:
+    table = _table("thresholds and losses", *THRESHOLDS)
+    for title, cells in threshold_rows(results):
+        table.add_row(escape(title), *map(escape, cells))
+    return table
+
+
+def group_table(results: Results) -> Table:
+    """Returns a metric of all labels that rank, and one of decisions, of rare, middling and frequent labels."""
+    models = (*results.losses, *results.baselines)
+    table = _table("where it matters", *models)
+    for name in _BY_GROUP:
+        for group in results.groups:
+            values = (share(group.metrics[model][name]) for model in models)
+            table.add_row(f"{METRICS[name].title}, {group.name}", *values)
     return table
 
 

@@ -1,0 +1,207 @@
+"""Scores rows by what needs no loss of this library: the shares of the labels, and a linear model of the field.
+
+A loss that does not beat them says more about the model and its training than about the loss.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lopsided.data.dataset import Dataset, Splits
+from lopsided.data.inputs import Images, SparseFeatures, Table, Texts
+from lopsided.data.storage import replace_atomically
+from lopsided.jobs.evidence import LINEAR, SHARES, Baseline
+from lopsided.jobs.score import Scored
+from lopsided.metrics.lists import Array
+from lopsided.metrics.scores import Scores
+from lopsided.metrics.truth import Truth
+from lopsided.models.bag import UnitLength
+from lopsided.models.columns import Columns
+from lopsided.training.rows import scores_to_keep
+
+LIMIT = 3e8  # numbers of the training rows that are not zero, times labels: about half a minute of one core
+_C = 1.0  # scikit-learn's default, and that of the published tables of LinearSVC on texts
+_PIXEL = 8  # times as long as a number of a sparse row: neighbours are alike, so that fitting takes more steps
+_MANY = 1000  # texts, from which on words that stand in one text alone are left out
+
+Features = Callable[[Any], Any]  # inputs -> (rows, features)
+
+
+def baselines(splits: Splits, stored: Path) -> tuple[dict[str, Baseline], list[str]]:
+    """Returns the baselines by name, and sentences about those that are left out.
+
+    stored: a file of the scores of the linear model, which is written after it was fitted, and read where it is there.
+    """
+    made = {SHARES: label_shares(splits)}
+    features = _features(splits)
+    if isinstance(features, str):
+        return made, [f"The linear baseline is left out: {features}."]
+    return made | {LINEAR: _read(splits, stored) or _fitted(splits, *features(), stored)}, []
+
+
+def _fitted(splits: Splits, told: str, features: Features, stored: Path) -> Baseline:
+    began = time.perf_counter()
+    scores = fit_linear(splits, features)
+    settings, seconds = f"LinearSVC(C={_C:g}) of scikit-learn for each label, on {told}", time.perf_counter() - began
+    tensors = {name: each.values for name, each in scores.items()}
+    header = {"settings": settings, "seconds": str(seconds)}
+    replace_atomically(stored, lambda path: save_file(tensors, path, header))
+    return Baseline(settings, _scored(splits, scores), seconds)
+
+
+def _read(splits: Splits, stored: Path) -> Baseline | None:
+    """Returns what was stored; None where it is not there, or not of these rows."""
+    try:
+        with safe_open(stored, framework="pt") as file:
+            tensors, header = {name: file.get_tensor(name) for name in ("test", "valid")}, file.metadata()
+    except (SafetensorError, OSError):
+        return None
+    parts, labels = splits.parts(), splits.train.num_labels
+    if any(values.shape != (len(parts[name]), labels) for name, values in tensors.items()):
+        return None
+    scores = {name: Scores(values, None, labels) for name, values in tensors.items()}
+    return Baseline(header["settings"], _scored(splits, scores), float(header["seconds"]))
+
+
+def _scored(splits: Splits, scores: Mapping[str, Scores]) -> Scored:
+    """Joins scores of "test" and "valid" rows, which decide at 0 by themselves, with the truth."""
+    assert splits.valid is not None
+    assert splits.test is not None
+    test, valid = splits.test.hard_targets(), splits.valid.hard_targets()
+    return Scored(scores["test"], test, scores["valid"], valid, own=0.0)
+
+
+def label_shares(splits: Splits) -> Baseline:
+    """Gives every row the same scores: the log odds of each label in the training rows, which rank labels alone."""
+    data = splits.train
+    odds = ((data.hard_counts() + 0.5) / (len(data) - data.hard_counts() + 0.5)).log().float()
+
+    def scores(rows: int) -> Scores:
+        keep = scores_to_keep(rows, data.num_labels)
+        if keep is None:
+            return Scores(odds.repeat(rows, 1), None, data.num_labels)
+        best = odds.topk(min(keep, data.num_labels))
+        return Scores(best.values.repeat(rows, 1), best.indices.repeat(rows, 1), data.num_labels)
+
+    parts = {name: scores(len(part)) for name, part in _judged(splits).items()}
+    return Baseline("every row gets the share of each label in the training rows", _scored(splits, parts), 0.0)
+
+
+def fit_linear(splits: Splits, features: Features) -> dict[str, Scores]:
+    """Fits a linear support vector classifier for each label, to the rows in which it is known: scores by part.
+
+    Source: LIBLINEAR (Fan et al., JMLR 9, 2008), as scikit-learn has it. A label that all rows have, or none, gets a
+    constant score.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    train, parts = features(splits.train.inputs), _judged(splits)
+    rows = {name: features(part.inputs) for name, part in parts.items()}
+    made = {name: np.empty((len(part), part.num_labels), np.float32) for name, part in parts.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a score that is nearly the best is good enough here
+        for label, (known, true) in enumerate(_by_label(splits.train)):
+            if true.all() or not true.any():
+                for scores in made.values():
+                    scores[:, label] = 1.0 if true.any() else -1.0
+                continue
+            model = LinearSVC(C=_C, random_state=0).fit(train if known is None else train[known], true)
+            for name, each in rows.items():
+                made[name][:, label] = model.decision_function(each)
+    return {name: Scores(torch.from_numpy(scores), None, splits.train.num_labels) for name, scores in made.items()}
+
+
+def _judged(splits: Splits) -> dict[str, Dataset]:
+    return {name: part for name, part in splits.parts().items() if name != "train"}
+
+
+def _by_label(data: Dataset) -> Iterator[tuple[Array | None, Array]]:
+    """Yields of each label the rows in which it is known, None for all, and in which of those it is true."""
+    truth = Truth.of(data.hard_targets(), len(data), data.num_labels)
+    true, unknown = (_rows_by_label(each, data.num_labels) for each in (truth.true, truth.unknown))
+    for positive, hidden in zip(true, unknown, strict=True):
+        is_true = np.zeros(len(data), bool)
+        is_true[positive] = True
+        known = np.delete(np.arange(len(data)), hidden) if len(hidden) else None
+        yield known, is_true if known is None else is_true[known]
+
+
+def _rows_by_label(places: Array, labels: int) -> list[Array]:
+    row, label = np.divmod(places, labels)
+    return np.split(row[label.argsort(kind="stable")], np.bincount(label, minlength=labels).cumsum()[:-1])
+
+
+def _features(splits: Splits) -> Callable[[], tuple[str, Features]] | str:
+    """Returns what makes the words and the function for what the linear model sees; or why there is none."""
+    inputs, labels = splits.train.inputs, splits.train.num_labels
+    numbers, make = _work(inputs)
+    if make is None:
+        return f"there is none for inputs of kind {inputs.kind}"
+    if numbers * labels > LIMIT or any(scores_to_keep(len(part), labels) for part in _judged(splits).values()):
+        return f"{labels} labels of {len(splits.train)} rows would take it minutes"
+    return make
+
+
+def _work(inputs: Any) -> tuple[float, Callable[[], tuple[str, Features]] | None]:
+    """Returns about how many numbers a linear model is fitted to for each label, and what makes them."""
+    if isinstance(inputs, Texts):
+        return 2 * sum(len(text.split()) for text in inputs.texts), partial(_words, inputs)
+    if isinstance(inputs, SparseFeatures):
+        return len(inputs.values), partial(_unit_length, inputs)
+    if isinstance(inputs, Table):
+        return inputs.numbers.numel() + inputs.categories.numel(), partial(_columns, inputs)
+    if isinstance(inputs, Images):
+        return _PIXEL * inputs.pixels.numel(), partial(_pixels, inputs)
+    return 0, None
+
+
+def _words(inputs: Texts) -> tuple[str, Features]:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    least = 2 if len(inputs) >= _MANY else 1
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least, token_pattern=r"\w+", dtype=np.float32)
+    words.fit([*_readable(inputs), "a"][: max(1, len(inputs))])
+    return "TF-IDF of words and pairs of words", lambda texts: words.transform(_readable(texts))
+
+
+def _readable(inputs: Texts) -> list[str]:
+    return [text.encode("utf-8", "replace").decode() for text in inputs.texts]
+
+
+def _unit_length(inputs: SparseFeatures) -> tuple[str, Features]:
+    from scipy.sparse import csr_matrix
+
+    encoder = UnitLength.fit(inputs)
+
+    def features(inputs: SparseFeatures) -> Any:
+        rows = encoder.encode(inputs).features
+        arrays = rows.values.numpy(), rows.indices.numpy(), rows.indptr.numpy()
+        return csr_matrix(arrays, shape=(len(rows), max(1, rows.num_features)))
+
+    return "features, each row of length 1", features
+
+
+def _columns(inputs: Table) -> tuple[str, Features]:
+    columns = Columns.of(inputs)
+
+    def features(table: Table) -> Any:
+        codes = columns.codes(table)
+        chosen = torch.zeros(len(table), columns.num_codes).scatter_(1, codes, 1.0)
+        return torch.cat([columns.scale(columns.numbers(table)), chosen], 1).double().numpy()
+
+    return "standardised columns", features
+
+
+def _pixels(inputs: Images) -> tuple[str, Features]:
+    return "pixels", lambda images: images.pixels.flatten(1).numpy() / 255
