@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lopsided.__main__ import main
+from lopsided.data.storage import UserError
 from lopsided.jobs.config import FitConfig
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.rows import prepare
@@ -82,13 +83,28 @@ def test_training_stops_when_no_epoch_is_better(texts_file: Path) -> None:
 
 def test_each_option_reaches_the_recipe(texts_file: Path) -> None:
     asked: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 0.5, "schedule": "cosine", "accumulate": 2}
-    asked |= {"clip_norm": 0.25, "precision": "bf16"}
+    asked |= {"clip_norm": 0.25, "precision": "bf16", "model": "ngrams(solve=False)"}
     config = FitConfig(data=str(texts_file), **asked)
     recipe = recipe_of(config, prepare(config, load_quietly(config)))
-    assert {name: getattr(recipe, name) for name in asked} == asked
+    assert {name: getattr(recipe, name) for name in asked if name != "model"} | {"model": asked["model"]} == asked
     default = FitConfig(data=str(texts_file))
     prepared = prepare(default, load_quietly(default))
     assert recipe_of(default, prepared) == prepared.encoder.recipe(len(prepared.train), 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("ngrams", {"clip_norm": 1.0}, '--clip-norm is for .* ngrams is solved: .* --model "ngrams\\(solve=False\\)"'),
+        ("ngrams(hidden=8)", {"l2": 1.0}, "--l2 is for models that are solved, and ngrams is trained in steps"),
+    ],
+)
+def test_options_of_steps_are_not_for_what_is_solved(
+    texts_file: Path, model: str, options: dict[str, Any], message: str
+) -> None:
+    config = FitConfig(data=str(texts_file), model=model, **options)
+    with pytest.raises(UserError, match=message):
+        recipe_of(config, prepare(config, load_quietly(config)))
 
 
 @pytest.mark.slow

@@ -148,7 +148,8 @@ def test_what_cannot_be_trained_like(finished: Path, folder: Path, capsys: pytes
 
 def test_a_setting_can_be_set_by_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(folder / "train.jsonl", 60)
-    (folder / "run.toml").write_text('data = "train.jsonl"\nloss = "bce"\nepochs = 4\n')
+    model = 'model = "ngrams(solve=False)"'
+    (folder / "run.toml").write_text(f'data = "train.jsonl"\nloss = "bce"\nepochs = 4\n{model}\n')
     changes = ["--set", "training.epochs=2", "--set", "batch-size=16"]
     assert main(["fit", "run.toml", *changes, "--loss", "zlpr", "--out", "run"]) == 0
     config = RunFolder.open(folder / "run").config

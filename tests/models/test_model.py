@@ -111,8 +111,8 @@ HARMS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Tensor]], object
     "another width": ("bag", lambda h, t: h["encoder_values"].update(hidden=8), "size mismatch"),
     "no values": ("bag", lambda h, t: h.update(encoder_values={}), "num_features"),
     "values that are a list": ("bag", lambda h, t: h.update(encoder_values=[1]), ""),
-    "weights of n-grams cut": ("ngrams", lambda h, t: t.update({WEIGHTS: torch.ones(2, 9).double()}), "weights must"),
-    "characters too many": ("ngrams", lambda h, t: h["encoder_values"].update(characters=False), "weights must"),
+    "weights of n-grams cut": ("ngrams", lambda h, t: t.update({WEIGHTS: torch.ones(9).double()}), "weights must"),
+    "characters too many": ("ngrams", lambda h, t: h["encoder_values"].update(characters=False), "filled buckets must"),
     "a bucket that is none": ("ngrams", lambda h, t: t[FILLED].fill_(10**9), "filled buckets must"),
     "buckets of another type": ("ngrams", lambda h, t: t.update({FILLED: torch.ones(3)}), "filled buckets must"),
     "an empty shape": ("convnet", lambda h, t: h["encoder_values"].update(shape=[]), "unpack"),
@@ -222,4 +222,6 @@ def test_a_linear_map_that_would_not_fit_is_an_embedding() -> None:
     many = fit_encoder(None, INPUTS["ngrams"], 2**27)
     assert isinstance(many, NGrams)
     assert many.make_body().width == many.hidden == 64
-    assert many.recipe(100, 2**27).learning_rate < encoder.recipe(100, 5).learning_rate, "its steps suit the embedding"
+    assert (encoder.recipe(100, 5).optimizer, many.recipe(100, 2**27).optimizer) == ("solve", "sgd")
+    stepped = fit_encoder("ngrams(solve=False)", INPUTS["ngrams"], 5).recipe(100, 5)
+    assert stepped.learning_rate > many.recipe(100, 2**27).learning_rate, "its steps suit the embedding"

@@ -15,6 +15,7 @@ from lopsided.data.inputs import Table
 from lopsided.models.bag import UnitLength
 from lopsided.models.custom import custom
 from lopsided.models.image_files import ResNetImages
+from lopsided.models.ngrams import NGrams
 from lopsided.models.pair_transformer import PairTransformer
 from lopsided.models.pairs import PairWords
 from lopsided.models.patches import Patches
@@ -25,7 +26,8 @@ from lopsided.models.vision import Vision
 
 PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text()
 MODELS: tuple[Any, ...] = (
-    MlpTable, LinearTable, UnitLength, Transformer, Static, ResNetImages, Patches, Vision, PairWords, PairTransformer,
+    MlpTable, LinearTable, UnitLength, NGrams, Transformer, Static, ResNetImages, Patches, Vision, PairWords,
+    PairTransformer,
 )  # fmt: skip
 
 

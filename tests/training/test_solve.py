@@ -23,7 +23,22 @@ from lopsided.training.rows import Rows
 from lopsided.training.validate import Validation
 from tests.points import targets_of
 
-LOSSES = ("bce", "focal", "asl", "asl(detach_focus=False)", "apl", "hill", "ral", "zlpr", "lsep", "softmax", "powerset")
+LOSSES = (
+    "bce",
+    "focal",
+    "asl",
+    "asl(detach_focus=False)",
+    "apl",
+    "hill",
+    "ral",
+    "zlpr",
+    "lsep",
+    "softmax",
+    "bp_mll",
+    "two_way",
+    "squared_hinge",
+    "powerset",
+)
 ONE = replace(SOLVED, l2=0.5)
 
 

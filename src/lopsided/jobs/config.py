@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 BUILT_IN = "digits-grid"
 IMAGES = 6000  # of the built-in training set
 _BUILT_IN_OPTIONS = ("images",)
+_OF_STEPS = (
+    *("batch_size", "learning_rate", "schedule", "accumulate", "clip_norm", "average", "weight_decay", "body_rate"),
+    *("sampling", "mixup", "r_drop", "precision"),
+)
 
 _training = partial(option, panel="Training")
 _comparison = partial(option, panel="Comparison")
@@ -61,8 +65,11 @@ class Config(ReadOptions):
     mixup: float | None = _training(None, "Alpha of mixup between body and head.", unset="0, for none", ge=0)
     r_drop: float | None = _training(None, "Weight of R-Drop, two passes through dropout.", unset="0, for none", ge=0)
     precision: Literal["fp32", "bf16"] | None = _training(None, "Of products: fp32 or bf16.", unset="fp32")
+    l2: float | None = _training(
+        None, "Penalty of a model that is solved.", unset="the best on validation rows", gt=0, le=1e12
+    )
     patience: int | None = _training(
-        None, "Epochs without a better validation score to stop after.", unset="never", ge=1
+        None, "Epochs without a better validation score to stop after.", unset="depends on the model", ge=1
     )
     valid: str | None = _rows(
         None, "File of validation rows, or a share of the training rows; 0 for none.", unset="0.1, or 0.2 in compare"
@@ -146,11 +153,23 @@ class Config(ReadOptions):
         """Returns how the files are read."""
         return ReadOptions(**{name: getattr(self, name) for name in ReadOptions.model_fields})
 
-    def recipe(self, default: Recipe) -> Recipe:
-        """Returns the recipe of a model, with what these settings say otherwise."""
+    def recipe(self, model: str, default: Recipe) -> Recipe:
+        """Returns the recipe of a model, by name, with what these settings say otherwise.
+
+        Raises UserError for settings of steps where the model is solved, and the other way round.
+        """
         names = {field.name for field in fields(Recipe)} & type(self).model_fields.keys()
-        given = {name: getattr(self, name) for name in names}
-        return replace(default, **{name: value for name, value in given.items() if value is not None})
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        solved = default.optimizer == "solve"
+        if unsuited := [name for name in (_OF_STEPS if solved else ("l2",)) if name in given]:
+            option = "--" + unsuited[0].replace("_", "-")
+            if solved:
+                raise UserError(
+                    f"{option} is for models that are trained in steps, and {model} is solved: leave it out, or choose "
+                    f'--model "{model}(solve=False)"'
+                )
+            raise UserError(f"{option} is for models that are solved, and {model} is trained in steps")
+        return replace(default, **given)
 
     def changed(self, settings: dict[str, Any]) -> Self:
         """Returns a copy with other settings; settings that this kind does not have are ignored."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lopsided.data.storage import write_text
 from lopsided.decision import choose
@@ -22,6 +22,8 @@ from lopsided.training.history import Epoch
 from lopsided.training.loop import Listener, Trained, train
 from lopsided.training.validate import Validation
 
+_UNJUDGED = 4  # penalties of a model that is solved without validation rows: the last is neither strong nor weak
+
 
 @dataclass(frozen=True)
 class TrainedRun:
@@ -39,7 +41,10 @@ class TrainedRun:
 def recipe_of(config: FitConfig, prepared: Prepared) -> Recipe:
     """Returns how a run is trained."""
     data = prepared.train.data
-    return config.recipe(prepared.encoder.recipe(len(data), data.num_labels))
+    recipe = config.recipe(prepared.encoder.name, prepared.encoder.recipe(len(data), data.num_labels))
+    if recipe.optimizer == "solve" and recipe.l2 is None and prepared.valid is None and config.epochs is None:
+        return replace(recipe, epochs=_UNJUDGED)
+    return replace(recipe, epochs=1) if recipe.l2 is not None else recipe
 
 
 def validation_of(config: FitConfig, prepared: Prepared) -> Validation | None:

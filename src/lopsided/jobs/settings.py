@@ -106,7 +106,9 @@ def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -
     validated = holds_out or "valid" in config.files() or config.data == BUILT_IN
     best, recipe = results.losses[loss].best_epochs, results.recipe
     assert recipe is not None
-    changes: dict[str, Any] = {"missing": 0.0, "batch_size": recipe.batch_size, "epochs": recipe.epochs}
+    changes: dict[str, Any] = {"missing": 0.0, "epochs": recipe.epochs}
+    if recipe.optimizer != "solve":
+        changes["batch_size"] = recipe.batch_size
     if not validated:
         epochs = max(1, round(sum(best) / len(best)))
         changes |= {"valid": "0", "epochs": epochs, "patience": None, "decide": str(run.path.absolute())}

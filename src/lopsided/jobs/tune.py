@@ -33,15 +33,19 @@ class Candidate:
 
     spec: str
     settings: dict[str, float]  # those of the spec that were tuned
-    learning_rate: float
+    learning_rate: float  # 0 for a model that is solved
 
     def tuned(self) -> dict[str, float]:
         """Returns everything that tuning chose."""
-        return self.settings | {"learning_rate": self.learning_rate}
+        return self.settings | self._rate
 
     def changes(self) -> dict[str, Any]:
         """Returns the settings of a run that differ from those of the comparison."""
-        return {"loss": self.spec, "learning_rate": self.learning_rate}
+        return {"loss": self.spec, **self._rate}
+
+    @property
+    def _rate(self) -> dict[str, float]:
+        return {"learning_rate": self.learning_rate} if self.learning_rate else {}
 
     def shown(self) -> str:
         return ", ".join(f"{name} {value:g}" for name, value in self.tuned().items())
@@ -92,11 +96,11 @@ def search(config: CompareConfig, loss: str, learning_rate: float, run: Callable
     rates = Range(LEARNING_RATE.low * learning_rate, LEARNING_RATE.high * learning_rate, LEARNING_RATE.log)
     where: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.FloatDistribution(each.low, each.high, log=each.log)
-        for name, each in (ranges(loss) | {"learning_rate": rates}).items()
+        for name, each in (ranges(loss) | ({"learning_rate": rates} if learning_rate else {})).items()
     }
     sign = 1 if METRICS[config.metric].higher_is_better else -1
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.data_seed))
-    study.enqueue_trial(defaults(loss) | {"learning_rate": learning_rate})
+    study.enqueue_trial(defaults(loss) | ({"learning_rate": learning_rate} if learning_rate else {}))
     best, best_value = Candidate(loss, {}, learning_rate), -math.inf
     for number in range(1, (config.tune or 0) + 1):
         asked = study.ask(where)
@@ -114,7 +118,7 @@ def search(config: CompareConfig, loss: str, learning_rate: float, run: Callable
 
 def _candidate(loss: str, params: dict[str, float]) -> Candidate:
     settings = {name: value for name, value in params.items() if name != "learning_rate"}
-    return Candidate(with_settings(loss, settings), settings, params["learning_rate"])
+    return Candidate(with_settings(loss, settings), settings, params.get("learning_rate", 0.0))
 
 
 def _validate(config: CompareConfig, trial: Trial, prepared: Prepared, recipe: Recipe, progress: Progress) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lopsided.data.inputs import Inputs
 from lopsided.models.encoder import Body, Encoded, Encoder, takes
 from lopsided.models.recipe import Recipe
+from lopsided.models.tables import recipe_of_layers
 
 
 def custom(name: str, models: Mapping[str, type[Encoder]]) -> type[Encoder]:
@@ -115,7 +116,8 @@ class Custom:
         return cast("Body", body)
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
-        return self.base.recipe(rows, num_labels)
+        recipe = self.base.recipe(rows, num_labels)
+        return recipe_of_layers(rows) if recipe.optimizer == "solve" else recipe
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         values, tensors = self.base.stored()

@@ -14,24 +14,27 @@ from torch import Tensor
 from lopsided.data.inputs import SparseFeatures, Texts
 from lopsided.models.bag import Bag, BagRows
 from lopsided.models.direct import NoBody
-from lopsided.models.recipe import Recipe
+from lopsided.models.recipe import LARGEST_MAP, Recipe, solved_recipe
 
-_BUCKETS = 2**17  # for words, and as many for characters
-_LARGEST_MAP, _HIDDEN = 2**27, 64
+_BUCKETS = 2**20  # for words, and as many for characters
+_HIDDEN = 64
 _SHORT = 300  # characters of a text, below which those of words count too
+_COMMON = 2  # training rows that a bucket needs to be kept
 
 
 class NGrams:
     """Maps texts to sparse rows: words and pairs of words; two to four characters within words; hashed, no vocabulary.
 
     Counts are damped (1 + log), weighted by inverse document frequency in the training texts, and each kind is
-    scaled to unit length. Buckets that no training text fills are left out: nothing can be learnt about them.
+    scaled to unit length. Buckets that a single training text fills, or none, are left out: hardly anything can be
+    learnt about them. A word has two letters or digits at least.
 
-    weights: (kinds, buckets) float64, the inverse document frequencies of words and of characters. filled: (F,) int64,
-    the buckets that are kept, those of characters after those of words.
+    weights: (F,) float64, the inverse document frequencies of what is kept. filled: (F,) int64, rising, the buckets
+    that are kept, those of characters after those of words.
     hidden: width of an embedding of the n-grams; 0 for a linear map from n-grams straight to labels.
     characters: whether n-grams of characters count beside words. They tell more than they cost where texts are short,
     and so None, by default, stands for yes where a training text has fewer than 300 characters in the mean.
+    solve: whether a linear map is solved, unless it is too large for that, or trained in steps.
 
     >>> encoder = NGrams.fit(Texts(("a dog", "a cat")), hidden=4)
     >>> encoder.make_body()(*encoder.encode(Texts(("the dog", ""))).batch(torch.arange(2))).shape
@@ -41,42 +44,46 @@ class NGrams:
     name: ClassVar[str] = "ngrams"
     inputs: ClassVar[type[Any]] = Texts
 
-    def __init__(self, weights: Tensor, filled: Tensor, hidden: int, characters: bool) -> None:
+    def __init__(self, weights: Tensor, filled: Tensor, hidden: int, characters: bool, entries: int | None) -> None:
+        """entries: of the training rows together; None for a map that is trained in steps."""
         self.weights, self.filled, self.hidden, self.characters = weights, filled, hidden, characters
-        settings: dict[str, Any] = {"n_features": _BUCKETS, "alternate_sign": False, "norm": None}
-        self._hashers = [HashingVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", ngram_range=(1, 2), **settings)]
-        if characters:
-            self._hashers.append(HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **settings))
+        self.entries = entries
 
     @classmethod
-    def fit(cls, inputs: Texts, hidden: int = 0, characters: bool | None = None) -> NGrams:
+    def fit(cls, inputs: Texts, hidden: int = 0, characters: bool | None = None, solve: bool = True) -> NGrams:
         if hidden < 0:
             raise ValueError(f"ngrams: hidden must be at least 0, got {hidden}")
         if characters is None:
             characters = sum(map(len, inputs.texts)) < _SHORT * len(inputs)
-        counts = cls(torch.empty(0), torch.empty(0), hidden, characters)._counts(inputs.texts)
-        weights = np.stack([TfidfTransformer(sublinear_tf=True).fit(count).idf_ for count in counts])
-        filled = np.flatnonzero(np.concatenate([count.getnnz(axis=0) for count in counts]))
-        if not len(filled):
+        weights, filled, entries = [], [], 0
+        for kind, counts in enumerate(_counts(inputs.texts, characters)):
+            rows_of = counts.getnnz(axis=0)
+            kept = np.flatnonzero(rows_of >= min(_COMMON, rows_of.max()))
+            kept = kept[rows_of[kept] > 0]
+            weights.append(TfidfTransformer(sublinear_tf=True).fit(counts[:, kept]).idf_ if len(kept) else np.ones(0))
+            filled.append(kept + kind * _BUCKETS)
+            entries += int(rows_of[kept].sum())
+        if not entries:
             raise ValueError("no training text holds a word or a letter")
-        return cls(torch.from_numpy(weights), torch.from_numpy(filled), hidden, characters)
-
-    def _counts(self, texts: Sequence[str]) -> list[csr_array]:
-        return [hasher.transform(texts) for hasher in self._hashers]
+        found, places = (torch.from_numpy(np.concatenate(each)) for each in (weights, filled))
+        return cls(found, places, hidden, characters, entries if solve else None)
 
     def for_labels(self, num_labels: int) -> NGrams:
         """Returns the same with an embedding where a linear map to so many labels would hold more than 2^27 numbers."""
-        if self.hidden or len(self.filled) * num_labels <= _LARGEST_MAP:
+        if self.hidden or len(self.filled) * num_labels <= LARGEST_MAP:
             return self
-        return NGrams(self.weights, self.filled, _HIDDEN, self.characters)
+        return NGrams(self.weights, self.filled, _HIDDEN, self.characters, None)
 
     def encode(self, inputs: Texts) -> BagRows:
         parts = []
-        for counts, weights in zip(self._counts(inputs.texts), self.weights, strict=True):
+        for kind, counts in enumerate(_counts(inputs.texts, self.characters)):
+            here = self.filled // _BUCKETS == kind
+            if not here.any():
+                continue
             weigh = TfidfTransformer(sublinear_tf=True)
-            weigh.idf_ = weights.numpy()
-            parts.append(weigh.transform(counts))
-        bags = csr_array(hstack(parts, format="csr")[:, self.filled.numpy()], dtype=np.float32)
+            weigh.idf_ = self.weights[here].numpy()
+            parts.append(weigh.transform(counts[:, (self.filled[here] % _BUCKETS).numpy()]))
+        bags = csr_array(hstack(parts, format="csr"), dtype=np.float32)
         indptr, indices = (torch.from_numpy(each.astype(np.int64)) for each in (bags.indptr, bags.indices))
         return BagRows(SparseFeatures(indptr, indices, torch.from_numpy(bags.data), len(self.filled), declared=True))
 
@@ -84,13 +91,15 @@ class NGrams:
         return Bag(len(self.filled), self.hidden, std=0.03, relu=False) if self.hidden else NoBody(len(self.filled))
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
-        """Gives 500 steps or 3 epochs, whichever is more: few rows are seen more often, in smaller batches.
+        """Gives 500 steps or 3 epochs, whichever is more, of what is not solved: few rows are seen more often.
 
         SGD: Adam and Adagrad move rare n-grams too far, and overfit. A linear map takes large steps, as the weights of
         rows of unit length must become large.
         """
         if not self.hidden:
-            return Recipe(max(3, min(30, 100_000 // rows)), 64, learning_rate=100.0, optimizer="sgd", schedule="cosine")
+            solved = self.entries and solved_recipe(rows, self.entries, len(self.filled), num_labels)
+            epochs = max(3, min(30, 100_000 // rows))
+            return solved or Recipe(epochs, 64, learning_rate=100.0, optimizer="sgd", schedule="cosine")
         batch_size = max(16, min(256, rows // 16))
         epochs = max(3, min(50, 500 * batch_size // rows))
         return Recipe(epochs, batch_size, learning_rate=1.0, optimizer="sgd", momentum=0.9, average=0.98)
@@ -101,9 +110,20 @@ class NGrams:
     @classmethod
     def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> NGrams:
         weights, filled, characters = tensors["weights"], tensors["filled"], bool(values["characters"])
-        kinds = 1 + characters
-        if weights.shape != (kinds, _BUCKETS) or weights.dtype != torch.float64:
-            raise ValueError(f"weights must be ({kinds}, {_BUCKETS}), got {weights.dtype} {tuple(weights.shape)}")
-        if filled.dtype != torch.int64 or not 0 <= filled.min() <= filled.max() < kinds * _BUCKETS:
-            raise ValueError(f"filled buckets must be int64 numbers below {kinds * _BUCKETS}")
-        return cls(weights, filled, int(values["hidden"]), characters)
+        buckets = (1 + characters) * _BUCKETS
+        if filled.dtype != torch.int64 or filled.ndim != 1 or not 0 <= filled.min() <= filled.max() < buckets:
+            raise ValueError(f"filled buckets must be int64 numbers below {buckets}")
+        if (filled.diff() <= 0).any():
+            raise ValueError("filled buckets must rise")
+        if weights.shape != filled.shape or weights.dtype != torch.float64:
+            raise ValueError(f"weights must be ({len(filled)},), got {weights.dtype} {tuple(weights.shape)}")
+        return cls(weights, filled, int(values["hidden"]), characters, None)
+
+
+def _counts(texts: Sequence[str], characters: bool) -> list[csr_array]:
+    """Counts words and their pairs, and n-grams of characters, (rows, buckets) each."""
+    settings: dict[str, Any] = {"n_features": _BUCKETS, "alternate_sign": False, "norm": None}
+    hashers = [HashingVectorizer(token_pattern=r"(?u)\b\w\w+\b", ngram_range=(1, 2), **settings)]
+    if characters:
+        hashers.append(HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **settings))
+    return [hasher.transform(texts) for hasher in hashers]

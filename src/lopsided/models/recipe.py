@@ -40,4 +40,16 @@ class Recipe:
     patience: int | None = None
 
 
+LARGEST_MAP = 2**27  # weights of a linear model
+_SCORES, _PRODUCTS = 2**25, 2**31  # the most that are held while one is solved; the most products of a step: minutes
+
 SOLVED = Recipe(epochs=12, batch_size=1, learning_rate=0.0, optimizer="solve", patience=2)
+
+
+def solved_recipe(rows: int, entries: int, features: int, num_labels: int) -> Recipe | None:
+    """Returns that of a linear model that is solved; None for one that is too large for that.
+
+    entries: the numbers that the rows have, together, other than 0.
+    """
+    fits = features * num_labels <= LARGEST_MAP and rows * num_labels <= _SCORES and entries * num_labels <= _PRODUCTS
+    return SOLVED if fits else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lopsided.data.inputs import Table
 from lopsided.models.columns import Columns, Scale
 from lopsided.models.encoder import Batch
-from lopsided.models.recipe import Recipe
+from lopsided.models.recipe import Recipe, solved_recipe
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class _TableEncoder:
 class LinearTable(_TableEncoder):
     """Encodes a table for the head alone: a linear model of standardised numbers and of the values of categories.
 
+    solve: whether it is solved, unless it is too large for that, or trained in steps.
+
     >>> table = Table.of_numbers(torch.tensor([[1.0, 1e9], [3.0, 2e9]]), ["age", "income"])
     >>> LinearTable.fit(table).encode(table).batch(torch.arange(2))[0]
     tensor([[-1., -1.],
@@ -92,16 +94,19 @@ class LinearTable(_TableEncoder):
     """
 
     name: ClassVar[str] = "linear"
+    solve: bool = True
 
     @classmethod
-    def fit(cls, inputs: Table) -> LinearTable:
-        return cls(Columns.of(inputs))
+    def fit(cls, inputs: Table, solve: bool = True) -> LinearTable:
+        return cls(Columns.of(inputs), solve)
 
     def make_body(self) -> Scaled:
         return Scaled(self.columns.scale.width, self.columns.num_codes)
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
-        return replace(_recipe(rows), learning_rate=0.03)
+        width = self.make_body().width
+        solved = solved_recipe(rows, rows * width, width, num_labels) if self.solve else None
+        return solved or replace(recipe_of_layers(rows), learning_rate=0.03)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return self.columns.stored()
@@ -139,7 +144,7 @@ class MlpTable(_TableEncoder):
         return Mlp(self.columns.scale.width, self.columns.num_codes, self.hidden, self.layers, self.dropout)
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
-        return _recipe(rows)
+        return recipe_of_layers(rows)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         values, tensors = self.columns.stored()
@@ -150,7 +155,7 @@ class MlpTable(_TableEncoder):
         return cls(Columns.from_stored(values, tensors), values["hidden"], values["layers"], values["dropout"])
 
 
-def _recipe(rows: int) -> Recipe:
+def recipe_of_layers(rows: int) -> Recipe:
     """Gives 20 epochs of some hundred steps, and fewer epochs where many rows give many steps."""
     batch_size = max(16, min(256, rows // 16))
     epochs = max(3, min(20, 6000 * batch_size // rows))

@@ -3,6 +3,11 @@
 The weights of such a minimum are W = X^T A, whatever the loss: every row pulls at the labels, and A, (rows, labels),
 says how hard. So all is computed in numbers of that shape, with Z = X X^T A beside A, even where there are far more
 features than rows; only the product with X X^T sees the features.
+
+Every label takes its own steps, as in LIBLINEAR (Lin, Weng & Keerthi 2008, JMLR 9), but for one difference: no value
+of the loss is asked for, and so the length of a step is found by the slope along it. That also solves what is the
+derivative of no value, as where focusing weights are detached: where labels are apart, the slope of each is a function
+of its own score alone, and its integral is what is minimised.
 """
 
 from __future__ import annotations
@@ -13,22 +18,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_NEAR = 2.0**-7  # logits; how far away a slope is taken of which the difference tells the curvature
+_NEAR = 2.0**-7  # how far away in scores a slope is taken, of which the difference tells the curvature
 _FORCING = 0.1  # the residual of the linear system of a Newton step, as a share of the gradient
 _NEWTON_STEPS, _CONJUGATE_STEPS, _LINE_STEPS = 50, 60, 12
 _FLAT = 0.5  # a step ends where the slope along it has fallen to this share
+_GROUPS = 8  # of labels that are not apart, whose curvatures are measured together
 
 
 @dataclass(frozen=True)
 class Problem:
     """Says what is minimised: sum over rows of a loss of Z = X X^T A, plus l2/2 times the square of X^T A.
 
-    product: maps (rows, k) pulls to X X^T of them. slope: the derivative of the loss by (rows, k) scores Z of the given
-    labels, (k,) int64. apart: whether the loss is a sum over labels, so that each is a problem of its own, with its own
-    steps, which is left alone once it is solved.
-
-    No value of the loss is asked for. A slope that is not the derivative of the value, as where focusing weights are
-    detached, is that of another function of each logit, its integral; that one is minimised.
+    product: maps (rows, k) pulls to X X^T of them. slope: the derivative of the loss by the (rows, k) scores Z of the
+    given labels, (k,) int64. apart: whether the loss is a sum over labels, so that each is a problem of its own.
     """
 
     product: Callable[[Tensor], Tensor]
@@ -36,16 +38,10 @@ class Problem:
     apart: bool
 
 
-def pull(problem: Problem, pulls: Tensor) -> Tensor:
-    """Computes, (k,), the square of the gradient by the weights where these are 0: how far labels are from solved."""
-    slope = problem.slope(torch.zeros_like(pulls), torch.arange(pulls.shape[1], device=pulls.device))
-    return _dot(problem, slope, problem.product(slope))
-
-
 def minimise(problem: Problem, pulls: Tensor, l2: float, tolerance: float) -> Tensor:
     """Returns the (rows, k) pulls of the minimum, from others near it.
 
-    tolerance: a label is solved when its gradient has fallen to this share of the one without weights.
+    tolerance: a label is solved when its gradient by the weights has fallen to this share of the one without weights.
 
     >>> x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [3.0]])
     >>> squares = Problem(lambda pulls: x @ (x.T @ pulls), lambda scores, labels: 2 * (scores - y), apart=True)
@@ -53,102 +49,100 @@ def minimise(problem: Problem, pulls: Tensor, l2: float, tolerance: float) -> Te
     tensor([[1.1667]])
     """
     solved, labels = pulls.clone(), torch.arange(pulls.shape[1], device=pulls.device)
-    far = pull(problem, pulls) * tolerance**2
+    start = problem.slope(torch.zeros_like(pulls), labels)
+    far = _dot(start, problem.product(start)) * tolerance**2
     scores = problem.product(pulls)
     for _ in range(_NEWTON_STEPS):
         slope = problem.slope(scores, labels)
         gradient = slope + l2 * pulls
         along = problem.product(gradient)
-        unsolved = _dot(problem, gradient, along) > far
-        if not unsolved.all():
+        unsolved = _dot(gradient, along) > far
+        if not unsolved.any():
+            break
+        if problem.apart and not unsolved.all():  # what is solved stays so
             solved[:, labels] = pulls
-            if not unsolved.any():
-                return solved
             labels, far = labels[unsolved], far[unsolved]
             pulls, scores, slope, gradient, along = (
                 each[:, unsolved] for each in (pulls, scores, slope, gradient, along)
             )
+            unsolved = unsolved[unsolved]
         bend = _curvature(problem, scores, labels, slope)
-        step, moved = _newton_step(problem, gradient, along, bend, l2)
-        length = _length(problem, labels, (pulls, scores), (step, moved), gradient, l2)
+        step, moved = _newton_step(problem, gradient, along, bend, l2, unsolved.nonzero()[:, 0])
+        fixed = l2 * _dot(pulls, moved), l2 * _dot(step, moved)
+        length = _length(problem, scores, moved, labels, fixed, _dot(gradient, moved))
         pulls, scores = pulls + length * step, scores + length * moved
     solved[:, labels] = pulls
     return solved
 
 
-def _dot(problem: Problem, one: Tensor, other: Tensor) -> Tensor:
-    """Returns (k,) inner products of labels; where these are not apart, all have that of all together."""
-    sums = (one * other).sum(0)
-    return sums if problem.apart else sums.sum().expand(len(sums))
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum(0)
 
 
-Bend = Callable[[Tensor, Tensor], Tensor]
+def _curvature(problem: Problem, scores: Tensor, labels: Tensor, slope: Tensor) -> Tensor:
+    """Measures, (rows, k), how the slope of each score changes with itself; 0 where the loss bends down.
 
-
-def _curvature(problem: Problem, scores: Tensor, labels: Tensor, slope: Tensor) -> Bend:
-    """Returns the second derivative by scores, times a direction of some labels, those `kept` of (k,).
-
-    Where the loss curves down, it counts as straight if labels are apart, so that a step always leads down.
+    Where labels are not apart, the scores of some move at once. What those do to each other is taken for curvature:
+    little, as few labels of a row have a slope to speak of.
     """
-    if problem.apart:
-        bend = ((problem.slope(scores + _NEAR, labels) - slope) / _NEAR).clamp_(min=0)
-        return lambda direction, kept: bend[:, kept] * direction
-
-    def along(direction: Tensor, kept: Tensor) -> Tensor:
-        small = _NEAR / direction.abs().max().clamp(min=torch.finfo(direction.dtype).tiny)
-        return (problem.slope(scores + small * direction, labels) - slope) / small
-
-    return along
+    groups = 1 if problem.apart else _GROUPS
+    bend = torch.empty_like(slope)
+    for first in range(groups):
+        near = scores.clone()
+        near[:, first::groups] += _NEAR
+        bend[:, first::groups] = (problem.slope(near, labels) - slope)[:, first::groups] / _NEAR
+    return bend.clamp_(min=0)
 
 
-def _newton_step(problem: Problem, gradient: Tensor, along: Tensor, bend: Bend, l2: float) -> tuple[Tensor, Tensor]:
-    """Returns a step and what it does to the scores, by conjugate gradients in the space of the weights."""
+def _newton_step(
+    problem: Problem, gradient: Tensor, along: Tensor, bend: Tensor, l2: float, live: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns a step of the labels `live`, 0 for others, and what it does to the scores: by conjugate gradients.
+
+    They run in the space of the weights, where the inner product of two pulls is that of one with X X^T of the other.
+    """
     step, moved = torch.zeros_like(gradient), torch.zeros_like(gradient)
-    live = torch.arange(gradient.shape[1], device=gradient.device)
-    residual, way, moving = -gradient, -gradient, -along
-    left = _dot(problem, gradient, along)
+    left = _dot(gradient, along)[live]
+    residual, way, moving, bend = -gradient[:, live], -gradient[:, live], -along[:, live], bend[:, live]
     enough = left * _FORCING**2
-    for number in range(_CONJUGATE_STEPS):
-        change = bend(moving, live) + l2 * way
-        curved = _dot(problem, change, moving)
-        size = torch.where(curved > 0, left / curved, float(not number))  # no bottom that way: only the first counts
+    for _ in range(_CONJUGATE_STEPS):
+        change = bend * moving + l2 * way
+        size = left / _dot(change, moving)
         step[:, live] += size * way
         moved[:, live] += size * moving
         residual = residual - size * change
         along = problem.product(residual)
-        new = _dot(problem, residual, along)
-        going = (new > enough) & (curved > 0)
+        new = _dot(residual, along)
+        going = new > enough
         if not going.any():
             break
         turn = new / left
         if not going.all():
             live, enough, new, turn = live[going], enough[going], new[going], turn[going]
-            residual, way, moving, along = (each[:, going] for each in (residual, way, moving, along))
+            residual, way, moving, along, bend = (each[:, going] for each in (residual, way, moving, along, bend))
         way, moving, left = residual + turn * way, along + turn * moving, new
     return step, moved
 
 
 def _length(
-    problem: Problem,
-    labels: Tensor,
-    at: tuple[Tensor, Tensor],
-    towards: tuple[Tensor, Tensor],
-    gradient: Tensor,
-    l2: float,
+    problem: Problem, scores: Tensor, moved: Tensor, labels: Tensor, fixed: tuple[Tensor, Tensor], begin: Tensor
 ) -> Tensor:
-    """Returns, (k,), how much of a step is made: to where the slope along it has nearly vanished, found by halving."""
-    (pulls, scores), (step, moved) = at, towards
-    begin = _dot(problem, gradient, moved)
-    constant, linear = l2 * _dot(problem, pulls, moved), l2 * _dot(problem, step, moved)
-    low, high = torch.zeros_like(begin), torch.full_like(begin, torch.inf)
-    length = torch.ones_like(begin)
+    """Returns, (k,), how much of a step to make: to where the slope along it has nearly vanished, by halving.
+
+    fixed: the slope of the penalty along the step, and what a whole step adds to it. begin: the slope of all at 0.
+    """
+
+    def of_steps(each: Tensor) -> Tensor:  # steps of labels that are not apart are one
+        return each if problem.apart else each.sum().expand(len(each))
+
+    length, low = torch.ones_like(begin), torch.zeros_like(begin)
+    high, small = torch.full_like(begin, torch.inf), _FLAT * of_steps(begin).abs()
     for _ in range(_LINE_STEPS):
-        slope = _dot(problem, problem.slope(scores + length * moved, labels), moved) + constant + length * linear
-        open_ = ~(slope.abs() <= _FLAT * begin.abs())
-        if not open_.any():
+        loss = _dot(problem.slope(scores + length * moved, labels), moved)
+        slope = of_steps(loss + fixed[0] + length * fixed[1])
+        steep = ~(slope.abs() <= small)
+        if not steep.any():
             return length
-        falls = slope < 0
-        low, high = torch.where(falls, length, low), torch.where(falls, high, length)
-        next_ = torch.where(high.isinf(), 2 * length, (low + high) / 2)
-        length = torch.where(open_, next_, length)
-    return torch.where(open_, low, length)
+        low, high = torch.where(slope < 0, length, low), torch.where(slope < 0, high, length)
+        length = torch.where(steep, torch.where(high.isinf(), 2 * length, (low + high) / 2), length)
+    return torch.where(steep, low, length)

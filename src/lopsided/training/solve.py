@@ -70,17 +70,19 @@ class Solver:
 
     @cached_property
     def _first_penalty(self) -> float:
-        """One under which labels hardly move: a positive row alone moves its own score by about 1.
+        """One under which scores hardly move: in the (geometric) mean label, those of positive rows by about 1.
 
         It is a power of 2, and twice as much for a loss that is twice as large: both have the same solutions.
         """
-        total, count = 0.0, 0
+        rises: list[Tensor] = []
         for labels, targets in self._blocks():
             slope = self._slope(labels, targets)(torch.zeros_like(self.solution.pulls[:, labels]), labels - labels[0])
-            total -= slope.clamp(max=0).sum(dtype=torch.float64).item()  # of those whose scores should rise
-            count += int(torch.count_nonzero(slope < 0))
-        rise = total / max(count, 1) * self.features.mean_square
-        return 2.0 ** round(math.log2(rise)) if rise > 0 else 1.0
+            moved = self.features.scores(self.features.weights(slope.mean(0) - slope))  # but for what the bias moves
+            pulled = slope < 0  # up
+            rise = (moved * pulled).sum(0) / pulled.sum(0)
+            rises.append(rise[rise > 0].double())
+        rise = torch.cat(rises).log2()
+        return 2.0 ** round(rise.mean().item()) if len(rise) else 1.0
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields labels that are solved together, by number, and their (rows, k) targets, NaN where unknown."""
@@ -123,7 +125,7 @@ class Solver:
 class _Sparse:
     """Multiplies by the features of rows, (rows, F), as they are given to an `nn.EmbeddingBag`, and by their transpose.
 
-    The kernel of the embedding bag is two to four times faster here than sparse products of scipy and of torch.
+    The kernel of the embedding bag is two to four times faster here than the sparse products of scipy and of torch.
     """
 
     def __init__(self, bag: BagOf, num_features: int) -> None:
@@ -134,7 +136,6 @@ class _Sparse:
         counts = torch.bincount(indices, minlength=num_features)
         self.forward = indices, offsets, values
         self.backward = row, counts.cumsum(0) - counts, values[order]
-        self.mean_square = values.double().square().sum().item() / len(offsets)
 
     def scores(self, weights: Tensor) -> Tensor:
         return _sum_of(weights, *self.forward)
@@ -148,7 +149,6 @@ class _Dense:
 
     def __init__(self, features: Tensor) -> None:
         self.features = features
-        self.mean_square = features.double().square().sum(1).mean().item()
 
     def scores(self, weights: Tensor) -> Tensor:
         return self.features @ weights
