@@ -134,19 +134,24 @@ def fit(
     if not is_first():
         return
     if folder.config.has_test:
-        evaluate(folder.path)
+        evaluate(run=folder.path)
     else:
         typer.echo(f"evaluate with: lopsided evaluate {shlex.quote(str(folder.path))} FILE")
 
 
 @app.command()
+@with_options(ReadOptions)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished `lopsided fit`.")],
     data: Annotated[Path | None, typer.Argument(help="Rows to evaluate on.", show_default="those of --test")] = None,
     propensity_a: Annotated[float, typer.Option(help="A of the propensities.", min=0)] = 0.55,
     propensity_b: Annotated[float, typer.Option(help="B of the propensities.", min=0)] = 1.5,
+    **asked: Any,
 ) -> None:
-    """Tell how well a trained model ranks and decides: P@k, nDCG@k, propensity-scored P@k, F1 and more."""
+    """Tell how well a trained model ranks and decides: P@k, nDCG@k, propensity-scored P@k, F1 and more.
+
+    Rows are read as in training, or as said.
+    """
     from lopsided.jobs.evaluate import evaluate_run
     from lopsided.jobs.folder import RunFolder
     from lopsided.jobs.progress import bars
@@ -156,7 +161,7 @@ def evaluate(
     console = Console()
     with bars(console) as live:
         folder = RunFolder.open(run, check_data=False)
-        evaluation, written = evaluate_run(folder, data, Propensity(a=propensity_a, b=propensity_b), live)
+        evaluation, written = evaluate_run(folder, data, Propensity(a=propensity_a, b=propensity_b), live, asked)
     print_evaluation(evaluation, written, console)
 
 
@@ -195,18 +200,20 @@ def inspect_run(
 
 
 @app.command()
+@with_options(ReadOptions)
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a finished `lopsided fit`.")],
     data: Annotated[Path, typer.Argument(help="Rows to predict the labels of, which need none; - for standard input.")],
     out: Annotated[Path, typer.Option(help="File to write: .jsonl, .csv or .parquet; - for standard output.")],
+    **asked: Any,
 ) -> None:
-    """Write the labels that a trained model predicts, with their probabilities."""
+    """Write the labels that a trained model predicts, and probabilities; rows are read as in training, or as said."""
     from lopsided.jobs.predict import write_predictions
     from lopsided.jobs.progress import bars
 
     with bars(Console(stderr=True)) as live:
-        rule = write_predictions(run, data, out, live)
-    typer.echo(f"predictions: {out} (rule: {rule})", err=out == Path("-"))
+        rows, rule = write_predictions(run, data, out, live, asked)
+    typer.echo(f"predictions of {rows} rows: {out} (rule: {rule})", err=out == Path("-"))
 
 
 @app.command()

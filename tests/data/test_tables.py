@@ -81,6 +81,7 @@ NUMBERS = {  # with a comma before the fraction, with a point; None where they a
     "-1.234.567,5e2": (-123456750, None),
     "1,234.5": (None, 1234.5),
     "12,34,5": (None, None),
+    "0,234": (0.234, None),
 }
 
 

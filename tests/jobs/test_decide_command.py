@@ -183,7 +183,7 @@ def test_validation_rows_without_labels_are_named(
     assert main(["evaluate", "run", str(data / "test.txt")]) == 0
     assert f"decided: {rule}" in capsys.readouterr().out
     assert main(["predict", "run", str(data / "test.txt"), "--out", "out.jsonl"]) == 0
-    assert f"predictions: out.jsonl (rule: {rule})" in capsys.readouterr().out
+    assert f"predictions of 200 rows: out.jsonl (rule: {rule})" in capsys.readouterr().out
 
 
 BAD_LINES = {

@@ -187,6 +187,8 @@ BAD_LINES = {
     "damaged": (["evaluate", "damaged"], "model.safetensors: damaged"),
     "cut": (["evaluate", "cut"], "model.safetensors: damaged"),
     "no rule": (["evaluate", "unsettled"], "unsettled/decision.safetensors: damaged (it is not there); delete unse"),
+    "another kind of table": (["predict", "run", "tiny.txt", "--out", "out.xlsx"], "out.xlsx must end in .jsonl, .csv"),
+    "no file to read otherwise": (["evaluate", "run", "--encoding", "cp1252"], "than that of the run; name it"),
     "unknown model": (["fit", "train.txt", "--model", "bagg"], "--model: unknown model 'bagg': known are ngrams, "),
     "unknown setting": (["fit", "train.txt", "--model", "bag(width=8)"], "--model: bag has no setting 'width': it has"),
     "model of texts": (["fit", "train.txt", "--model", "ngrams"], "ngrams takes no sparse inputs: choose among bag"),

@@ -366,6 +366,14 @@ def checked(kind: type[S], settings: dict[str, Any]) -> S:
         raise UserError(f"{option}{message}") from None
 
 
+def read_otherwise(options: ReadOptions, asked: dict[str, Any]) -> ReadOptions:
+    """Returns how a file is read that is not like that of training: with some options of its own.
+
+    Raises UserError, which names the first bad one in one line.
+    """
+    return checked(ReadOptions, options.model_dump() | asked)
+
+
 def fingerprint(config: Config) -> dict[str, str]:
     """Returns the SHA-256 of every data file, so that a run is not continued on other data."""
     try:

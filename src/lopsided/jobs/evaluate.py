@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from lopsided.data.inputs import Numbered
 from lopsided.data.storage import UserError
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
+from lopsided.jobs.config import read_otherwise
 from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.rows import load, read_rows
 from lopsided.jobs.schema import Evaluation, Propensity
@@ -43,11 +45,17 @@ DECISIONS = (
 _ROWS = 2**12  # of a block where not all scores are held
 
 
-def evaluate_run(folder: RunFolder, data: Path | None, propensity: Propensity, bars: Bars) -> tuple[Evaluation, Path]:
+def evaluate_run(
+    folder: RunFolder, data: Path | None, propensity: Propensity, bars: Bars, asked: dict[str, Any] | None = None
+) -> tuple[Evaluation, Path]:
     """Ranks the rows of a file, the test rows of the run if None; returns what is written, and where.
+
+    asked: options of reading in which the file differs from that of training.
 
     Results of the run's own test rows go into results.json of its folder, of another file into results-NAME.json.
     """
+    if asked and data is None:
+        raise UserError("how a file is read is for another FILE than that of the run; name it")
     path = data or folder.config.files().get("test")
     if path is None and not folder.config.has_test:
         raise UserError(f"{folder.path}: was trained without --test; name the file to evaluate on")
@@ -55,7 +63,9 @@ def evaluate_run(folder: RunFolder, data: Path | None, propensity: Propensity, b
     if path is None:
         rows = _encoded(model, load(folder.config, bars).test, folder.config.data)
     else:
-        rows = _encoded(model, read_rows(path, folder.config.read_options(), bars), str(path))
+        rows = _encoded(
+            model, read_rows(path, read_otherwise(folder.config.read_options(), asked or {}), bars), str(path)
+        )
     counts = pad(model.label_counts, (0, rows.data.num_labels - model.num_labels))
     weights = propensities(counts, model.rows, propensity.a, propensity.b)
     summary = _summary(_blocks(model, rows, decision, weights, bars))

@@ -105,7 +105,8 @@ def _write_graph(deployed: Deployed, batch: tuple[Tensor, ...], names: list[str]
         import onnxscript  # noqa: F401, torch needs it and would say so in many lines
     except ModuleNotFoundError:
         raise UserError("export needs onnx and onnxscript; install them with: pip install 'lopsided[onnx]'") from None
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for tool in ("torch.onnx", "onnxscript", "onnx_ir"):  # they tell of every step
+        logging.getLogger(tool).setLevel(logging.ERROR)
     shapes = tuple(dict.fromkeys(range(tensor.ndim), torch.export.Dim.AUTO) for tensor in batch)
     try:
         with warnings.catch_warnings():

@@ -17,8 +17,9 @@ from lopsided.data.options import ReadOptions
 from lopsided.data.readers import find_format, read_inputs
 from lopsided.data.storage import UserError, write_through
 from lopsided.decision.choose import Decision
+from lopsided.jobs.config import read_otherwise
 from lopsided.jobs.folder import RunFolder
-from lopsided.jobs.prediction_files import writer_for
+from lopsided.jobs.prediction_files import ENDINGS, writer_for
 from lopsided.models.model import Model
 from lopsided.training.rows import CANDIDATES
 
@@ -92,26 +93,33 @@ def as_inputs(rows: Any) -> Inputs:
     return Table.of_numbers(numbers)
 
 
-def write_predictions(folder: Path, data: Path, out: Path, bars: Bars) -> str:
-    """Writes the predictions of every row of a file; returns the name of the rule.
+def write_predictions(
+    folder: Path, data: Path, out: Path, bars: Bars, asked: dict[str, Any] | None = None
+) -> tuple[int, str]:
+    """Writes the predictions of every row of a file; returns how many those are, and the name of the rule.
 
-    out: JSON lines as of `Predictor.predict`; .csv or .parquet for a table; - for standard output. Memory does not grow
-    with the rows.
+    asked: options of reading in which the file differs from that of training. out: JSON lines as of
+    `Predictor.predict`; .csv or .parquet for a table; - for standard output. Memory does not grow with the rows.
     """
     if out.exists() and data.exists() and out.samefile(data):
         raise UserError(f"--out: {out} holds the rows to predict; name another file")
     if out.exists() and folder.resolve() in out.resolve().parents:
         raise UserError(f"--out: {out} is a file of the run; name another file")
+    if out.suffix.lower() not in ENDINGS:
+        raise UserError(f"--out: {out} must end in .jsonl, .csv or .parquet; - is standard output")
     predictor = Predictor.open(folder)
-    options = predictor.read_options
+    options = read_otherwise(predictor.read_options, asked or {})
     if data == STANDARD_INPUT and options.format is None and predictor.data.exists():  # it has no name that says it
         options = options.model_copy(update={"format": find_format(predictor.data, options).name})
     bar = bars.add_task("predicting", total=None)
+    rows = 0
 
     def write(file: BinaryIO) -> None:
+        nonlocal rows
         with writer_for(out, file, predictor.values) as add:
             for inputs in read_inputs(data, options):
                 add(list(predictor.stream(inputs)))
+                rows += len(inputs)
                 bars.advance(bar, len(inputs))
 
     try:
@@ -119,4 +127,4 @@ def write_predictions(folder: Path, data: Path, out: Path, bars: Bars) -> str:
     except ValueError as error:
         name = "standard input" if data == STANDARD_INPUT else data
         raise UserError(f"{name}: {error}") from None
-    return predictor.decision.name
+    return rows, predictor.decision.name

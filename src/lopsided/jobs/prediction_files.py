@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from lopsided.data.storage import UserError
 
+ENDINGS = ("", ".jsonl", ".json", ".ndjson", ".csv", ".parquet")  # a pipe or a device has none: JSON lines
 Add = Callable[[Sequence[dict[str, Any]]], None]  # takes some rows' labels and values
 
 

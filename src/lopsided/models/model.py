@@ -95,7 +95,7 @@ class Model:
     def encode(self, inputs: Inputs) -> Encoded:
         """Encodes rows. Raises ValueError for inputs of another kind than those of training."""
         if not isinstance(inputs, self.encoder.inputs):
-            raise ValueError(f"the model {self.encoder.name} takes no {inputs.kind} inputs")
+            raise ValueError(f"the model {self.encoder.name} takes no {inputs.kind} inputs, as these rows are read")
         return self.encoder.encode(inputs)
 
     def hidden(self, encoded: Encoded, rows: Tensor) -> Any:
