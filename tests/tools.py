@@ -27,7 +27,7 @@ from lopsided.models.recipe import Recipe
 from lopsided.targets import SparseTargets
 from lopsided.training import loop
 
-TINY = ["--images", "600", "--epochs", "2", "--seeds", "2", "--losses", "bce,asl,zlpr"]
+TINY = ["--images", "600", "--learning-rate", "0.003", "--epochs", "2", "--seeds", "2", "--losses", "bce,asl,zlpr"]
 
 HOSTILE = (  # names of labels
     "<script>alert(1)</script>",
@@ -52,7 +52,7 @@ def quiet_progress() -> Progress:
     """Progress that is shown to nobody, of trainings that are about to begin."""
     progress = Progress(Console(quiet=True))
     progress.preparing()
-    progress.plan(1, 1)
+    progress.plan(1)
     return progress
 
 

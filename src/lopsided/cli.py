@@ -126,8 +126,9 @@ def fit(
         folder, prepared = begin(RunFolder, str(data), out, asked, progress)
         progress.say(f"run folder: {folder.path}")
         with going_on(folder):
-            progress.plan(1, recipe_of(folder.config, prepared).epochs)
-            progress.begin(folder.config.loss)
+            epochs = recipe_of(folder.config, prepared).epochs
+            progress.plan(epochs)
+            progress.begin(folder.config.loss, epochs)
             record = train_model(folder, prepared, progress)
     if record.diverged:
         raise UserError(f"training diverged in epoch {record.epochs}; start anew with a lower --learning-rate")

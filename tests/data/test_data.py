@@ -40,7 +40,7 @@ def test_digits_grid_labels_say_what_is_where() -> None:
     digits = np.zeros((10, 64))
     for digit in range(10):
         digits[digit, 3 * np.arange(digit + 1)] = 16
-    data = _compose(digits.reshape(10, 8, 8), np.arange(10), 500, np.random.default_rng(0))
+    data = _compose(digits.reshape(10, 8, 8), np.arange(10), 500, 1.0, np.random.default_rng(0))
     assert data.label_names[0] == f"0 {CELLS[0]}" == "0 top left"
     assert data.label_names[-1] == "9 bottom right"
     bright = pixels(data).view(500, 3, 12, 3, 12).transpose(2, 3).flatten(3) > 0.37 * 255

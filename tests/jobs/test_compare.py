@@ -132,7 +132,7 @@ def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
 @pytest.mark.slow
 def test_losses_that_only_rank_and_label_powerset_take_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rivals = "bce,lsep,two_way,bp_mll,softmax,hill,ral,powerset(max_sets=50)"
-    assert main(["compare", *TINY[:4], "--seeds", "1", "--losses", rivals, "--out", "run"]) == 0
+    assert main(["compare", *TINY[:6], "--seeds", "1", "--losses", rivals, "--out", "run"]) == 0
     losses = read_results(folder / "run")["losses"]
     assert len(losses) == 8
     for loss in ("lsep", "two_way", "bp_mll", "softmax"):
@@ -179,7 +179,7 @@ def test_baselines_stand_beside_the_losses(finished: Path) -> None:
 def test_equal_losses_train_equally(folder: Path) -> None:
     """Same splits, initial weights, batch order, optimiser: two spellings of one loss give the same scores."""
     losses = "bce,asl(gamma_neg=0, clip=0)"
-    assert main(["compare", *TINY[:4], "--seeds", "2", "--losses", losses, "--out", "run"]) == 0
+    assert main(["compare", *TINY[:6], "--seeds", "2", "--losses", losses, "--out", "run"]) == 0
     for seed in (0, 1):
         bce, asl = (scores_of(path) for path in sorted((folder / "run/runs").glob(f"*seed{seed}")))
         assert torch.equal(bce, asl)
@@ -230,10 +230,10 @@ def test_a_stopped_run_goes_on(
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
     """A run whose training.json is missing is trained again, whatever stands in its other files."""
-    config = make_config({"images": 60, "epochs": 1, "seeds": 1, "losses": "bce,zlpr"})
+    config = make_config({"images": 60, "epochs": 1, "seeds": 1, "losses": "bce,zlpr", "learning_rate": 0.003})
     stored = ConfigFile(lopsided=lopsided.__version__, command="compare", config=config, data_sha256={})
     write_file(folder / "run/config.json", stored)
-    run = ComparisonFolder.open(folder / "run").run("bce", 0, {"learning_rate": 0.003})
+    run = ComparisonFolder.open(folder / "run").run("bce", 0, {"learning_rate": 0.003, "patience": 3})
     for name in ("model.safetensors", "decision.safetensors", "scores-test.safetensors", "history.csv"):
         (run.path / name).write_bytes(b"half")
     for name in (".model.safetensors.abcd1234", ".state.safetensors.abcd1234"):

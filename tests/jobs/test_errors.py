@@ -94,7 +94,7 @@ def test_errors_of_the_installed_command(folder: Path) -> None:
 @pytest.mark.slow
 def test_a_diverging_loss_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     losses = "bce,apl(epsilon_pos=1e300, monotone=False),asl"
-    assert main(["compare", *TINY[:4], "--seeds", "2", "--losses", losses, "--out", "run"]) == 0
+    assert main(["compare", *TINY[:6], "--seeds", "2", "--losses", losses, "--out", "run"]) == 0
     assert "apl(epsilon_pos=1e300, monotone=False), seed 0: diverged" in capsys.readouterr().out
     results = read_results(folder / "run")
     lost = results["comparisons"]["apl(epsilon_pos=1e300, monotone=False)"]

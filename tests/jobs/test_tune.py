@@ -1,7 +1,7 @@
-"""Equal tuning: as many trials for each loss, judged on validation rows, and a killed run goes on."""
+"""A rate, and perhaps settings, for each loss: as many trials for all, judged on validation; killed, they go on."""
 
-import csv
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from lopsided.__main__ import main
-from lopsided.jobs.config import CompareConfig, make_config
+from lopsided.jobs.compare import Worker
+from lopsided.jobs.config import make_config
 from lopsided.jobs.fit import recipe_of
+from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.rows import prepare
-from lopsided.jobs.schema import Trial
-from lopsided.jobs.tune import read_trials, search, tune
+from lopsided.jobs.schema import Stage, Trial, read_table
+from lopsided.jobs.trials import Pace
+from lopsided.jobs.tune import Run, climb, search
 from lopsided.losses import CATALOG, formula
 from lopsided.losses.catalog import SEARCH
 from lopsided.losses.closed_form import decision_threshold
@@ -26,7 +29,9 @@ from lopsided.training.validate import Validation
 from tests.jobs.test_compare import dense
 from tests.tools import load_quietly, quiet_progress, read_results, scores_of
 
-TUNED = ["--images", "300", "--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--tune", "3"]
+TUNED = ["--images", "120", "--epochs", "4", "--seeds", "1", "--losses", "bce,asl", "--tune", "3"]
+SETTINGS = {"images": 120, "epochs": 4, "seeds": 1, "losses": "bce,asl", "tune": 3}
+LADDER = [0.003, 0.000949, 0.00949, 0.0003, 0.03]
 
 
 @pytest.fixture(scope="session")
@@ -36,38 +41,50 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def trials_of(run: Path) -> list[Trial]:
+    return read_table(run / "trials.csv", Trial, "")
+
+
 @pytest.mark.slow
-def test_every_loss_gets_its_trials(tuned: Path) -> None:
-    with (tuned / "trials.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert [(line["loss"], line["trial"]) for line in lines] == [(loss, n) for loss in ("bce", "asl") for n in "123"]
-    assert {line["metric"] for line in lines} == {"map"}
-    assert len({line["spec"] for line in lines}) == 4, "bce has only its learning rate"
-    assert len({line["learning_rate"] for line in lines if line["loss"] == "bce"}) == 3
-    first = [line for line in lines if line["trial"] == "1"]
-    assert [line["learning_rate"] for line in first] == ["0.003", "0.003"]
-    assert formula(first[1]["spec"]) == formula("asl"), "the first trial is the default"
+def test_every_loss_climbs_the_same_ladder_and_gets_its_trials(tuned: Path) -> None:
+    for loss in ("bce", "asl"):
+        trials = [trial for trial in trials_of(tuned) if trial.loss == loss]
+        assert [trial.trial for trial in trials] == list(range(1, len(trials) + 1))
+        by_stage: dict[str, list[Trial]] = {}
+        for trial in trials:
+            by_stage.setdefault(trial.stage, []).append(trial)
+        short, long, settings = (by_stage[stage] for stage in ("short", "long", "tuned"))
+        assert [trial.learning_rate for trial in short[:5]] == LADDER
+        best = sorted(short, key=lambda trial: -trial.value)[:2]
+        assert {trial.learning_rate for trial in long} == {trial.learning_rate for trial in best}
+        winner = max(long, key=lambda trial: trial.value)
+        assert len(settings) == 3
+        assert (settings[0].spec, settings[0].learning_rate) == (loss, winner.learning_rate), "the first is the default"
+        assert settings[0].value == winner.value
+        assert {trial.spec for trial in settings} == ({"bce"} if loss == "bce" else {trial.spec for trial in settings})
+    assert not (tuned / "trials").exists(), "what trials go on from"
 
 
 @pytest.mark.slow
 def test_the_best_on_validation_is_trained(tuned: Path) -> None:
-    trials = read_trials(tuned / "trials.csv")
     results = read_results(tuned)
-    config = make_config({"images": 300, "epochs": 1})
+    config = make_config(SETTINGS)
     prepared = prepare(config, load_quietly(config))
     assert prepared.valid is not None
     assert prepared.test is not None
+    validation = Validation(prepared.valid)
     for number, loss in enumerate(("bce", "asl")):
-        best = max((trial for trial in trials if trial.loss == loss), key=lambda trial: trial.value)
+        best = max(
+            (each for each in trials_of(tuned) if (each.loss, each.stage) == (loss, "tuned")), key=lambda t: t.value
+        )
         entry = results["losses"][loss]
         assert entry["tuned_settings"]["learning_rate"] == best.learning_rate
         assert entry["settings"] == str(formula(best.spec))
         recipe = recipe_of(config.of_run(loss, 0, {"learning_rate": best.learning_rate}), prepared)
-        validation = Validation(prepared.valid)
         model = train(prepared.encoder, best.spec, prepared.train, recipe, 0, validation=validation).model
-        saved = scores_of(tuned / f"runs/{number}-{loss}-seed0")
-        assert torch.equal(saved, model.score(prepared.test.encoded).values)
+        assert torch.equal(scores_of(tuned / f"runs/{number}-{loss}-seed0"), model.score(prepared.test.encoded).values)
         # the trial was trained with the seed after those that are compared, and judged on validation rows
+        recipe = replace(recipe, epochs=best.epochs)
         model = train(prepared.encoder, best.spec, prepared.train, recipe, 1, validation=validation).model
         truth, scores = dense(prepared.valid.data), model.score(prepared.valid.encoded).values.numpy()
         present = truth.any(0)
@@ -75,7 +92,7 @@ def test_the_best_on_validation_is_trained(tuned: Path) -> None:
     assert results["losses"]["asl"]["own_threshold"] == pytest.approx(
         float(decision_threshold(formula(results["losses"]["asl"]["settings"])))
     )
-    assert any("3 trials of each loss" in note and "gamma_neg" in note for note in results["notes"])
+    assert any("3 trials of each loss" in note and "learning_rate" in note for note in results["notes"])
 
 
 class Untouchable:
@@ -85,19 +102,20 @@ class Untouchable:
         raise AssertionError(f"the test rows were asked for {name}")
 
 
-def test_tuning_does_not_see_the_test_rows(tmp_path: Path) -> None:
+def test_trials_do_not_see_the_test_rows(tmp_path: Path) -> None:
     config = make_config({"images": 60, "epochs": 1, "losses": "bce,zlpr", "tune": 2})
     untouchable: Any = Untouchable()
     prepared = replace(prepare(config, load_quietly(config)), test=untouchable)
-    chosen = tune(config, prepared, Recipe(1, 16, 0.003), tmp_path / "trials.csv", quiet_progress())
-    assert list(chosen) == ["bce", "zlpr"]
-    assert set(chosen["zlpr"].tuned()) == {"scale", "margin", "learning_rate"}
+    worker = Worker(ComparisonFolder.create(tmp_path / "run", config), prepared, quiet_progress())
+    trials = worker.trials
+    assert not math.isnan(trials.run("zlpr", "zlpr(scale=2)", 0.01, "tuned"))
+    (trial,) = trials.of("zlpr")
+    assert trial == trials_of(tmp_path / "run")[0]
+    assert (trial.spec, trial.learning_rate, trial.epochs) == ("zlpr(scale=2)", 0.01, 1)
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_trials(
-    tuned: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_run_goes_on_with_the_same_trials(tuned: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
 
     def stop_at_the_fifth(*arguments: Any, **options: Any) -> Any:
@@ -106,87 +124,131 @@ def test_a_killed_run_goes_on_with_the_same_trials(
             raise KeyboardInterrupt
         return train(*arguments, **options)
 
-    monkeypatch.setattr("lopsided.jobs.tune.train", stop_at_the_fifth)
+    monkeypatch.setattr("lopsided.jobs.trials.train", stop_at_the_fifth)
     assert main(["compare", *TUNED, "--out", "run"]) == 130
-    assert len(read_trials(folder / "run/trials.csv")) == 4
+    assert len(trials_of(folder / "run")) == 4
+    (folder / "run/trials.csv").unlink()
     assert main(["compare", "run"]) == 0
-    assert len(trained) == 5 + 2, "four trials were there, two were missing"
-    assert capsys.readouterr().out.count("trained before") == 4
+    different = {(trial.spec, trial.learning_rate, trial.epochs) for trial in trials_of(tuned)}
+    assert len(trained) == 1 + len(different), "each once, but for the one that was stopped"
     assert (folder / "run/trials.csv").read_bytes() == (tuned / "trials.csv").read_bytes()
     assert read_results(folder / "run")["comparisons"] == read_results(tuned)["comparisons"]
 
 
+def climbing(best: float, fails: float = math.inf) -> tuple[Run, list[tuple[float, Stage]]]:
+    """A loss whose values fall with the distance from its best rate, and that diverges above another."""
+    seen: list[tuple[float, Stage]] = []
+
+    def run(spec: str, rate: float, stage: Stage) -> float:
+        seen.append((rate, stage))
+        return math.nan if rate > fails else -abs(math.log10(rate / best))
+
+    return run, seen
+
+
 @pytest.mark.parametrize(
-    ("right", "wrong", "message"),
+    ("best", "fails", "chosen", "short"),
     [
-        ("clip=0.05", "clip=0.06", "trial 1 of asl is asl(gamma_neg=4.0, gamma_pos=0.0, clip=0.06), not asl("),
-        ("bce,1,", "bce,one,", "trials.csv: damaged (field 0.trial: Input should be a valid integer"),
-        ("value", "worth", "trials.csv: damaged (field 0.value: Field required); delete it to tune again"),
+        (1.2, math.inf, 1.0, 5),
+        (0.3, math.inf, 0.316, 5),
+        (12.0, math.inf, 10.0, 6),
+        (1000.0, math.inf, 100.0, 7),
+        (0.0001, math.inf, 0.01, 7),
+        (12.0, 2.0, 1.0, 5),
+        (1.0, 0.0, 1.0, 5),
     ],
 )
-def test_trials_of_something_else_are_refused(
-    right: str, wrong: str, message: str, tuned: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "run").mkdir()
-    (folder / "run/config.json").write_bytes((tuned / "config.json").read_bytes())
-    (folder / "run/trials.csv").write_text((tuned / "trials.csv").read_text().replace(right, wrong))
-    assert main(["compare", "run"]) == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+def test_the_ladder_finds_the_best_rate(best: float, fails: float, chosen: float, short: int) -> None:
+    run, seen = climbing(best, fails)
+    assert climb("bce", 1.0, run, 1) == chosen
+    rounds = Counter(stage for _, stage in seen)
+    assert rounds["short"] == short
+    assert rounds["long"] == (2 if fails else 0)
+    lower, low_seen = climbing(best, fails)
+    assert climb("bce", 1.0, lambda *of: -lower(*of), -1) == chosen, "of a metric that is better when it is lower"
+    assert low_seen == seen
 
 
-def config_of(trials: int, metric: str = "map") -> CompareConfig:
-    return make_config({"tune": trials, "metric": metric})
+def test_where_all_rates_do_alike_the_default_is_taken() -> None:
+    assert climb("bce", 0.1234567, lambda *of: 0.5, 1) == 0.1234567
 
 
-@pytest.mark.parametrize(("metric", "sign"), [("map", -1), ("hamming_loss", 1)])
-def test_the_search_nears_the_best_settings(metric: str, sign: int) -> None:
-    seen: list[tuple[Trial, float]] = []
-
-    def run(trial: Trial) -> float:
-        """Best at gamma_neg = 2, clip = 0.2 and a third of the rate; every fifth training diverges."""
-        settings = dict(part.split("=") for part in trial.spec.partition("(")[2][:-1].split(", "))
-        miss = abs(float(settings["gamma_neg"]) - 2) / 8 + abs(float(settings["clip"]) - 0.2)
-        miss += abs(math.log(trial.learning_rate / 0.001)) / 4
-        seen.append((trial, math.nan if trial.trial % 5 == 0 else miss))
-        return sign * seen[-1][1]
-
-    best = search(config_of(32, metric), "asl(gamma_pos=1)", 0.003, run)
-    assert [trial.trial for trial, _ in seen] == list(range(1, 33))
-    assert all("gamma_pos=1," in trial.spec for trial, _ in seen), "what was asked for stays"
-    winner, least = min(((trial, miss) for trial, miss in seen if not math.isnan(miss)), key=lambda pair: pair[1])
-    assert (best.spec, best.learning_rate) == (winner.spec, winner.learning_rate)
-    assert least < 0.5 * seen[0][1]
+def test_trainings_of_a_schedule_end_where_it_ends() -> None:
+    config = make_config({})
+    assert Pace.of(config, Recipe(7, 64, 0.1)) == Pace(short=2, long=7, full=21, patience=3)
+    assert Pace.of(config, Recipe(7, 64, 0.1, schedule="cosine")) == Pace(short=2, long=7, full=7, patience=3)
+    assert Pace.of(make_config({"epochs": 1, "patience": 9}), Recipe(7, 64, 0.1)) == Pace(1, 1, 1, 9)
 
 
-def test_the_first_trial_is_what_would_be_trained_untuned() -> None:
-    seen: list[Trial] = []
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_search_nears_the_best_settings(sign: int) -> None:
+    seen: list[tuple[str, float, float]] = []
 
-    def run(trial: Trial) -> float:
-        seen.append(trial)
+    def run(spec: str, rate: float, stage: Stage) -> float:
+        """Best at gamma_neg = 2, clip = 0.2 and half the rate; every fifth training diverges."""
+        settings = dict(part.split("=") for part in spec.partition("(")[2][:-1].split(", "))
+        miss = abs(float(settings.get("gamma_neg", 4)) - 2) / 8 + abs(float(settings.get("clip", 0.05)) - 0.2)
+        miss += abs(math.log(rate / 0.0015)) / 4
+        seen.append((spec, rate, math.nan if len(seen) % 5 == 4 else miss))
+        return -sign * seen[-1][2]
+
+    best = search("asl(gamma_pos=1)", 0.003, 32, run, sign, 0, tunes_rate=True)
+    assert len(seen) == 32
+    assert all("gamma_pos=1" in spec for spec, _, _ in seen), "what was asked for stays"
+    spec, rate, least = min((each for each in seen if not math.isnan(each[2])), key=lambda each: each[2])
+    assert (best.spec, best.learning_rate) == (spec, rate)
+    assert least < 0.5 * seen[0][2]
+
+
+@pytest.mark.parametrize("loss", [*CATALOG, "powerset"])
+def test_eight_trials_are_designed_and_never_worse_than_the_default(loss: str) -> None:
+    seen: list[tuple[str, float]] = []
+
+    def run(spec: str, rate: float, stage: Stage) -> float:
+        seen.append((spec, rate))
+        return -float(len(seen))
+
+    best = search(loss, 0.00123456, 8, run, 1, 0, tunes_rate=True)
+    assert (best.spec, best.learning_rate) == seen[0] == (loss, 0.00123456)
+    rates = sorted(math.log10(rate / 0.00123456) for _, rate in seen[1:])
+    assert len({*seen}) == 8, "of every loss as many"
+    assert -0.501 < rates[0] < -0.3, "from the rung below"
+    assert 0.3 < rates[-1] < 0.501, "to the rung above"
+    assert all(rate == float(f"{rate:.4g}") for _, rate in seen[1:]), "four digits"
+    for name, where in ranges(loss).items():
+        values = sorted(float(dict(formula_settings(spec))[name]) for spec, _ in seen[1:])
+        assert values[0] < where.at(0.3) < where.at(0.7) < values[-1], name
+
+
+def formula_settings(spec: str) -> list[list[str]]:
+    return [part.split("=") for part in spec.partition("(")[2][:-1].split(", ")]
+
+
+def test_a_rate_that_is_given_is_not_tuned() -> None:
+    seen: list[float] = []
+
+    def run(spec: str, rate: float, stage: Stage) -> float:
+        seen.append(rate)
         return float(len(seen))
 
-    search(config_of(2), "asl(clip=0.123456)", 0.00123456, run)
-    assert formula(seen[0].spec) == formula("asl(clip=0.123456)")
-    assert seen[0].learning_rate == 0.00123456
-    assert seen[1].learning_rate == float(f"{seen[1].learning_rate:.4g}") != seen[0].learning_rate, "four digits"
+    assert search("asl", 0.5, 4, run, 1, 0, tunes_rate=False).spec != "asl"
+    assert search("bce", 0.5, 4, run, 1, 0, tunes_rate=False).spec == "bce"
+    assert seen == [0.5] * 5
 
 
 def test_where_every_trial_fails_the_default_is_trained() -> None:
-    assert search(config_of(3), "asl", 0.003, lambda trial: math.nan).spec == "asl"
+    assert search("asl", 0.003, 3, lambda *of: math.nan, 1, 0, tunes_rate=True).spec == "asl"
 
 
 def test_every_loss_in_its_ranges_can_be_made() -> None:
     generator = torch.Generator().manual_seed(0)
-    assert set(SEARCH) < set(CATALOG)
+    assert set(SEARCH) == set(CATALOG)
     for loss, space in SEARCH.items():
         assert all(space[name].low <= value <= space[name].high for name, value in defaults(loss).items())
         shares = torch.rand(40, len(space), generator=generator)
         for row in torch.cat([shares, shares.round()]).tolist():
-            settings = {
-                name: where.low + share * (where.high - where.low)
-                for (name, where), share in zip(space.items(), row, strict=True)
-            }
-            formula(with_settings(loss, settings))
+            values = zip(space.items(), row, strict=True)
+            formula(with_settings(loss, {name: where.at(share) for (name, where), share in values}))
 
 
 def test_what_a_spec_says_is_not_tuned() -> None:

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 
 from lopsided.jobs.evidence import Evidence, Training
 from lopsided.jobs.score import Scored
-from lopsided.jobs.verdict import _comparison, is_rising, verdict
+from lopsided.jobs.verdict import _comparison, is_overfitting, is_rising, verdict
 from lopsided.metrics.significance import (
     LEVEL,
     Difference,
@@ -238,20 +238,30 @@ def test_verdicts() -> None:
     assert verdict(0.1, math.nan, unfinished=False) == "cannot be tested"
 
 
-def test_a_curve_rises_until_it_flattens() -> None:
-    def history(*curve: float) -> list[Epoch]:
-        return [Epoch(number, 1.0, 1.0, valid_map=value) for number, value in enumerate(curve, 1)]
+def history(*curve: float) -> list[Epoch]:
+    return [Epoch(number, 1.0, 1.0, valid_map=value) for number, value in enumerate(curve, 1)]
 
-    assert is_rising([history(0.1, 0.2, 0.3, 0.4)])
-    assert not is_rising([history(0.1, 0.2, 0.3, 0.303)])
-    assert is_rising([history(0.1, 0.2, 0.3, 0.3), history(0.1, 0.2, 0.3, 0.32)]), "the mean over seeds counts"
-    assert not is_rising([history(0.1, 0.4, 0.5, 0.6, 0.61, 0.62, 0.61, 0.624)]), "the last quarter counts"
-    assert is_rising([history(*(0.5 + 0.001 * number for number in range(50)))]), "slowly, but over many epochs"
-    assert not is_rising([history(math.nan, math.nan)])
+
+def test_a_curve_rises_until_it_flattens() -> None:
+    assert is_rising([history(0.1, 0.2, 0.3, 0.4)], 4)
+    assert not is_rising([history(0.1, 0.2, 0.3, 0.4)], 5), "it was stopped, as nothing came of more"
+    assert not is_rising([history(0.1, 0.2, 0.3, 0.303)], 4)
+    assert is_rising([history(0.1, 0.2, 0.3, 0.3), history(0.1, 0.2, 0.3, 0.32)], 4), "the mean over seeds counts"
+    assert not is_rising([history(0.1, 0.4, 0.5, 0.6, 0.61, 0.62, 0.61, 0.624)], 8), "the last quarter counts"
+    assert is_rising([history(*(0.5 + 0.001 * number for number in range(50)))], 50), "slowly, but over many epochs"
+    assert not is_rising([history(math.nan, math.nan)], 2)
     candidates = [[Epoch(number, 1.0, 1.0, valid_p_at_1=value) for number, value in enumerate((0.1, 0.2), 1)]]
-    assert is_rising(candidates), "P@1 counts where no mAP is measured"
-    assert is_rising([history(0.1, 0.2), history(math.nan, math.nan)]), "a diverged seed says nothing"
-    assert is_rising([history(0.9)]), "one epoch shows no trend"
+    assert is_rising(candidates, 2), "P@1 counts where no mAP is measured"
+    assert is_rising([history(0.1, 0.2), history(math.nan, math.nan)], 2), "a diverged seed says nothing"
+    assert is_rising([history(0.9)], 1), "one epoch shows no trend"
+
+
+def test_a_curve_that_fell_far_below_its_peak_overfits() -> None:
+    assert is_overfitting([history(0.2, 0.5, 0.48)])
+    assert not is_overfitting([history(0.2, 0.5, 0.495)])
+    assert not is_overfitting([history(0.2, 0.5, 0.495), history(0.2, 0.5, 0.487)]), "the mean over seeds counts"
+    assert is_overfitting([history(0.2, 0.5, 0.4), history(0.3, math.nan)]), "a diverged seed says nothing"
+    assert not is_overfitting([history(math.nan)])
 
 
 def two_losses(**values: Any) -> Evidence:

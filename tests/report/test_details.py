@@ -58,6 +58,7 @@ def loss_result(settings: str, threshold: float = 1.5, mean: float = 0.1) -> Los
         best_epochs=[1],
         metrics={"map": Interval(mean=mean, low=None, high=None)},
         rising=False,
+        overfitting=False,
     )
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from dataclasses import replace
+
+from filelock import FileLock, Timeout
+
 from lopsided.jobs.baselines import baselines
 from lopsided.jobs.details import details
 from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
@@ -9,35 +15,122 @@ from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.results import evidence_of, summarize
 from lopsided.jobs.rows import Prepared
-from lopsided.jobs.tune import default_candidates, tune
+from lopsided.jobs.score import METRICS
+from lopsided.jobs.trials import MissingTrialError, Pace, Trials
+from lopsided.jobs.tune import RUNGS, Candidate, Run, climb, search
+from lopsided.training.history import Epoch
+
+_SEARCH = -1  # in the place of a seed
+_POLL = 0.2  # seconds between two looks at what other workers do
 
 
 def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) -> None:
-    """Trains what is not trained yet, a folder of a run for each loss and seed, and writes all results."""
-    config = folder.config
-    recipe = recipe_of(config.of_run(config.losses[0], 0, {}), prepared)
-    runs_of_a_loss = config.seeds + (config.tune or 0)
-    progress.plan(len(config.losses) * runs_of_a_loss, recipe.epochs)
-    candidates = default_candidates(config, recipe)
-    if config.tune is not None:
-        candidates = tune(config, prepared, recipe, folder.path / "trials.csv", progress)
-    runs, histories = [], {}
-    for seed in range(config.seeds):
-        for loss, candidate in candidates.items():
-            run = folder.run(loss, seed, candidate.changes())
-            progress.begin(f"{loss}, seed {seed}")
-            known = run.is_trained
-            fit(run, prepared, progress)
-            trained = read_run(run, loss, prepared)
-            seconds = sum(epoch.seconds for epoch in trained.history)
-            if known:
-                progress.skip(outcome(trained.history))
-            else:
-                progress.end(f"{outcome(trained.history)}, {seconds:.1f} s")
-            runs.append(trained)
-            histories[loss, seed] = trained.history
-            folder.write_histories(histories)
+    """Trains what is not trained yet, a folder of a run for each loss and seed, and writes all results.
+
+    Several processes may do so for one folder at once: each takes what no other has begun.
+    """
+    worker = Worker(folder, prepared, progress)
+    worker.work()
+    candidates = {loss: worker.candidate(loss) for loss in folder.config.losses}
+    runs = [read_run(folder.open_run(loss, seed), loss, prepared) for loss, seed in worker.trainings]
     beside = baselines(prepared.splits, folder.path / "baselines.safetensors")
-    evidence = evidence_of(config, candidates, prepared.splits, recipe, runs, beside)
+    evidence = evidence_of(folder.config, candidates, prepared.splits, worker.recipe, runs, beside)
     results = summarize(evidence, progress)
     folder.write_outcome(results, details(evidence, results))
+    for leftover in ("locks", "trials"):
+        shutil.rmtree(folder.path / leftover, ignore_errors=True)
+
+
+class Worker:
+    """Does the parts of a comparison one after the other: for each loss a search, then a training for each seed.
+
+    A part is done by whoever holds its lock, which the system frees when a process ends, however it ends.
+    """
+
+    def __init__(self, folder: ComparisonFolder, prepared: Prepared, progress: Progress) -> None:
+        self.folder, self.config, self.prepared, self.progress = folder, folder.config, prepared, progress
+        recipe = recipe_of(self.config.of_run(self.config.losses[0], 0, {}), prepared)
+        self.pace = Pace.of(self.config, recipe)
+        self.recipe = replace(recipe, epochs=self.pace.full)
+        self.trials = Trials(folder, prepared, self.recipe, self.pace, progress)
+        self.trainings = [(loss, seed) for seed in range(self.config.seeds) for loss in self.config.losses]
+        self._histories: dict[tuple[str, int], list[Epoch]] = {}
+
+    def work(self) -> None:
+        """Does what no other worker has begun, until all is done."""
+        config = self.config
+        ladder = self.pace.ladder(RUNGS) if self._climbs else 0
+        trials = (config.tune or 0) * self.pace.long
+        searches = [(loss, _SEARCH) for loss in config.losses] if ladder + trials else []
+        self.progress.plan(len(searches) * (ladder + trials) + len(self.trainings) * self.pace.full)
+        left = [*searches, *self.trainings]
+        before = {part for part in left if self._is_done(*part)}
+        while left:
+            done = set()
+            for part in left:
+                if (mine := self._try(*part)) or self._is_done(*part):
+                    self._tell(*part, "" if mine else ", trained before" if part in before else ", by another process")
+                    done.add(part)
+            left = [part for part in left if part not in done]
+            if not done:
+                time.sleep(_POLL)
+
+    def _is_done(self, loss: str, seed: int) -> bool:
+        if seed != _SEARCH:
+            return (self.folder.run_path(loss, seed) / "training.json").exists()
+        try:
+            self.candidate(loss)
+        except MissingTrialError:
+            return False
+        return True
+
+    def _try(self, loss: str, seed: int) -> bool:
+        """Does a part unless it is done, cannot be begun, or another worker does it; returns whether it did."""
+        if self._is_done(loss, seed) or not (seed == _SEARCH or self._is_done(loss, _SEARCH)):
+            return False
+        try:
+            held = FileLock(self.folder.path / "locks" / f"{self.config.losses.index(loss)} {seed}").acquire(timeout=0)
+        except Timeout:
+            return False
+        with held:
+            if self._is_done(loss, seed):
+                return False
+            if seed == _SEARCH:
+                self._chosen(loss, lambda spec, rate, stage: self.trials.run(loss, spec, rate, stage))
+                self.trials.forget_states(loss)
+                return True
+            changes = self.candidate(loss).changes() | {"epochs": self.pace.full, "patience": self.pace.patience}
+            self.progress.begin(f"{loss}, seed {seed}", self.pace.full)
+            fit(self.folder.run(loss, seed, changes), self.prepared, self.progress)
+        return True
+
+    def candidate(self, loss: str) -> Candidate:
+        """Returns what is trained for a loss. Raises `MissingTrialError` while trials are missing."""
+        return self._chosen(loss, lambda spec, rate, stage: self.trials.value(loss, spec, rate, stage))
+
+    def _chosen(self, loss: str, run: Run) -> Candidate:
+        config, rate = self.config, self.recipe.learning_rate
+        sign = 1 if METRICS[config.metric].higher_is_better else -1
+        if self._climbs:
+            rate = climb(loss, rate, run, sign)
+        if config.tune is None:
+            return Candidate(loss, {}, rate)
+        return search(loss, rate, config.tune, run, sign, config.data_seed, tunes_rate=self._climbs)
+
+    @property
+    def _climbs(self) -> bool:
+        return self.config.learning_rate is None and self.recipe.optimizer != "solve"
+
+    def _tell(self, loss: str, seed: int, how: str) -> None:
+        """Says what came of a part; how: who did it, unless it was this process."""
+        if seed == _SEARCH:
+            self.progress.say(f"{loss}: {self.candidate(loss).shown()}{how}")
+            return
+        run = self.folder.open_run(loss, seed)
+        if how:
+            self.progress.begin(f"{loss}, seed {seed}", self.pace.full)
+        history = run.read_history()
+        seconds = "" if how else f", {sum(epoch.seconds for epoch in history):.1f} s"
+        self.progress.end(f"{outcome(history)}{how}{seconds}")
+        self._histories[loss, seed] = history
+        self.folder.write_histories({part: self._histories[part] for part in self.trainings if part in self._histories})

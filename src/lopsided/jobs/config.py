@@ -257,6 +257,9 @@ class CompareConfig(Config):
     bins: str | None = _comparison(
         None, "Training positives from which labels are middling and frequent, as in 10,100.", unset="thirds"
     )
+    storage: str | None = _comparison(
+        None, "URL of an optuna database for the trials.", unset="SQLite in the run folder"
+    )
 
     @property
     def default_shares(self) -> dict[str, float]:
@@ -313,6 +316,11 @@ class CompareConfig(Config):
             if part not in self.files() and not self.share(part):
                 raise ValueError(f"--{part}: a comparison needs {part} rows: name a file, or a share above 0")
         return self
+
+    @property
+    def searches(self) -> bool:
+        """Tells whether trials choose a rate, or settings, for each loss."""
+        return self.learning_rate is None or self.tune is not None
 
     @property
     def reference(self) -> str:

@@ -27,6 +27,7 @@ class Training:
     seconds: float = math.nan  # of one training
     best_epochs: tuple[int, ...] = ()  # by seed
     rising: bool = False
+    overfitting: bool = False
 
 
 @dataclass(frozen=True)

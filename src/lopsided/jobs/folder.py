@@ -215,7 +215,7 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
     """Describes the folder of a comparison.
 
     config.json     what was asked, and the SHA-256 of the data files
-    trials.csv      one line per trial, if the losses were tuned
+    trials.csv      one line per trial of a rate or of settings; trials.db holds the same for optuna
     baselines.safetensors  scores of the linear baseline, of validation and test rows
     runs/           the folder of a run for each loss and seed: predict, evaluate, inspect and export take it
     history.csv     one line per loss, seed and epoch
@@ -229,8 +229,11 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
     file_kind = ConfigFile[CompareConfig]
 
     def run(self, loss: str, seed: int, changes: dict[str, Any]) -> RunFolder:
-        """Makes or opens the folder of one training; changes: settings that tuning chose."""
+        """Makes or opens the folder of one training; changes: settings that differ from those of the comparison."""
         return RunFolder.create(self.run_path(loss, seed), self.config.of_run(loss, seed, changes), self.data_sha256)
+
+    def open_run(self, loss: str, seed: int) -> RunFolder:
+        return RunFolder.open(self.run_path(loss, seed), check_data=False)
 
     def run_path(self, loss: str, seed: int) -> Path:
         name = re.sub(r"[^a-z0-9]+", "-", loss.lower()).strip("-")[:60]
@@ -272,11 +275,12 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
         return schema.read_file(self.path / "details.json", Details, self.repair)
 
     def as_trained(self, loss: str) -> dict[str, Any]:
-        """Returns the settings of a loss that `--tune` chose: the loss itself with its settings, and its rate."""
-        if self.config.tune is None or loss not in self.config.losses:
+        """Returns the settings of a loss that trials chose: the loss itself with its settings, and its rate."""
+        if not self.config.searches or loss not in self.config.losses:
             return {"loss": loss}
         entry = self.read_results().losses[loss]
-        return {"loss": entry.settings, "learning_rate": (entry.tuned_settings or {})["learning_rate"]}
+        rate = (entry.tuned_settings or {}).get("learning_rate")
+        return {"loss": entry.settings} | ({} if rate is None else {"learning_rate": rate})
 
 
 def _check_numbers(path: Path, histories: Sequence[Sequence[Epoch]], repair: str) -> None:

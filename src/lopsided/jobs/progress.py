@@ -43,7 +43,7 @@ class Progress:
         self._each_epoch = each_epoch
         self._task = TaskID(0)
         self._run = ""
-        self._epochs = 0
+        self._left = 0
 
     def __enter__(self) -> Progress:
         self.bars.start()
@@ -59,15 +59,14 @@ class Progress:
     def preparing(self) -> None:
         self._task = self.bars.add_task("preparing the rows", total=None)
 
-    def plan(self, runs: int, epochs: int) -> None:
+    def plan(self, epochs: int) -> None:
         """Begins the bar over all trainings; its unit is an epoch."""
-        self._epochs = epochs
         self.bars.remove_task(self._task)
-        self._task = self.bars.add_task("training", total=runs * epochs)
+        self._task = self.bars.add_task("training", total=epochs)
 
-    def begin(self, run: str) -> None:
-        """Names the training that begins."""
-        self._run = run
+    def begin(self, run: str, epochs: int) -> None:
+        """Names the training that begins, and how many epochs of the plan are its own."""
+        self._run, self._left = run, epochs
         self.bars.update(self._task, description=self._run)
 
     def step(self) -> None:
@@ -77,17 +76,17 @@ class Progress:
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         title, value = epoch.ranking
         valid = "" if math.isnan(value) else f": {title} {value:.3f}"
+        self._left -= 1
         self.bars.update(self._task, advance=1, description=f"{self._run}{valid}")
         if self._each_epoch:
             shown = valid.replace(":", ", validation")
             self.say(f"epoch {epoch.epoch} of {epochs}: loss {epoch.train_loss:.4g}{shown}, {epoch.seconds:.1f} s")
 
-    def end(self, outcome: str) -> None:
-        self.say(f"{self._run}: {outcome}")
-
-    def skip(self, outcome: str) -> None:
-        self.bars.update(self._task, advance=self._epochs)
-        self.end(f"{outcome}, trained before")
+    def end(self, outcome: str = "") -> None:
+        """Passes over the epochs of the plan that were not needed."""
+        self.bars.update(self._task, advance=max(0, self._left))
+        if outcome:
+            self.say(f"{self._run}: {outcome}")
 
     def resampling(self, total: int) -> None:
         self._task = self.bars.add_task("bootstrap of the test rows", total=total)

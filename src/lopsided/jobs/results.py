@@ -11,7 +11,6 @@ import torch
 import lopsided
 from lopsided.data.dataset import Splits
 from lopsided.data.independence import together
-from lopsided.data.inputs import Texts
 from lopsided.jobs.config import CompareConfig
 from lopsided.jobs.evidence import Baseline, Evidence, Scores, Training
 from lopsided.jobs.fit import TrainedRun
@@ -28,7 +27,7 @@ from lopsided.jobs.schema import (
 )
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.jobs.tune import Candidate
-from lopsided.jobs.verdict import decide, is_rising
+from lopsided.jobs.verdict import decide, is_overfitting, is_rising
 from lopsided.metrics.significance import interval_over_seeds
 from lopsided.models.heads import own_threshold, parse_method
 from lopsided.models.recipe import Recipe
@@ -84,10 +83,11 @@ def evidence_of(
     trained = {
         loss: Training(
             method=parse_method(chosen[loss].spec),
-            tuned_settings=None if config.tune is None else chosen[loss].tuned(),
+            tuned_settings=(chosen[loss].tuned() or None) if config.searches else None,
             seconds=sum(run.record.seconds for run in group) / len(group),
             best_epochs=tuple(run.record.best_epoch for run in group),
-            rising=is_rising([run.history for run in group]),
+            rising=is_rising([run.history for run in group], recipe.epochs),
+            overfitting=is_overfitting([run.history for run in group]),
         )
         for loss, group in of_loss.items()
     }
@@ -135,6 +135,7 @@ def _loss_result(loss: str, evidence: Evidence) -> LossResult:
         best_epochs=list(training.best_epochs),
         metrics={name: Interval(**asdict(interval)) for name, interval in intervals.items()},
         rising=training.rising,
+        overfitting=training.overfitting,
     )
 
 
@@ -207,14 +208,28 @@ def _notes_on_training(
         notes.append(
             f"Validation mAP still rises at the end: {', '.join(unfinished)}. Train longer (--epochs) to decide."
         )
-    if config.tune is not None:
-        notes.append(_on_tuning(config, chosen))
-    elif isinstance(splits.train.inputs, Texts):
-        notes.append("Texts are trained by SGD, whose steps grow with the loss: try several rates (--tune 20).")
+    overfitting = [loss for loss, one in trained.items() if one.overfitting]
+    if overfitting:
+        notes.append(
+            f"Validation mAP had fallen well below its best when training stopped: {', '.join(overfitting)}. The best "
+            "epoch is scored."
+        )
+    notes.append(_on_search(config, chosen, recipe))
     return notes + [f"{note}." for note in splits.notes if "also stand in" in note]
 
 
-def _on_tuning(config: CompareConfig, chosen: Mapping[str, Candidate]) -> str:
-    shown = "; ".join(f"{loss}: {candidate.shown()}" for loss, candidate in chosen.items())
+def _on_search(config: CompareConfig, chosen: Mapping[str, Candidate], recipe: Recipe) -> str:
     metric = METRICS[config.metric].title
-    return f"Tuned by the validation {metric} of {config.tune} trials of each loss, one training each. Chosen: {shown}."
+    parts = []
+    if recipe.optimizer == "solve":
+        parts.append("Models are solved: no rate, and one ladder of penalties for every loss")
+    elif config.learning_rate is None:
+        parts.append("Each loss has its own learning rate, the best of the same ladder for all")
+    else:
+        parts.append(f"All losses have the learning rate {config.learning_rate:g}, which may favour one of them")
+    if config.tune is not None:
+        parts.append(f"{config.tune} trials of each loss chose its settings")
+    if config.searches and any(candidate.tuned() for candidate in chosen.values()):
+        shown = "; ".join(f"{loss}: {candidate.shown()}" for loss, candidate in chosen.items())
+        parts.append(f"Judged by validation {metric}, trials.csv has all. Chosen: {shown}")
+    return ". ".join(parts) + "."

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
@@ -96,13 +96,14 @@ class LossResult(Record):
     """Describes one loss on the test rows."""
 
     settings: str  # as trained; the name where that is not known
-    tuned_settings: dict[str, float] | None  # None without --tune
+    tuned_settings: dict[str, float] | None  # None with --learning-rate and without --tune
     own_threshold: Number  # None where the loss has none, or saturates
     tuned_thresholds: list[Number]  # by seed
     seconds: Number  # of a training
     best_epochs: list[int]  # by seed: the epoch whose weights are scored; empty where it is not known
     metrics: dict[str, Interval]
-    rising: bool
+    rising: bool  # training ended while validation still gained
+    overfitting: bool  # training ended when validation had fallen well below its best
 
 
 class BaselineResult(Record):
@@ -318,16 +319,22 @@ class Evaluation(StoredFile):
     decisions: Mapping[str, Number]
 
 
+Stage = Literal["short", "long", "tuned"]
+
+
 @dataclass(frozen=True)
 class Trial:
     """Describes a line of trials.csv."""
 
     loss: str  # as it was asked for
     trial: int  # from 1
+    stage: Stage  # the first and the second round of the ladder of rates, or a trial of --tune
     spec: str  # as it was trained
     learning_rate: float
+    epochs: int  # that it was trained for, at most
+    best_epoch: int  # 0 if training diverged
     metric: str
-    value: float  # on the validation rows; NaN if training diverged or the metric is undefined
+    value: float  # of the best epoch on the validation rows; NaN if training diverged or the metric is undefined
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,28 @@
-"""Tunes all losses equally: every loss gets the same number of trials, judged on the validation rows.
+"""Finds for each loss the rate, and with `--tune` the settings, that do best on validation rows: equally for all.
 
-The first trial of each is what an untuned run would train, the others are chosen by TPE (optuna's default) from the
-ranges of `losses/catalog.py`. Trials stand in trials.csv; a run that goes on asks optuna the same questions again and
-answers from there.
+A ladder of rates, a geometric grid of two decades around the default of the model, is the same for every loss: all
+rungs are trained for a short while, the better half for longer (successive halving, Jamieson & Talwalkar, arXiv
+1502.07943). Trials of `--tune` begin with the defaults at the best rate, go on with points that fill the ranges of
+`losses/catalog.py` evenly (Sobol), and then follow TPE, optuna's default.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lopsided.data.storage import UserError
-from lopsided.jobs.config import CompareConfig
-from lopsided.jobs.progress import Progress
-from lopsided.jobs.rows import Prepared
-from lopsided.jobs.schema import Trial, read_table, write_table
-from lopsided.jobs.score import METRICS, Scored, evaluate
+from lopsided.jobs.schema import Stage
 from lopsided.losses.catalog import LEARNING_RATE, Range
 from lopsided.losses.names import defaults, ranges, with_settings
-from lopsided.models.heads import own_threshold, parse_method
-from lopsided.models.recipe import Recipe
-from lopsided.training.loop import Listener, train
-from lopsided.training.validate import Validation
+
+Run = Callable[[str, float, Stage], float]  # (spec, learning rate, stage) -> value, NaN where training diverged
+
+RUNGS = 5
+_STEP = math.sqrt(10)  # between two rungs
+_EXTENSIONS = 2  # the most rungs that are added where the best is at an edge
+_DESIGNED = 8  # trials after which the search learns from those before
 
 
 @dataclass(frozen=True)
@@ -51,96 +49,79 @@ class Candidate:
         return ", ".join(f"{name} {value:g}" for name, value in self.tuned().items())
 
 
-def default_candidates(config: CompareConfig, recipe: Recipe) -> dict[str, Candidate]:
-    """Returns every loss as it was asked for."""
-    return {loss: Candidate(loss, {}, recipe.learning_rate) for loss in config.losses}
+def climb(loss: str, default: float, run: Run, sign: int) -> float:
+    """Returns the best rate for a loss; `default`, the middle of the ladder, where every training diverged.
 
-
-def tune(
-    config: CompareConfig, prepared: Prepared, recipe: Recipe, path: Path, progress: Progress
-) -> dict[str, Candidate]:
-    """Returns for each loss the best of `config.tune` candidates; path: trials.csv, written after each trial.
-
-    Candidates are trained once each, with a seed that the comparison does not use. Test rows take no part.
+    sign: 1 if higher values are better, else -1.
     """
-    prepared = replace(prepared, test=None)  # whatever happens below, it cannot see the test rows
-    trials = read_trials(path)
-    known = {(trial.loss, trial.trial): trial for trial in trials}
 
-    def run(trial: Trial) -> float:
-        progress.begin(f"{trial.spec}, trial {trial.trial} of {config.tune}")
-        earlier = known.get((trial.loss, trial.trial))
-        if earlier is not None and replace(earlier, value=0.0) != replace(trial, value=0.0):  # a NaN never equals a NaN
-            raise UserError(
-                f"{path}: trial {trial.trial} of {trial.loss} is {earlier.spec}, not {trial.spec} as the "
-                "optuna installed here would have it; start a new run"
-            )
-        value = earlier.value if earlier else _validate(config, trial, prepared, recipe, progress)
-        outcome = f"validation {METRICS[config.metric].title} {value:.3f}, rate {trial.learning_rate:g}"
-        if earlier:
-            progress.skip(outcome)
-        else:
-            trials.append(replace(trial, value=value))
-            write_table(path, Trial, trials)
-            progress.end(outcome)
-        return value
+    def score(rung: int, stage: Stage) -> float:
+        value = run(loss, rate_of(rung, default), stage)
+        return -math.inf if math.isnan(value) else sign * value
 
-    return {loss: search(config, loss, recipe.learning_rate, run) for loss in config.losses}
+    half = RUNGS // 2
+    short = {rung: score(rung, "short") for rung in sorted(range(-half, half + 1), key=abs)}
+    for _ in range(_EXTENSIONS):
+        best = max(short, key=lambda rung: short[rung])  # of equals, the one nearest to the default
+        if short[best] == -math.inf or min(short) < best < max(short):
+            break
+        beyond = best + (1 if best > 0 else -1)
+        short[beyond] = score(beyond, "short")
+    better = sorted(short, key=lambda rung: -short[rung])[:half]
+    long = {rung: score(rung, "long") for rung in better if short[rung] > -math.inf}
+    return rate_of(max(long, key=lambda rung: long[rung]), default) if long else default
 
 
-def search(config: CompareConfig, loss: str, learning_rate: float, run: Callable[[Trial], float]) -> Candidate:
-    """Returns the best of `config.tune` candidates by the value of `run`; the untuned loss if all are NaN."""
-    import optuna  # importing it takes a second, which only tuning should cost
+def rate_of(rung: int, default: float) -> float:
+    """Returns the rate of a rung, 0 for the default; of three digits, as a person would copy it."""
+    return float(f"{default * _STEP**rung:.3g}") if rung else default
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rates = Range(LEARNING_RATE.low * learning_rate, LEARNING_RATE.high * learning_rate, LEARNING_RATE.log)
-    where: dict[str, optuna.distributions.BaseDistribution] = {
-        name: optuna.distributions.FloatDistribution(each.low, each.high, log=each.log)
-        for name, each in (ranges(loss) | ({"learning_rate": rates} if learning_rate else {})).items()
-    }
-    sign = 1 if METRICS[config.metric].higher_is_better else -1
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.data_seed))
-    study.enqueue_trial(defaults(loss) | ({"learning_rate": learning_rate} if learning_rate else {}))
-    best, best_value = Candidate(loss, {}, learning_rate), -math.inf
-    for number in range(1, (config.tune or 0) + 1):
-        asked = study.ask(where)
-        rounded = {name: float(f"{value:.4g}") for name, value in asked.params.items()}  # what a person would copy
-        candidate = _candidate(loss, asked.params if number == 1 else rounded)
-        value = run(Trial(loss, number, candidate.spec, candidate.learning_rate, config.metric, math.nan))
-        if math.isnan(value):
-            study.tell(asked, state=optuna.trial.TrialState.FAIL)
-            continue
-        study.tell(asked, sign * value)
+
+def search(loss: str, rate: float, trials: int, run: Run, sign: int, seed: int, tunes_rate: bool) -> Candidate:
+    """Returns the best of so many candidates, the first of which is the loss as it is at that rate.
+
+    So the best is never worse than the loss as it is, by the value of `run`; which it is where all are NaN.
+    tunes_rate: whether the rate is searched for as well, around the one that is given.
+    """
+    rates = Range(float(f"{LEARNING_RATE.low * rate:.3g}"), float(f"{LEARNING_RATE.high * rate:.3g}"), log=True)
+    space = ranges(loss) | ({"learning_rate": rates} if tunes_rate else {})
+    tried: list[tuple[dict[str, float], float]] = []
+    best, best_value = Candidate(loss, {}, rate), -math.inf
+    for number in range(1, (trials if space else 1) + 1):
+        values = defaults(loss) | {"learning_rate": rate}
+        if number > 1:
+            proposed = _designed(space, number - 2, seed) if number <= _DESIGNED else _proposed(space, tried, seed)
+            values |= {name: float(f"{value:.4g}") for name, value in proposed.items()}  # what a person would copy
+        settings = {name: value for name, value in values.items() if name != "learning_rate"}
+        spec = with_settings(loss, settings) if number > 1 else loss
+        candidate = Candidate(spec, settings, values["learning_rate"])
+        value = run(spec, values["learning_rate"], "tuned")
+        tried.append((values, sign * value))
         if sign * value > best_value:
             best, best_value = candidate, sign * value
     return best
 
 
-def _candidate(loss: str, params: dict[str, float]) -> Candidate:
-    settings = {name: value for name, value in params.items() if name != "learning_rate"}
-    return Candidate(with_settings(loss, settings), settings, params.get("learning_rate", 0.0))
+def _designed(space: dict[str, Range], place: int, seed: int) -> dict[str, float]:
+    """Returns a point of a sequence that fills the ranges evenly."""
+    from scipy.stats import qmc
+
+    shares = qmc.Sobol(len(space), seed=seed).random(_DESIGNED)[place]
+    return {name: where.at(float(share)) for (name, where), share in zip(space.items(), shares, strict=True)}
 
 
-def _validate(config: CompareConfig, trial: Trial, prepared: Prepared, recipe: Recipe, progress: Progress) -> float:
-    """Computes the metric on the validation rows of a model that is trained now."""
-    assert prepared.valid is not None
-    recipe = replace(recipe, learning_rate=trial.learning_rate)
-    validation = Validation(prepared.valid, config.validation_metric, config.patience)
-    listener = Listener(progress.step, lambda history: progress.epoch(history[-1], recipe.epochs))
-    trained = train(
-        prepared.encoder, trial.spec, prepared.train, recipe, config.seeds, validation=validation, listener=listener
-    )
-    if trained.diverged:
-        return math.nan
-    scores = trained.model.score(prepared.valid.encoded, prepared.valid.keep)
-    targets = prepared.valid.data.hard_targets()
-    own = own_threshold(parse_method(trial.spec))
-    return evaluate(trial.metric, Scored(scores, targets, scores, targets, own))
+def _proposed(space: dict[str, Range], tried: Sequence[tuple[dict[str, float], float]], seed: int) -> dict[str, float]:
+    """Returns what TPE asks for after what was tried; it depends on nothing else, so that a stopped search goes on."""
+    import optuna
 
-
-def read_trials(path: Path) -> list[Trial]:
-    """Returns the trials so far, none if there is no file."""
-    try:
-        return read_table(path, Trial, "delete it to tune again")
-    except FileNotFoundError:
-        return []
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    where: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.FloatDistribution(each.low, each.high, log=each.log) for name, each in space.items()
+    }
+    sampler = optuna.samplers.TPESampler(seed=seed + len(tried), n_startup_trials=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for values, value in tried:
+        if not math.isnan(value):
+            params = {name: values[name] for name in space}
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=where, value=value))
+    return dict(study.ask(where).params)

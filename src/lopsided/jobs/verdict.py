@@ -20,6 +20,7 @@ from lopsided.training.history import Epoch
 _RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation is known to about 5 %
 _RISING = 0.005  # gain of validation mAP over the last quarter of the epochs
 _ALWAYS = ("map", "micro_f1", "macro_f1_labels")  # compared beside the metric of the verdict
+_FALLEN = 0.02  # share of the highest validation mAP that was lost again
 
 BETTER, WORSE, AHEAD, BEHIND = "better", "worse", "ahead so far", "behind so far"
 BELOW, NOTHING, UNTESTED = "below a baseline", "no difference shown", "cannot be tested"
@@ -144,11 +145,25 @@ def verdict(gain: float, p_value: float, unfinished: bool) -> str:
     return BETTER if gain > 0 else WORSE
 
 
-def is_rising(histories: Sequence[list[Epoch]]) -> bool:
+def is_rising(histories: Sequence[list[Epoch]], bound: int) -> bool:
     """Tells whether more training is likely to help: if validation mAP, averaged over seeds, gained half a point over
-    the last quarter of the epochs, and after a single epoch, which shows no trend. See `Epoch.ranking`."""
+    the last quarter of the epochs, and after a single epoch, which shows no trend. See `Epoch.ranking`.
+
+    bound: the most epochs; a training that stopped before, because nothing came of more, gained nothing.
+    """
     curves = [[epoch.ranking[1] for epoch in history] for history in histories]
     if all(len(curve) == 1 for curve in curves):
         return True
-    gains = [curve[-1] - curve[-1 - max(1, len(curve) // 4)] for curve in curves if len(curve) > 1]
+    gains = [
+        curve[-1] - curve[-1 - max(1, len(curve) // 4)] if len(curve) == bound else 0.0
+        for curve in curves
+        if len(curve) > 1
+    ]
     return bool(torch.tensor(gains).nanmean() > _RISING)
+
+
+def is_overfitting(histories: Sequence[list[Epoch]]) -> bool:
+    """Tells whether validation mAP had fallen far below its peak when training ended, on average over seeds."""
+    curves = [torch.tensor([epoch.ranking[1] for epoch in history]).nan_to_num(nan=-1) for history in histories]
+    falls = [float(curve.max() - curve[-1]) / float(curve.max()) for curve in curves if curve[-1] > 0]
+    return bool(falls) and sum(falls) / len(falls) > _FALLEN

@@ -22,12 +22,16 @@ class Range:
     high: float
     log: bool = False  # search the orders of magnitude evenly
 
+    def at(self, share: float) -> float:
+        """Returns the value at a share, in [0, 1], of the way from low to high."""
+        return self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low)
+
 
 CATALOG: dict[str, Callable[..., Formula]] = {}
 SOURCES: dict[str, str] = {}
-SEARCH: dict[str, dict[str, Range]] = {}  # around the values of the papers and of the official codes
+SEARCH: dict[str, dict[str, Range]] = {}  # of every loss, around the values of the papers and of the official codes
 
-LEARNING_RATE = Range(0.1, 10.0, log=True)  # times the rate that was asked for; for every loss
+LEARNING_RATE = Range(10**-0.5, 10**0.5, log=True)  # for every loss: times the best rate of a coarse ladder
 _ASYMMETRIC = {"gamma_neg": Range(0, 8), "gamma_pos": Range(0, 2), "clip": Range(0, 0.3)}
 _POLYNOMIAL = {"epsilon_pos": Range(-1, 1), "epsilon_pos_pow": Range(-3, 0)}  # all of them monotone
 _LAMB = {"lamb": Range(1.5, 3)}
@@ -37,9 +41,7 @@ def _entry(name: str, source: str, **search: Range) -> Callable[[Callable[..., F
     """Registers a loss: its name, its source, and the ranges of the hyperparameters that are worth tuning."""
 
     def register(make: Callable[..., Formula]) -> Callable[..., Formula]:
-        CATALOG[name], SOURCES[name] = make, source
-        if search:
-            SEARCH[name] = search
+        CATALOG[name], SOURCES[name], SEARCH[name] = make, source, search
         return make
 
     return register

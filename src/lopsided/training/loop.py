@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,6 +65,7 @@ def train(
     validation: Validation | None = None,
     state_file: Path | None = None,
     listener: Listener | None = None,
+    until: int | None = None,
 ) -> Trained:
     """Trains a fresh model of a loss, or of "powerset", on encoded rows.
 
@@ -71,12 +73,15 @@ def train(
     stopped training goes on as if nothing had happened: from `state_file`, which is written after every epoch and, in
     long ones, every minute. Where several processes train, each takes its share of the rows of every step, and the
     first one writes. With `recipe.average`, what is judged and returned is the moving average of the weights: it takes
-    out the noise of the last steps, as in ASL's published training.
+    out the noise of the last steps, as in ASL's published training. `until` is the epoch after which to stop though the
+    recipe, and its schedule, have more: a later call goes on from the state.
     """
     loop = _Loop(encoder, method, rows, recipe, seed, validation, state_file, listener or Listener())
     if state_file is not None and state_file.exists():
         loop.state.load(state_file)
-    return loop.run()
+    with warnings.catch_warnings():  # logits of a young head may well lie there, and are no probabilities
+        warnings.filterwarnings("ignore", message=r"all \d+ logits lie in")
+        return loop.run(recipe.epochs if until is None else min(until, recipe.epochs))
 
 
 class _Loop:
@@ -116,9 +121,9 @@ class _Loop:
         self.size = recipe.batch_size * recipe.accumulate  # rows of a step
         self.steps = -(-len(rows) // self.size)  # of an epoch
 
-    def run(self) -> Trained:
+    def run(self, until: int) -> Trained:
         diverged = False
-        for number in range(len(self.state.progress.history) + 1, self.recipe.epochs + 1):
+        for number in range(len(self.state.progress.history) + 1, until + 1):
             progress = self.state.progress
             if self.validation is not None and self.validation.gives_up(number - 1, progress.improved_in):
                 break
@@ -219,9 +224,12 @@ class _Loop:
             if scores is None:
                 return None
             measured = scores
-            better = self.validation.is_better(measured["valid"], progress.best)
+            before = progress.history[progress.improved_in - 1].valid if progress.improved_in else None
+            if validation.is_progress(measured["valid"], before):
+                progress.improved_in = number
+            better = validation.is_better(measured["valid"], progress.best)
             if better:
-                progress.best, progress.improved_in = measured["valid"], number
+                progress.best = measured["valid"]
             if better or measured["valid"] == progress.best:  # of equals, the one that was trained longest
                 progress.best_epoch = number
                 self.state.best = {name: tensor.clone() for name, tensor in model.weights().items()}

@@ -21,7 +21,7 @@ class Progress:
     """Tells how far a training is: finished epochs, and the steps of the one that has begun.
 
     total: the sum of the loss over the rows of those steps. best: the best value of the validation metric, reached for
-    the first time in the epoch `improved_in`, and for the last time in `best_epoch`.
+    the last time in `best_epoch`; `improved_in` is the last epoch that was better by enough for patience.
     """
 
     history: list[Epoch] = field(default_factory=list)

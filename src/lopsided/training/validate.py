@@ -15,6 +15,8 @@ from lopsided.metrics.weighted import Weighable
 from lopsided.models.model import Model
 from lopsided.training.rows import Rows
 
+_GAIN = 0.004
+
 
 def judges() -> list[str]:
     """Returns the metrics of the registry that training can be judged by: those that a `Weighable` makes."""
@@ -34,20 +36,27 @@ class Validation:
     """Says what training is judged by.
 
     metric: one of `judges`; one that reads decisions is measured at the threshold with the best micro-F1.
-    patience: epochs without a better value after which training stops; None for never.
+    patience: epochs without a value better by 0.4 % after which training stops; None for never. Smaller gains come for
+    many epochs from models that are as good as finished.
     """
 
     rows: Rows
     metric: str = "map"
     patience: int | None = None
 
+    def is_progress(self, value: float, before: float | None) -> bool:
+        """Tells whether a value is better than that of the last progress by enough to train on."""
+        return self.is_better(value, before, _GAIN)
+
     def gives_up(self, epochs: int, improved_in: int) -> bool:
         return self.patience is not None and epochs - improved_in >= self.patience
 
-    def is_better(self, value: float, best: float | None) -> bool:
+    def is_better(self, value: float, best: float | None, share: float = 0.0) -> bool:
+        """Tells whether a value is better than the best so far, by more than a share of it."""
         if best is None or math.isnan(best):
             return True
-        return value > best if METRICS[self.metric].higher_is_better else value < best
+        gain = value - best if METRICS[self.metric].higher_is_better else best - value
+        return gain > share * best
 
     def measure(self, model: Model) -> dict[str, float] | None:
         """Returns the columns of `Epoch` about validation rows; None where scores are not finite."""

@@ -1,0 +1,168 @@
+"""Trains candidates for a while, and remembers how well each did, for every worker on the same comparison.
+
+What was tried stands in a database of optuna, a study for each loss, and in trials.csv for people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from lopsided.jobs.config import CompareConfig
+from lopsided.jobs.folder import ComparisonFolder
+from lopsided.jobs.progress import Progress
+from lopsided.jobs.rows import Prepared
+from lopsided.jobs.schema import Stage, Trial, write_table
+from lopsided.losses.names import read
+from lopsided.models.recipe import Recipe
+from lopsided.training.loop import Listener, train
+from lopsided.training.validate import Validation
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class MissingTrialError(Exception):
+    """Tells that a trial is not finished."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Holds how many epochs a training may last, the same for every loss.
+
+    short, long: of the two rounds of a ladder of rates; trials of `--tune` are long. full: of the trainings that are
+    compared. patience: epochs without a better validation score after which any of them stops.
+    """
+
+    short: int
+    long: int
+    full: int
+    patience: int
+
+    @classmethod
+    def of(cls, config: CompareConfig, recipe: Recipe) -> Pace:
+        """Returns how long the trainings of a comparison last, of a model with that recipe.
+
+        With a schedule, a training is as long as the recipe says, since the rate falls to 0 by then.
+        """
+        if recipe.optimizer == "solve":  # an epoch is a penalty, and there is no rate
+            full = config.epochs or recipe.epochs
+            return cls(full, full, full, config.patience or recipe.patience or full)
+        constant = recipe.schedule == "constant"
+        full = config.epochs or recipe.epochs * (3 if constant else 1)
+        long = -(-full // 3) if constant else full
+        return cls(-(-long // 4), long, full, config.patience or max(3, long // 4))
+
+    def ladder(self, rungs: int) -> int:
+        """Returns the epochs of a ladder that is not extended."""
+        return rungs * self.short + rungs // 2 * (self.long - self.short)
+
+
+class Trials:
+    """Holds the trials of a comparison, each of which is trained once, whoever works on it and however often it stops.
+
+    A trial is trained with a seed that the comparison does not use, and is judged on validation rows; test rows take no
+    part. Its value is the best that an epoch reached, NaN where training diverged.
+    """
+
+    def __init__(
+        self, folder: ComparisonFolder, prepared: Prepared, recipe: Recipe, pace: Pace, progress: Progress
+    ) -> None:
+        """recipe: of the trainings that are compared."""
+        self.folder, self.config = folder, folder.config
+        self.prepared = replace(prepared, test=None)  # whatever happens below, it cannot see the test rows
+        self.recipe, self.pace, self.progress = recipe, pace, progress
+
+    @cached_property
+    def _studies(self) -> dict[str, optuna.Study]:
+        import optuna  # importing it takes a second, which only trials should cost
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        path = self.folder.path
+        config = hashlib.sha256((path / "config.json").read_bytes()).hexdigest()[:16]  # the database may have others
+        with FileLock(path / "locks" / "trials"):
+            storage = optuna.storages.get_storage(self.config.storage or f"sqlite:///{path / 'trials.db'}")
+            return {
+                loss: optuna.create_study(storage=storage, study_name=f"{config} {loss}", load_if_exists=True)
+                for loss in self.config.losses
+            }
+
+    def of(self, loss: str) -> list[Trial]:
+        """Returns the trials of a loss so far, in their order."""
+        stored = self._studies[loss].get_trials(deepcopy=False)
+        return [Trial(**each.user_attrs, value=math.nan if each.value is None else each.value) for each in stored]
+
+    def value(self, loss: str, spec: str, rate: float, stage: Stage) -> float:
+        """Returns the value of a candidate for a loss. Raises MissingTrialError if it was not tried yet."""
+        for trial in self.of(loss):
+            if (trial.stage, trial.spec, trial.learning_rate) == (stage, spec, rate):
+                return trial.value
+        raise MissingTrialError
+
+    def run(self, loss: str, spec: str, rate: float, stage: Stage) -> float:
+        """Returns the value of a candidate for a loss, trained now if it is not known; from where it was stopped."""
+        with suppress(MissingTrialError):
+            return self.value(loss, spec, rate, stage)
+        epochs, known = self.pace.short if stage == "short" else self.pace.long, self.of(loss)
+        trial = Trial(loss, len(known) + 1, stage, spec, rate, epochs, 0, self.config.metric, math.nan)
+        same = [each for each in known if (each.spec, each.learning_rate, each.epochs) == (spec, rate, epochs)]
+        best_epoch, value = (same[0].best_epoch, same[0].value) if same else self._train(trial)
+        self._add(replace(trial, best_epoch=best_epoch, value=value))
+        return value
+
+    def forget_states(self, loss: str) -> None:
+        """Deletes what the trials of a loss would have gone on from."""
+        shutil.rmtree(self._states(loss), ignore_errors=True)
+
+    def _states(self, loss: str) -> Path:
+        return self.folder.path / "trials" / str(self.config.losses.index(loss))
+
+    def _train(self, trial: Trial) -> tuple[int, float]:
+        """Returns the best epoch and its value."""
+        rows = self.prepared.valid
+        assert rows is not None
+        self.progress.begin(f"{trial.spec}, rate {trial.learning_rate:g}", trial.epochs)
+        candidate = hashlib.sha256(f"{trial.spec} {trial.learning_rate!r}".encode()).hexdigest()[:16]
+        trained = train(
+            self.prepared.encoder,
+            trial.spec,
+            self.prepared.train,
+            replace(self.recipe, learning_rate=trial.learning_rate),
+            self.config.seeds,
+            validation=Validation(rows, self.config.validation_metric, self.pace.patience),
+            state_file=self._states(trial.loss) / f"{candidate}.safetensors",
+            listener=Listener(self.progress.step, lambda history: self.progress.epoch(history[-1], trial.epochs)),
+            until=trial.epochs,
+        )
+        self.progress.end()
+        best = trained.best_epoch
+        return (0, math.nan) if trained.diverged or not best else (best, trained.history[best - 1].valid)
+
+    def _add(self, trial: Trial) -> None:
+        import optuna
+
+        line = asdict(trial)
+        value = line.pop("value")
+        numbers = {name: each for name, each in read(trial.spec)[1].items() if isinstance(each, int | float)}
+        params = {"learning_rate": trial.learning_rate} | numbers
+        made = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.FAIL if math.isnan(value) else optuna.trial.TrialState.COMPLETE,
+            value=None if math.isnan(value) else value,
+            params=params,
+            distributions={
+                name: optuna.distributions.FloatDistribution(min(0.0, each), max(1.0, each))
+                for name, each in params.items()
+            },
+            user_attrs=line,
+        )
+        self._studies[trial.loss].add_trial(made)
+        lines = [each for loss in self.config.losses for each in self.of(loss)]
+        write_table(self.folder.path / "trials.csv", Trial, lines)
