@@ -89,11 +89,15 @@ def test_runs_of_a_comparison_are_runs(compared: Path, folder: Path, capsys: pyt
 
 TOML = """
 data = "texts.jsonl"  # beside this file
-loss = "zlpr"
-batch-size = 8
 valid = 0.2
-model = "ngrams(hidden=8)"
 text_columns = ["text"]
+
+[model]
+loss = "zlpr"
+model = "ngrams(hidden=8)"
+
+[model.training]
+batch-size = 8
 """
 
 
@@ -117,7 +121,8 @@ BAD = {
     "no data": ("epochs = 3", "a.toml: no setting 'data', the file of the training rows"),
     "no TOML": ("epochs: 3", "a.toml: Expected '=' after a key in a key/value pair (at line 1, column 7)"),
     "another type": ("epochs = 'x'\ndata = 'texts.jsonl'", "--epochs: Input should be a valid integer"),
-    "a table": ("[data]\nx = 1", "no such file"),
+    "a heading is no setting": ("[data]\nx = 1", "a.toml: unknown setting 'x'"),
+    "twice": ("epochs = 3\ndata = 'texts.jsonl'\n[training]\nepochs = 4", "a.toml: the setting 'epochs' stands twice"),
 }
 
 

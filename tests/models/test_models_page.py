@@ -6,35 +6,22 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from lopsided.data.inputs import Table
-from lopsided.models.bag import UnitLength
 from lopsided.models.custom import custom
-from lopsided.models.image_files import ResNetImages
-from lopsided.models.ngrams import NGrams
-from lopsided.models.pair_transformer import PairTransformer
-from lopsided.models.pairs import PairWords
-from lopsided.models.patches import Patches
-from lopsided.models.static import Static
-from lopsided.models.tables import LinearTable, MlpTable
-from lopsided.models.transformers import Transformer
-from lopsided.models.vision import Vision
+from lopsided.models.registry import MODELS
+from lopsided.models.tables import MlpTable
 
 PAGE = (Path(__file__).parents[2] / "docs/models.md").read_text()
-MODELS: tuple[Any, ...] = (
-    MlpTable, LinearTable, UnitLength, NGrams, Transformer, Static, ResNetImages, Patches, Vision, PairWords,
-    PairTransformer,
-)  # fmt: skip
 
 
 def test_every_model_has_a_line_with_its_settings() -> None:
     shown = re.findall(r"^\| `(\w+\(.*\))` \| ", PAGE, re.MULTILINE)
     expected = []
-    for model in MODELS:
+    for model in MODELS.values():
         _, *parameters = inspect.signature(model.fit).parameters.values()
         expected.append(f"{model.name}({', '.join(f'{each.name}={each.default!r}' for each in parameters)})")
     assert sorted(shown) == sorted(expected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +28,43 @@ def is_settings_file(path: Path) -> bool:
 def read_settings(path: Path, kind: type[ConfigFolder[Any]]) -> dict[str, Any]:
     """Returns the settings of a TOML file, or of the config.json of a run, which trains the same again.
 
-    A TOML file has a line for each option, by its name; paths are relative to the folder of the file:
+    A TOML file has a line for each option, by its name; a heading such as [training] only groups them; paths are
+    relative to the folder of the file:
 
         data = "train.jsonl"
         loss = "asl(gamma_neg=2)"
+
+        [training]
         epochs = 3
 
     Raises UserError for a file that cannot be read, an unknown name, and for data that changed since the run began.
     """
     if path.suffix != ".toml":
-        settings: dict[str, Any] = kind.open(path.parent).config.model_dump()
-        return settings
+        return dict(kind.open(path.parent).config.model_dump())
     try:
         stored = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    settings = {name.replace("-", "_"): value for name, value in stored.items()}
+    settings: dict[str, Any] = {}
+    for name, value in _lines_of(stored):
+        if name in settings:
+            raise UserError(f"{path}: the setting {name!r} stands twice")
+        settings[name] = value
     _check_names(path, settings, kind.config_kind)
     if "data" not in settings:
         raise UserError(f"{path}: no setting 'data', the file of the training rows")
     for name in settings.keys() & {*_FILES}:
         settings[name] = _from_folder(path.parent, str(settings[name]))
     return settings
+
+
+def _lines_of(stored: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields the settings of a TOML file, under whatever heading."""
+    for name, value in stored.items():
+        if isinstance(value, dict):
+            yield from _lines_of(value)
+        else:
+            yield name.replace("-", "_"), value
 
 
 def assigned(lines: Sequence[str], kind: type[Config]) -> dict[str, Any]:
