@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,6 +47,10 @@ def test_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "train.csv").write_text("body,tags\n" + "".join(f"text {i},a;b{i % 2}\n" for i in range(40)))
     if "runs/made" in line:  # a line of its own makes them
         make_xmc(tmp_path / "made", XmcMaker(20, 30), rows=100, test_rows=20)
+    if "verdict" in line:
+        for name in ("y", "b0", "b1", "a0", "a1"):
+            scores = np.random.default_rng(ord(name[0])).normal(size=(60, 3)) + int(name[1:] or 0)
+            np.savez(tmp_path / f"{name}.npz", scores > 0.5 if name == "y" else scores)
     if "tickets" in line:
         make_tickets(tmp_path, fitted="fit" not in line)
     elif "evaluate" in line or "predict" in line:
