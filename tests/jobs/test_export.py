@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 import lopsided
 from lopsided.__main__ import main
 from lopsided.data.inputs import Inputs, Table, Texts
-from lopsided.jobs.export import Deployed
+from lopsided.jobs.export import deployable
 from tests.tools import write_texts
 
 ort = pytest.importorskip("onnxruntime")
@@ -32,16 +32,18 @@ def check_graph(run: Path, inputs: Inputs) -> dict[str, np.ndarray]:
     out = run.parent / "graph" / "model.onnx"
     assert main(["export", str(run), "--out", str(out)]) == 0
     predictor = lopsided.load(run)
-    deployed = Deployed(predictor.model, predictor.decision).eval()
+    encoded, deployed = deployable(predictor, inputs)
     result = {}
     for rows in (1, len(inputs)):
-        batch = predictor.model.encode(inputs).batch(torch.arange(rows))
+        batch = encoded.batch(torch.arange(rows))
         result = run_graph(out, batch)
         with torch.no_grad():
             expected = dict(zip(deployed.outputs, deployed(*batch), strict=True))
         assert result.keys() == expected.keys() == {"scores", "probabilities", "decided"}
         for name, value in expected.items():
             np.testing.assert_allclose(result[name], value.numpy(), rtol=1e-5, atol=1e-5, err_msg=name)
+    scores = predictor.model.score(predictor.model.encode(inputs)).values
+    np.testing.assert_allclose(result["scores"], scores, rtol=1e-5, atol=1e-5)
     labels = json.loads(out.with_suffix(".json").read_text())["labels"]
     predictions = predictor.predict(inputs)
     decided = [{labels[place] for place in np.flatnonzero(row)} for row in result["decided"]]
@@ -72,6 +74,36 @@ def test_texts_with_hashing_done_by_scikit_learn_alone(tmp_path: Path, model: st
     arrays = bags.indices.astype(np.int64), bags.indptr[:-1].astype(np.int64), bags.data.astype(np.float32)
     by_hand = run_graph(tmp_path / "graph" / "model.onnx", tuple(map(torch.from_numpy, arrays)))
     np.testing.assert_allclose(by_hand["scores"], result["scores"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", ["pooling=mean", "freeze=False, pooling=labels"])
+def test_transformers_with_their_tokens(tmp_path: Path, settings: str) -> None:
+    pytest.importorskip("transformers")
+    from tests.models.tiny import tokenizer, write_encoder
+
+    model = f"transformer(path={write_encoder(tmp_path / 'encoder')}, {settings})"
+    run, data = tmp_path / "run", write_texts(tmp_path / "texts.jsonl")
+    assert main(["fit", str(data), "--model", model, "--epochs", "1", "--out", str(run)]) == 0
+    texts = ("alpha beta", "one two three gamma", "", "unheard of")
+    result = check_graph(run, Texts(texts))
+
+    beside = json.loads((tmp_path / "graph" / "model.json").read_text())["encoder_values"]
+    by_hand = tokenizer().from_str(beside["tokenizer"])
+    by_hand.enable_padding(pad_id=beside["config"]["pad_token_id"])
+    encodings = by_hand.encode_batch(texts)
+    arrays = np.array([each.ids for each in encodings]), np.array([each.attention_mask for each in encodings]) > 0
+    scores = run_graph(tmp_path / "graph" / "model.onnx", tuple(map(torch.from_numpy, arrays)))["scores"]
+    np.testing.assert_allclose(scores, result["scores"], rtol=1e-5, atol=1e-5)
+
+
+def test_static_vectors_with_their_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from tests.models.test_static import TEXTS, write
+
+    run, data = tmp_path / "run", write_texts(tmp_path / "texts.jsonl")
+    model = f"static(path={write(tmp_path / 'table')})"
+    assert main(["fit", str(data), "--model", model, "--epochs", "1", "--out", str(run)]) == 0
+    check_graph(run, TEXTS)
 
 
 def test_tables(tmp_path: Path) -> None:

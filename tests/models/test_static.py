@@ -48,6 +48,22 @@ def test_weights_and_a_mapping_belong_to_the_vectors(tmp_path: Path) -> None:
     torch.testing.assert_close(encoder.encode(TEXTS).batch(ALL)[0], expected)
 
 
+def test_the_files_may_lie_below_the_folder(tmp_path: Path) -> None:
+    """As in the package wordllama, one folder for each, under names of their own."""
+    write(tmp_path / "all")
+    for name, place in (
+        ("model.safetensors", "weights/some.safetensors"),
+        ("tokenizer.json", "b/some_tokenizer_x.json"),
+    ):
+        (tmp_path / "of" / place).parent.mkdir(parents=True)
+        (tmp_path / "all" / name).rename(tmp_path / "of" / place)
+    encoded = Static.fit(TEXTS, path=str(tmp_path / "of")).encode(TEXTS)
+    torch.testing.assert_close(encoded.batch(ALL)[0], means(TABLE))
+    write(tmp_path / "of" / "two")
+    with pytest.raises(UserError, match=r"got two/model\.safetensors, weights/some\.safetensors"):
+        Static.fit(TEXTS, path=str(tmp_path / "of"))
+
+
 @pytest.mark.parametrize(("config", "setting", "unit"), [(True, None, True), (True, False, False), (None, True, True)])
 def test_rows_have_unit_length_on_request(tmp_path: Path, config: bool, setting: bool | None, unit: bool) -> None:
     features = Static.fit(TEXTS, path=write(tmp_path, normalize=config), norm=setting).encode(TEXTS).batch(ALL)[0]
@@ -93,7 +109,7 @@ def test_it_learns_which_words_stand_in_a_text(tmp_path: Path, freeze: bool) -> 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="say which"):
         Static.fit(TEXTS)
-    with pytest.raises(UserError, match=r"expected model\.safetensors, or one \*\.safetensors, which is not there"):
+    with pytest.raises(UserError, match=r"expected model\.safetensors, or one \*\.safetensors in it or below, which"):
         Static.fit(TEXTS, path=str(tmp_path))
     write(tmp_path, "something")
     with pytest.raises(UserError, match=r"named embeddings or embedding\.weight, got something"):

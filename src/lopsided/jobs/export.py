@@ -1,8 +1,10 @@
 """Runs `lopsided export`: a trained model with its calibration and its rule as one ONNX graph.
 
-The graph begins where the encoder ends. What encodes, such as the hashing of n-grams or a tokenizer, stands beside it:
+The graph begins with numbers: of tokens, of features, of pixels. What makes them, such as the hashing of n-grams or a
+tokenizer, stands beside it:
 
-NAME.onnx            takes what the body takes; gives scores, probabilities (where the run tells any) and decided
+NAME.onnx            takes what the body takes, or what a frozen encoder of texts before it takes; gives scores,
+                     probabilities (where the run tells any) and decided
 NAME.json            the names of inputs and labels, and the settings of the encoder
 NAME.safetensors     the tensors of the encoder, if it has any
 """
@@ -27,6 +29,7 @@ from lopsided.data.storage import UserError, replace_atomically, write_json
 from lopsided.decision.choose import Decision
 from lopsided.jobs.config import BUILT_IN
 from lopsided.jobs.predict import Predictor
+from lopsided.models.encoder import Encoded, InGraph
 from lopsided.models.heads import Head
 from lopsided.models.model import Model
 
@@ -36,9 +39,9 @@ _EXAMPLES = 4  # rows that the graph is traced with; any number of rows can be g
 class Deployed(nn.Module):
     """Maps what an encoder gives to scores, probabilities and decisions, each (n, L)."""
 
-    def __init__(self, model: Model, decision: Decision) -> None:
+    def __init__(self, model: Model, body: nn.Module, decision: Decision) -> None:
         super().__init__()
-        self.network, self.decision = model.network, decision
+        self.body, self.head, self.decision = body, model.network.head, decision
 
     @property
     def outputs(self) -> list[str]:
@@ -46,7 +49,7 @@ class Deployed(nn.Module):
         return [name for name, given in names.items() if given]
 
     def forward(self, *batch: Tensor) -> tuple[Tensor, ...]:
-        scores = cast("Head", self.network.head).logits(self.network.body(*batch)).float()
+        scores = cast("Head", self.head).logits(self.body(*batch)).float()
         calibrator = self.decision.calibrator
         middle = () if calibrator is None else (calibrator(scores).float(),)
         return (scores, *middle, self.decision.rule.decide(scores))
@@ -62,9 +65,9 @@ def export(run: Path, out: Path, rows: Path | None = None) -> list[Path]:
         raise UserError(f"--out: {out} must end in .onnx")
     predictor = Predictor.open(run)
     model = predictor.model
-    batch = model.encode(_some_rows(predictor, rows)).batch(torch.arange(_EXAMPLES))
-    deployed = Deployed(model, predictor.decision).eval()
-    names = _input_names(model, len(batch))
+    encoded, deployed = deployable(predictor, _some_rows(predictor, rows))
+    batch = encoded.batch(torch.arange(_EXAMPLES))
+    names = _input_names(deployed.body, len(batch))
     replace_atomically(out, lambda path: _write_graph(deployed, batch, names, path))
     values, tensors = model.encoder.stored()
     beside = {
@@ -84,6 +87,15 @@ def export(run: Path, out: Path, rows: Path | None = None) -> list[Path]:
     return written
 
 
+def deployable(predictor: Predictor, inputs: Inputs) -> tuple[Encoded, Deployed]:
+    """Returns rows as the graph takes them, and what the graph computes."""
+    model, body = predictor.model, predictor.model.network.body
+    encoder, encoded = model.encoder, None
+    if isinstance(encoder, InGraph):
+        encoded, body = encoder.in_graph(inputs, body)
+    return encoded or model.encode(inputs), Deployed(model, body, predictor.decision).eval()
+
+
 def _some_rows(predictor: Predictor, rows: Path | None) -> Inputs:
     if rows is None and str(predictor.data) == BUILT_IN:
         return digits_grid(train=_EXAMPLES, valid=0, test=0).train.inputs
@@ -94,9 +106,9 @@ def _some_rows(predictor: Predictor, rows: Path | None) -> Inputs:
     return first.take(torch.arange(_EXAMPLES))
 
 
-def _input_names(model: Model, number: int) -> list[str]:
+def _input_names(body: nn.Module, number: int) -> list[str]:
     """Returns the names that the body gives its arguments."""
-    names = [*inspect.signature(model.network.body.forward).parameters]
+    names = [*inspect.signature(body.forward).parameters]
     return names if len(names) == number else [f"input_{place}" for place in range(number)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lopsided.data.inputs import Inputs
 from lopsided.models.recipe import Recipe
@@ -86,6 +86,27 @@ class Encoder(Protocol):
 
     @classmethod
     def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> Self: ...
+
+
+@runtime_checkable
+class InGraph(Protocol):
+    """Is an encoder that computes features by a network, which an exported graph can hold as well."""
+
+    def in_graph(self, inputs: Any, body: nn.Module) -> tuple[Encoded, nn.Module]:
+        """Returns rows as they are before that network, and one module of it and the body, which takes them."""
+        ...
+
+
+class Then(nn.Module):
+    """Computes `body` of what `network` gives for token numbers and what stands beside them, a mask or offsets."""
+
+    def __init__(self, network: nn.Module, body: nn.Module) -> None:
+        super().__init__()
+        self.network, self.body = network, body
+
+    def forward(self, ids: Tensor, beside: Tensor) -> Tensor:
+        hidden: Tensor = self.body(self.network(ids, beside))
+        return hidden
 
 
 def takes(encoder: type[Encoder], inputs: Inputs) -> bool:

@@ -113,7 +113,7 @@ class PretrainedText(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Computes them; without gradients, a few texts of about the same length at a time."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._pooled(ids, mask)
         order, parts = in_parts(mask.sum(1))
         pooled = [self._pooled(ids[part, :length], mask[part, :length]) for part, length in parts]

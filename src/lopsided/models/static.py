@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from lopsided.data.inputs import Texts, csr_entries
 from lopsided.data.storage import UserError
-from lopsided.models.encoder import Batch, Body, Encoded
+from lopsided.models.encoder import Batch, Body, Encoded, Then
 from lopsided.models.features import Features, Standardised, recipe_of_frozen, scaling_of
 from lopsided.models.recipe import Recipe
 from lopsided.models.tokens import read_tokenizer, tokenize
@@ -104,6 +104,9 @@ class Static:
         table = tensors["table"] if freeze else torch.zeros(*values["shape"])
         return cls(str(values["tokenizer"]), table, freeze, bool(values["norm"]), tensors.get("scaling"))
 
+    def in_graph(self, inputs: Texts, body: nn.Module) -> tuple[Bags, nn.Module]:
+        return self._bags(inputs.texts), Then(self._mean(freeze=True), body) if self.freeze else body
+
     def _mean(self, freeze: bool) -> MeanOfTokens:
         return MeanOfTokens(self.table if freeze else self.table.clone(), self.norm, freeze)
 
@@ -147,9 +150,13 @@ def _read_table(folder: Path) -> Tensor:
 
 
 def _only(folder: Path, name: str, pattern: str) -> Path:
-    """Returns the file of that name, or the only one of the pattern. Raises UserError for none and for several."""
-    paths = [folder / name] if (folder / name).exists() else sorted(folder.glob(pattern))
+    """Returns the file of that name, or the only one of the pattern, in the folder or below it, as wordllama has them.
+
+    Raises UserError for none and for several.
+    """
+    paths = [folder / name] if (folder / name).exists() else sorted(folder.rglob(pattern))
     if len(paths) != 1:
-        what = f"got {', '.join(path.name for path in paths)}" if paths else "which is not there"
-        raise UserError(f"{folder}: expected {name}, or one {pattern}, {what}")
+        found = ", ".join(path.relative_to(folder).as_posix() for path in paths)
+        what = f"got {found}" if paths else "which is not there"
+        raise UserError(f"{folder}: expected {name}, or one {pattern} in it or below, {what}")
     return paths[0]

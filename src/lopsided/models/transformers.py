@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lopsided.data.inputs import Texts
-from lopsided.models.encoder import Body, DirectBody, Encoded
+from lopsided.models.encoder import Body, DirectBody, Encoded, Then
 from lopsided.models.features import Features, Standardised, States, recipe_of_frozen, scaling_of
 from lopsided.models.label_attention import PretrainedStates, TokenStates
 from lopsided.models.pretrained import Pretrained, PretrainedText, TokenPool, device_of_encoding, in_parts, token_states
@@ -99,6 +99,16 @@ class Transformer:
     def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> Transformer:
         settings = Settings(bool(values["freeze"]), str(values["pooling"]), int(values["queries"]))
         return cls(Pretrained.from_stored(values, tensors), settings, tensors.get("scaling"))
+
+    def in_graph(self, inputs: Texts, body: torch.nn.Module) -> tuple[Tokens, torch.nn.Module]:
+        tokens = self.pretrained.tokens(inputs.texts)
+        if not self.settings.freeze:
+            return tokens, body
+        if self.settings.pooling == "labels":
+            return tokens, PretrainedStates(self._frozen, self.pretrained.width)
+        if isinstance(body, TokenPool):
+            return tokens, PretrainedText(self._frozen, body)
+        return tokens, Then(PretrainedText(self._frozen, self._pool()), body)
 
     def _pool(self) -> TokenPool:
         return TokenPool(self.pretrained.width, self.settings.pooling, self.settings.queries)
