@@ -17,7 +17,7 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import Block
 from lopsided.data.image_files import ImageFiles
 from lopsided.data.independence import number_groups
-from lopsided.data.inputs import Inputs, Texts
+from lopsided.data.inputs import Inputs, Texts, digest
 from lopsided.data.labels import read_labels
 from lopsided.data.labels.targets import join_rows
 from lopsided.data.opening import Say, shown
@@ -60,22 +60,24 @@ def read_records(path: Path, blocks: Iterator[Block], options: ReadOptions, note
 def input_blocks(path: Path, blocks: Iterator[Block], options: ReadOptions, say: Say) -> Iterator[Inputs]:
     """Yields the inputs of a file block by block; its labels are not looked at and may be absent.
 
-    Of rows that --join-by joins the first one is taken; their keys are held in memory.
+    Of rows that --join-by joins the first one is taken; a digest of each key is held in memory, some 100 bytes.
     """
     first = next(blocks, None)
     if first is None:
         return
     chosen = choose(partial(_where, path, first), path, first, options, say, with_labels=False)
-    seen: dict[str, int] = {}  # the row in which each key stands first
-    read = 0
+    seen: set[bytes] = set()  # keys may be whole texts
     for block in chain([first], blocks):
         inputs = _inputs(path, block, chosen)
         if chosen.join:
-            keys = list(map(str, _cells(block, chosen.join)))
-            new = [row for row, key in enumerate(keys) if seen.setdefault(key, read + row) == read + row]
+            keys = (digest(str(cell).encode("utf-8", "surrogatepass")) for cell in _cells(block, chosen.join))
+            first_row: dict[bytes, int] = {}
+            for row, key in enumerate(keys):
+                first_row.setdefault(key, row)
+            new = [row for key, row in first_row.items() if key not in seen]
+            seen.update(first_row)
             inputs = inputs.take(torch.tensor(new, dtype=torch.long))
         yield inputs
-        read += len(block)
 
 
 def all_inputs(path: Path, blocks: Iterator[Block], options: ReadOptions, say: Say) -> Inputs:
