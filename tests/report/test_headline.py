@@ -30,6 +30,7 @@ def compared(_linear: float | None = None, _few: int = 0, **found: Comparison) -
         values = {"map": mean, "macro_f1": 0.4, "macro_f1_labels": 0.5}
         metrics = {name: Interval(mean=value, low=None, high=None) for name, value in values.items()}
         trained: dict[str, Any] = {"tuned_settings": None, "best_epochs": [1], "rising": False, "seconds": 1.0}
+        trained["overfitting"] = False
         return LossResult(settings="x", own_threshold=0.0, tuned_thresholds=[0.0], metrics=metrics, **trained)
 
     losses = {"bce": result(0.8)} | {loss: result(0.8 + (each.mean or 0.0)) for loss, each in found.items()}

@@ -86,7 +86,7 @@ def test_the_order_is_the_verdict_first(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert f"<h1>{answer(stored_results(finished))}</h1>" in page
     ids = re.findall(r'<section id="([\w-]+)"', page)
-    assert ids == ["results", "training", "decisions", "calibration", "labels", "rows", "settings"]
+    assert ids == ["results", "where", "training", "decisions", "calibration", "labels", "rows", "settings", "methods"]
     assert page.index("<h1>") < page.index("<section")
 
 

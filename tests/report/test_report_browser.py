@@ -138,9 +138,17 @@ def test_everything_is_reached_by_the_tab_key(browser: Chrome, finished: Path) -
         )
     reached.pop()
     tags = [tag for tag, *_ in reached]
-    assert {"Results", "Training", "Decisions", "Calibration", "Labels", "Rows", "Settings"} <= {
-        text for tag, text, *_ in reached if tag == "A"
-    }
+    assert {
+        "Results",
+        "Where it matters",
+        "Methods",
+        "Training",
+        "Decisions",
+        "Calibration",
+        "Labels",
+        "Rows",
+        "Settings",
+    } <= {text for tag, text, *_ in reached if tag == "A"}
     assert "INPUT" in tags
     assert {"label", "train", "test"} <= {text for tag, text, *_ in reached if tag == "BUTTON"}
     assert [role for tag, *_, role in reached if tag == "DIV"].count("region") >= 3, "wide tables scroll by keyboard"
@@ -151,9 +159,17 @@ def test_everything_is_reached_by_the_tab_key(browser: Chrome, finished: Path) -
 @pytest.mark.parametrize("which", ["finished", "hostile"])
 def test_a_phone_needs_no_sideways_scrolling(browser: Chrome, which: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(which)
-    show(browser, path if path.suffix == ".html" else path / "report.html", width=375)
+    show(browser, path if path.suffix == ".html" else path / "report.html", width=390)
     width, window = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
-    assert width <= window == 375
+    assert width <= window == 390
+    ends = browser.execute_script(
+        """
+        const seen = document.querySelectorAll("h1, #results table.compact th[scope=row], #results .verdict");
+        return [...seen].map((one) => one.getBoundingClientRect().right);
+        """
+    )
+    assert len(ends) >= 1 + 2 * 3, "the answer, and a row with a verdict for each loss"
+    assert max(ends) <= 390
     too_small = browser.execute_script(
         """
         const small = (one) => one.offsetParent && parseFloat(getComputedStyle(one).fontSize) < 12;
@@ -226,7 +242,7 @@ def test_the_merged_page_opens_without_errors(browser: Chrome, finished: Path, t
     config["config"]["data"] = "/elsewhere/<b>texts.jsonl"
     (folder / "other/config.json").write_text(json.dumps(config))
     assert main(["report", str(finished), "other", "--out", "all.html"]) == 0
-    show(browser, folder / "all.html", width=375)
+    show(browser, folder / "all.html", width=390)
     assert severe(browser) == []
     assert "<b>texts.jsonl" in contents(browser, "#results th")
     width, window = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")

@@ -26,6 +26,7 @@ class Training:
     tuned_settings: dict[str, float] | None = None
     seconds: float = math.nan  # of one training
     best_epochs: tuple[int, ...] = ()  # by seed
+    l2: float = math.nan  # the penalty that was chosen for a model that is solved
     rising: bool = False
     overfitting: bool = False
 

@@ -20,7 +20,7 @@ from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
 from lopsided.jobs.config import C, CompareConfig, Config, FitConfig, fingerprint
-from lopsided.jobs.schema import ConfigFile, Details, HistoryLine, ModelFile, Results, TrainingRecord
+from lopsided.jobs.schema import ConfigFile, Details, HistoryLine, ModelFile, Results, TrainingRecord, Trial
 from lopsided.metrics.scores import Scores
 from lopsided.models.model import Model
 from lopsided.training.history import Epoch
@@ -258,6 +258,13 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
             histories.setdefault(line.loss, {}).setdefault(line.seed, []).append(line)
         _check_numbers(path, [epochs for seeds in histories.values() for epochs in seeds.values()], self.repair)
         return histories
+
+    def read_trials(self) -> list[Trial]:
+        """Returns the lines of trials.csv; none where nothing was tried."""
+        try:
+            return schema.read_table(self.path / "trials.csv", Trial, self.repair)
+        except FileNotFoundError:
+            return []
 
     def write_outcome(self, results: Results, details: Details) -> None:
         """Writes results.json last: a comparison that has it is finished."""

@@ -86,6 +86,7 @@ def evidence_of(
             tuned_settings=(chosen[loss].tuned() or None) if config.searches else None,
             seconds=sum(run.record.seconds for run in group) / len(group),
             best_epochs=tuple(run.record.best_epoch for run in group),
+            l2=group[0].history[group[0].record.best_epoch - 1].l2,
             rising=is_rising([run.history for run in group], recipe.epochs),
             overfitting=is_overfitting([run.history for run in group]),
         )
@@ -132,6 +133,7 @@ def _loss_result(loss: str, evidence: Evidence) -> LossResult:
         own_threshold=scored[0].own,
         tuned_thresholds=[one.tuned for one in scored],
         seconds=training.seconds,
+        l2=training.l2,
         best_epochs=list(training.best_epochs),
         metrics={name: Interval(**asdict(interval)) for name, interval in intervals.items()},
         rising=training.rising,

@@ -31,7 +31,6 @@ def _defined(value: Any) -> Any:
 
 Number = Annotated[float | None, BeforeValidator(_defined)]
 
-
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 StoredRecipe = Annotated[
     Recipe, BeforeValidator(lambda value: _RECIPE.validate_python(value) if isinstance(value, dict) else value)
@@ -100,6 +99,7 @@ class LossResult(Record):
     own_threshold: Number  # None where the loss has none, or saturates
     tuned_thresholds: list[Number]  # by seed
     seconds: Number  # of a training
+    l2: Number = None  # the penalty that was chosen for a model that is solved
     best_epochs: list[int]  # by seed: the epoch whose weights are scored; empty where it is not known
     metrics: dict[str, Interval]
     rising: bool  # training ended while validation still gained
@@ -196,9 +196,9 @@ class Results(StoredFile):
         return [name for name in METRICS if name in defined or name == self.metric]
 
     @property
-    def has_thresholds(self) -> bool:
-        """Tells whether thresholds were tuned, on validation rows."""
-        return any(entry.metrics["macro_f1"].mean is not None for entry in self.losses.values())
+    def is_solved(self) -> bool:
+        """Tells whether the models are minima that were solved for, with a penalty and without a rate."""
+        return self.recipe is not None and self.recipe.optimizer == "solve"
 
     def best_loss(self, metric: str) -> str | None:
         """Returns the loss with the best mean of a metric; None where no loss has one."""

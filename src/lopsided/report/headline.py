@@ -105,6 +105,8 @@ def findings(results: Results) -> list[str]:
     }
     sentences = []
     for word, losses in by_verdict.items():
+        if word == BETTER and losses == [recommended(results)]:
+            continue  # the headline says it
         if word in relations:
             sentences.append(f"{_some(losses)} {_are(losses)} " + relations[word].format(reference, title, reference))
         elif word == NOTHING:
@@ -181,6 +183,8 @@ def _in_words(word: str, titles: list[str]) -> str:
 def _as_trained(results: Results, loss: str) -> str:
     """Names a loss with its tuned settings and its rate."""
     entry = results.losses[loss]
+    if results.is_solved:
+        return loss if entry.l2 is None else f"{loss} with penalty {entry.l2:.3g}"
     rate = (entry.tuned_settings or {}).get("learning_rate", results.recipe.learning_rate if results.recipe else None)
     settings = loss if not entry.tuned_settings or len(entry.tuned_settings) == 1 else entry.settings
     return settings if rate is None else f"{settings} with learning rate {rate:g}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,51 +22,66 @@ from lopsided.jobs.schema import Details, Results, damaged
 from lopsided.jobs.score import METRICS
 from lopsided.jobs.verdict import AHEAD, BEHIND, BETTER, WORSE
 from lopsided.report import plots
-from lopsided.report.headline import answer, command, findings, headline
-from lopsided.report.numbers import cell, p_value, share
+from lopsided.report.changes import label_changes
+from lopsided.report.headline import answer, command, findings, groups_in_words, headline
+from lopsided.report.methods import methods
+from lopsided.report.numbers import between, cell, p_value, share, signed
 from lopsided.report.svg import Drawing
+from lopsided.report.thresholds import THRESHOLDS, has_thresholds, threshold_rows, what_brings_what
 
+_BY_GROUP = ("map", "auroc", "micro_f1", "macro_f1", "macro_f1_labels")
 _KINDS = {BETTER: "ahead", AHEAD: "ahead", WORSE: "behind", BEHIND: "behind"}
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
     run = ComparisonFolder.open(folder, check_data=False)
-    results, details = run.read_results(), run.read_details()
-    losses, histories = list(results.losses), run.read_histories()
-    if {*histories} != {*losses}:
-        problem = ValueError(f"its losses are {', '.join(histories)}; those of results.json {', '.join(losses)}")
-        raise damaged(folder / "history.csv", problem, run.repair)
-    settings = {name: value for name, value in run.config if value is not None}
-    digests = {f"SHA-256 of {name}": digest for name, digest in run.data_sha256.items()}
     path = out or folder / "report.html"
-    write_text(path, page(results, details, histories, settings | digests, folder))
+    write_text(path, page(run.read_results(), run.read_details(), run))
     return path
 
 
-def page(
-    results: Results,
-    details: Details,
-    histories: Histories | None = None,
-    settings: Mapping[str, object] | None = None,
-    folder: Path | None = None,
-) -> str:
-    """Returns the page of a verdict. histories, settings, folder: None where the models were trained elsewhere."""
-    losses = list(results.losses)
+def page(results: Results, details: Details, run: ComparisonFolder | None = None) -> str:
+    """Returns the page of a verdict. run: None where the models were trained elsewhere."""
+    losses, folder = list(results.losses), None if run is None else run.path
+    histories: Histories = {} if run is None else _histories(run, results)
+    trials = [] if run is None else run.read_trials()
     return render(
         "report.html.j2",
         results=results,
         details=details,
-        settings=settings or {},
+        settings={} if run is None else _settings(run),
         headline=headline(results),
         answer=answer(results),
         command=command(results, folder),
         findings=findings(results),
         metric=METRICS[results.metric],
-        rows=[(METRICS[name].title, metric_cells(results, name, losses)) for name in results.known_metrics()],
+        rows=[_metric_row(results, name) for name in results.known_metrics()],
+        threshold_kinds=list(THRESHOLDS),
+        thresholds=threshold_rows(results) if has_thresholds(results) else [],
+        brought=what_brings_what(results),
+        group_metrics=[(METRICS[name].title, name) for name in _BY_GROUP],
+        groups_in_words=groups_in_words(results) if results.groups else "",
+        changes=label_changes(results, details),
+        methods=methods(results),
         series=plots.series(losses, results.reference),
-        plots=_plots(results, histories or {}, details),
+        plots=_plots(results, histories, details) | {"ladder": plots.ladder(results, trials, histories)},
     )
+
+
+def _histories(run: ComparisonFolder, results: Results) -> Histories:
+    histories = run.read_histories()
+    if {*histories} != {*results.losses}:
+        problem = ValueError(
+            f"its losses are {', '.join(histories)}; those of results.json {', '.join(results.losses)}"
+        )
+        raise damaged(run.path / "history.csv", problem, run.repair)
+    return histories
+
+
+def _settings(run: ComparisonFolder) -> dict[str, object]:
+    settings = {name: value for name, value in run.config if value is not None}
+    return settings | {f"SHA-256 of {name}": digest for name, digest in run.data_sha256.items()}
 
 
 def render(template: str, **values: Any) -> str:
@@ -78,7 +93,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["short"] = share
+    environment.filters |= {"short": share, "signed": signed, "between": between, "p": p_value}
     script, style = ((files("lopsided.report") / name).read_text("utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(
@@ -86,7 +101,6 @@ def render(template: str, **values: Any) -> str:
         style=Markup(style),
         script_hash=digest,
         kinds=_KINDS,
-        p_value=p_value,
         readings=plots.READINGS,
         **values,
     )
@@ -108,3 +122,13 @@ def metric_cells(results: Results, name: str, losses: Sequence[str]) -> list[tup
     """Returns (text, is best) of each loss."""
     best = results.marked_loss(name)
     return [(cell(results.losses[loss].metrics[name]), loss == best) for loss in losses]
+
+
+def _metric_row(results: Results, name: str) -> tuple[str, list[tuple[tuple[str, str], bool]], list[str]]:
+    """Returns the title, of each loss (mean, half its interval) and whether it is best, and the baselines' values."""
+    best = results.marked_loss(name)
+    cells = []
+    for loss, entry in results.losses.items():
+        mean, _, half = cell(entry.metrics[name]).partition(" ±")
+        cells.append(((mean, half), loss == best))
+    return METRICS[name].title, cells, [share(each.metrics[name]) for each in results.baselines.values()]

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from lopsided.jobs.folder import Histories
-from lopsided.jobs.schema import Details, FrequencyGroups, Interval, ReliabilityCurve, Results
+from lopsided.jobs.schema import Details, FrequencyGroups, Interval, ReliabilityCurve, Results, Trial
 from lopsided.jobs.score import METRICS
+from lopsided.report.numbers import share
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float | None]]]  # loss -> abscissae and ordinates
@@ -69,11 +70,12 @@ def _intervals(results: Results, values: Mapping[str, Interval], title: str, zer
         axis.set(yticks=range(len(values)), ylim=(len(values) - 0.4, -0.6))
         axis.set_yticklabels([short(loss) for loss in values], color=INK)
         axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_formatter(lambda value, _: share(value))
         axis.tick_params(axis="y", length=0)
         axis.spines["left"].set_visible(False)
         axis.grid(axis="x")
 
-    margins = Margins(left=beside([short(loss) for loss in values]), bottom=0.25)
+    margins = Margins(left=beside([short(loss) for loss in values]), right=0.25, bottom=0.25)
     return drawing(draw, title, size=(4.6, 0.34 * len(values) + 0.45), margins=margins)
 
 
@@ -83,6 +85,31 @@ def training(results: Results, histories: Histories) -> list[Drawing]:
         _against_epochs(results, histories, "valid_map", "mAP on the validation rows"),
         _against_epochs(results, histories, "train_loss", "training loss, first epoch = 1", relative=True),
     ]
+
+
+def ladder(results: Results, trials: Sequence[Trial], histories: Histories) -> list[Drawing]:
+    """Draws the validation metric against the rates that were tried; of solved models, against the penalty."""
+    points: dict[str, dict[float, float]] = {loss: {} for loss in results.losses}
+    label = "learning rate"
+    for trial in trials:  # of a rate that was trained twice, the longer training comes later
+        points.get(trial.loss, {})[trial.learning_rate] = trial.value
+    if results.is_solved:
+        label = "penalty on the squared weights"
+        for loss, seeds in histories.items():
+            points[loss] = {epoch.l2: epoch.valid for epoch in next(iter(seeds.values()), [])}
+    if not any(points.values()):
+        return []
+    colours = _colours(results)
+
+    def draw(axis: Axes) -> None:
+        for loss, found in points.items():
+            known = sorted((x, y) for x, y in found.items() if x > 0 and not math.isnan(y))
+            if known:
+                axis.plot(*zip(*known, strict=True), "o-", ms=4, color=colours[loss])
+        axis.set(xlabel=label, xscale="log")
+        axis.grid()
+
+    return [drawing(draw, f"validation {METRICS[results.metric].title} against the {label}")]
 
 
 def diagnostics(results: Results, histories: Histories) -> list[Drawing]:

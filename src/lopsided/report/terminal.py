@@ -17,9 +17,10 @@ from lopsided.jobs.score import METRICS
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
 from lopsided.losses.closed_form import posterior_limits
 from lopsided.models.heads import own_threshold
+from lopsided.models.recipe import Recipe
 from lopsided.report.headline import answer, command, findings, groups_in_words
 from lopsided.report.numbers import between, cell, p_value, share, signed
-from lopsided.report.thresholds import THRESHOLDS, threshold_rows, what_brings_what
+from lopsided.report.thresholds import THRESHOLDS, has_thresholds, threshold_rows, what_brings_what
 
 _CAPTION = (
     "Means over seeds, the best loss in bold. Own: the threshold that the loss implies; tuned: the one with the best "
@@ -39,7 +40,7 @@ def print_results(results: Results, console: Console, folder: Path | None = None
     say(f"\n{answer(results)}", "bold")
     if next_step := command(results, folder):
         console.print(f"  {next_step}", highlight=False, markup=False, soft_wrap=True)
-    trained = "" if results.recipe is None else f"{results.recipe.epochs} epoch{'s' * (results.recipe.epochs > 1)}, "
+    trained = "solved, " if results.is_solved else "" if results.recipe is None else f"{in_epochs(results.recipe)}, "
     say(
         f"\n{data.name}: {data.labels} labels, {data.positives_per_row:.2f} positives a row; {trained}"
         f"{seeds} seed{'s' * (seeds > 1)}; {METRICS[results.metric].title} against {results.reference}, paired"
@@ -49,7 +50,7 @@ def print_results(results: Results, console: Console, folder: Path | None = None
         say(f"• {sentence}.")
     console.print(metric_table(results))
     say(_CAPTION, "dim")
-    if results.has_thresholds:
+    if has_thresholds(results):
         console.print(threshold_table(results))
     for sentence in what_brings_what(results):
         say(f"• {sentence}.")
@@ -58,6 +59,10 @@ def print_results(results: Results, console: Console, folder: Path | None = None
         say(groups_in_words(results), "dim")
     for note in results.notes:
         say(note, "dim")
+
+
+def in_epochs(recipe: Recipe) -> str:
+    return f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
 
 
 def _table(*columns: str) -> Table:

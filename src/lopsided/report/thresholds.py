@@ -9,6 +9,11 @@ THRESHOLDS = {"own": "_own", "one tuned": "", "one a label": "_labels"}  # title
 _TITLES = {"macro_f1": "macro-F1", "micro_f1": "micro-F1"}
 
 
+def has_thresholds(results: Results) -> bool:
+    """Tells whether thresholds were tuned, on validation rows."""
+    return any(entry.metrics["macro_f1"].mean is not None for entry in results.losses.values())
+
+
 def threshold_rows(results: Results) -> list[tuple[str, list[str]]]:
     """Returns (title, cells) of the reference, and of the loss that is best with each kind of thresholds."""
     rows = []

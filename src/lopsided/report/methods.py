@@ -1,0 +1,63 @@
+"""Writes what a paper needs to say about a comparison, from its results alone."""
+
+from __future__ import annotations
+
+from lopsided.jobs.evidence import LINEAR
+from lopsided.jobs.schema import Results
+from lopsided.jobs.score import METRICS
+from lopsided.report.headline import listed
+from lopsided.report.thresholds import has_thresholds
+
+
+def methods(results: Results) -> str:
+    """Returns a paragraph that says how the losses were trained, decided and compared."""
+    return " ".join([*_training(results), *_measuring(results)])
+
+
+def _training(results: Results) -> list[str]:
+    data, recipe = results.data, results.recipe
+    names = listed([entry.settings for entry in results.losses.values()])
+    rows = [f"{number} {part}" for part, number in data.rows.model_dump().items() if number is not None]
+    sentences = [f"We compared {names} on {data.name} ({data.labels} labels; {listed(rows)} rows)."]
+    seeds = f"{results.seeds} seed{'s' * (results.seeds > 1)}"
+    if recipe is None:
+        return [*sentences, f"We scored models of {seeds} of each, trained elsewhere."]
+    if results.is_solved:
+        penalties = [f"{loss} {entry.l2:.3g}" for loss, entry in results.losses.items() if entry.l2 is not None]
+        how = f"minimised over linear models with a penalty chosen on the validation rows: {listed(penalties)}"
+    else:
+        how = (
+            f"trained with {seeds} by {recipe.optimizer} in batches of {recipe.batch_size} for at most {recipe.epochs} "
+            f"epochs; the epoch with the best validation {METRICS[results.metric].title} was scored"
+        )
+    sentences.append(f"Each loss was {how}.")
+    tuned = {loss: entry.tuned_settings for loss, entry in results.losses.items() if entry.tuned_settings}
+    if tuned:
+        chosen = [f"{loss} {_said(settings)}" for loss, settings in tuned.items()]
+        sentences.append(f"Chosen on the validation rows, with equal compute for all: {'; '.join(chosen)}.")
+    elif not results.is_solved:
+        sentences.append(f"All losses had the learning rate {recipe.learning_rate:g}.")
+    return sentences
+
+
+def _said(settings: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in settings.items())
+
+
+def _measuring(results: Results) -> list[str]:
+    sentences = []
+    if has_thresholds(results):
+        sentences.append(
+            "Thresholds were tuned on the validation rows: one for all labels, for micro-F1, and one a label, for F1, "
+            "shrunk towards the common one where a label is rare."
+        )
+    sentences += [
+        "Macro-F1 is the mean of the F1 of labels that have test rows (Opitz and Burst, arXiv 1911.03347).",
+        f"Differences to {results.reference} are paired over seeds and test rows; their variance is that over seeds, "
+        "pooled over the losses, plus what 200 bootstrap samples of the test rows have in common for all seeds; "
+        "intervals are Student's at 95 %, p-values are corrected by Holm's method for "
+        f"{len(results.comparisons)} comparisons.",
+    ]
+    if LINEAR in results.baselines:
+        sentences.append(f"The linear baseline is {results.baselines[LINEAR].settings}.")
+    return [*sentences, f"Computed by lopsided {results.lopsided}."]
