@@ -154,6 +154,9 @@ def _describe(config: CompareConfig, splits: Splits) -> DataSummary:
 def _notes(evidence: Evidence) -> list[str]:
     """Returns what a reader must know to read the tables correctly."""
     notes = [_on_seeds(evidence)]
+    if evidence.sets is not None:
+        drawn = int(evidence.sets.max()) + 1
+        notes.append(f"The test rows are {drawn} sets of copies, or of one group: the bootstrap draws sets, not rows.")
     lost = {loss: sum(one.diverged for one in group) for loss, group in evidence.scored.items()}
     notes += [
         f"{loss} diverged in {number} of {evidence.seeds} trainings; lower the learning rate."
@@ -182,8 +185,6 @@ def _notes(evidence: Evidence) -> list[str]:
 
 def _on_seeds(evidence: Evidence) -> str:
     seeds, drawn = evidence.seeds, f"{len(evidence.test)} test rows"
-    if evidence.sets is not None:
-        drawn = f"{int(evidence.sets.max()) + 1} sets of test rows that are no copies, and of no group, of each other"
     if seeds == 1:
         return "One seed: differences hold for these trained models; how they vary over seeds is unknown."
     few = " Two seeds say little about their spread: take three or more." if seeds == 2 else ""
