@@ -56,6 +56,7 @@ def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) ->
     import significance  # type: ignore[import-not-found]
     import split  # type: ignore[import-not-found]
     import tables  # type: ignore[import-not-found]
+    import text_models  # type: ignore[import-not-found]
     import verdicts  # type: ignore[import-not-found]
 
     assert decisions.PAGE.read_text() == decisions.page(), "stale: run python benchmarks/decisions.py --tables"
@@ -65,5 +66,6 @@ def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) ->
     assert significance.PAGE.read_text() == significance.page(), "stale: run python benchmarks/significance.py"
     assert split.PAGE.read_text() == split.page(), "stale: run python benchmarks/split.py --tables"
     assert verdicts.PAGE.read_text() == verdicts.page(), "stale: run python benchmarks/verdicts.py --page"
+    assert text_models.PAGE.read_text() == text_models.page(), "stale: run python benchmarks/text_models.py --page"
     for path, text in tables.pages().items():
         assert path.read_text() == text, f"{path.name} is stale: run python benchmarks/tables.py"
