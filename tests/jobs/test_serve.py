@@ -12,10 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lopsided
 from lopsided.__main__ import main
+from lopsided.data.storage import UserError
+from lopsided.jobs.predict import Predictor
+from lopsided.jobs.serve import predict_records
 from tests.tools import write_texts
 
 pytestmark = pytest.mark.slow
@@ -70,6 +74,22 @@ def test_rows_may_be_objects_as_in_a_file(run: Path, address: str) -> None:
     rows = [{"text": "a goal"}, {"text": "bread", "labels": ["of no", "interest"]}]
     answer = ask(f"{address}/predict", {"rows": rows})["predictions"]
     assert answer == lopsided.load(run).predict(["a goal", "bread"])
+
+
+def test_embeddings_are_lists_of_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = np.eye(2)[[0, 1] * 10]
+    np.save("x.npy", vectors)
+    np.save("x_y.npy", vectors.astype(int))
+    assert main(["fit", "x.npy", "--valid", "0", "--out", "run"]) == 0
+    predictor = Predictor.open(Path("run"))
+    assert predict_records(predictor, [[1, 0], [0.0, 1.0]]) == predictor.predict(vectors[:2])
+    for rows in ([[1, 0], [1]], [[1, "a"]], [[1, 0, 0]]):
+        with pytest.raises((ValueError, UserError)):
+            predict_records(predictor, rows)
+    (folder / "rows.svm").write_text("0 0:1\n1 1:1\n" * 10)
+    assert main(["fit", "rows.svm", "--valid", "0", "--epochs", "1", "--out", "sparse"]) == 0
+    assert main(["serve", "sparse"]) == 2
+    assert "serve takes texts and tables, but the model takes sparse inputs" in capsys.readouterr().err
 
 
 def test_the_schema_names_the_labels(address: str) -> None:

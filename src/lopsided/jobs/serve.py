@@ -2,7 +2,8 @@
 
 GET /health     {"status": "ok"}
 GET /schema     the names of the labels, the rule, what rows must look like
-POST /predict   {"rows": ["a text", ...]}, or objects as in a file of JSON lines: [{"age": 31, "colour": "red"}, ...]
+POST /predict   {"rows": ["a text", ...]}, or objects as in a file of JSON lines: [{"age": 31, "colour": "red"}, ...],
+                or embeddings: [[0.25, -1.5], ...]
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lopsided.data.inputs import Images, SparseFeatures
+from lopsided.data.pairs import Pairs
 from lopsided.data.readers import read_inputs
 from lopsided.data.storage import UserError
 from lopsided.jobs.predict import Prediction, Predictor
@@ -20,7 +23,13 @@ MOST_ROWS, MOST_BYTES = 10_000, 2**26  # of one request
 
 
 def make_app(predictor: Predictor) -> Any:
-    """Returns the Starlette application. Raises UserError where Starlette is missing."""
+    """Returns the Starlette application.
+
+    Raises UserError where Starlette is missing, and for a model of rows that no JSON holds.
+    """
+    if predictor.model.encoder.inputs in (SparseFeatures, Images, Pairs):
+        kind = predictor.model.encoder.inputs.kind
+        raise UserError(f"serve takes texts and tables, but the model takes {kind} inputs: use lopsided predict")
     try:
         from starlette.applications import Starlette
         from starlette.concurrency import run_in_threadpool
@@ -62,11 +71,13 @@ def _rows(body: bytes) -> list[Any]:
 
 
 def predict_records(predictor: Predictor, rows: list[Any]) -> list[Prediction]:
-    """Returns the predictions of rows as they would stand in a file of JSON lines; a text alone is a row of texts.
+    """Returns the predictions of rows as they would stand in a file of JSON lines.
 
-    They go through the reader of files, so that nothing is read in another way here than there. Raises UserError for
-    rows that it cannot read.
+    A text alone is a row of texts, a list of numbers a row of embeddings. All others go through the reader of files, so
+    that nothing is read in another way here than there. Raises UserError for rows that it cannot read.
     """
+    if all(isinstance(row, list) for row in rows):
+        return predictor.predict(_vectors(rows))
     options = predictor.read_options.model_copy(update={"format": "json"})
     (column, *_) = *options.text_columns, "text"
     records = [{column: row} if isinstance(row, str) else row for row in rows]
@@ -80,6 +91,13 @@ def predict_records(predictor: Predictor, rows: list[Any]) -> list[Prediction]:
             raise UserError(str(error).replace(file.name, "rows")) from None
 
 
+def _vectors(rows: list[list[Any]]) -> list[list[float]]:
+    numbers = all(isinstance(number, int | float) for row in rows for number in row)
+    if not numbers or len(set(map(len, rows))) > 1:
+        raise ValueError("lists must hold numbers, as many in every row")
+    return rows
+
+
 def describe(predictor: Predictor) -> dict[str, Any]:
     """Returns what a client must know."""
     model = predictor.model
@@ -88,6 +106,6 @@ def describe(predictor: Predictor) -> dict[str, Any]:
         "loss": model.method,
         "rule": predictor.decision.name,
         "labels": list(model.label_names),
-        "rows": "texts, or objects as they would stand in a file of JSON lines",
+        "rows": "texts, objects as they would stand in a file of JSON lines, or lists of numbers (embeddings)",
         "returns": {"labels": "names, the most probable first", predictor.values: "one for each label"},
     }

@@ -134,6 +134,9 @@ class Columns:
     def _check(self, table: Table) -> None:
         if table.number_names == self.number_names and table.category_names == self.category_names:
             return
+        given, known = table.number_names, self.number_names
+        if isinstance(given, Numbered) and isinstance(known, Numbered) and len(given) > len(known):
+            raise ValueError(f"{len(given)} numbers a row, but {len(known)} in training")
         present = {*table.number_names, *table.category_names}
         missing = [name for name in (*self.number_names, *self.category_names) if name not in present]
         if missing:
