@@ -191,7 +191,10 @@ BAD_LINES = {
     "no file to read otherwise": (["evaluate", "run", "--encoding", "cp1252"], "than that of the run; name it"),
     "unknown model": (["fit", "train.txt", "--model", "bagg"], "--model: unknown model 'bagg': known are ngrams, "),
     "unknown setting": (["fit", "train.txt", "--model", "bag(width=8)"], "--model: bag has no setting 'width': it has"),
-    "model of texts": (["fit", "train.txt", "--model", "ngrams"], "ngrams takes no sparse inputs: choose among bag"),
+    "model of texts": (
+        ["fit", "train.txt", "--model", "ngrams"],
+        "ngrams takes no sparse inputs: choose among linear_bag, bag",
+    ),
     "unknown metric": (
         ["fit", "train.txt", "--metric", "mapp"],
         "--metric: unknown metric 'mapp': did you mean 'ma",

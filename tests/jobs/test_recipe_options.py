@@ -14,6 +14,7 @@ from lopsided.__main__ import main
 from lopsided.data.storage import UserError
 from lopsided.jobs.config import FitConfig
 from lopsided.jobs.fit import recipe_of
+from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.rows import prepare
 from lopsided.metrics.registry import METRICS
 from lopsided.metrics.scores import Judged
@@ -90,6 +91,36 @@ def test_each_option_reaches_the_recipe(texts_file: Path) -> None:
     default = FitConfig(data=str(texts_file))
     prepared = prepare(default, load_quietly(default))
     assert recipe_of(default, prepared) == prepared.encoder.recipe(len(prepared.train), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refitted", [True, False])
+@pytest.mark.usefixtures("texts_file")
+def test_validation_rows_that_were_split_off_are_solved_on_in_the_end(refitted: bool) -> None:
+    """The rule is tuned on scores of rows that its model has not seen; the model that is saved has seen them."""
+    line = ["fit", "texts.jsonl", "--valid", "0.3", "--loss", "bce", "--out", "run", *["--no-refit"] * (not refitted)]
+    assert main(line) == 0
+    record, valid = (
+        json.loads(Path("run/training.json").read_text()),
+        load_quietly(FitConfig(data="texts.jsonl", valid="0.3")).valid,
+    )
+    assert valid is not None
+    model = RunFolder.open(Path("run")).read_model()
+    rows = len(Path("texts.jsonl").read_text().splitlines())
+    assert record["refitted"] == refitted
+    assert model.rows == record["rows"] == (rows if refitted else rows - len(valid))
+    unseen, now = scores_of(Path("run"), "valid"), model.score(model.encode(valid.inputs)).values
+    sign = (
+        2
+        * torch.zeros(len(valid), 3).index_put_(
+            (torch.repeat_interleave(valid.targets.crow.diff()), valid.targets.col), torch.tensor(1.0)
+        )
+        - 1
+    )
+    if refitted:
+        assert (sign * now).mean() > (sign * unseen).mean() + 0.01, "it knows these rows now"
+    else:
+        torch.testing.assert_close(now, unseen)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -74,12 +74,14 @@ class Splits:
     """Holds the parts of a data set; all share the same labels in the same order.
 
     notes: sentences for people about how the files were understood, and about rows that stand in two parts.
+    unsplit: makes the rows of training and validation in one, where the latter were split off; else None.
     """
 
     train: Dataset
     valid: Dataset | None
     test: Dataset | None
     notes: tuple[str, ...] = ()
+    unsplit: Callable[[], Dataset] | None = None
 
     def parts(self) -> dict[str, Dataset]:
         """Returns the parts that there are, by name."""
@@ -96,4 +98,4 @@ class Splits:
         crow = torch.nn.functional.pad(drawn.cumsum(0), (1, 0))[targets.crow]
         values = None if targets.values is None else targets.values[drawn]
         left = SparseTargets(crow, targets.col[drawn], values, targets.num_labels)
-        return replace(self, train=replace(self.train, targets=left))
+        return replace(self, train=replace(self.train, targets=left), unsplit=None)

@@ -16,7 +16,7 @@ from lopsided.data.storage import UserError
 from lopsided.jobs.config import BUILT_IN, Config, checked
 from lopsided.jobs.folder import ConfigFolder, is_run_folder
 from lopsided.jobs.progress import Progress
-from lopsided.jobs.rows import Prepared, load, prepare
+from lopsided.jobs.rows import Prepared, load, prepare, unsolved
 from lopsided.jobs.settings import is_settings_file, read_settings
 from lopsided.models.registry import trust
 from lopsided.training.processes import on_first
@@ -61,7 +61,11 @@ def _prepared(config: Config, progress: Progress) -> Prepared:
     for note in splits.notes:
         progress.say(printable(note))
     progress.preparing()
-    return prepare(config, splits)
+    prepared = prepare(config, splits)
+    too_large = unsolved(config, prepared)
+    if too_large is not None:
+        progress.say(too_large)
+    return prepared
 
 
 def _new_folder(config: Config) -> Path:

@@ -13,6 +13,7 @@ from lopsided.models.model import Model
 from lopsided.training.history import Epoch
 
 _SHOWN = 30  # labels
+_REFITTED = ", chosen on the validation rows; then the model was solved once more, on these rows as well"
 
 
 def model_card(folder: RunFolder, model: Model, decision: Decision, record: TrainingRecord) -> str:
@@ -31,6 +32,7 @@ def model_card(folder: RunFolder, model: Model, decision: Decision, record: Trai
         f"- **Labels**: {model.num_labels}, of which {int((counts < 10).sum())} have fewer than 10 training rows",
         f"- **Training**: {record.epochs} epochs in {record.seconds:.0f} s; the weights are those of epoch "
         f"{record.best_epoch}",
+        *([f"- **Penalty**: l2 {best.l2:g}{_REFITTED * record.refitted}"] if not math.isnan(best.l2) else []),
         f"- **Validation rows** ({_escaped(config.valid or str(config.share('valid')))}): {_measured(best)}",
         f"- **Rule**: {decision.name}; {probabilities}",
         "",

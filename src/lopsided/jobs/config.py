@@ -68,6 +68,7 @@ class Config(ReadOptions):
     l2: float | None = _training(
         None, "Penalty of a model that is solved.", unset="the best on validation rows", gt=0, le=1e12
     )
+    no_refit: bool = _training(False, "Keep validation rows out of the last solution of a model that is solved.")
     patience: int | None = _training(
         None, "Epochs without a better validation score to stop after.", unset="depends on the model", ge=1
     )

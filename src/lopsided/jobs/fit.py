@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from lopsided.data.storage import write_text
@@ -20,6 +21,7 @@ from lopsided.models.recipe import Recipe
 from lopsided.training import processes
 from lopsided.training.history import Epoch
 from lopsided.training.loop import Listener, Trained, train
+from lopsided.training.rows import Rows
 from lopsided.training.validate import Validation
 
 _UNJUDGED = 4  # penalties of a model that is solved without validation rows: the last is neither strong nor weak
@@ -75,41 +77,55 @@ def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRe
         state_file=folder.state_file,
         listener=Listener(progress.step, on_epoch),
     )
-    return processes.on_first(lambda: _write(folder, trained, prepared, progress))
+    record = _record(config, trained, prepared)
+    final = _refitted(config, trained, prepared) if record.refitted else trained.model
+    return processes.on_first(lambda: _write(folder, record, trained, final, prepared, progress))
 
 
-def _write(folder: RunFolder, trained: Trained, prepared: Prepared, progress: Progress) -> TrainingRecord:
+def _write(
+    folder: RunFolder, record: TrainingRecord, trained: Trained, final: Model, prepared: Prepared, progress: Progress
+) -> TrainingRecord:
     folder.write_history(trained.history)
     if not trained.diverged:
-        folder.write_model(trained.model)
-        _score(folder, trained.model, prepared, progress)
-    record = _record(folder.config, trained, len(prepared.train))
-    if not trained.diverged:
-        card = model_card(folder, trained.model, folder.read_decision(), record)
+        folder.write_model(final)
+        if prepared.test is not None:
+            folder.write_scores("test", final.score(prepared.test.encoded, prepared.test.keep))
+        _decide(folder, trained.model, prepared, progress)
+        card = model_card(folder, final, folder.read_decision(), record)
         write_text(folder.path / "README.md", card)
     folder.write_training(record)
     return record
 
 
-def _record(config: FitConfig, trained: Trained, rows: int) -> TrainingRecord:
+def _record(config: FitConfig, trained: Trained, prepared: Prepared) -> TrainingRecord:
+    l2 = trained.history[trained.best_epoch - 1].l2
+    refitted = not (math.isnan(l2) or prepared.unsplit is None or config.no_refit or trained.diverged)
     return TrainingRecord(
         method=str(parse_method(config.loss)),
         seed=config.seed,
-        rows=rows,
+        rows=len(prepared.train) + (len(prepared.valid) if refitted and prepared.valid else 0),
         epochs=sum(not epoch.is_lost for epoch in trained.history) + trained.diverged,
         best_epoch=trained.best_epoch,
         seconds=sum(epoch.seconds for epoch in trained.history),
         diverged=trained.diverged,
+        refitted=refitted,
     )
 
 
-def _score(folder: RunFolder, model: Model, prepared: Prepared, progress: Progress) -> None:
-    """Writes the scores of validation and test rows, and the rule that is tuned on the former."""
-    for name, rows in (("valid", prepared.valid), ("test", prepared.test)):
-        if rows is not None:
-            folder.write_scores(name, model.score(rows.encoded, rows.keep))
+def _refitted(config: FitConfig, trained: Trained, prepared: Prepared) -> Model:
+    """Solves once more, with the penalty that was chosen, on the rows of training and validation."""
+    assert prepared.unsplit is not None
+    data = prepared.unsplit()
+    recipe = replace(recipe_of(config, prepared), epochs=1, l2=trained.history[trained.best_epoch - 1].l2)
+    rows = Rows(prepared.encoder.encode(data.inputs), data)
+    return train(prepared.encoder, config.loss, rows, recipe, config.seed).model
+
+
+def _decide(folder: RunFolder, model: Model, prepared: Prepared, progress: Progress) -> None:
+    """Writes the scores of validation rows, and the rule that is tuned on them."""
     judged = None
     if prepared.valid is not None:
+        folder.write_scores("valid", model.score(prepared.valid.encoded, prepared.valid.keep))
         scores = folder.read_scores("valid", len(prepared.valid))
         judged = Judged.of(scores, prepared.valid.data.hard_targets())
     folder.write_decision(decide(folder.config, model, judged, progress))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+import torch
 from rich.progress import Progress as Bars
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.excerpts import printable
 from lopsided.data.independence import overlap, refuse_same_file, shared_groups
+from lopsided.data.inputs import SparseFeatures, Texts
 from lopsided.data.opening import shown
 from lopsided.data.readers import ReadOptions, aligned, read
-from lopsided.data.split import split_off
+from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError
 from lopsided.jobs.config import BUILT_IN, IMAGES, Config, FitConfig
 from lopsided.jobs.folder import RunFolder
@@ -35,6 +38,7 @@ class Prepared:
     train: Rows
     valid: Rows | None
     test: Rows | None
+    unsplit: Callable[[], Dataset] | None = None  # see `Splits`
 
     @property
     def splits(self) -> Splits:
@@ -89,6 +93,7 @@ def _from_files(config: Config, bars: Bars) -> Splits:
         raise UserError(f"{config.data}: {error}") from None
     given = dict(zip(files, parts, strict=True))
     train = given["data"]
+    unsplit: Callable[[], Dataset] | None = None
     shares = {part: config.share(part) for part in ("valid", "test") if part not in given and config.share(part)}
     if shares:
         if len(train) < _SMALLEST_SPLIT:
@@ -97,11 +102,15 @@ def _from_files(config: Config, bars: Bars) -> Splits:
                 f"{config.data}: {len(train)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
                 f"or separate files with --valid and --test{without}"
             )
-        train, *others = split_off(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)
-        given |= dict(zip(shares, others, strict=True))
+        parts_of_it = split_rows(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)
+        rows_of = dict(zip(["data", *shares], parts_of_it, strict=True))
+        given |= {name: train.take(rows) for name, rows in rows_of.items()}
+        if "valid" in shares:
+            both = torch.cat([rows_of["data"], rows_of["valid"]]).sort().values
+            unsplit = partial(train.take, both)
     notes = [f"{files[name].name}: {note}" for name, part in given.items() if name in files for note in part.notes]
     notes += _shared_rows(list(files.values()), list(files), parts)
-    return Splits(train, given.get("valid"), given.get("test"), tuple(notes))
+    return Splits(given["data"], given.get("valid"), given.get("test"), tuple(notes), unsplit)
 
 
 def _shared_rows(files: Sequence[Path], names: Sequence[str], parts: Sequence[Dataset]) -> Iterator[str]:
@@ -136,4 +145,13 @@ def prepare(config: Config, splits: Splits) -> Prepared:
             f"--metric {metric}: needs the scores of all labels, which are too many here; choose another, "
             "such as micro_f1"
         )
-    return Prepared(encoder, encoded["train"], valid, encoded.get("test"))
+    return Prepared(encoder, encoded["train"], valid, encoded.get("test"), splits.unsplit)
+
+
+def unsolved(config: Config, prepared: Prepared) -> str | None:
+    """Says so where the model would be solved by default, were there not so many rows and labels; else None."""
+    rows, encoder = prepared.train.data, prepared.encoder
+    linear = config.model is None and isinstance(rows.inputs, Texts | SparseFeatures)
+    if not linear or encoder.recipe(len(rows), rows.num_labels).optimizer == "solve":
+        return None
+    return f"{len(rows)} rows with {rows.num_labels} labels are too many to solve: {encoder.name} is trained in steps"

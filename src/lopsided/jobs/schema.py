@@ -70,6 +70,7 @@ class TrainingRecord(StoredFile):
     best_epoch: int  # whose weights were kept
     seconds: float
     diverged: bool
+    refitted: bool = False  # solved once more, on validation rows as well
 
 
 class ModelFile(StoredFile):
@@ -202,9 +203,8 @@ class Results(StoredFile):
 
     def best_loss(self, metric: str) -> str | None:
         """Returns the loss with the best mean of a metric; None where no loss has one."""
-        means = {loss: entry.metrics[metric].mean for loss, entry in self.losses.items()}
-        sign = 1 if METRICS[metric].higher_is_better else -1
-        known = {loss: sign * mean for loss, mean in means.items() if mean is not None}
+        sign, entries = 1 if METRICS[metric].higher_is_better else -1, self.losses.items()
+        known = {loss: sign * mean for loss, each in entries if (mean := each.metrics[metric].mean) is not None}
         return max(known, key=lambda loss: known[loss]) if known else None
 
     def marked_loss(self, metric: str) -> str | None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lopsided.data.inputs import SparseFeatures, csr_entries
+from lopsided.models.direct import NoBody
 from lopsided.models.encoder import Batch
-from lopsided.models.recipe import Recipe
+from lopsided.models.recipe import Recipe, solved_recipe
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -51,42 +55,20 @@ class Bag(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class UnitLength:
+class _SparseEncoder:
     """Encodes sparse features: every row is scaled to unit Euclidean length; a row of zeros stays as it is.
 
     Features that no training row had are left out, as nothing was learnt about them; the others are numbered anew, so
     that memory follows from what the rows have, whatever their numbers.
 
     kept: (F,) int64, the features that training rows have, rising.
-
-    >>> rows = SparseFeatures(torch.tensor([0, 2, 3]), torch.tensor([4, 1, 3]), torch.tensor([3.0, 4.0, 1.0]), 5)
-    >>> UnitLength.fit(rows).encode(rows).batch(torch.tensor([1, 0]))
-    (tensor([1, 2, 0]), tensor([0, 1]), tensor([1.0000, 0.6000, 0.8000]))
     """
 
-    name: ClassVar[str] = "bag"
     inputs: ClassVar[type[Any]] = SparseFeatures
     kept: Tensor
     num_features: int
     declared: bool
-    hidden: int
-    dropout: float
     unit_length: bool
-
-    def __post_init__(self) -> None:
-        if self.hidden < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"bag: hidden must be at least 1 and dropout in [0, 1), got {self.hidden} and {self.dropout:g}"
-            )
-
-    @classmethod
-    def fit(
-        cls, inputs: SparseFeatures, hidden: int = 256, dropout: float = 0.3, unit_length: bool = True
-    ) -> UnitLength:
-        if not len(inputs.indices):
-            raise ValueError("no features at all in the training rows")
-        kept = inputs.indices.unique()
-        return cls(kept, inputs.num_features, inputs.declared, hidden, dropout, unit_length)
 
     def encode(self, inputs: SparseFeatures) -> BagRows:
         """Raises ValueError where both files say how many features there are, and differ."""
@@ -100,27 +82,106 @@ class UnitLength:
         rows = SparseFeatures(indptr, place[known], inputs.values[known], len(self.kept), declared=True)
         return BagRows(_unit_length(rows) if self.unit_length else rows)
 
-    def make_body(self) -> Bag:
-        return Bag(len(self.kept), self.hidden, dropout=self.dropout, sparse=True)
-
-    def recipe(self, rows: int, num_labels: int) -> Recipe:
-        """Gives about 1,000 steps in 5 to 15 epochs, of batches that grow with the rows.
-
-        Adagrad moves the rarest feature or label as far as the most frequent.
-        """
-        batch_size = max(16, min(256, rows // 64))
-        epochs = max(5, min(15, 1000 * batch_size // rows))
-        return Recipe(epochs, batch_size, learning_rate=0.03, optimizer="adagrad", fused_head=True)
-
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {name: value for name, value in vars(self).items() if name != "kept"}, {"kept": self.kept}
 
     @classmethod
-    def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> UnitLength:
+    def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         kept = tensors["kept"]
         if kept.dtype != torch.int64 or kept.ndim != 1 or not len(kept) or (kept.diff() <= 0).any():
             raise ValueError(f"kept features must be rising numbers, got {kept.dtype} {tuple(kept.shape)}")
         return cls(kept, **values)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitLength(_SparseEncoder):
+    """Encodes sparse features, see `_SparseEncoder`, for a layer of embeddings.
+
+    >>> rows = SparseFeatures(torch.tensor([0, 2, 3]), torch.tensor([4, 1, 3]), torch.tensor([3.0, 4.0, 1.0]), 5)
+    >>> UnitLength.fit(rows).encode(rows).batch(torch.tensor([1, 0]))
+    (tensor([1, 2, 0]), tensor([0, 1]), tensor([1.0000, 0.6000, 0.8000]))
+    """
+
+    name: ClassVar[str] = "bag"
+    hidden: int
+    dropout: float
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"bag: hidden must be at least 1 and dropout in [0, 1), got {self.hidden} and {self.dropout:g}; a "
+                "model without a layer is called linear_bag"
+            )
+
+    @classmethod
+    def fit(
+        cls, inputs: SparseFeatures, hidden: int = 256, dropout: float = 0.3, unit_length: bool = True
+    ) -> UnitLength:
+        kept = _features_of(inputs)
+        return cls(kept, inputs.num_features, inputs.declared, unit_length, hidden, dropout)
+
+    def make_body(self) -> Bag:
+        return Bag(len(self.kept), self.hidden, dropout=self.dropout, sparse=True)
+
+    def recipe(self, rows: int, num_labels: int) -> Recipe:
+        return recipe_of_bags(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearBag(_SparseEncoder):
+    """Encodes sparse features, see `_SparseEncoder`, for a linear map straight to labels, which is solved.
+
+    rows, entries: how many training rows there are, and how many numbers these have together.
+
+    >>> rows = SparseFeatures(torch.tensor([0, 2, 3]), torch.tensor([4, 1, 3]), torch.tensor([3.0, 4.0, 1.0]), 5)
+    >>> LinearBag.fit(rows).make_body().width
+    3
+    """
+
+    name: ClassVar[str] = "linear_bag"
+    rows: int
+    entries: int
+
+    @classmethod
+    def fit(cls, inputs: SparseFeatures, unit_length: bool = True) -> LinearBag:
+        kept = _features_of(inputs)
+        return cls(kept, inputs.num_features, inputs.declared, unit_length, len(inputs), len(inputs.indices))
+
+    def for_labels(self, num_labels: int) -> LinearBag | UnitLength:
+        """Returns the same, or one with a layer of embeddings where so many labels cannot be solved."""
+        if solved_recipe(self.rows, self.entries, len(self.kept), num_labels) is not None:
+            return self
+        return UnitLength(self.kept, self.num_features, self.declared, self.unit_length, hidden=256, dropout=0.3)
+
+    def make_body(self) -> NoBody:
+        return NoBody(len(self.kept))
+
+    def recipe(self, rows: int, num_labels: int) -> Recipe:
+        """Raises ValueError for what is too large to be solved."""
+        recipe = solved_recipe(rows, self.entries, len(self.kept), num_labels)
+        if recipe is None:
+            raise ValueError(
+                f"linear_bag: {rows} rows of {self.entries} numbers with {num_labels} labels are too many to solve; "
+                "choose --model bag"
+            )
+        return recipe
+
+
+def recipe_of_bags(rows: int) -> Recipe:
+    """Gives about 1,000 steps in 5 to 15 epochs, of batches that grow with the rows.
+
+    Adagrad moves the rarest feature or label as far as the most frequent.
+    """
+    batch_size = max(16, min(256, rows // 64))
+    epochs = max(5, min(15, 1000 * batch_size // rows))
+    return Recipe(epochs, batch_size, learning_rate=0.03, optimizer="adagrad", fused_head=True)
+
+
+def _features_of(inputs: SparseFeatures) -> Tensor:
+    if not len(inputs.indices):
+        raise ValueError("no features at all in the training rows")
+    kept: Tensor = inputs.indices.unique()
+    return kept
 
 
 def _unit_length(rows: SparseFeatures) -> SparseFeatures:

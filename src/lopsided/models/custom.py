@@ -13,6 +13,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from lopsided.data.inputs import Inputs
+from lopsided.models.bag import LinearBag, recipe_of_bags
 from lopsided.models.encoder import Body, Encoded, Encoder, takes
 from lopsided.models.recipe import Recipe
 from lopsided.models.tables import recipe_of_layers
@@ -117,7 +118,9 @@ class Custom:
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         recipe = self.base.recipe(rows, num_labels)
-        return recipe_of_layers(rows) if recipe.optimizer == "solve" else recipe
+        if recipe.optimizer != "solve":
+            return recipe
+        return recipe_of_bags(rows) if isinstance(self.base, LinearBag) else recipe_of_layers(rows)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         values, tensors = self.base.stored()

@@ -12,7 +12,7 @@ from lopsided.data.image_files import ImageFiles
 from lopsided.data.inputs import Images, Inputs
 from lopsided.data.storage import UserError
 from lopsided.losses.names import split_specs
-from lopsided.models.bag import UnitLength
+from lopsided.models.bag import LinearBag, UnitLength
 from lopsided.models.convnet import Pixels
 from lopsided.models.custom import custom
 from lopsided.models.encoder import Encoder, takes
@@ -31,6 +31,7 @@ _ALL = (
     NGrams,
     Transformer,
     Static,
+    LinearBag,
     UnitLength,
     MlpTable,
     LinearTable,
@@ -124,7 +125,7 @@ def fit_encoder(spec: str | None, inputs: Inputs, num_labels: int = 1) -> Encode
         ):  # photographs
             return (Patches if len(inputs) <= MANY_IMAGES else ResNetImages).fit(inputs)
         encoder = next(kind for kind in MODELS.values() if takes(kind, inputs)).fit(inputs)
-        return encoder.for_labels(num_labels) if isinstance(encoder, NGrams) else encoder
+        return encoder.for_labels(num_labels) if isinstance(encoder, NGrams | LinearBag) else encoder
     kind, settings = read_model(spec)
     if not takes(kind, inputs):
         suited = [name for name, each in MODELS.items() if takes(each, inputs)]

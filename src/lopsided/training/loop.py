@@ -111,6 +111,7 @@ class _Loop:
             averaging = get_ema_multi_avg_fn(recipe.average)
             modules["average"] = AveragedModel(self.network, multi_avg_fn=averaging, use_buffers=True)
         self.solver: Solver | None = None
+        self.l2 = math.nan  # of the last solution
         self.optimizer: torch.optim.Optimizer | None = None
         if recipe.optimizer == "solve":
             self.solver = Solver(self.model, rows)
@@ -171,8 +172,8 @@ class _Loop:
     def _solved(self, number: int, solver: Solver) -> bool:
         """Solves for the penalty of an epoch, in the first process alone; returns whether the loss is finite."""
         progress, start = self.state.progress, time.perf_counter()
-        l2 = solver.penalty(number) if self.recipe.l2 is None else self.recipe.l2
-        progress.total = processes.on_first(lambda: solver.solve(l2, self.listener.on_step))
+        self.l2 = solver.penalty(number) if self.recipe.l2 is None else self.recipe.l2
+        progress.total = processes.on_first(lambda: solver.solve(self.l2, self.listener.on_step))
         progress.seconds = time.perf_counter() - start
         return math.isfinite(progress.total)
 
@@ -236,9 +237,7 @@ class _Loop:
         else:
             progress.best_epoch = number
         seen = measured | diagnose(model, self.rows)
-        if self.solver is not None:
-            seen["l2"] = self.solver.l2
-        return Epoch(number, progress.total / len(self.rows), progress.seconds, **seen)
+        return Epoch(number, progress.total / len(self.rows), progress.seconds, **seen, l2=self.l2)
 
     def _save(self) -> None:
         if self.state_file is not None and self.accelerator.is_main_process:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, cast
@@ -51,11 +50,10 @@ class Solver:
         self.features = _features(model, rows)
         self.start = _start(self.head)
         self.solution = Solution(len(rows), len(self.start)).to(self.start.device)
-        self.l2 = math.nan  # of the last solution
 
     def solve(self, l2: float, on_block: Callable[[], object] = lambda: None) -> float:
         """Solves from the last solution on; returns the sum of the loss over the rows, without the penalty."""
-        self.l2, pulls, total = l2, self.solution.pulls, 0.0
+        pulls, total = self.solution.pulls, 0.0
         for labels, targets in self._blocks():
             problem = Problem(self._scores, self._slope(labels, targets), self.apart)
             pulls[:, labels] = minimise(problem, pulls[:, labels].contiguous(), l2, _TOLERANCE)
