@@ -77,7 +77,7 @@ def precision_at(k: int, truth: np.ndarray, scores: np.ndarray) -> float:
 @pytest.mark.parametrize(("number", "loss"), list(enumerate(("bce", "asl", "zlpr"))))
 def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss: str) -> None:
     results = read_results(finished)
-    assert results["data"]["rows"] == {"train": 600, "valid": 100, "test": 200}
+    assert results["data"]["rows"] == {"train": 600, "valid": 200, "test": 200}
     splits = load_quietly(make_config({"images": 600}))
     assert splits.valid is not None
     truth = dense(splits.test)

@@ -15,7 +15,7 @@ DEFAULTS = {
     "compare": {
         "losses": "bce,focal,asl,apl,zlpr",
         "seeds": "3",
-        "images": "6000",
+        "images": "1500",
         "missing": "0",
         "epochs": "depends on the data",
     },

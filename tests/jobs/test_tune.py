@@ -95,6 +95,15 @@ def test_the_best_on_validation_is_trained(tuned: Path) -> None:
     assert any("3 trials of each loss" in note and "learning_rate" in note for note in results["notes"])
 
 
+@pytest.mark.slow
+def test_two_workers_on_one_storage_give_the_results_of_one(tuned: Path, folder: Path) -> None:
+    shared = ["--jobs", "2", "--storage", f"sqlite:///{folder}/shared.db"]
+    assert main(["compare", *TUNED, *shared, "--out", "run"]) == 0
+    assert (folder / "run/trials.csv").read_bytes() == (tuned / "trials.csv").read_bytes()
+    assert not (folder / "run/trials.db").exists()
+    assert read_results(folder / "run")["comparisons"] == read_results(tuned)["comparisons"]
+
+
 class Untouchable:
     """Test rows that nobody may look at."""
 
@@ -175,7 +184,7 @@ def test_where_all_rates_do_alike_the_default_is_taken() -> None:
 
 def test_trainings_of_a_schedule_end_where_it_ends() -> None:
     config = make_config({})
-    assert Pace.of(config, Recipe(7, 64, 0.1)) == Pace(short=2, long=7, full=21, patience=3)
+    assert Pace.of(config, Recipe(7, 64, 0.1)) == Pace(short=2, long=5, full=14, patience=3)
     assert Pace.of(config, Recipe(7, 64, 0.1, schedule="cosine")) == Pace(short=2, long=7, full=7, patience=3)
     assert Pace.of(make_config({"epochs": 1, "patience": 9}), Recipe(7, 64, 0.1)) == Pace(1, 1, 1, 9)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from filelock import FileLock, Timeout
+from rich.console import Console
 
 from lopsided.jobs.baselines import baselines
 from lopsided.jobs.details import details
@@ -18,6 +21,7 @@ from lopsided.jobs.rows import Prepared
 from lopsided.jobs.score import METRICS
 from lopsided.jobs.trials import MissingTrialError, Pace, Trials
 from lopsided.jobs.tune import RUNGS, Candidate, Run, climb, search
+from lopsided.jobs.workers import how_many, side_by_side
 from lopsided.training.history import Epoch
 
 _SEARCH = -1  # in the place of a seed
@@ -30,7 +34,8 @@ def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) ->
     Several processes may do so for one folder at once: each takes what no other has begun.
     """
     worker = Worker(folder, prepared, progress)
-    worker.work()
+    with side_by_side(how_many(folder.config, prepared, worker.recipe), _help, folder.path, prepared):
+        worker.work()
     candidates = {loss: worker.candidate(loss) for loss in folder.config.losses}
     runs = [read_run(folder.open_run(loss, seed), loss, prepared) for loss, seed in worker.trainings]
     beside = baselines(prepared.splits, folder.path / "baselines.safetensors")
@@ -39,6 +44,13 @@ def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) ->
     folder.write_outcome(results, details(evidence, results))
     for leftover in ("locks", "trials"):
         shutil.rmtree(folder.path / leftover, ignore_errors=True)
+
+
+def _help(path: Path, prepared: Prepared) -> None:
+    """Works on a comparison in another process, in silence."""
+    with Progress(Console(quiet=True)) as progress:
+        progress.preparing()
+        Worker(ComparisonFolder.open(path, check_data=False), prepared, progress).work()
 
 
 class Worker:
@@ -65,7 +77,8 @@ class Worker:
         self.progress.plan(len(searches) * (ladder + trials) + len(self.trainings) * self.pace.full)
         left = [*searches, *self.trainings]
         before = {part for part in left if self._is_done(*part)}
-        while left:
+        first = multiprocessing.parent_process()
+        while left and (first is None or first.is_alive()):
             done = set()
             for part in left:
                 if (mine := self._try(*part)) or self._is_done(*part):

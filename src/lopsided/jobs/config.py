@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 BUILT_IN = "digits-grid"
-IMAGES = 6000  # of the built-in training set
-_BUILT_IN_OPTIONS = ("images",)
+IMAGES, IMBALANCE = 1500, 10.0  # of the built-in training set
+_BUILT_IN_OPTIONS = ("images", "imbalance")
 _OF_STEPS = (
     *("batch_size", "learning_rate", "schedule", "accumulate", "clip_norm", "average", "weight_decay", "body_rate"),
     *("sampling", "mixup", "r_drop", "precision"),
@@ -79,6 +79,7 @@ class Config(ReadOptions):
         None, "File of test rows, or a share of the training rows; 0 for none.", unset="0, or 0.2 in compare"
     )
     images: int | None = _rows(None, f"Training images of {BUILT_IN}.", unset=str(IMAGES), ge=10, le=1_000_000)
+    imbalance: float | None = _rows(None, "Its frequent labels per rare one.", unset=f"{IMBALANCE:g}", ge=1, le=1000)
     missing: float = _rows(0.0, "Share of the training positives to hide.", ge=0, lt=1)
     data_seed: int = _rows(0, "Seed of splits and of made data.", ge=0, lt=2**32)
 
@@ -258,9 +259,8 @@ class CompareConfig(Config):
     bins: str | None = _comparison(
         None, "Training positives from which labels are middling and frequent, as in 10,100.", unset="thirds"
     )
-    storage: str | None = _comparison(
-        None, "URL of an optuna database for the trials.", unset="SQLite in the run folder"
-    )
+    jobs: int | None = _comparison(None, "Trainings side by side.", unset="by the size of the model", ge=1, le=1000)
+    storage: str | None = _comparison(None, "Optuna database for the trials.", unset="SQLite in the run folder")
 
     @property
     def default_shares(self) -> dict[str, float]:

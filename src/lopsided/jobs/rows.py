@@ -20,7 +20,7 @@ from lopsided.data.opening import shown
 from lopsided.data.readers import ReadOptions, aligned, read
 from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError
-from lopsided.jobs.config import BUILT_IN, IMAGES, Config, FitConfig
+from lopsided.jobs.config import BUILT_IN, IMAGES, IMBALANCE, Config, FitConfig
 from lopsided.jobs.folder import RunFolder
 from lopsided.metrics.registry import METRICS
 from lopsided.models.encoder import Encoder
@@ -61,7 +61,7 @@ def load(config: Config, bars: Bars) -> Splits:
     """Reads or makes the rows of training, validation and test. Raises UserError for anything a user got wrong."""
     if config.data == BUILT_IN:
         images = config.images or IMAGES
-        splits = digits_grid(images, images // 6, images // 3, config.data_seed)
+        splits = digits_grid(images, images // 3, images // 3, config.data_seed, config.imbalance or IMBALANCE)
     else:
         splits = _from_files(config, bars)
     if not len(splits.train.targets.col):

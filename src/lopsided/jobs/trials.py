@@ -57,7 +57,7 @@ class Pace:
             full = config.epochs or recipe.epochs
             return cls(full, full, full, config.patience or recipe.patience or full)
         constant = recipe.schedule == "constant"
-        full = config.epochs or recipe.epochs * (3 if constant else 1)
+        full = config.epochs or recipe.epochs * (2 if constant else 1)
         long = -(-full // 3) if constant else full
         return cls(-(-long // 4), long, full, config.patience or max(3, long // 4))
 
