@@ -309,6 +309,7 @@ def test_the_losses_of_a_plain_comparison_fit_a_terminal(
 def test_a_tuned_loss_is_inspected_as_it_was_trained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(folder / "texts.jsonl", 60)
     line = ["compare", "texts.jsonl", "--losses", "bce,asl", "--seeds", "1", "--epochs", "1", "--tune", "2"]
+    line += ["--model", "ngrams(solve=False)"]
     assert main([*line, "--out", "run"]) == 0
     results = read_results(folder / "run")
     results["losses"]["asl"] |= {"settings": "asl(gamma_neg=1, gamma_pos=0, clip=0.5)"}
