@@ -16,7 +16,7 @@ class Recipe:
     fused_head: the head's update is made chunk by chunk, so that its gradient never exists (Adagrad alone).
 
     A linear model may be solved instead, optimizer "solve": then an epoch is the minimum for one strength of the
-    penalty on the squared weights, each a quarter of the one before, and all that is said of steps does not apply. l2:
+    penalty on the squared weights, each half of the one before, and all that is said of steps does not apply. l2:
     that strength, if it is to be one alone. patience: epochs without a better validation score to stop after.
     """
 
@@ -43,7 +43,7 @@ class Recipe:
 LARGEST_MAP = 2**27  # weights of a linear model
 _SCORES, _PRODUCTS = 2**25, 2**31  # the most that are held while one is solved; the most products of a step: minutes
 
-SOLVED = Recipe(epochs=12, batch_size=1, learning_rate=0.0, optimizer="solve", patience=2)
+SOLVED = Recipe(epochs=24, batch_size=1, learning_rate=0.0, optimizer="solve", patience=3)
 
 
 def solved_recipe(rows: int, entries: int, features: int, num_labels: int) -> Recipe | None:

@@ -18,7 +18,7 @@ from lopsided.targets import SparseTargets
 from lopsided.training.newton import Problem, minimise
 from lopsided.training.rows import Rows
 
-_FACTOR = 4.0  # from one penalty to the next
+_FACTOR = 2.0  # from one penalty to the next
 _TOLERANCE = 0.003
 _TOGETHER = 32  # labels that are solved side by side, where they are apart: their numbers stay in the cache
 _BLOCK = 4096  # rows that are encoded at a time
@@ -63,7 +63,7 @@ class Solver:
         return total
 
     def penalty(self, number: int) -> float:
-        """Returns the penalty of a place of the path, from 1; each is a quarter of the one before."""
+        """Returns the penalty of a place of the path, from 1; each is half of the one before."""
         return self._first_penalty / _FACTOR ** (number - 1)
 
     @cached_property
