@@ -31,7 +31,7 @@ def hostile(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of hostile labels and texts, and of a loss whose name became hostile in the files."""
     run = tmp_path_factory.mktemp("hostile") / "run"
     shutil.copytree(texts, run, ignore=shutil.ignore_patterns("runs"))
-    for path in {*run.glob("*.*")} - {run / "config.json"}:  # which is refused with such a loss
+    for path in {*run.glob("*.json"), *run.glob("*.csv")} - {run / "config.json"}:  # which is refused with such a loss
         path.write_text(re.sub(r"\basl\b(?![(_])", "asl<script>alert(4)</script>", path.read_text()))
     return write_report(run)
 
