@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,16 +62,18 @@ def test_texts_with_hashing_done_by_scikit_learn_alone(tmp_path: Path, model: st
 
     beside = json.loads((tmp_path / "graph" / "model.json").read_text())["encoder_values"]
     stored = load_file(tmp_path / "graph" / "model.safetensors")
-    hashers = [HashingVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", ngram_range=(1, 2), n_features=2**17, alternate_sign=False, norm=None)]  # fmt: skip  # noqa: E501
+    plain: dict[str, Any] = {"n_features": 2**20, "alternate_sign": False, "norm": None}
+    hashers = [HashingVectorizer(ngram_range=(1, 2), **plain)]
     if beside["characters"]:
-        hashers.append(HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=2**17, alternate_sign=False, norm=None))  # fmt: skip  # noqa: E501
+        hashers.append(HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **plain))
     parts = []
-    for hasher, idf in zip(hashers, stored["weights"], strict=True):
-        counts = hasher.transform(texts)
-        counts.data = (1 + np.log(counts.data)) * idf[counts.indices]
+    for kind, hasher in enumerate(hashers):
+        here = stored["filled"] // 2**20 == kind
+        counts = hasher.transform(texts)[:, stored["filled"][here] % 2**20]
+        counts.data = (1 + np.log(counts.data)) * stored["weights"][here][counts.indices]
         lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(1)).ravel())
         parts.append(counts.multiply(1 / np.where(lengths > 0, lengths, 1)[:, None]).tocsr())
-    bags = hstack(parts, format="csr")[:, stored["filled"]]
+    bags = hstack(parts, format="csr")
     arrays = bags.indices.astype(np.int64), bags.indptr[:-1].astype(np.int64), bags.data.astype(np.float32)
     by_hand = run_graph(tmp_path / "graph" / "model.onnx", tuple(map(torch.from_numpy, arrays)))
     np.testing.assert_allclose(by_hand["scores"], result["scores"], rtol=1e-5, atol=1e-5)

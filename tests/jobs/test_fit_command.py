@@ -235,7 +235,7 @@ def test_a_training_that_diverges_stops(
     made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(LinearHead, "step", lambda *_: torch.tensor(math.nan))
-    line = ["fit", str(made / "train.txt"), "--epochs", "3", "--out", "run"]
+    line = ["fit", str(made / "train.txt"), "--model", "bag", "--epochs", "3", "--out", "run"]
     message = "training diverged in epoch 1; start anew with a lower --learning-rate"
     assert main(line) == 2
     errors = capsys.readouterr().err

@@ -49,7 +49,7 @@ BAD_FILES = {
     "no labels at all": ("a.jsonl", '{"text": "a", "labels": []}\n', "no labels at all"),
     "one label": ("a.jsonl", '{"text": "a", "labels": ["x"]}\n', "only the label 'x'"),
     "too few rows": ("a.jsonl", '{"text": "a", "labels": ["x", "y"]}\n', "1 rows are too few"),
-    "unknown format": ("a.xlsx", "x", "whose format cannot be told; say it with --format"),
+    "unknown format": ("a.xyz", "x", "whose format cannot be told; say it with --format"),
 }
 
 

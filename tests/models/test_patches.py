@@ -57,7 +57,7 @@ def test_filters_make_pixels_of_noise_independent_of_each_other() -> None:
 @pytest.mark.slow
 def test_what_is_shown_is_learnt() -> None:
     (train, truth), (test, test_truth) = pictures(200), pictures(100, seed=1)
-    scores = logits_of(Patches, train, truth, test, epochs=20, patches=60)
+    scores = logits_of(Patches, train, truth, test, epochs=200, patches=60)
     assert error_share(scores, test_truth).max() < 0.1
 
 

@@ -193,5 +193,6 @@ def test_columns_of_very_different_scale_and_categories_are_learnt(kind: Any) ->
     table = Table(numbers, ("tiny", "huge", "often empty"), city, ("city",), (tuple(map(str, range(30))),))
     truth = torch.stack([numbers[:, 0] > 1e-9, numbers[:, 1] > 1e12, city[:, 0] % 5 == 0, numbers[:, 2].isnan()], 1)
     train, test = torch.arange(1000), torch.arange(1000, rows)
-    scores = logits_of(kind, table.take(train), truth[train], table.take(test))
+    in_steps = {"solve": False} if kind is LinearTable else {}
+    scores = logits_of(kind, table.take(train), truth[train], table.take(test), **in_steps)
     assert error_share(scores, truth[test]).max() < 0.06
