@@ -24,7 +24,7 @@ from lopsided.training.loop import Listener, Trained, train
 from lopsided.training.rows import Rows
 from lopsided.training.validate import Validation
 
-_UNJUDGED = 4  # penalties of a model that is solved without validation rows: the last is neither strong nor weak
+_UNJUDGED = 7  # penalties of a model that is solved without validation rows: the last is neither strong nor weak
 
 
 @dataclass(frozen=True)
