@@ -26,7 +26,7 @@ from lopsided.metrics.lists import Array
 from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import Truth
 from lopsided.models.bag import UnitLength
-from lopsided.models.columns import Columns
+from lopsided.models.tables import LinearTable
 from lopsided.training.rows import scores_to_keep
 
 LIMIT = 3e8  # numbers of the training rows that are not zero, times labels: about half a minute of one core
@@ -193,12 +193,11 @@ def _unit_length(inputs: SparseFeatures) -> tuple[str, Features]:
 
 
 def _columns(inputs: Table) -> tuple[str, Features]:
-    columns = Columns.of(inputs)
+    encoder = LinearTable.fit(inputs)
+    body = encoder.make_body()
 
     def features(table: Table) -> Any:
-        codes = columns.codes(table)
-        chosen = torch.zeros(len(table), columns.num_codes).scatter_(1, codes, 1.0)
-        return torch.cat([columns.scale(columns.numbers(table)), chosen], 1).double().numpy()
+        return body(*encoder.encode(table).batch(torch.arange(len(table)))).double().numpy()
 
     return "standardised columns", features
 
