@@ -237,8 +237,8 @@ MUTANTS = {
     ),
     "fit: a continued run forgets Adagrad's sums": Mutant(
         "training/state.py",
-        '        self.optimizer.load_state_dict(stored | {"state": state})',
-        "        pass",
+        '            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})',
+        "            pass",
         "jobs/test_fit_command.py::test_a_killed_run_goes_on_as_if_nothing_had_happened",
     ),
     "fit: the order depends on the epochs before": Mutant(
