@@ -67,6 +67,6 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(60)
     ]
     (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    options = ["--losses", "asl,bce,zlpr", "--seeds", "1", "--epochs", "1", "--out", str(folder / "run")]
+    options = ["--losses", "asl,bce,zlpr", "--epochs", "1", "--out", str(folder / "run")]
     assert main(["compare", str(folder / "texts.jsonl"), *options]) == 0
     return folder / "run"

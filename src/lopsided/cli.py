@@ -17,18 +17,15 @@ from lopsided import __version__
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 from lopsided.jobs.command_options import with_options
-from lopsided.jobs.config import BUILT_IN, CompareConfig, FitConfig, checked
+from lopsided.jobs.compare_config import CompareConfig
+from lopsided.jobs.config import BUILT_IN, FitConfig, checked
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting by its name in a file, NAME=VALUE; may be repeated.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")]
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 data_app = typer.Typer(help="Look at data, or make some.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 

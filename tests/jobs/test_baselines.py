@@ -14,7 +14,7 @@ from lopsided.data.inputs import SparseFeatures, Table, Texts
 from lopsided.data.storage import UserError
 from lopsided.jobs import baselines as module
 from lopsided.jobs.baselines import baselines
-from lopsided.jobs.config import make_config
+from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.evidence import Baseline
 from lopsided.jobs.groups import label_groups, thirds
 from lopsided.jobs.score import Scored, evaluate

@@ -67,6 +67,8 @@ def test_ctrl_c_is_one_line(folder: Path) -> None:
         (["compere"], "No such command 'compere'"),
         (["compare", "--images", "60", "--out", "texts.jsonl"], "is not a run folder"),
         (["compare", "--learning-rate", "nan"], "--learning-rate: Input should be"),
+        (["compare", "texts.jsonl", "--learning-rate", "1"], "--learning-rate is for models that are trained in steps"),
+        (["compare", "texts.jsonl", "--seeds", "2"], 'or choose --model "ngrams(solve=False)"'),
         (["data", "preview", "texts.jsonl"], "only digits-grid"),
     ],
 )
@@ -143,10 +145,10 @@ def test_a_damaged_field_is_named(finished: Path, folder: Path, capsys: pytest.C
 
 def test_texts_that_diverge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(folder / "texts.jsonl")
-    line = ["compare", "texts.jsonl", "--epochs", "2", "--seeds", "2", "--out", "run"]
+    line = ["compare", "texts.jsonl", "--epochs", "2", "--out", "run"]
     assert main([*line, "--losses", f"bce,{DIVERGES}"]) == 0
     assert read_results(folder / "run")["comparisons"][DIVERGES]["verdict"] == "cannot be tested"
-    (run,) = (folder / "run/runs").glob("1-*seed1")
+    (run,) = (folder / "run/runs").glob("1-*seed0")
     assert json.loads((run / "training.json").read_text())["diverged"]
     assert not (run / "model.json").exists()
     assert main(["predict", str(run), "texts.jsonl", "--out", "out.jsonl"]) == 2

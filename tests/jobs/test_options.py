@@ -9,12 +9,13 @@ from typer.main import get_command
 
 from lopsided.cli import app
 from lopsided.data.options import ReadOptions
-from lopsided.jobs.config import CompareConfig, Config, FitConfig
+from lopsided.jobs.compare_config import CompareConfig
+from lopsided.jobs.config import Config, FitConfig
 
 DEFAULTS = {
     "compare": {
         "losses": "bce,focal,asl,apl,zlpr",
-        "seeds": "3",
+        "seeds": "3, or 1 of models that are solved",
         "images": "1500",
         "missing": "0",
         "epochs": "depends on the data",

@@ -9,7 +9,8 @@ from rich.console import Console
 from lopsided.data.dataset import Splits
 from lopsided.data.inputs import Texts
 from lopsided.data.storage import UserError
-from lopsided.jobs.config import CompareConfig, checked
+from lopsided.jobs.compare_config import CompareConfig
+from lopsided.jobs.config import checked
 from lopsided.jobs.progress import bars
 from lopsided.jobs.rows import load
 

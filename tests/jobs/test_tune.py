@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 
 from lopsided.__main__ import main
 from lopsided.jobs.compare import Worker
-from lopsided.jobs.config import make_config
+from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.rows import prepare

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import lopsided
 from lopsided.__main__ import main
 from lopsided.data.storage import UserError
-from lopsided.jobs.config import make_config
+from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.results import summarize
 from lopsided.jobs.schema import Results
 from lopsided.jobs.score_sets import evidence_of_files

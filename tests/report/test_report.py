@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from lopsided.__main__ import main
 from lopsided.data.dataset import Splits
 from lopsided.data.storage import write_json
-from lopsided.jobs.config import make_config
+from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.details import POINTS
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.schema import Results

@@ -61,7 +61,8 @@ def _prepared(config: Config, progress: Progress) -> Prepared:
     for note in splits.notes:
         progress.say(printable(note))
     progress.preparing()
-    prepared = prepare(config, splits)
+    prepared, train = prepare(config, splits), splits.train
+    config.check(prepared.encoder.name, prepared.encoder.recipe(len(train), train.num_labels))
     too_large = unsolved(config, prepared)
     if too_large is not None:
         progress.say(too_large)

@@ -34,7 +34,9 @@ def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) ->
     Several processes may do so for one folder at once: each takes what no other has begun.
     """
     worker = Worker(folder, prepared, progress)
-    with side_by_side(how_many(folder.config, prepared, worker.recipe), _help, folder.path, prepared):
+    with side_by_side(
+        how_many(folder.config, prepared, worker.recipe, len(worker.trainings)), _help, folder.path, prepared
+    ):
         worker.work()
     candidates = {loss: worker.candidate(loss) for loss in folder.config.losses}
     runs = [read_run(folder.open_run(loss, seed), loss, prepared) for loss, seed in worker.trainings]
@@ -64,8 +66,9 @@ class Worker:
         recipe = recipe_of(self.config.of_run(self.config.losses[0], 0, {}), prepared)
         self.pace = Pace.of(self.config, recipe)
         self.recipe = replace(recipe, epochs=self.pace.full)
-        self.trials = Trials(folder, prepared, self.recipe, self.pace, progress)
-        self.trainings = [(loss, seed) for seed in range(self.config.seeds) for loss in self.config.losses]
+        seeds = self.config.trainings(recipe)
+        self.trials = Trials(folder, prepared, self.recipe, self.pace, seeds, progress)
+        self.trainings = [(loss, seed) for seed in range(seeds) for loss in self.config.losses]
         self._histories: dict[tuple[str, int], list[Epoch]] = {}
 
     def work(self) -> None:

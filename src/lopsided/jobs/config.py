@@ -31,7 +31,6 @@ _OF_STEPS = (
 )
 
 _training = partial(option, panel="Training")
-_comparison = partial(option, panel="Comparison")
 _decision = partial(option, panel="Decision")
 _rows = partial(option, panel="Rows")
 
@@ -156,22 +155,21 @@ class Config(ReadOptions):
         return ReadOptions(**{name: getattr(self, name) for name in ReadOptions.model_fields})
 
     def recipe(self, model: str, default: Recipe) -> Recipe:
-        """Returns the recipe of a model, by name, with what these settings say otherwise.
-
-        Raises UserError for settings of steps where the model is solved, and the other way round.
-        """
+        """Returns the recipe of a model, by name, with what these settings say otherwise. Raises as `check` does."""
+        self.check(model, default)
         names = {field.name for field in fields(Recipe)} & type(self).model_fields.keys()
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(default, **{name: value for name in names if (value := getattr(self, name)) is not None})
+
+    def check(self, model: str, default: Recipe) -> None:
+        """Raises UserError for settings of steps where the model, by name, is solved, and the other way round."""
         solved = default.optimizer == "solve"
-        if unsuited := [name for name in (_OF_STEPS if solved else ("l2",)) if name in given]:
-            option = "--" + unsuited[0].replace("_", "-")
-            if solved:
-                raise UserError(
-                    f"{option} is for models that are trained in steps, and {model} is solved: leave it out, or choose "
-                    f'--model "{model}(solve=False)"'
-                )
-            raise UserError(f"{option} is for models that are solved, and {model} is trained in steps")
-        return replace(default, **given)
+        unsuited = [name for name in (_OF_STEPS if solved else ("l2",)) if getattr(self, name) is not None]
+        if unsuited and solved:
+            raise UserError(for_steps(unsuited[0], model))
+        if unsuited:
+            raise UserError(
+                f"--{unsuited[0].replace('_', '-')} is for models that are solved, and {model} is trained in steps"
+            )
 
     def changed(self, settings: dict[str, Any]) -> Self:
         """Returns a copy with other settings; settings that this kind does not have are ignored."""
@@ -245,102 +243,12 @@ class FitConfig(Config):
         return self
 
 
-class CompareConfig(Config):
-    """Holds the settings of `lopsided compare`."""
-
-    data: str = BUILT_IN
-    losses: tuple[str, ...] = _comparison(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
-    baseline: str | None = _comparison(None, "The loss compared against.", unset="bce")
-    metric: str = _comparison("map", "The metric of the verdict.")
-    seeds: int = _comparison(3, "Trainings of each loss.", ge=1, le=1000)
-    tune: int | None = _comparison(
-        None, "Trials of each loss's own settings, on validation rows.", unset="none", ge=1, le=10_000
+def for_steps(name: str, model: str) -> str:
+    """Says that a setting does not suit a model, which is solved."""
+    return (
+        f"--{name.replace('_', '-')} is for models that are trained in steps, and {model} is solved: leave it out, or "
+        f'choose --model "{model}(solve=False)"'
     )
-    bins: str | None = _comparison(
-        None, "Training positives from which labels are middling and frequent, as in 10,100.", unset="thirds"
-    )
-    jobs: int | None = _comparison(None, "Trainings side by side.", unset="by the size of the model", ge=1, le=1000)
-    storage: str | None = _comparison(None, "Optuna database for the trials.", unset="SQLite in the run folder")
-
-    @property
-    def default_shares(self) -> dict[str, float]:
-        return {"valid": 0.2, "test": 0.2}
-
-    @property
-    def edges(self) -> tuple[int, int] | None:
-        """Returns the training positives from which labels are middling, and frequent; None for thirds."""
-        if self.bins is None:
-            return None
-        middling, frequent = map(int, self.bins.split(","))
-        return middling, frequent
-
-    @field_validator("bins")
-    @classmethod
-    def _two_rising_numbers(cls, bins: str | None) -> str | None:
-        edges = [int(edge) if edge.strip().isdecimal() else -1 for edge in (bins or "1,2").split(",")]
-        if len(edges) != 2 or not 0 < edges[0] < edges[1]:
-            raise ValueError(f"two rising numbers of training positives, such as 10,100; got {bins}")
-        return bins
-
-    @field_validator("losses", mode="before")
-    @classmethod
-    def _losses_from_one_string(cls, losses: Any) -> Any:
-        from lopsided.losses.names import split_specs
-
-        return split_specs(losses) if isinstance(losses, str) else losses
-
-    @field_validator("losses")
-    @classmethod
-    def _known_losses(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
-        from lopsided.models.heads import parse_method
-
-        for spec in losses:
-            parse_method(spec)
-        if len(losses) < 2:
-            raise ValueError(f"a comparison needs at least two losses, got {', '.join(losses) or 'none'}")
-        if len(set(losses)) < len(losses):
-            raise ValueError(f"the same loss twice in {', '.join(losses)}")
-        return losses
-
-    @field_validator("metric")
-    @classmethod
-    def _known_metric(cls, metric: str) -> str:
-        from lopsided.jobs.score import METRICS
-
-        return known_metric(metric, METRICS)
-
-    @model_validator(mode="after")
-    def _can_be_compared(self) -> CompareConfig:
-        if self.reference not in self.losses:
-            raise ValueError(f"the baseline {self.baseline!r} is not among the losses {', '.join(self.losses)}")
-        for part in ("valid", "test"):
-            if part not in self.files() and not self.share(part):
-                raise ValueError(f"--{part}: a comparison needs {part} rows: name a file, or a share above 0")
-        return self
-
-    @property
-    def searches(self) -> bool:
-        """Tells whether trials choose a rate, or settings, for each loss."""
-        return self.learning_rate is None or self.tune is not None
-
-    @property
-    def reference(self) -> str:
-        """Returns the loss that the others are compared with."""
-        return self.baseline or ("bce" if "bce" in self.losses else self.losses[0])
-
-    @property
-    def validation_metric(self) -> str:
-        from lopsided.jobs.score import METRICS
-
-        return METRICS[self.metric].name
-
-    def of_run(self, loss: str, seed: int, changes: dict[str, Any]) -> FitConfig:
-        """Returns the settings of one training: of a loss, and of a seed."""
-        shared = {name: getattr(self, name) for name in Config.model_fields}
-        if self.data != BUILT_IN:  # a run has other default shares
-            shared |= {part: str(share) for part, share in self.default_shares.items() if shared[part] is None}
-        run = {"loss": loss, "seed": seed, "metric": self.validation_metric}
-        return checked(FitConfig, shared | run | changes)
 
 
 def known_metric(metric: str, metrics: Collection[str]) -> str:
@@ -357,11 +265,6 @@ def _as_share(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
-
-
-def make_config(settings: dict[str, Any]) -> CompareConfig:
-    """Returns a CompareConfig. Raises UserError, which names the first bad setting in one line."""
-    return checked(CompareConfig, settings)
 
 
 def checked(kind: type[S], settings: dict[str, Any]) -> S:

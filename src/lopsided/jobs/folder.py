@@ -19,7 +19,8 @@ from lopsided.data.storage import UserError, is_temporary, replace_atomically
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
-from lopsided.jobs.config import C, CompareConfig, Config, FitConfig, fingerprint
+from lopsided.jobs.compare_config import CompareConfig
+from lopsided.jobs.config import C, Config, FitConfig, fingerprint
 from lopsided.jobs.schema import ConfigFile, Details, HistoryLine, ModelFile, Results, TrainingRecord, Trial
 from lopsided.metrics.scores import Scores
 from lopsided.models.model import Model

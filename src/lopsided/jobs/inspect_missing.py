@@ -25,7 +25,8 @@ from lopsided.data.excerpts import printable
 from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError, replace_atomically, write_csv
 from lopsided.decision.suspects import Suspects, rank_suspects
-from lopsided.jobs.config import BUILT_IN, CompareConfig, FitConfig, fingerprint
+from lopsided.jobs.compare_config import CompareConfig
+from lopsided.jobs.config import BUILT_IN, FitConfig, fingerprint
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
 from lopsided.jobs.rows import load, prepare

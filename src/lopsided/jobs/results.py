@@ -11,7 +11,7 @@ import torch
 import lopsided
 from lopsided.data.dataset import Splits
 from lopsided.data.independence import together
-from lopsided.jobs.config import CompareConfig
+from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.evidence import Baseline, Evidence, Scores, Training
 from lopsided.jobs.fit import TrainedRun
 from lopsided.jobs.groups import label_groups
@@ -185,6 +185,10 @@ def _notes(evidence: Evidence) -> list[str]:
 
 def _on_seeds(evidence: Evidence) -> str:
     seeds, drawn = evidence.seeds, f"{len(evidence.test)} test rows"
+    if evidence.recipe is not None and evidence.recipe.optimizer == "solve":
+        return (
+            f"A solved model is the same with every seed: what is uncertain is the choice of the {drawn}, by bootstrap."
+        )
     if seeds == 1:
         return "One seed: differences hold for these trained models; how they vary over seeds is unknown."
     few = " Two seeds say little about their spread: take three or more." if seeds == 2 else ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from lopsided.jobs.config import CompareConfig
+from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared
@@ -74,12 +74,12 @@ class Trials:
     """
 
     def __init__(
-        self, folder: ComparisonFolder, prepared: Prepared, recipe: Recipe, pace: Pace, progress: Progress
+        self, folder: ComparisonFolder, prepared: Prepared, recipe: Recipe, pace: Pace, seed: int, progress: Progress
     ) -> None:
-        """recipe: of the trainings that are compared."""
+        """recipe: of the trainings that are compared. seed: one that none of them has."""
         self.folder, self.config = folder, folder.config
         self.prepared = replace(prepared, test=None)  # whatever happens below, it cannot see the test rows
-        self.recipe, self.pace, self.progress = recipe, pace, progress
+        self.recipe, self.pace, self.seed, self.progress = recipe, pace, seed, progress
 
     @cached_property
     def _studies(self) -> dict[str, optuna.Study]:
@@ -136,7 +136,7 @@ class Trials:
             trial.spec,
             self.prepared.train,
             replace(self.recipe, learning_rate=trial.learning_rate),
-            self.config.seeds,
+            self.seed,
             validation=Validation(rows, self.config.validation_metric, self.pace.patience),
             state_file=self._states(trial.loss) / f"{candidate}.safetensors",
             listener=Listener(self.progress.step, lambda history: self.progress.epoch(history[-1], trial.epochs)),

@@ -10,22 +10,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from lopsided.jobs.config import CompareConfig
+from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.rows import Prepared
 from lopsided.models.recipe import Recipe
 
 _SMALL = 2_000_000  # parameters of a body whose steps are too short for several cores
 
 
-def how_many(config: CompareConfig, prepared: Prepared, recipe: Recipe) -> int:
-    """Returns how many trainings run side by side: `config.jobs`, or as many as torch has threads for a small model."""
+def how_many(config: CompareConfig, prepared: Prepared, recipe: Recipe, trainings: int) -> int:
+    """Returns how many trainings run side by side: `config.jobs`, or as many as torch has threads for a small model.
+
+    trainings: how many there are.
+    """
     jobs = config.jobs
     if jobs is None:
         body = prepared.encoder.make_body()
         weights = sum(each.numel() for each in body.parameters()) if isinstance(body, nn.Module) else 0
         is_small = weights <= _SMALL and recipe.optimizer != "solve" and config.model is None
         jobs = torch.get_num_threads() if is_small and not torch.cuda.is_available() else 1
-    return min(jobs, len(config.losses) * config.seeds)
+    return min(jobs, trainings)
 
 
 @contextmanager

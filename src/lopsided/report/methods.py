@@ -44,6 +44,16 @@ def _said(settings: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in settings.items())
 
 
+def _variance(results: Results) -> str:
+    paired = f"Differences to {results.reference} are paired over"
+    if results.seeds == 1:
+        return f"{paired} test rows, and their variance is that of 200 bootstrap samples of the rows"
+    return (
+        f"{paired} seeds and test rows; their variance is that over seeds, pooled over the losses, plus what 200 "
+        "bootstrap samples of the test rows have in common for all seeds"
+    )
+
+
 def _measuring(results: Results) -> list[str]:
     sentences = []
     if has_thresholds(results):
@@ -53,9 +63,7 @@ def _measuring(results: Results) -> list[str]:
         )
     sentences += [
         "Macro-F1 is the mean of the F1 of labels that have test rows (Opitz and Burst, arXiv 1911.03347).",
-        f"Differences to {results.reference} are paired over seeds and test rows; their variance is that over seeds, "
-        "pooled over the losses, plus what 200 bootstrap samples of the test rows have in common for all seeds; "
-        "intervals are Student's at 95 %, p-values are corrected by Holm's method for "
+        f"{_variance(results)}; intervals are Student's at 95 %, p-values are corrected by Holm's method for "
         f"{len(results.comparisons)} comparisons.",
     ]
     if LINEAR in results.baselines:

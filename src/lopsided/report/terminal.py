@@ -36,14 +36,13 @@ def print_results(results: Results, console: Console, folder: Path | None = None
     def say(line: str, style: str = "") -> None:
         console.print(Text(line, style), highlight=False)
 
-    data, seeds = results.data, results.seeds
+    data = results.data
     say(f"\n{answer(results)}", "bold")
     if next_step := command(results, folder):
         console.print(f"  {next_step}", highlight=False, markup=False, soft_wrap=True)
-    trained = "solved, " if results.is_solved else "" if results.recipe is None else f"{in_epochs(results.recipe)}, "
     say(
-        f"\n{data.name}: {data.labels} labels, {data.positives_per_row:.2f} positives a row; {trained}"
-        f"{seeds} seed{'s' * (seeds > 1)}; {METRICS[results.metric].title} against {results.reference}, paired"
+        f"\n{data.name}: {data.labels} labels, {data.positives_per_row:.2f} positives a row; {_how_trained(results)}; "
+        f"{METRICS[results.metric].title} against {results.reference}, paired"
     )
     console.print(difference_table(results))
     for sentence in findings(results):
@@ -59,6 +58,13 @@ def print_results(results: Results, console: Console, folder: Path | None = None
         say(groups_in_words(results), "dim")
     for note in results.notes:
         say(note, "dim")
+
+
+def _how_trained(results: Results) -> str:
+    if results.is_solved:
+        return "solved"
+    seeds = f"{results.seeds} seed{'s' * (results.seeds > 1)}"
+    return seeds if results.recipe is None else f"{in_epochs(results.recipe)}, {seeds}"
 
 
 def in_epochs(recipe: Recipe) -> str:

@@ -1,0 +1,132 @@
+"""Defines the settings of a comparison."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from pydantic import field_validator, model_validator
+
+from lopsided.data.options import option
+from lopsided.data.storage import UserError
+from lopsided.jobs.config import BUILT_IN, Config, FitConfig, checked, for_steps, known_metric
+from lopsided.models.recipe import Recipe
+
+SEEDS = 3  # trainings of each loss, where they differ
+
+_comparison = partial(option, panel="Comparison")
+
+
+class CompareConfig(Config):
+    """Holds the settings of `lopsided compare`."""
+
+    data: str = BUILT_IN
+    losses: tuple[str, ...] = _comparison(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
+    baseline: str | None = _comparison(None, "The loss compared against.", unset="bce")
+    metric: str = _comparison("map", "The metric of the verdict.")
+    seeds: int | None = _comparison(
+        None, "Trainings of each loss.", unset="3, or 1 of models that are solved", ge=1, le=1000
+    )
+    tune: int | None = _comparison(
+        None, "Trials of each loss's own settings, on validation rows.", unset="none", ge=1, le=10_000
+    )
+    bins: str | None = _comparison(
+        None, "Training positives from which labels are middling and frequent, as in 10,100.", unset="thirds"
+    )
+    jobs: int | None = _comparison(None, "Trainings side by side.", unset="by the size of the model", ge=1, le=1000)
+    storage: str | None = _comparison(None, "Optuna database for the trials.", unset="SQLite in the run folder")
+
+    @property
+    def default_shares(self) -> dict[str, float]:
+        return {"valid": 0.2, "test": 0.2}
+
+    @property
+    def edges(self) -> tuple[int, int] | None:
+        """Returns the training positives from which labels are middling, and frequent; None for thirds."""
+        if self.bins is None:
+            return None
+        middling, frequent = map(int, self.bins.split(","))
+        return middling, frequent
+
+    @field_validator("bins")
+    @classmethod
+    def _two_rising_numbers(cls, bins: str | None) -> str | None:
+        edges = [int(edge) if edge.strip().isdecimal() else -1 for edge in (bins or "1,2").split(",")]
+        if len(edges) != 2 or not 0 < edges[0] < edges[1]:
+            raise ValueError(f"two rising numbers of training positives, such as 10,100; got {bins}")
+        return bins
+
+    @field_validator("losses", mode="before")
+    @classmethod
+    def _losses_from_one_string(cls, losses: Any) -> Any:
+        from lopsided.losses.names import split_specs
+
+        return split_specs(losses) if isinstance(losses, str) else losses
+
+    @field_validator("losses")
+    @classmethod
+    def _known_losses(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
+        from lopsided.models.heads import parse_method
+
+        for spec in losses:
+            parse_method(spec)
+        if len(losses) < 2:
+            raise ValueError(f"a comparison needs at least two losses, got {', '.join(losses) or 'none'}")
+        if len(set(losses)) < len(losses):
+            raise ValueError(f"the same loss twice in {', '.join(losses)}")
+        return losses
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, metric: str) -> str:
+        from lopsided.jobs.score import METRICS
+
+        return known_metric(metric, METRICS)
+
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> CompareConfig:
+        if self.reference not in self.losses:
+            raise ValueError(f"the baseline {self.baseline!r} is not among the losses {', '.join(self.losses)}")
+        for part in ("valid", "test"):
+            if part not in self.files() and not self.share(part):
+                raise ValueError(f"--{part}: a comparison needs {part} rows: name a file, or a share above 0")
+        return self
+
+    @property
+    def searches(self) -> bool:
+        """Tells whether trials choose a rate, or settings, for each loss."""
+        return self.learning_rate is None or self.tune is not None
+
+    @property
+    def reference(self) -> str:
+        """Returns the loss that the others are compared with."""
+        return self.baseline or ("bce" if "bce" in self.losses else self.losses[0])
+
+    @property
+    def validation_metric(self) -> str:
+        from lopsided.jobs.score import METRICS
+
+        return METRICS[self.metric].name
+
+    def check(self, model: str, default: Recipe) -> None:
+        """Raises UserError for settings that do not suit the model, such as seeds of one that is solved."""
+        super().check(model, default)
+        if self.trainings(default) < (self.seeds or 1):
+            raise UserError(for_steps("seeds", model))
+
+    def trainings(self, recipe: Recipe) -> int:
+        """Returns how often each loss is trained, each time with another seed: once where a seed changes nothing."""
+        return 1 if recipe.optimizer == "solve" else self.seeds or SEEDS
+
+    def of_run(self, loss: str, seed: int, changes: dict[str, Any]) -> FitConfig:
+        """Returns the settings of one training: of a loss, and of a seed."""
+        shared = {name: getattr(self, name) for name in Config.model_fields}
+        if self.data != BUILT_IN:  # a run has other default shares
+            shared |= {part: str(share) for part, share in self.default_shares.items() if shared[part] is None}
+        run = {"loss": loss, "seed": seed, "metric": self.validation_metric}
+        return checked(FitConfig, shared | run | changes)
+
+
+def make_config(settings: dict[str, Any]) -> CompareConfig:
+    """Returns a CompareConfig. Raises UserError, which names the first bad setting in one line."""
+    return checked(CompareConfig, settings)
