@@ -1,6 +1,7 @@
 """Single-label, detection, partial labels, divergence, label powerset, weights from frequencies."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,22 @@ def test_weights_from_frequencies() -> None:
         lopsided.positive_weights(torch.tensor([NAN]), 3)
     with pytest.raises(ValueError, match="look like shares of the rows"):
         lopsided.class_balanced_weights(torch.tensor([0.5, 0.02]))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("counts", lambda numbers: lopsided.positive_weights(numbers, 100)),
+        ("counts", lopsided.class_balanced_weights),
+        ("priors", lopsided.logit_adjustment),
+        ("pos_weight", lambda numbers: lopsided.BinaryCrossEntropyLoss(pos_weight=numbers)),
+        ("weight", lambda numbers: lopsided.loss("zlpr", weight=numbers)),
+        ("label_weight", lambda numbers: lopsided.LinearHead(4, 2, "bce", label_weight=numbers)),
+    ],
+)
+def test_lists_of_numbers_are_refused_by_the_name_of_the_argument(name: str, call: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} must be a tensor, got list: .*: pass torch.as_tensor\(...\)"):
+        call([0.1, 0.5])
 
 
 def test_logit_adjustment_learns_balanced_odds() -> None:

@@ -19,6 +19,7 @@ from lopsided.nn.fused import FusedStep, Update
 from lopsided.nn.linear import check_head, chunk_width, evaluate, make_problem, rows_here
 from lopsided.nn.options import check_options
 from lopsided.targets import SparseTargets, Supervision
+from lopsided.targets.checks import check_tensor
 
 _SATURATED = 5.0  # where a loss settles at infinity: far, but gradients have not vanished there
 
@@ -114,7 +115,10 @@ class LinearHead(nn.Module):
         if self.fused_step is not None and self.backend == "eager":
             raise ValueError("backend='eager' holds the gradient of the weight, so it takes no fused_step")
         for name, weight in zip(("label_weight", "pos_weight"), weights, strict=True):
-            if weight is not None and weight.shape != (self.num_labels,):
+            if weight is None:
+                continue
+            check_tensor(name, weight)
+            if weight.shape != (self.num_labels,):
                 raise ValueError(f"{name} must have shape ({self.num_labels},), got {tuple(weight.shape)}")
 
     def _check_prior(self, prior: Tensor, bias: bool) -> None:

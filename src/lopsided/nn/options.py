@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lopsided.compute import check_backend
 from lopsided.losses.checks import check_number
+from lopsided.targets.checks import check_tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 REDUCTIONS = ("none", "mean", "batchmean", "sum")
@@ -75,6 +76,8 @@ def complete_options(options: Options) -> Options:
     for name in options:
         if name not in DEFAULTS:
             raise TypeError(f"unexpected option {name!r}: choose from {', '.join(DEFAULTS)}")
+        if name.endswith("weight") and options[name] is not None:  # type: ignore[literal-required]
+            check_tensor(name, options[name])  # type: ignore[literal-required]
     settings = DEFAULTS | options
     check_backend(settings["backend"])
     check_options(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lopsided.losses.checks import check_number
+from lopsided.targets.checks import check_tensor
 
 
 def positive_weights(counts: Tensor, rows: int, cap: float = 10.0) -> Tensor:
@@ -59,12 +60,14 @@ def logit_adjustment(priors: Tensor, tau: float = 1.0) -> Tensor:
 
     Source: Menon et al. 2021, arXiv 2007.07314, eq. 10, for the sigmoid.
     """
+    check_tensor("priors", priors)
     if not ((priors > 0) & (priors < 1)).all():
         raise ValueError(f"priors must lie in (0, 1), got {priors.min():g} to {priors.max():g}: smooth the counts")
     return check_number("tau", tau) * torch.logit(priors.double()).float()
 
 
 def _check_counts(counts: Tensor) -> Tensor:
+    check_tensor("counts", counts)
     if counts.ndim != 1 or not ((counts >= 0) & (counts < math.inf)).all():
         values = f"{counts.min():g} to {counts.max():g}" if counts.numel() else "nothing"
         raise ValueError(f"counts must be (L,) numbers of positives >= 0, got shape {tuple(counts.shape)}, {values}")

@@ -186,9 +186,13 @@ def _check_kind(name: str, tensor: Tensor, logits: Tensor) -> None:
         raise RuntimeError(f"{name} have no memory: their storage was freed or made smaller after they were made")
 
 
+def check_tensor(name: str, given: Any) -> None:
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {_kind(given)}: pass torch.as_tensor(...)")
+
+
 def _check_mask_or_weight(name: str, tensor: Tensor, logits: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {_kind(tensor)}")
+    check_tensor(name, tensor)
     shape = logits.shape
     if name == "mask":
         if tensor.dtype != torch.bool or tensor.shape != shape:
@@ -200,7 +204,8 @@ def _check_mask_or_weight(name: str, tensor: Tensor, logits: Tensor) -> None:
         allowed = {"pos_weight": (shape[-1:],), "row_weight": (shape[:-1],)}.get(name, (shape, shape[-1:]))
         if tensor.shape not in allowed:
             expected = " or ".join(str(tuple(each)) for each in dict.fromkeys(allowed))
-            raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
+            of_rows = ": one number a row is row_weight=" if tensor.shape == shape[:-1] != () else ""
+            raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}{of_rows}")
     _check_beside(name, tensor, logits)
 
 
