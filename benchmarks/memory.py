@@ -51,7 +51,7 @@ def measure(*line: str) -> Row:
 
 def measure_compare(folder: Path) -> Row:
     texts = make_texts(folder / "texts.jsonl", LABELS, TEXTS)
-    options = ["--losses", "bce,asl", "--seeds", "1", "--epochs", "1", "--metric", "p_at_1"]
+    options = ["--losses", "bce,asl", "--seeds", "1", "--epochs", "1", "--metric", "p@1"]
     used = measure("compare", str(texts), *options, "--out", str(folder / "compared"))
     return {"command": "compare", "format": "JSON lines", "rows": f"{TEXTS}", "labels": f"{LABELS}"} | used
 

@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lopsided.__main__ import main
 from lopsided.data.dataset import Splits
 from lopsided.data.inputs import Texts
 from lopsided.data.storage import UserError
 from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.config import checked
+from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import bars
 from lopsided.jobs.rows import load
+from tests.tools import read_results
 
 
 def write(path: Path, text: str) -> Path:
@@ -80,3 +83,37 @@ def test_missing_splits_are_split_off_and_given_ones_stay(tmp_path: Path) -> Non
     inputs = [part.inputs for part in sizes["all"].parts().values()]
     texts = [text for each in inputs if isinstance(each, Texts) for text in each.texts]
     assert sorted(texts) == sorted(f"train {i}" for i in range(100))
+
+
+def write_labelled(path: Path, rows: int) -> Path:
+    """Texts of two words, and of 150 labels in all, a label for each word."""
+    lines = [{"text": f"word{n % 150} word{n % 7}", "labels": [str(n % 150), str(n % 7)]} for n in range(rows)]
+    return write(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("valid", [20, 1])
+def test_of_very_many_labels_a_comparison_is_of_p_at_1(
+    tmp_path: Path, valid: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lopsided.training.rows._SCORES", 149 * valid)
+    files = [write_labelled(tmp_path / f"{name}.jsonl", rows) for name, rows in (("a", 300), ("v", valid), ("t", 90))]
+    line = ["compare", str(files[0]), "--valid", str(files[1]), "--test", str(files[2]), "--losses", "bce,asl"]
+    assert main([*line, "--seeds", "1", "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert "too many labels to hold the scores of all: the verdict is of P@1, not of mAP" in said
+    assert "P@1 against" in said
+    assert ComparisonFolder.open(tmp_path / "run").config.metric == "p@1"
+    assert read_results(tmp_path / "run")["losses"]["bce"]["metrics"]["p@1"]["mean"] > 0.5
+    assert main(["compare", str(tmp_path / "run")]) == 0
+
+
+def test_a_metric_that_needs_more_scores_than_are_held_is_refused_before_rows_are_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lopsided.training.rows._SCORES", 149)
+    monkeypatch.setattr("lopsided.jobs.begin.prepare", None)
+    file = str(write_labelled(tmp_path / "a.jsonl", 300))
+    for command, metric in (("compare", "map"), ("fit", "map"), ("compare", "auroc")):
+        assert main([command, file, "--metric", metric]) == 2
+        assert f"--metric {metric}: needs the scores of all labels, which are too many here" in capsys.readouterr().err

@@ -13,10 +13,10 @@ import typer
 
 from lopsided.data.excerpts import printable
 from lopsided.data.storage import UserError
-from lopsided.jobs.config import BUILT_IN, Config, checked
+from lopsided.jobs.config import BUILT_IN, C, Config, checked
 from lopsided.jobs.folder import ConfigFolder, is_run_folder
 from lopsided.jobs.progress import Progress
-from lopsided.jobs.rows import Prepared, load, prepare, unsolved
+from lopsided.jobs.rows import Prepared, load, measurable, prepare, unsolved
 from lopsided.jobs.settings import is_settings_file, read_settings
 from lopsided.models.registry import trust
 from lopsided.training.processes import on_first
@@ -46,27 +46,31 @@ def begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], pro
             options = ", ".join("--" + name.replace("_", "-") for name in given)
             raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
         folder = kind.open(Path(data))
-        return folder, _prepared(folder.config, progress)
+        return folder, _prepared(folder.config, progress)[1]
     config = checked(kind.config_kind, asked | {"data": data})
     try:
-        prepared = _prepared(config, progress)
+        config, prepared = _prepared(config, progress)
     except UserError as error:
         or_run = "; nor is it a run folder, which has a config.json" * Path(data).is_dir()
         raise UserError(f"{error}{or_run}") from None
     return on_first(lambda: kind.create(out or _new_folder(config), config)), prepared
 
 
-def _prepared(config: Config, progress: Progress) -> Prepared:
+def _prepared(config: C, progress: Progress) -> tuple[C, Prepared]:
+    """Returns the settings, with a metric that can be measured, and the encoded rows."""
     splits = load(config, progress.bars)
     for note in splits.notes:
         progress.say(printable(note))
+    asked, config = config, measurable(config, splits)
+    if config != asked:
+        progress.say("too many labels to hold the scores of all: the verdict is of P@1, not of mAP")
     progress.preparing()
     prepared, train = prepare(config, splits), splits.train
     config.check(prepared.encoder.name, prepared.encoder.recipe(len(train), train.num_labels))
     too_large = unsolved(config, prepared)
     if too_large is not None:
         progress.say(too_large)
-    return prepared
+    return config, prepared
 
 
 def _new_folder(config: Config) -> Path:

@@ -23,7 +23,7 @@ class CompareConfig(Config):
     data: str = BUILT_IN
     losses: tuple[str, ...] = _comparison(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
     baseline: str | None = _comparison(None, "The loss compared against.", unset="bce")
-    metric: str = _comparison("map", "The metric of the verdict.")
+    metric: str = _comparison("map", "The metric of the verdict; of very many labels p@1 by default.")
     seeds: int | None = _comparison(
         None, "Trainings of each loss.", unset="3, or 1 of models that are solved", ge=1, le=1000
     )

@@ -20,12 +20,13 @@ from lopsided.data.opening import shown
 from lopsided.data.readers import ReadOptions, aligned, read
 from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError
-from lopsided.jobs.config import BUILT_IN, IMAGES, IMBALANCE, Config, FitConfig
+from lopsided.jobs.compare_config import CompareConfig
+from lopsided.jobs.config import BUILT_IN, IMAGES, IMBALANCE, C, Config, FitConfig
 from lopsided.jobs.folder import RunFolder
 from lopsided.metrics.registry import METRICS
 from lopsided.models.encoder import Encoder
 from lopsided.models.registry import fit_encoder
-from lopsided.training.rows import Rows
+from lopsided.training.rows import Rows, scores_to_keep
 
 _SMALLEST_SPLIT = 10  # rows of a file that is to be split
 
@@ -126,10 +127,7 @@ def _shared_rows(files: Sequence[Path], names: Sequence[str], parts: Sequence[Da
 
 
 def prepare(config: Config, splits: Splits) -> Prepared:
-    """Fits the encoder to the training rows, and encodes all.
-
-    Raises UserError for a model that cannot take them, and for a metric that needs more scores than are held.
-    """
+    """Fits the encoder to the training rows, and encodes all. Raises UserError for a model that cannot take them."""
     file, files = config.data, config.files()
     try:
         encoder = fit_encoder(config.model, splits.train.inputs, splits.train.num_labels)
@@ -139,13 +137,25 @@ def prepare(config: Config, splits: Splits) -> Prepared:
             encoded[name] = Rows(encoder.encode(part.inputs), part)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from None
-    metric, valid = config.validation_metric, encoded.get("valid")
-    if valid is not None and valid.keep is not None and metric and METRICS[metric].reads == "all scores":
-        raise UserError(
-            f"--metric {metric}: needs the scores of all labels, which are too many here; choose another, "
-            "such as micro_f1"
-        )
-    return Prepared(encoder, encoded["train"], valid, encoded.get("test"), splits.unsplit)
+    return Prepared(encoder, encoded["train"], encoded.get("valid"), encoded.get("test"), splits.unsplit)
+
+
+def measurable(config: C, splits: Splits) -> C:
+    """Returns the settings of a run, by P@1 if by default they are of a metric that needs more scores than are held.
+
+    Raises UserError where such a metric was asked for.
+    """
+    compared = isinstance(config, CompareConfig)
+    judged = [splits.valid, splits.test if compared else None]
+    held = all(part is None or scores_to_keep(len(part), part.num_labels) is None for part in judged)
+    metric = config.validation_metric
+    if held or metric is None or METRICS[metric].reads != "all scores":
+        return config
+    if compared and "metric" not in config.model_fields_set:
+        return config.changed({"metric": "p@1"})
+    raise UserError(
+        f"--metric {metric}: needs the scores of all labels, which are too many here; choose another, such as micro_f1"
+    )
 
 
 def unsolved(config: Config, prepared: Prepared) -> str | None:
