@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+from lopsided.jobs.numbers import share
 from lopsided.losses import CATALOG, formula
 from lopsided.losses.closed_form import decision_threshold
 from lopsided.report.loss_plot import save_loss_plot
@@ -67,4 +68,4 @@ def test_the_index_has_every_loss_with_its_threshold() -> None:
     for name, page, threshold in rows:
         loss = formula(name)
         assert page == name
-        assert threshold == (f"{decision_threshold(loss):.3f}" if loss.pool.thresholded else "only ranks")
+        assert threshold == (share(float(decision_threshold(loss))) if loss.pool.thresholded else "only ranks")

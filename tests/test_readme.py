@@ -12,6 +12,7 @@ import torch
 import lopsided
 from lopsided.__main__ import main
 from lopsided.data.make_xmc import XmcMaker, make_xmc
+from lopsided.jobs.numbers import share
 from lopsided.losses import CATALOG, PRESETS, formula
 from lopsided.losses.closed_form import decision_threshold
 from tests.tools import write_texts
@@ -104,7 +105,7 @@ def test_table_of_losses() -> None:
     for name, page, modules, threshold in rows:
         loss = formula(name)
         assert page == f"docs/losses/{name}"
-        assert threshold == (f"{decision_threshold(loss):.3f}" if loss.pool.thresholded else "only ranks")
+        assert threshold == (share(float(decision_threshold(loss))) if loss.pool.thresholded else "only ranks")
         for module in re.findall(r"`(\w+)`", modules):
             assert getattr(lopsided, module)().formula == loss
 

@@ -20,12 +20,12 @@ from lopsided.decision.rules import best_threshold, tune_label_thresholds
 from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder
+from lopsided.jobs.numbers import signed
 from lopsided.jobs.rows import prepare
 from lopsided.jobs.schema import ConfigFile, write_file
 from lopsided.metrics.scores import Judged
 from lopsided.report.headline import answer, command
 from lopsided.report.methods import methods
-from lopsided.report.numbers import signed
 from lopsided.report.terminal import print_results
 from lopsided.training.loop import train
 from lopsided.training.validate import Validation

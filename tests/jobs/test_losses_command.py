@@ -33,7 +33,7 @@ def test_says_what_scores_mean(capsys: pytest.CaptureFixture[str]) -> None:
     main(["losses", "asl"])
     said = capsys.readouterr().out
     assert "decision threshold (logit): 1.379" in said
-    assert "label probabilities from 0.000 to 0.942" in said
+    assert "label probabilities from .000 to .942" in said
     main(["losses", "asl(clip=0.5)"])
     assert "decision threshold (logit): saturates" in capsys.readouterr().out
 

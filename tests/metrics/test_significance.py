@@ -183,6 +183,15 @@ def test_identical_values() -> None:
     assert math.isnan(same.effect_size)
 
 
+def test_seeds_that_agree_but_for_rounding_have_no_effect_size() -> None:
+    values = torch.tensor([[0.5, 0.5, 0.5 + 1e-16], [0.6, 0.6, 0.6 - 2e-16]], dtype=torch.float64)
+    resampled = values + 0.01 * torch.randn(50, 2, 1, generator=torch.Generator().manual_seed(0))
+    (difference,) = paired_differences(values, resampled)
+    assert difference.mean == pytest.approx(0.1)
+    assert math.isnan(difference.effect_size)
+    assert difference.freedom == math.inf
+
+
 def test_undefined_resamples_are_left_out() -> None:
     generator = torch.Generator().manual_seed(0)
     values, resampled = torch.rand(3, 4, generator=generator), torch.rand(40, 3, 4, generator=generator)

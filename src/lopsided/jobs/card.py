@@ -8,6 +8,7 @@ from lopsided import __version__
 from lopsided.data.inputs import Texts
 from lopsided.decision.choose import Decision
 from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.numbers import share
 from lopsided.jobs.schema import TrainingRecord
 from lopsided.models.model import Model
 from lopsided.training.history import Epoch
@@ -55,7 +56,7 @@ def model_card(folder: RunFolder, model: Model, decision: Decision, record: Trai
 
 def _measured(epoch: Epoch) -> str:
     values = {"mAP": epoch.valid_map, "P@1": epoch.valid_p_at_1}
-    shown = [f"{name} {value:.3f}" for name, value in values.items() if not math.isnan(value)]
+    shown = [f"{name} {share(value)}" for name, value in values.items() if not math.isnan(value)]
     return ", ".join(shown) or "none"
 
 

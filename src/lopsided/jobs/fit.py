@@ -11,6 +11,7 @@ from lopsided.decision.choose import Decision
 from lopsided.jobs.card import model_card
 from lopsided.jobs.config import FitConfig
 from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.numbers import share
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.schema import TrainingRecord, damaged
@@ -174,4 +175,5 @@ def outcome(history: list[Epoch]) -> str:
     last = history[-1]
     if last.is_lost:
         return "diverged"
-    return "validation {} {:.3f}".format(*last.ranking)
+    title, value = last.ranking
+    return f"validation {title} {share(value)}"

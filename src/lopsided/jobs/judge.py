@@ -15,6 +15,7 @@ from lopsided.data.matrices import targets_of_matrix
 from lopsided.data.storage import UserError
 from lopsided.jobs.config import known_metric
 from lopsided.jobs.evidence import Evidence, Training
+from lopsided.jobs.numbers import share
 from lopsided.jobs.schema import DataSummary, SplitSizes
 from lopsided.jobs.score import METRICS, Scored
 from lopsided.metrics import registry
@@ -194,7 +195,7 @@ def _notes(
 ) -> list[str]:
     """Returns what is not known of models that were trained elsewhere, and what was assumed instead."""
     notes = ["Trained elsewhere: whether each had the rate, settings and time that suit it is not known here."]
-    told = [f"{name} {own[name]:.3f}" for name, each in systems.items() if each.method and own[name] is not None]
+    told = [f"{name} {share(own[name])}" for name, each in systems.items() if each.method and own[name] is not None]
     if told:
         notes.append(f"Own thresholds are those of the losses of these names: {', '.join(told)}.")
     if others := [name for name, system in systems.items() if system.method is None]:

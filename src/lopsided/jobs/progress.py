@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from lopsided.jobs.numbers import share
 from lopsided.training.history import Epoch
 
 
@@ -75,7 +76,7 @@ class Progress:
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         title, value = epoch.ranking
-        valid = "" if math.isnan(value) else f": {title} {value:.3f}"
+        valid = "" if math.isnan(value) else f": {title} {share(value)}"
         self._left -= 1
         self.bars.update(self._task, advance=1, description=f"{self._run}{valid}")
         if self._each_epoch:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 LEVEL = 0.05
 POWER = 0.8
+_ROUNDING = 1e-20  # a variance over seeds below is that of rounding: the seeds gave the same
 _AS_NORMAL = 1e5  # degrees of freedom beyond which Student's t is normal to five digits
 
 
@@ -132,6 +133,7 @@ def _student(mean: float, from_rows: float, spread: float, freedom: int, *, seed
         return Difference(0.0, 0.0, 0.0, 1.0, 0.0, math.inf, math.nan)
     if not variance > 0:
         return unknown(mean)
+    spread = spread if spread > _ROUNDING else 0.0
     total_freedom = freedom * (variance * seeds / spread) ** 2 if spread > 0 else math.inf
     error = math.sqrt(variance)
     half = float(stats.t.ppf(1 - LEVEL / 2, total_freedom)) * error

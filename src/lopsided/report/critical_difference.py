@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
+from lopsided.jobs.numbers import share
 from lopsided.metrics.friedman import Ranks
 from lopsided.report.plots import beside, short
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
@@ -13,7 +14,7 @@ _BAR = 0.35  # distance between two bars, in lines of text
 
 def critical_difference(ranks: Ranks) -> Drawing:
     """Draws mean ranks on a line, best at the left; a bar joins losses not shown to differ (Demsar 2006, figure 1)."""
-    texts = [f"{short(loss)}  {rank:.2f}" for loss, rank in zip(ranks.losses, ranks.mean_ranks, strict=True)]
+    texts = [f"{short(loss)}  {share(rank, 2)}" for loss, rank in zip(ranks.losses, ranks.mean_ranks, strict=True)]
     half = (len(texts) + 1) // 2
     end = max(len(texts), 1 + ranks.critical_difference) + 0.3
     lines = half + _BAR * len(ranks.groups)
@@ -26,7 +27,7 @@ def critical_difference(ranks: Ranks) -> Drawing:
         reach = 1 + ranks.critical_difference
         axis.set(xlim=(0.7, end), ylim=(lines + 0.6, -2.6))
         axis.plot((1, reach), (-1.6, -1.6), "|-", color=INK, lw=1.2)
-        axis.text((1 + reach) / 2, -1.85, f"CD = {ranks.critical_difference:.2f}", ha="center")
+        axis.text((1 + reach) / 2, -1.85, f"CD = {share(ranks.critical_difference, 2)}", ha="center")
         axis.set(yticks=[], xticks=range(1, len(texts) + 1))
         axis.spines["bottom"].set(position=("data", 0), color=INK)
         axis.spines["left"].set_visible(False)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lopsided.data.excerpts import printable
 from lopsided.jobs.check_data import RARE, DataCheck, Example, FileCheck
-from lopsided.report.numbers import share
+from lopsided.jobs.numbers import share
 
 _FORMATS = {  # what is not noted, because it is usual
     "csv": "csv (UTF-8; columns are cut by commas, in .tsv by tabs; unless noted otherwise)",
@@ -80,7 +80,7 @@ def _counts(files: list[FileCheck], overlap: int) -> Table:
         "copies of other rows": lambda file: f"{file.copies}",
         "groups": lambda file: "-" if file.groups is None else f"{file.groups}",
         "labels": lambda file: f"{len(file.names)}",
-        "labels a row, mean": lambda file: f"{file.labels_per_row:.2f}",
+        "labels a row, mean": lambda file: share(file.labels_per_row, 2),
         "labels a row, most": lambda file: f"{file.most_labels}",
         "positives of all rows x labels": lambda file: share(file.density),
         "unknown of all rows x labels": lambda file: share(file.unknown),

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lopsided.jobs.evidence import LINEAR
+from lopsided.jobs.numbers import between, p_value, share
 from lopsided.jobs.schema import Comparison, Results
 from lopsided.jobs.score import METRICS
 from lopsided.jobs.verdict import AHEAD, BEHIND, BELOW, BETTER, NOTHING, UNTESTED, WORSE
 from lopsided.metrics.friedman import Ranks
 from lopsided.metrics.significance import LEVEL
-from lopsided.report.numbers import between, p_value, share
 
 _NAMED = 4  # where there are more losses, only the first are named
 _BY_LABEL, _ONE, _OWN = "one threshold a label", "one tuned threshold", "its own threshold"
@@ -206,7 +206,7 @@ def ranks_headline(ranks: Ranks, metric: str) -> str:
     title, best = METRICS[metric].title, ranks.losses[0]
     over = f"over {ranks.data_sets} data sets"
     if not ranks.permutation_p < LEVEL:
-        apart = f"; mean ranks {ranks.critical_difference:.2f} apart would differ"
+        apart = f"; mean ranks {share(ranks.critical_difference, 2)} apart would differ"
         return f"No difference between the losses was shown in {title} {over}{apart}"
     equals = next((group for group in ranks.groups if best in group), (best,))
     beaten = [loss for loss in ranks.losses if loss not in equals]

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from lopsided.data.storage import write_text
 from lopsided.jobs.folder import ComparisonFolder, Histories
+from lopsided.jobs.numbers import between, cell, p_value, share, signed
 from lopsided.jobs.schema import Details, Results, damaged
 from lopsided.jobs.score import METRICS
 from lopsided.jobs.verdict import AHEAD, BEHIND, BETTER, WORSE
@@ -25,7 +26,6 @@ from lopsided.report import plots
 from lopsided.report.changes import label_changes
 from lopsided.report.headline import answer, command, findings, groups_in_words, headline
 from lopsided.report.methods import methods
-from lopsided.report.numbers import between, cell, p_value, share, signed
 from lopsided.report.svg import Drawing
 from lopsided.report.thresholds import THRESHOLDS, has_thresholds, threshold_rows, what_brings_what
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
 from lopsided.jobs.inspect import Values, diagnostics
 from lopsided.jobs.inspect_missing import Inspection
+from lopsided.jobs.numbers import share
 
 _SHOWN = 20  # suspects printed
 
@@ -34,7 +35,7 @@ def print_suspects(inspection: Inspection, console: Console) -> None:
         cells: list[Text | str] = [
             str(int(suspects.row[place]) + 1),
             Text(inspection.labels[place]),
-            f"{suspects.probability[place]:.3f}",
+            share(float(suspects.probability[place])),
         ]
         cells += ["yes" if suspects.discarded[place] else "no"] * discards
         cells += [Text(inspection.texts[place])] * any(inspection.texts)
@@ -44,8 +45,8 @@ def print_suspects(inspection: Inspection, console: Console) -> None:
     if discards:
         number = int(suspects.discarded.sum())
         console.print(
-            f"[dim]{number} of {len(suspects)} suspects lie above logit {inspection.discarded_above:.2f}, where the "
-            "loss begins to discard negatives as mislabelled.[/dim]",
+            f"[dim]{number} of {len(suspects)} suspects lie above logit {share(inspection.discarded_above, 2)}, where "
+            "the loss begins to discard negatives as mislabelled.[/dim]",
             highlight=False,
         )
     console.print(f"\nsuspects: {inspection.written}", highlight=False, markup=False, soft_wrap=True)
@@ -83,9 +84,4 @@ def print_diagnostics(folder: RunFolder | ComparisonFolder, console: Console) ->
 
 
 def _number(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    if value == round(value):
-        return f"{value:.0f}"
-    shown = f"{round(value, 2) + 0.0:.2f}"  # + 0.0 turns -0.0 into 0.0
-    return shown.replace("0.", ".", 1) if shown.lstrip("-").startswith("0") else shown
+    return f"{value:.0f}" if value.is_integer() else share(value, 2)

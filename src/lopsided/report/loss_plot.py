@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lopsided.data.storage import write_atomically
+from lopsided.jobs.numbers import share
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import profile
 from lopsided.models.heads import own_threshold
+from lopsided.report.svg import Ticks
 
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 
@@ -35,12 +37,14 @@ def save_loss_plot(loss: Formula, path: Path) -> None:
         for name, (value, gradient, colour) in sides.items():
             value_axis.plot(p, value, color=colour, lw=1.8, label=f"{name} label")
             gradient_axis.plot(p, gradient.abs(), color=colour, lw=1.8, label=f"{name} label")
-        beside = "" if loss.pool.thresholded else ", beside one of the other kind at p = 0.5"
+        beside = "" if loss.pool.thresholded else ", beside one of the other kind at p = .5"
         value_axis.set(title=f"what a label costs{beside}", xlabel="p = sigmoid(logit)", ylim=(_floor(sides), 4))
         gradient_axis.set(title="size of the gradient on its logit", xlabel="p = sigmoid(logit)", ylim=(0, None))
         for axis in (value_axis, gradient_axis):
             _mark_threshold(loss, axis)
             axis.set_xlim(0, 1)
+            axis.xaxis.set_major_formatter(Ticks())
+            axis.yaxis.set_major_formatter(Ticks())
             axis.grid(alpha=0.3)
         value_axis.legend(frameon=False, loc="upper center")
         figure.suptitle(str(loss), fontsize=10)
@@ -56,4 +60,4 @@ def _mark_threshold(loss: Formula, axis: Axes) -> None:
     threshold = own_threshold(loss)
     if threshold is not None and math.isfinite(threshold):
         at = torch.sigmoid(torch.tensor(threshold)).item()
-        axis.axvline(at, color="#555555", ls=":", lw=1.4, label=f"decided at {at:.3f}")
+        axis.axvline(at, color="#555555", ls=":", lw=1.4, label=f"decided at {share(at)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lopsided.data.storage import UserError, write_text
 from lopsided.jobs.folder import ComparisonFolder
+from lopsided.jobs.numbers import p_value, share
 from lopsided.jobs.schema import Results
 from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import Ranks, rank_losses
@@ -16,7 +17,6 @@ from lopsided.report import plots
 from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import headline, ranks_headline
 from lopsided.report.html import metric_cells, render
-from lopsided.report.numbers import p_value
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _check_comparable(runs: Sequence[Finished]) -> None:
 def _tests(ranks: Ranks) -> list[tuple[str, str, str]]:
     """Returns (test, statistic, p-value) of each test."""
     return [
-        ("Friedman, chi-squared", f"{ranks.friedman:.2f}", p_value(ranks.friedman_p)),
-        ("Iman and Davenport, F", f"{ranks.iman_davenport:.2f}", p_value(ranks.iman_davenport_p)),
+        ("Friedman, chi-squared", share(ranks.friedman, 2), p_value(ranks.friedman_p)),
+        ("Iman and Davenport, F", share(ranks.iman_davenport, 2), p_value(ranks.iman_davenport_p)),
         ("Either, ranks shuffled within data sets", "", p_value(ranks.permutation_p)),
     ]

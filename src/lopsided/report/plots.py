@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from lopsided.jobs.folder import Histories
-from lopsided.jobs.schema import Details, FrequencyGroups, Interval, ReliabilityCurve, Results, Trial
+from lopsided.jobs.schema import Details, FrequencyGroups, Interval, ReliabilityCurve, Results, Stage, Trial
 from lopsided.jobs.score import METRICS
-from lopsided.report.numbers import share
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float | None]]]  # loss -> abscissae and ordinates
-_LONGEST = 22  # characters of a name beside a plot
+_LONGEST = 22  # characters of a line beside a plot
+_NOISE = 1e-9  # an interval that comes from rounding alone
+_NARROWEST = 0.02  # what an axis of a metric spans at least, so that noise does not look large
 
 _SHARE = (-0.02, 1.02)  # what a share or a probability is drawn between
+_PENALTY = "penalty on the squared weights"
 _FAR = 30  # logits beyond mean nothing more; label powerset has some of 1e29
 
 _DIAGNOSTICS = {  # columns of history.csv -> title and limits of the ordinate
@@ -50,73 +53,112 @@ def differences(results: Results) -> list[Drawing]:
     paired = {baseline: Interval(mean=0.0, low=None, high=None), **results.comparisons}
     means = {loss: entry.metrics[name] for loss, entry in results.losses.items()}
     title = METRICS[name].title
-    return [
-        _intervals(results, paired, f"difference in {title} to {short(baseline)}, with its 95 % interval", zero=True),
-        _intervals(results, means, f"{title}: mean and 95 % interval over seeds"),
+    panels = [
+        _intervals(results, paired, f"difference in {title} to {short(baseline)}, with its 95 % interval", zero=True)
     ]
+    if any(_half(value) > _NOISE for value in means.values()):
+        panels.append(_intervals(results, means, f"{title}: mean and 95 % interval over seeds"))
+    return panels
 
 
 def _intervals(results: Results, values: Mapping[str, Interval], title: str, zero: bool = False) -> Drawing:
     """Draws a point and its interval for each loss that has a mean."""
-    colours = _colours(results)
+    colours, names = _colours(results), [folded(loss) for loss in values]
 
     def draw(axis: Axes) -> None:
         if zero:
             axis.axvline(0, color=MUTED, lw=1)
         for place, (loss, value) in enumerate(values.items()):
             if value.mean is not None:
-                half = 0 if value.low is None else value.mean - value.low
-                axis.errorbar(value.mean, place, xerr=half, fmt="o", color=colours[loss], ms=6, lw=2.2)
+                axis.errorbar(value.mean, place, xerr=_half(value), fmt="o", color=colours[loss], ms=6, lw=2.2)
         axis.set(yticks=range(len(values)), ylim=(len(values) - 0.4, -0.6))
-        axis.set_yticklabels([short(loss) for loss in values], color=INK)
-        axis.xaxis.set_major_locator(MaxNLocator(5))
-        axis.xaxis.set_major_formatter(lambda value, _: share(value))
+        axis.set_yticklabels(names, color=INK)
+        low, high = axis.get_xlim()
+        room = max(0.0, _NARROWEST - (high - low)) / 2
+        axis.set_xlim(low - room, high + room)
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
         axis.tick_params(axis="y", length=0)
         axis.spines["left"].set_visible(False)
         axis.grid(axis="x")
 
-    margins = Margins(left=beside([short(loss) for loss in values]), right=0.25, bottom=0.25)
-    return drawing(draw, title, size=(4.6, 0.34 * len(values) + 0.45), margins=margins)
+    lines = sum(max(1.0, 0.3 + 0.6 * len(name.splitlines())) for name in names)
+    margins = Margins(left=beside([line for name in names for line in name.splitlines()]), right=0.25, bottom=0.25)
+    return drawing(draw, title, size=(4.6, 0.34 * lines + 0.45), margins=margins)
+
+
+def _half(value: Interval) -> float:
+    """Returns half the interval; 0 without one."""
+    return 0.0 if value.mean is None or value.low is None else value.mean - value.low
 
 
 def training(results: Results, histories: Histories) -> list[Drawing]:
-    """Draws validation mAP and training loss against epochs: the mean over seeds, and a band from least to most."""
-    return [
-        _against_epochs(results, histories, "valid_map", "mAP on the validation rows"),
-        _against_epochs(results, histories, "train_loss", "training loss, first epoch = 1", relative=True),
-    ]
+    """Draws validation mAP and training loss against epochs; nothing of solved models, whose ladder says the same."""
+    if results.is_solved:
+        return []
+    loss = _against_epochs(results, histories, "train_loss", "training loss, first epoch = 1", relative=True)
+    return [*_against_epochs(results, histories, "valid_map", "mAP on the validation rows"), *loss]
 
 
 def ladder(results: Results, trials: Sequence[Trial], histories: Histories) -> list[Drawing]:
-    """Draws the validation metric against the rates that were tried; of solved models, against the penalty."""
-    points: dict[str, dict[float, float]] = {loss: {} for loss in results.losses}
-    label = "learning rate"
-    for trial in trials:  # of a rate that was trained twice, the longer training comes later
-        points.get(trial.loss, {})[trial.learning_rate] = trial.value
+    """Draws the validation metric against the rates that were tried, or of solved models against the penalty.
+
+    Short trials of all rates are small points, the longer ones of the better half are large. Trials of `--tune`, which
+    differ in more than the rate, have a panel of their own, in their order.
+    """
+    title, panels = f"validation {METRICS[results.metric].title}", []
     if results.is_solved:
-        label = "penalty on the squared weights"
-        for loss, seeds in histories.items():
-            points[loss] = {epoch.l2: epoch.valid for epoch in next(iter(seeds.values()), [])}
-    if not any(points.values()):
-        return []
+        panels += _against_epochs(results, histories, "valid", f"{title} against the {_PENALTY}")
+    if rounds := [found for stage in ("short", "long") if (found := _tried(trials, stage))]:
+        panels.append(_trials(results, rounds, f"{title} against the learning rate", "learning rate"))
+    if tuned := _tried(trials, "tuned"):
+        panels.append(_trials(results, [{}, tuned], f"{title} of trials of settings", "trial, as in trials.csv"))
+    return panels
+
+
+_Tried = dict[str, dict[float, float]]  # loss -> rate, or number of the trial -> validation metric
+
+
+def _tried(trials: Sequence[Trial], stage: Stage) -> _Tried:
+    """Returns the trials of a stage that did not diverge."""
+    found: _Tried = {}
+    for trial in sorted(trials, key=lambda trial: trial.trial if stage == "tuned" else trial.learning_rate):
+        if trial.stage == stage and not math.isnan(trial.value):
+            found.setdefault(trial.loss, {})[trial.trial if stage == "tuned" else trial.learning_rate] = trial.value
+    return found
+
+
+def _trials(results: Results, rounds: Sequence[_Tried], title: str, xlabel: str) -> Drawing:
+    """Draws a first round in small points and a second one in large ones."""
     colours = _colours(results)
 
     def draw(axis: Axes) -> None:
-        for loss, found in points.items():
-            known = sorted((x, y) for x, y in found.items() if x > 0 and not math.isnan(y))
-            if known:
-                axis.plot(*zip(*known, strict=True), "o-", ms=4, color=colours[loss])
-        axis.set(xlabel=label, xscale="log")
+        for found, size, width in zip(rounds, (3, 6), (0.8, 1.7), strict=False):
+            for loss, values in found.items():
+                axis.plot(*zip(*values.items(), strict=True), "o-", ms=size, lw=width, color=colours[loss])
+        axis.set(xlabel=xlabel)
+        if xlabel == "learning rate":
+            _logarithmic(axis)
+        else:
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.grid()
 
-    return [drawing(draw, f"validation {METRICS[results.metric].title} against the {label}")]
+    return drawing(draw, title)
+
+
+def _logarithmic(axis: Axes) -> None:
+    """Lets abscissae be settings, written as one types them."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def diagnostics(results: Results, histories: Histories) -> list[Drawing]:
     """Draws the columns of history.csv that tell what the loss does to the model."""
-    return [
+    found = (
         _against_epochs(results, histories, column, title, limits) for column, (title, limits) in _DIAGNOSTICS.items()
-    ]
+    )
+    return [drawn for panels in found for drawn in panels]
 
 
 def _against_epochs(
@@ -126,14 +168,21 @@ def _against_epochs(
     title: str,
     limits: tuple[float, float] | None = None,
     relative: bool = False,
-) -> Drawing:
-    """Draws a column of history.csv: for each loss the mean over seeds and a band from the lowest to the highest."""
+) -> list[Drawing]:
+    """Draws a column of history.csv: for each loss the mean over seeds and a band from the lowest to the highest.
+
+    An epoch of a solved model is a penalty. Nothing where the column is undefined throughout.
+    """
     colours = _colours(results)
+    lines = [line for seeds in histories.values() for history in seeds.values() for line in history]
+    if not any(math.isfinite(getattr(line, column)) for line in lines):
+        return []
 
     def draw(axis: Axes) -> None:
         for loss, seeds in histories.items():
             columns = [[getattr(line, column) for line in history] for history in seeds.values()]
-            epochs = range(1, 1 + max(map(len, columns)))
+            longest = max(seeds.values(), key=len)
+            epochs = [epoch.l2 if results.is_solved else epoch.epoch for epoch in longest]
             curves = np.array([values + [math.nan] * (len(epochs) - len(values)) for values in columns])
             curves = curves / curves[:, :1] if relative else curves
             with warnings.catch_warnings():  # an epoch that no seed finished has the mean NaN
@@ -141,15 +190,19 @@ def _against_epochs(
                 mean, low, high = np.nanmean(curves, 0), np.nanmin(curves, 0), np.nanmax(curves, 0)
             axis.plot(epochs, mean, "o-", ms=3.5 if len(epochs) < 30 else 0, color=colours[loss])
             axis.fill_between(epochs, low, high, color=colours[loss], alpha=0.15, lw=0)
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        last = max(len(history) for seeds in histories.values() for history in seeds.values())
-        room = 0.05 * (last - 1) or 0.5
-        axis.set(xlabel="epoch", xlim=(1 - room, last + room))
+        if results.is_solved:
+            axis.set_xlabel(_PENALTY)
+            _logarithmic(axis)
+        else:
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            last = max(len(history) for seeds in histories.values() for history in seeds.values())
+            room = 0.05 * (last - 1) or 0.5
+            axis.set(xlabel="epoch", xlim=(1 - room, last + room))
         if limits:
             axis.set_ylim(*limits)
         axis.grid()
 
-    return drawing(draw, title)
+    return [drawing(draw, title)]
 
 
 def decisions(results: Results, details: Details) -> list[Drawing]:
@@ -265,3 +318,8 @@ def beside(texts: Sequence[str]) -> float:
 
 def short(name: str) -> str:
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+
+
+def folded(name: str) -> str:
+    """Returns a name in lines that fit beside a plot, cut after the third."""
+    return textwrap.fill(name, _LONGEST, max_lines=3, placeholder="…") or name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter
+
+from lopsided.jobs.numbers import share
 
 INK, MUTED, RULE = "#1d2125", "#5c646d", "#d9dde1"
 # keys of the colours in page.css: grey for the baseline, then six of Okabe and Ito, which colour-blind readers can tell
@@ -29,6 +32,7 @@ _STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.3,
+    "axes.unicode_minus": False,  # as in the tables
     "text.color": INK,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": RULE,
@@ -43,6 +47,17 @@ _STYLE: Any = {
     "grid.linewidth": 0.7,
     "lines.linewidth": 1.7,
 }
+
+
+class Ticks(Formatter):
+    """Writes the numbers beside an axis as the tables have them, with as many digits as tell them apart."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        return share(value)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        digits = next((d for d in range(3) if all(abs(value - round(value, d)) < 1e-9 for value in values)), 3)
+        return [share(value, digits) for value in values]
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,10 @@ def drawing(
     margins = margins or Margins()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": f"lopsided {title}"}):
         figure = Figure(figsize=size)
-        draw(figure.add_axes(margins.rectangle(*size)))
+        axes = figure.add_axes(margins.rectangle(*size))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(Ticks())
+        draw(axes)
         text = io.StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=metadata, transparent=True)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lopsided.jobs.numbers import between, cell, p_value, share, signed
 from lopsided.jobs.schema import Evaluation, Results
 from lopsided.jobs.score import METRICS
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
@@ -19,7 +20,6 @@ from lopsided.losses.closed_form import posterior_limits
 from lopsided.models.heads import own_threshold
 from lopsided.models.recipe import Recipe
 from lopsided.report.headline import answer, command, findings, groups_in_words
-from lopsided.report.numbers import between, cell, p_value, share, signed
 from lopsided.report.thresholds import THRESHOLDS, has_thresholds, threshold_rows, what_brings_what
 
 _CAPTION = (
@@ -41,8 +41,8 @@ def print_results(results: Results, console: Console, folder: Path | None = None
     if next_step := command(results, folder):
         console.print(f"  {next_step}", highlight=False, markup=False, soft_wrap=True)
     say(
-        f"\n{data.name}: {data.labels} labels, {data.positives_per_row:.2f} positives a row; {_how_trained(results)}; "
-        f"{METRICS[results.metric].title} against {results.reference}, paired"
+        f"\n{data.name}: {data.labels} labels, {share(data.positives_per_row, 2)} positives a row; "
+        f"{_how_trained(results)}; {METRICS[results.metric].title} against {results.reference}, paired"
     )
     console.print(difference_table(results))
     for sentence in findings(results):
@@ -146,15 +146,15 @@ def print_loss(loss: Formula, console: Console) -> None:
     console.print(f"\nsource: {SOURCES[name]}", highlight=False)
     console.print(f"decision threshold (logit): {_threshold(loss)}", highlight=False)
     if loss.pool.per_label and own_threshold(loss) is not None:
-        low, high = posterior_limits(loss)
-        console.print(f"logits stand for label probabilities from {low:.3f} to {high:.3f}", highlight=False)
+        low, high = (share(float(limit)) for limit in posterior_limits(loss))
+        console.print(f"logits stand for label probabilities from {low} to {high}", highlight=False)
 
 
 def _threshold(loss: Formula) -> str:
     threshold = own_threshold(loss)
     if threshold is None:
         return "none" if loss.pool.thresholded else "only ranks"
-    return f"{threshold:.3f}" if math.isfinite(threshold) else "saturates"
+    return share(threshold) if math.isfinite(threshold) else "saturates"
 
 
 _DECISION_TITLES = {

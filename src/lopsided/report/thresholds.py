@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lopsided.jobs.numbers import share, signed
 from lopsided.jobs.schema import Results
-from lopsided.report.numbers import share, signed
 
 THRESHOLDS = {"own": "_own", "one tuned": "", "one a label": "_labels"}  # title -> end of a metric's name
 _TITLES = {"macro_f1": "macro-F1", "micro_f1": "micro-F1"}

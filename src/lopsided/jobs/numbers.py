@@ -1,25 +1,31 @@
-"""Formats numbers for the terminal and the pages, each kind one way; a dash stands for what is undefined."""
+"""Formats what was measured for lines, tables, axes and pages alike; a dash stands for what is undefined.
+
+Settings, such as a rate, and losses, which have no scale, are written as a person would type them instead.
+"""
 
 from __future__ import annotations
+
+import math
 
 from lopsided.jobs.schema import Interval
 
 
-def share(value: float | None) -> str:
-    """Formats a share, or a difference of shares, without its zero: .862, -.004.
+def share(value: float | None, digits: int = 3) -> str:
+    """Formats a share, a difference of shares, or a threshold, without a zero before the point: .862, -.004, 1.379.
 
-    >>> share(0.8617), share(-0.0041), share(-0.0001), share(1.0)
-    ('.862', '-.004', '.000', '1.000')
+    >>> share(0.8617), share(-0.0041), share(-0.0001), share(1.0), share(math.nan), share(2.5, 1)
+    ('.862', '-.004', '.000', '1.000', '-', '2.5')
     """
-    if value is None:
+    if value is None or math.isnan(value):
         return "-"
-    text = f"{abs(value):.3f}".removeprefix("0")
+    text = f"{abs(value):.{digits}f}"
+    text = text.removeprefix("0") if digits else text
     return f"-{text}" if value < 0 and float(text) else text
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, digits: int = 3) -> str:
     """Formats a difference with its sign: +.862."""
-    return f"+{share(value)}" if value is not None and value > 0 else share(value)
+    return f"+{share(value, digits)}" if value is not None and value > 0 else share(value, digits)
 
 
 def between(interval: Interval) -> str:
