@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -138,30 +139,63 @@ class Ranking:
 
     def average_precision(self, row_weights: Array) -> Array:
         """Returns (L,) float64, NaN for a label without positives among the weighted rows."""
-        hit, (rows, hits) = row_weights[self.row], self._weights(row_weights, self.ranks.upto, self.ranks.hits)
-        precision = np.where(hit > 0, hits / np.where(hit > 0, rows, 1), 0.0)
+        hit, rows = row_weights[self.row], self._rows_before(row_weights, self._upto)
+        precision = np.where(hit > 0, self._hits(hit, self.ranks.hits) / np.where(hit > 0, rows, 1), 0.0)
         return average_precision(self.ranks.list, precision, len(self.order), hit)
 
     def auroc(self, row_weights: Array) -> Array:
         """Returns (L,) float64, NaN for a label without positives or negatives among the weighted rows."""
         hit = row_weights[self.row]
         negatives = np.zeros(len(hit))
-        for place, better in ((self.ranks.above, self.ranks.better), (self.ranks.upto, self.ranks.hits)):
-            rows, hits = self._weights(row_weights, place, better)
-            negatives += (rows - hits) / 2  # a tie counts by half
-        weights = row_weights[self.order]
-        total = (weights if self.known is None else weights * self.known).sum(1)
+        for cuts, better in ((self._above, self.ranks.better), (self._upto, self.ranks.hits)):
+            negatives += (self._rows_before(row_weights, cuts) - self._hits(hit, better)) / 2  # a tie counts by half
         positives = self.ranks.sum(hit)
-        return 1 - ratio(self.ranks.sum(hit * negatives), positives * (total - positives))
+        return 1 - ratio(self.ranks.sum(hit * negatives), positives * (self._ordered(row_weights).sum(1) - positives))
 
-    def _weights(self, row_weights: Array, place: Array, better: Array) -> tuple[Array, Array]:
-        """Returns (P,) each: the weight of the first `place` rows of a label, and of its first `better` positives."""
+    def _ordered(self, row_weights: Array) -> Array:
         weights = row_weights[self.order]
-        running = (weights if self.known is None else weights * self.known).cumsum(1)
-        rows = np.where(place > 0, running[self.ranks.list, place - 1], 0.0)
-        hits = np.concatenate([[0.0], row_weights[self.row].cumsum()])
+        return weights if self.known is None else weights * self.known
+
+    def _rows_before(self, row_weights: Array, cuts: Cuts) -> Array:
+        """Returns (P,), the weight of the first rows of a label, as many as the cuts of each positive say."""
+        sums = np.add.reduceat(self._ordered(row_weights).reshape(-1), cuts.places)
+        running = np.concatenate([[0.0], sums.cumsum()])
+        rows: Array = running[cuts.stop] - running[cuts.start]
+        return rows
+
+    def _hits(self, hit: Array, better: Array) -> Array:
+        """Returns (P,), the weight of the first `better` positives of a label; hit: that of each positive."""
+        running = np.concatenate([[0.0], hit.cumsum()])
         first = (self.ranks.positives.cumsum() - self.ranks.positives)[self.ranks.list]
-        return rows, hits[first + better] - hits[first]
+        weight: Array = running[first + better] - running[first]
+        return weight
+
+    @cached_property
+    def _above(self) -> Cuts:
+        return Cuts.at(self.ranks.above, self.ranks.list, *self.order.shape)
+
+    @cached_property
+    def _upto(self) -> Cuts:
+        return Cuts.at(self.ranks.upto, self.ranks.list, *self.order.shape)
+
+
+class Cuts(NamedTuple):
+    """Says where lists, one after the other, are cut, so that items between two cuts are added up at once.
+
+    Positives are rare: a running sum of all items is held nowhere. places: rising, from 0 on. start, stop: (P,), the
+    numbers of two cuts, between which there are the first items of a list.
+    """
+
+    places: Array
+    start: Array
+    stop: Array
+
+    @classmethod
+    def at(cls, counts: Array, of: Array, lists: int, length: int) -> Cuts:
+        """Cuts lists of that length before their start and after the first `counts` items of the lists `of`."""
+        stop = of * length + counts
+        places = np.unique(np.concatenate([np.arange(lists + 1) * length, stop]))
+        return cls(places[:-1], places.searchsorted(of * length), places.searchsorted(stop))
 
 
 class _OnDemand(dict[str, Array]):
