@@ -1,9 +1,10 @@
 """How often each way to compare losses finds a difference where there is none, and where there is one.
 
-    python benchmarks/significance.py && python benchmarks/significance.py --tables
+    python benchmarks/significance.py && python benchmarks/significance.py --splits
+    python benchmarks/significance.py --tables
 
-The second command writes the tables of docs/significance.md from the measured file. Simulated mAP of four losses, of
-which one is better, or none.
+The last command writes the tables of docs/significance.md from the measured files. Simulated mAP of four losses, of
+which one is better, or none; with --splits, of equal losses on splits that share rows.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from tests.simulation import WORLDS, experiments  # noqa: E402
+from tests.simulation import WORLDS, experiments, splits_of_rows  # noqa: E402
 
-from lopsided.metrics.significance import LEVEL, paired_differences  # noqa: E402
+from lopsided.metrics.significance import LEVEL, paired_differences, resplit_differences  # noqa: E402
 
 PAGE = ROOT / "docs/significance.md"
+SPLITS = ROOT / "benchmarks/results/resplits.csv"
 EFFECT = 0.25  # more separation between positives and negatives, in standard deviations of a score
 SEEDS = (2, 3, 5)
 LOSSES = 4
@@ -99,6 +101,26 @@ def simulate(trials: int) -> list[dict[str, object]]:
     return measured
 
 
+def simulate_splits(trials: int) -> list[dict[str, object]]:
+    """Splits have 60 % of the rows for training and 20 % for tests."""
+    measured: list[dict[str, object]] = []
+    for losses in (2, LOSSES):
+        for splits in (3, 5, 10):
+            found = {"corrected %": 0, "naive %": 0}
+            for values in splits_of_rows(losses, splits, trials):
+                for name, ratio in zip(found, (1 / 3, 0.0), strict=True):
+                    found[name] += sum(each.p_value < LEVEL for each in resplit_differences(values, ratio))
+            rates = {name: round(100 * count / trials / (losses - 1), 2) for name, count in found.items()}
+            measured.append({"losses": losses, "splits": splits, "trials": trials} | rates)
+    return measured
+
+
+def table_of_splits(rows: list[dict[str, str]]) -> str:
+    names = ("losses", "splits", "corrected %", "naive %")
+    body = [[row["losses"], row["splits"], *(f"{float(row[name]):.1f}" for name in names[2:])] for row in rows]
+    return grid(["losses", "splits", "corrected", "as if splits shared nothing"], body)
+
+
 def table(rows: list[dict[str, str]], column: str, ways: Sequence[str]) -> str:
     body = []
     for world in WORLDS:
@@ -109,17 +131,21 @@ def table(rows: list[dict[str, str]], column: str, ways: Sequence[str]) -> str:
 
 
 def page() -> str:
-    """docs/significance.md with the tables of the measured file."""
+    """docs/significance.md with the tables of the measured files."""
     rows = read("significance.csv")
     source = measured_by(rows, "significance.py") + f" {rows[0]['trials']} experiments a line."
     tables = {"false alarms": f"{table(rows, 'false alarms %', [*WAYS, TWO])}\n\n{source}"}
+    splits = read(SPLITS.name)
+    source = measured_by(splits, "significance.py --splits") + f" {splits[0]['trials']} experiments a line."
+    tables["false alarms of splits"] = f"{table_of_splits(splits)}\n\n{source}"
     tables["power"] = table(rows, "power %", list(WAYS))
     return put(PAGE, tables)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/significance.csv")
+    parser.add_argument("--splits", action="store_true", help="measure splits that share rows")
+    parser.add_argument("--out", type=Path, help="significance.csv, or resplits.csv, if left out")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--tables", action="store_true", help="only write the tables of the page")
     asked = parser.parse_args()
@@ -127,7 +153,10 @@ def main() -> None:
         PAGE.write_text(page())
         return
     environment()  # as it is before
-    write(asked.out, simulate(asked.trials))
+    if asked.splits:
+        write(asked.out or SPLITS, simulate_splits(asked.trials))
+    else:
+        write(asked.out or SPLITS.with_name("significance.csv"), simulate(asked.trials))
 
 
 if __name__ == "__main__":

@@ -58,3 +58,27 @@ def mean_average_precisions(scores: Tensor, truth: Tensor, counts: Tensor) -> Te
     hit = count * truth.expand_as(scores).gather(-1, order)
     precision = hit.cumsum(-1) / count.cumsum(-1).clamp_min(1)
     return ((hit * precision).sum(-1) / hit.sum(-1)).nanmean(-1)
+
+
+def splits_of_rows(losses: int, splits: int, trials: int, rows: int = 250, width: int = 12) -> Iterator[Tensor]:
+    """For each trial the mAP (losses, splits) of ridge regressions on 60 % of the same rows, on other 20 %.
+
+    Each "loss" sees columns of its own, drawn alike for all: over fresh rows none is better than another, though on the
+    rows of a trial one may well be. Splits share these rows, as those of `--resplit` do.
+    """
+    generator = torch.Generator().manual_seed(splits)
+    labels = 4
+    for _ in range(trials):
+        features = torch.randn(losses, rows, width, generator=generator)
+        shared = torch.randn(width, labels, generator=generator)
+        signal = (features @ shared).sum(0) * (1.5 / (losses * width) ** 0.5)
+        truth = (signal + torch.randn(rows, labels, generator=generator) > 1).float()
+        values = torch.empty(losses, splits)
+        for split in range(splits):
+            order = torch.randperm(rows, generator=generator)
+            train, test = order[: rows * 3 // 5], order[rows * 4 // 5 :]
+            x, y = features[:, train], truth[train] - truth[train].mean(0)
+            weights = torch.linalg.solve(x.mT @ x + 10 * torch.eye(width), x.mT @ y)
+            scores = (features[:, test] @ weights).mT.contiguous()
+            values[:, split] = mean_average_precisions(scores, truth[test].T, torch.ones(1, len(test)))[0]
+        yield values

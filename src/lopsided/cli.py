@@ -150,10 +150,9 @@ def evaluate(
 
     Rows are read as in training, or as said.
     """
-    from lopsided.jobs.evaluate import evaluate_run
+    from lopsided.jobs.evaluate import Propensity, evaluate_run
     from lopsided.jobs.folder import RunFolder
     from lopsided.jobs.progress import bars
-    from lopsided.jobs.schema import Propensity
     from lopsided.report.terminal import print_evaluation
 
     console = Console()

@@ -277,7 +277,7 @@ def test_a_solved_model_is_trained_once(texts: Path) -> None:
     """A seed would change nothing, and equal results would look like a spread of none."""
     results = ComparisonFolder.open(texts).read_results()
     assert (results.seeds, len(list((texts / "runs").iterdir()))) == (1, 3)
-    assert any(note.startswith("A solved model is the same with every seed") for note in results.notes)
+    assert any(note.startswith("A solved model is alike with every seed") for note in results.notes)
     text = io.StringIO()
     print_results(results, Console(file=text, width=120), texts)
     assert "; solved; mAP against bce, paired" in text.getvalue()

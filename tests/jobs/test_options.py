@@ -15,7 +15,7 @@ from lopsided.jobs.config import Config, FitConfig
 DEFAULTS = {
     "compare": {
         "losses": "bce,focal,asl,apl,zlpr",
-        "seeds": "3, or 1 of models that are solved",
+        "seeds": "3; 5 with --resplit; 1 of solved models",
         "images": "1500",
         "missing": "0",
         "epochs": "depends on the data",

@@ -21,11 +21,12 @@ from lopsided.metrics.significance import (
     interval_over_seeds,
     paired_differences,
     resample_rows,
+    resplit_differences,
 )
 from lopsided.models.recipe import Recipe
 from lopsided.targets import SparseTargets
 from lopsided.training.history import Epoch
-from tests.simulation import WORLDS, experiments, mean_average_precisions
+from tests.simulation import WORLDS, experiments, mean_average_precisions, splits_of_rows
 from tests.tools import made_evidence
 
 
@@ -89,6 +90,20 @@ def test_power_of_mean_average_precision_rises_with_the_effect() -> None:
     power = [last for _, last in rates]
     assert power[0] < 0.1 < 0.25 < power[1] < 0.75 < power[2]
     assert max(equal for equal, _ in rates) < 0.08, "the others stay equal"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("losses", "splits"), [(2, 5), (2, 10), (4, 5)])
+def test_false_positives_of_splits_that_share_rows(losses: int, splits: int) -> None:
+    """As if the splits were of fresh rows, more of them find anything; with the correction they keep the level."""
+    simulated = list(splits_of_rows(losses, splits, trials=400))
+
+    def alarms(ratio: float) -> float:
+        found = [each.p_value < LEVEL for values in simulated for each in resplit_differences(values, ratio)]
+        return float(np.mean(found))
+
+    assert alarms(1 / 3) <= 0.07
+    assert alarms(0.0) > 0.1
 
 
 def test_the_simulated_metric_is_ours() -> None:

@@ -56,7 +56,7 @@ def _fitted(splits: Splits, told: str, features: Features, stored: Path) -> Base
     tensors = {name: each.values for name, each in scores.items()}
     header = {"settings": settings, "seconds": str(seconds)}
     replace_atomically(stored, lambda path: save_file(tensors, path, header))
-    return Baseline(settings, _scored(splits, scores), seconds)
+    return Baseline(settings, (_scored(splits, scores),), seconds)
 
 
 def _read(splits: Splits, stored: Path) -> Baseline | None:
@@ -70,7 +70,7 @@ def _read(splits: Splits, stored: Path) -> Baseline | None:
     if any(values.shape != (len(parts[name]), labels) for name, values in tensors.items()):
         return None
     scores = {name: Scores(values, None, labels) for name, values in tensors.items()}
-    return Baseline(header["settings"], _scored(splits, scores), float(header["seconds"]))
+    return Baseline(header["settings"], (_scored(splits, scores),), float(header["seconds"]))
 
 
 def _scored(splits: Splits, scores: Mapping[str, Scores]) -> Scored:
@@ -94,7 +94,7 @@ def label_shares(splits: Splits) -> Baseline:
         return Scores(best.values.repeat(rows, 1), best.indices.repeat(rows, 1), data.num_labels)
 
     parts = {name: scores(len(part)) for name, part in _judged(splits).items()}
-    return Baseline("every row gets the share of each label in the training rows", _scored(splits, parts), 0.0)
+    return Baseline("every row gets the share of each label in the training rows", (_scored(splits, parts),), 0.0)
 
 
 def fit_linear(splits: Splits, features: Features) -> dict[str, Scores]:

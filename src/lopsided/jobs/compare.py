@@ -16,7 +16,8 @@ from lopsided.jobs.details import details
 from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
-from lopsided.jobs.results import evidence_of, summarize
+from lopsided.jobs.resplit import RowsBySeed
+from lopsided.jobs.results import Round, evidence_of, summarize
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.score import METRICS
 from lopsided.jobs.trials import MissingTrialError, Pace, Trials
@@ -39,11 +40,9 @@ def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) ->
     ):
         worker.work()
     candidates = {loss: worker.candidate(loss) for loss in folder.config.losses}
-    runs = [read_run(folder.open_run(loss, seed), loss, prepared) for loss, seed in worker.trainings]
-    beside = baselines(prepared.splits, folder.path / "baselines.safetensors")
-    evidence = evidence_of(folder.config, candidates, prepared.splits, worker.recipe, runs, beside)
+    evidence = evidence_of(folder.config, candidates, worker.recipe, worker.rounds())
     results = summarize(evidence, progress)
-    folder.write_outcome(results, details(evidence, results))
+    folder.write_outcome(results, details(evidence.of_first_split(), results))
     for leftover in ("locks", "trials"):
         shutil.rmtree(folder.path / leftover, ignore_errors=True)
 
@@ -62,13 +61,14 @@ class Worker:
     """
 
     def __init__(self, folder: ComparisonFolder, prepared: Prepared, progress: Progress) -> None:
-        self.folder, self.config, self.prepared, self.progress = folder, folder.config, prepared, progress
+        self.folder, self.config, self.progress = folder, folder.config, progress
+        self.rows = RowsBySeed(folder.config, prepared, progress.bars)
         recipe = recipe_of(self.config.of_run(self.config.losses[0], 0, {}), prepared)
         self.pace = Pace.of(self.config, recipe)
         self.recipe = replace(recipe, epochs=self.pace.full)
-        seeds = self.config.trainings(recipe)
-        self.trials = Trials(folder, prepared, self.recipe, self.pace, seeds, progress)
-        self.trainings = [(loss, seed) for seed in range(seeds) for loss in self.config.losses]
+        self.seeds = self.config.trainings(recipe)
+        self.trials = Trials(folder, prepared, self.recipe, self.pace, self.seeds, progress)
+        self.trainings = [(loss, seed) for seed in range(self.seeds) for loss in self.config.losses]
         self._histories: dict[tuple[str, int], list[Epoch]] = {}
 
     def work(self) -> None:
@@ -117,8 +117,19 @@ class Worker:
                 return True
             changes = self.candidate(loss).changes() | {"epochs": self.pace.full, "patience": self.pace.patience}
             self.progress.begin(f"{loss}, seed {seed}", self.pace.full)
-            fit(self.folder.run(loss, seed, changes), self.prepared, self.progress)
+            fit(self.folder.run(loss, seed, changes), self.rows.of(seed), self.progress)
         return True
+
+    def rounds(self) -> list[Round]:
+        """Returns the runs of each seed, once all are trained, with the baselines of the rows that judge them."""
+        rounds: list[Round] = []
+        for seed in range(self.seeds):
+            rows, file = self.rows.of(seed), f"baselines{seed or ''}.safetensors"
+            runs = [read_run(self.folder.open_run(loss, seed), loss, rows) for loss in self.config.losses]
+            judged_anew = self.config.resplit or not rounds
+            beside = baselines(rows.splits, self.folder.path / file) if judged_anew else rounds[0].beside
+            rounds.append(Round(rows.splits, runs, beside))
+        return rounds
 
     def candidate(self, loss: str) -> Candidate:
         """Returns what is trained for a loss. Raises `MissingTrialError` while trials are missing."""

@@ -12,7 +12,7 @@ from lopsided.data.storage import UserError
 from lopsided.jobs.config import BUILT_IN, Config, FitConfig, checked, for_steps, known_metric
 from lopsided.models.recipe import Recipe
 
-SEEDS = 3  # trainings of each loss, where they differ
+SEEDS, SPLITS = 3, 5  # trainings of each loss, where they differ
 
 _comparison = partial(option, panel="Comparison")
 
@@ -25,8 +25,9 @@ class CompareConfig(Config):
     baseline: str | None = _comparison(None, "The loss compared against.", unset="bce")
     metric: str = _comparison("map", "The metric of the verdict; of very many labels p@1 by default.")
     seeds: int | None = _comparison(
-        None, "Trainings of each loss.", unset="3, or 1 of models that are solved", ge=1, le=1000
+        None, "Trainings of each loss.", unset="3; 5 with --resplit; 1 of solved models", ge=1, le=1000
     )
+    resplit: bool = _comparison(False, "Split off other test rows for each seed.")
     tune: int | None = _comparison(
         None, "Trials of each loss's own settings, on validation rows.", unset="none", ge=1, le=10_000
     )
@@ -90,6 +91,11 @@ class CompareConfig(Config):
         for part in ("valid", "test"):
             if part not in self.files() and not self.share(part):
                 raise ValueError(f"--{part}: a comparison needs {part} rows: name a file, or a share above 0")
+        if self.resplit and "test" in self.files():
+            told = "splits off test rows of its own for each seed, and --test names a file"
+            raise ValueError(f"--resplit {told}: leave one of both out")
+        if self.resplit and self.seeds == 1:
+            raise ValueError("--resplit: one split tells nothing of how splits differ; ask for two --seeds or more")
         return self
 
     @property
@@ -112,10 +118,12 @@ class CompareConfig(Config):
         """Raises UserError for settings that do not suit the model, such as seeds of one that is solved."""
         super().check(model, default)
         if self.trainings(default) < (self.seeds or 1):
-            raise UserError(for_steps("seeds", model))
+            raise UserError(f"{for_steps('seeds', model)}, or add --resplit: then each seed splits the rows anew")
 
     def trainings(self, recipe: Recipe) -> int:
         """Returns how often each loss is trained, each time with another seed: once where a seed changes nothing."""
+        if self.resplit:
+            return self.seeds or SPLITS
         return 1 if recipe.optimizer == "solve" else self.seeds or SEEDS
 
     def of_run(self, loss: str, seed: int, changes: dict[str, Any]) -> FitConfig:
@@ -124,6 +132,8 @@ class CompareConfig(Config):
         if self.data != BUILT_IN:  # a run has other default shares
             shared |= {part: str(share) for part, share in self.default_shares.items() if shared[part] is None}
         run = {"loss": loss, "seed": seed, "metric": self.validation_metric}
+        if self.resplit:
+            run["data_seed"] = (self.data_seed + seed) % 2**32
         return checked(FitConfig, shared | run | changes)
 
 

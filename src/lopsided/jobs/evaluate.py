@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from lopsided.jobs import schema
 from lopsided.jobs.config import read_otherwise
 from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.rows import load, read_rows
-from lopsided.jobs.schema import Evaluation, Propensity
+from lopsided.jobs.schema import Number, Record, StoredFile
 from lopsided.metrics.counts import Sums
 from lopsided.metrics.registry import METRICS
 from lopsided.metrics.scores import Judged, Scores
@@ -43,6 +43,31 @@ DECISIONS = (
     "predicted_per_row",
 )
 _ROWS = 2**12  # of a block where not all scores are held
+
+
+class Propensity(Record):
+    """Holds the constants of the propensities."""
+
+    a: float
+    b: float
+
+
+class Evaluation(StoredFile):
+    """Describes results.json and results-NAME.json of a fitted model; metrics by name."""
+
+    kind = "evaluation"
+    data: str
+    rows: int
+    rows_without_labels: int
+    loss: str
+    epochs: int
+    seconds_per_epoch: float
+    labels: int
+    propensity: Propensity
+    model: Mapping[str, Number]
+    popularity: Mapping[str, Number]  # of ranking the labels of every row by their number of training rows
+    rule: str
+    decisions: Mapping[str, Number]
 
 
 def evaluate_run(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from lopsided.data.dataset import Dataset
 from lopsided.jobs.schema import DataSummary
-from lopsided.jobs.score import Scored
+from lopsided.jobs.score import Scored, evaluate
 from lopsided.models.heads import Method
 from lopsided.models.recipe import Recipe
 
@@ -33,23 +33,30 @@ class Training:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Holds a model that no loss of this library trained. settings: what it is, for people."""
+    """Holds a model that no loss of this library trained; one for each split, where rows are split anew.
+
+    settings: what it is, for people.
+    """
 
     settings: str
-    scored: Scored
+    scored: tuple[Scored, ...]
     seconds: float
+
+    def mean(self, metric: str) -> float:
+        return sum(evaluate(metric, one) for one in self.scored) / len(self.scored)
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Holds what a verdict rests on, whoever trained the models: tables, report and verdict are made of it alone.
 
-    scored: for each loss a model of every seed, all of the same rows. test: the test rows, with their names of labels.
-    positives: (L,) int64, the rows that have each label, of every part that is known ("train", "valid", "test").
-    baselines: what needs no loss, by name, of the same rows. bins: the training positives at which middling and
-    frequent labels begin; None for thirds. recipe: None where the models were trained elsewhere. sets: (rows,) int64,
-    the number of the set of copies, or of one group, that a test row is in; None where all are independent. notes: what
-    a reader must know besides.
+    scored: for each loss a model of every seed, all of the same rows unless they are split anew for each seed. test:
+    the test rows, with their names of labels. positives: (L,) int64, the rows that have each label, of every part that
+    is known ("train", "valid", "test"). baselines: what needs no loss, by name, of the same rows. bins: the training
+    positives at which middling and frequent labels begin; None for thirds. resplit: the test rows per training row, if
+    each seed split the rows anew; then `test`, `positives` and `data` are those of the first one. recipe: None where
+    the models were trained elsewhere. sets: (rows,) int64, the number of the set of copies, or of one group, that a
+    test row is in; None where all are independent. notes: what a reader must know besides.
     """
 
     data: DataSummary
@@ -64,11 +71,18 @@ class Evidence:
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     bins: tuple[int, int] | None = None
     resampling_seed: int = 0
+    resplit: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> int:
         return len(self.scored[self.reference])
+
+    def of_first_split(self) -> Evidence:
+        """Returns what has the test rows `test`: all of it, unless each seed split them off anew."""
+        if self.resplit is None:
+            return self
+        return replace(self, scored={loss: group[:1] for loss, group in self.scored.items()})
 
     @property
     def epochs(self) -> int | None:

@@ -20,7 +20,7 @@ def label_groups(evidence: Evidence) -> list[LabelGroup]:
     if "train" not in evidence.positives:
         return []
     trained, tested = (evidence.positives[part].numpy() for part in ("train", "test"))
-    models = {**evidence.scored, **{name: [each.scored] for name, each in evidence.baselines.items()}}
+    models = {**evidence.scored, **{name: each.scored for name, each in evidence.baselines.items()}}
     edges = np.array(evidence.bins or thirds(trained[tested > 0]))
     group_of = np.searchsorted(edges, trained, side="right")
     groups = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -45,6 +45,7 @@ def summarize(evidence: Evidence, progress: Progress) -> Results:
         data=evidence.data,
         recipe=evidence.recipe,
         seeds=evidence.seeds,
+        resplit=evidence.resplit is not None,
         metric=evidence.metric,
         reference=evidence.reference,
         losses={loss: _loss_result(loss, evidence) for loss in evidence.scored},
@@ -52,7 +53,7 @@ def summarize(evidence: Evidence, progress: Progress) -> Results:
             name: BaselineResult(
                 settings=each.settings,
                 seconds=each.seconds,
-                metrics={metric: evaluate(metric, each.scored) for metric in METRICS},
+                metrics={metric: each.mean(metric) for metric in METRICS},
             )
             for name, each in evidence.baselines.items()
         },
@@ -63,22 +64,28 @@ def summarize(evidence: Evidence, progress: Progress) -> Results:
     )
 
 
-def evidence_of(
-    config: CompareConfig,
-    chosen: Mapping[str, Candidate],
-    splits: Splits,
-    recipe: Recipe,
-    runs: Sequence[TrainedRun],
-    beside: tuple[Mapping[str, Baseline], Sequence[str]],
-) -> Evidence:
-    """Joins the runs of a comparison with the truth.
+@dataclass(frozen=True)
+class Round:
+    """Holds what was trained with one seed, and the rows that it is judged by.
 
-    chosen: what was trained for each loss. beside: baselines, and sentences about those that are left out.
+    beside: baselines on these rows, and sentences about those that are left out.
     """
-    baselines, left_out = beside
+
+    splits: Splits
+    runs: Sequence[TrainedRun]
+    beside: tuple[Mapping[str, Baseline], Sequence[str]]
+
+
+def evidence_of(
+    config: CompareConfig, chosen: Mapping[str, Candidate], recipe: Recipe, rounds: Sequence[Round]
+) -> Evidence:
+    """Joins the runs of a comparison with the truth. chosen: what was trained for each loss."""
+    splits, (_, left_out) = rounds[0].splits, rounds[0].beside
     assert splits.test is not None
     sets = together(splits.test).unique(return_inverse=True)[1]
-    scored = _score_runs(runs, splits, config.losses)
+    runs = [run for each in rounds for run in each.runs]
+    of_rounds = [_score_runs(each) for each in rounds]
+    scored = {loss: [found[loss] for found in of_rounds] for loss in config.losses}
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
     trained = {
         loss: Training(
@@ -97,31 +104,40 @@ def evidence_of(
         test=splits.test,
         positives={name: part.hard_counts() for name, part in splits.parts().items()},
         metric=config.metric,
-        reference=config.reference,
+        reference=config.compared_with,
         scored=scored,
         trained=trained,
-        baselines=baselines,
+        baselines=_joined([each.beside[0] for each in (rounds if config.resplit else rounds[:1])]),
         bins=config.edges,
         recipe=recipe,
-        sets=None if len(sets.unique()) == len(sets) else sets,
+        sets=None if config.resplit or len(sets.unique()) == len(sets) else sets,
+        resplit=len(splits.test) / runs[0].record.rows if config.resplit else None,
         resampling_seed=config.data_seed,
         notes=(*_notes_on_training(config, chosen, splits, scored, trained, recipe), *left_out),
     )
 
 
-def _score_runs(runs: Sequence[TrainedRun], splits: Splits, losses: Sequence[str]) -> Scores:
-    """Joins the scores of every run with the truth: by loss, then by seed."""
+def _score_runs(round_: Round) -> dict[str, Scored]:
+    """Joins the scores of each loss with the truth."""
+    splits = round_.splits
     assert splits.valid is not None
     assert splits.test is not None
     test, valid = splits.test.hard_targets(), splits.valid.hard_targets()
     return {
-        loss: [
-            Scored(run.test, test, run.valid, valid, own_threshold(parse_method(run.method)))
-            for run in runs
-            if run.loss == loss
-        ]
-        for loss in losses
+        run.loss: Scored(run.test, test, run.valid, valid, own_threshold(parse_method(run.method)))
+        for run in round_.runs
     }
+
+
+def _joined(found: Sequence[Mapping[str, Baseline]]) -> dict[str, Baseline]:
+    """Joins the baselines of each split, where all splits have them."""
+    joined = {}
+    for name in found[0]:
+        each = [beside[name] for beside in found if name in beside]
+        if len(each) == len(found):
+            scored = tuple(one for baseline in each for one in baseline.scored)
+            joined[name] = Baseline(each[0].settings, scored, sum(one.seconds for one in each) / len(each))
+    return joined
 
 
 def _loss_result(loss: str, evidence: Evidence) -> LossResult:
@@ -169,26 +185,31 @@ def _notes(evidence: Evidence) -> list[str]:
             f"No logit stands for a probability of 0.5 under {', '.join(saturated)}, which saturates: its own "
             "threshold would predict nothing, so the tuned one stands in its place."
         )
+    where = "" if evidence.resplit is None else " of the first split"
     for name, counts in evidence.positives.items():
         if empty := int((counts == 0).sum()):
             consequence = "" if name == "train" else "; left out of its mAP and macro-F1"
-            notes.append(f"{empty} of {len(counts)} labels have no positive in the {name} rows{consequence}.")
+            notes.append(f"{empty} of {len(counts)} labels have no positive in the {name} rows{where}{consequence}.")
     tested = evidence.positives["test"]
     if few := int(((tested > 0) & (tested < FEW)).sum()):
         share = 100 * few / int((tested > 0).sum())
         notes.append(
-            f"{few} labels have fewer than {FEW} test positives, which say little: {share:.0f} % of the labels of mAP, "
-            "AUROC and macro-F1."
+            f"{few} labels have fewer than {FEW} test positives{where}, which say little: "
+            f"{share:.0f} % of the labels of mAP, AUROC and macro-F1."
         )
     return [*notes, *evidence.notes]
 
 
 def _on_seeds(evidence: Evidence) -> str:
     seeds, drawn = evidence.seeds, f"{len(evidence.test)} test rows"
-    if evidence.recipe is not None and evidence.recipe.optimizer == "solve":
+    if evidence.resplit is not None:
         return (
-            f"A solved model is the same with every seed: what is uncertain is the choice of the {drawn}, by bootstrap."
+            f"{seeds} splits: rows, order and initial weights vary together, and differences are paired over splits. "
+            f"As splits share rows, {evidence.resplit:.2f}, test rows per training row, is added to 1/{seeds} in "
+            "their variance (Nadeau & Bengio 2003). Labels, rows and curves are those of the first split."
         )
+    if evidence.recipe is not None and evidence.recipe.optimizer == "solve":
+        return f"A solved model is alike with every seed: the uncertainty is that of the {drawn}, by bootstrap."
     if seeds == 1:
         return "One seed: differences hold for these trained models; how they vary over seeds is unknown."
     few = " Two seeds say little about their spread: take three or more." if seeds == 2 else ""

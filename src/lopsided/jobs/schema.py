@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
@@ -180,6 +180,7 @@ class Results(StoredFile):
     data: DataSummary
     recipe: StoredRecipe | None  # None where the models were trained elsewhere
     seeds: int
+    resplit: bool = False  # whether each seed had test rows of its own; labels and rows are those of the first
     metric: str
     reference: str  # the loss that the others are compared with
     losses: dict[str, LossResult]
@@ -292,31 +293,6 @@ class Details(StoredFile):
     reliability: dict[str, dict[str, ReliabilityCurve]]  # loss -> reading of its scores
     gradients: dict[str, GradientCurves | None]
     environment: dict[str, str]
-
-
-class Propensity(Record):
-    """Holds the constants of the propensities."""
-
-    a: float
-    b: float
-
-
-class Evaluation(StoredFile):
-    """Describes results.json and results-NAME.json of a fitted model; metrics by name."""
-
-    kind = "evaluation"
-    data: str
-    rows: int
-    rows_without_labels: int
-    loss: str
-    epochs: int
-    seconds_per_epoch: float
-    labels: int
-    propensity: Propensity
-    model: Mapping[str, Number]
-    popularity: Mapping[str, Number]  # of ranking the labels of every row by their number of training rows
-    rule: str
-    decisions: Mapping[str, Number]
 
 
 Stage = Literal["short", "long", "tuned"]

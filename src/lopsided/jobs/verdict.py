@@ -14,7 +14,15 @@ from lopsided.jobs.evidence import LINEAR, Evidence
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.schema import Comparison, Gap
 from lopsided.jobs.score import METRICS, Scored, evaluate
-from lopsided.metrics.significance import LEVEL, Difference, holm, paired_differences, resample_rows, unknown
+from lopsided.metrics.significance import (
+    LEVEL,
+    Difference,
+    holm,
+    paired_differences,
+    resample_rows,
+    resplit_differences,
+    unknown,
+)
 from lopsided.training.history import Epoch
 
 _RESAMPLES = 200  # bootstrap samples of the test rows; their standard deviation is known to about 5 %
@@ -35,7 +43,10 @@ class Verdicts(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """Holds a metric of each model on all test rows, (seeds,), and on bootstrap samples of them, (resamples, seeds)."""
+    """Holds a metric of each model on all test rows, (seeds,), and on bootstrap samples of them, (resamples, seeds).
+
+    Nothing is resampled where each seed has test rows of its own.
+    """
 
     whole: Tensor
     resampled: Tensor
@@ -59,12 +70,12 @@ def _measure(evidence: Evidence, names: Sequence[str], progress: Progress) -> di
     """Returns of each metric what every loss, and the linear baseline, has; all on the same samples of the rows."""
     models: dict[str, list[Scored]] = dict(evidence.scored)
     if LINEAR in evidence.baselines:
-        models[LINEAR] = [evidence.baselines[LINEAR].scored]
+        models[LINEAR] = list(evidence.baselines[LINEAR].scored)
     asked = [(name, model, one) for name in names for model, group in models.items() for one in group]
     whole = torch.tensor([evaluate(name, one) for name, _, one in asked], dtype=torch.float64)
     defined = whole.isfinite().nonzero()[:, 0].tolist()
     samples = torch.full((_RESAMPLES, len(asked)), math.nan, dtype=torch.float64)
-    if defined:
+    if defined and evidence.resplit is None:
         progress.resampling(_RESAMPLES)
         functions = [lambda weights, n=n: evaluate(asked[n][0], asked[n][2], weights) for n in defined]
         rows = asked[0][2].rows if evidence.sets is None else evidence.sets
@@ -85,9 +96,9 @@ def _differences(evidence: Evidence, name: str, measured: dict[str, _Measured]) 
     testable = [loss for loss in others if reference.is_defined and measured[loss].is_defined]
     differences = dict.fromkeys(others, unknown())
     if testable:
-        paired = _paired([reference, *(measured[loss] for loss in testable)])
+        paired = _paired(evidence, [reference, *(measured[loss] for loss in testable)])
         differences |= dict(zip(testable, paired, strict=True))
-    alone = {loss: _paired([reference, measured[loss]])[0].p_value for loss in testable}
+    alone = {loss: _paired(evidence, [reference, measured[loss]])[0].p_value for loss in testable}
     corrected = holm([difference.p_value for difference in differences.values()])
     return {
         loss: _comparison(evidence, name, loss, difference, (p_holm, alone.get(loss, math.nan)))
@@ -95,10 +106,12 @@ def _differences(evidence: Evidence, name: str, measured: dict[str, _Measured]) 
     }
 
 
-def _paired(group: Sequence[_Measured]) -> list[Difference]:
+def _paired(evidence: Evidence, group: Sequence[_Measured]) -> list[Difference]:
     """Compares each with the first. A model of no seed, such as a baseline, stands beside every seed."""
     seeds = max(len(each.whole) for each in group)
     whole = torch.stack([each.whole.expand(seeds) for each in group])
+    if evidence.resplit is not None:
+        return resplit_differences(whole, evidence.resplit)
     resampled = torch.stack([each.resampled.expand(-1, seeds) for each in group], 1)
     return paired_differences(whole, resampled)
 
@@ -112,7 +125,7 @@ def _comparison(
     word = verdict(gain, p_holm, unfinished=evidence.trained[behind].rising)
     if word in (BETTER, AHEAD):
         mean = sum(evaluate(name, one) for one in evidence.scored[loss]) / evidence.seeds
-        below = [one for one in evidence.baselines.values() if sign * (evaluate(name, one.scored) - mean) > 0]
+        below = [one for one in evidence.baselines.values() if sign * (one.mean(name) - mean) > 0]
         word = BELOW if below else word
     numbers = asdict(difference) | {"detectable": difference.detectable}
     return Comparison(**numbers, p_holm=p_holm, p_alone=p_alone, verdict=word)
@@ -124,7 +137,7 @@ def _gaps(evidence: Evidence, measured: dict[str, _Measured]) -> dict[str, Gap]:
     if linear is None or not linear.is_defined:
         return {}
     found = {
-        loss: _paired([linear, measured[loss]])[0] if measured[loss].is_defined else unknown()
+        loss: _paired(evidence, [linear, measured[loss]])[0] if measured[loss].is_defined else unknown()
         for loss in evidence.scored
     }
     corrected = holm([gap.p_value for gap in found.values()])

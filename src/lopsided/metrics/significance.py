@@ -94,7 +94,28 @@ def paired_differences(values: Tensor, resampled: Tensor) -> list[Difference]:
     from_rows = _shared_variance(defined[:, 1:] - defined[:, :1]).tolist()
     spread, freedom = _spread_over_seeds(values)
     estimates = zip(differences.mean(1).tolist(), from_rows, spread, freedom, strict=True)
-    return [_student(*each, seeds=values.shape[1]) for each in estimates]
+    return [_student(*each, 1 / values.shape[1]) for each in estimates]
+
+
+def resplit_differences(values: Tensor, ratio: float) -> list[Difference]:
+    """Compares each loss with the first, where every seed split the rows anew: values (losses, seeds) of .
+
+    ratio: test rows per training row.
+
+    Splits share rows, so that their values are alike and vary less than fresh rows would: the variance of a mean is not
+    v / seeds but v (1 / seeds + ratio), as if two splits had the correlation of the share of test rows (Nadeau and
+    Bengio, Machine Learning 52, 2003). v, the variance over seeds of a difference, is pooled as in
+    `paired_differences`; the luck of test rows is part of it.
+
+    >>> values = torch.tensor([[0.50, 0.52, 0.51], [0.55, 0.56, 0.57]])
+    >>> (difference,) = resplit_differences(values, 1 / 3)
+    >>> [round(x, 3) for x in (difference.mean, difference.p_value, difference.effect_size)]
+    [0.05, 0.026, 5.0]
+    """
+    values = values.double()
+    spread, freedom = _spread_over_seeds(values)
+    means, factor = (values[1:] - values[0]).mean(1).tolist(), 1 / values.shape[1] + ratio
+    return [_student(mean, 0.0, v, free, factor) for mean, v, free in zip(means, spread, freedom, strict=True)]
 
 
 def unknown(mean: float = math.nan) -> Difference:
@@ -127,14 +148,14 @@ def _spread_over_seeds(values: Tensor) -> tuple[list[float], list[int]]:
     return [max(variance, pooled) for variance in own], freedom
 
 
-def _student(mean: float, from_rows: float, spread: float, freedom: int, *, seeds: int) -> Difference:
-    variance = from_rows + spread / seeds
+def _student(mean: float, from_rows: float, spread: float, freedom: int, factor: float) -> Difference:
+    variance = from_rows + factor * spread
     if variance == 0 and mean == 0:  # identical scores
         return Difference(0.0, 0.0, 0.0, 1.0, 0.0, math.inf, math.nan)
     if not variance > 0:
         return unknown(mean)
     spread = spread if spread > _ROUNDING else 0.0
-    total_freedom = freedom * (variance * seeds / spread) ** 2 if spread > 0 else math.inf
+    total_freedom = freedom * (variance / (factor * spread)) ** 2 if spread > 0 else math.inf
     error = math.sqrt(variance)
     half = float(stats.t.ppf(1 - LEVEL / 2, total_freedom)) * error
     p_value = 2 * float(stats.t.sf(abs(mean) / error, total_freedom))

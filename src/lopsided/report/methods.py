@@ -46,6 +46,11 @@ def _said(settings: dict[str, float]) -> str:
 
 def _variance(results: Results) -> str:
     paired = f"Differences to {results.reference} are paired over"
+    if results.resplit:
+        return (
+            f"{paired} {results.seeds} random splits of the rows; their variance is that over splits, pooled over the "
+            "losses, with the correction of Nadeau and Bengio (2003) for rows that splits share"
+        )
     if results.seeds == 1:
         return f"{paired} test rows, and their variance is that of 200 bootstrap samples of the rows"
     return (

@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lopsided.jobs.evaluate import Evaluation
 from lopsided.jobs.numbers import between, cell, p_value, share, signed
-from lopsided.jobs.schema import Evaluation, Results
+from lopsided.jobs.schema import Results
 from lopsided.jobs.score import METRICS
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
 from lopsided.losses.closed_form import posterior_limits
@@ -62,8 +63,8 @@ def print_results(results: Results, console: Console, folder: Path | None = None
 
 def _how_trained(results: Results) -> str:
     if results.is_solved:
-        return "solved"
-    seeds = f"{results.seeds} seed{'s' * (results.seeds > 1)}"
+        return f"solved, {results.seeds} splits" if results.resplit else "solved"
+    seeds = f"{results.seeds} {'split' if results.resplit else 'seed'}{'s' * (results.seeds > 1)}"
     return seeds if results.recipe is None else f"{in_epochs(results.recipe)}, {seeds}"
 
 
