@@ -90,6 +90,8 @@ def test_what_to_do_next_is_a_command() -> None:
     assert command(better, Path("runs/a b")) == "lopsided fit --like 'runs/a b' --loss 'asl(clip=0)'"
     ahead = compared(asl=comparison("ahead so far", 0.02))
     assert command(ahead, Path("run")) == "lopsided compare run/config.json --epochs 3"
+    within = ahead.model_copy(update={"budget": "2m"})
+    assert command(within, Path("run")) == "lopsided compare run/config.json --budget 360s"
     assert command(compared(asl=comparison("worse", -0.02)), Path("run")) == "lopsided fit --like run --loss bce"
 
 

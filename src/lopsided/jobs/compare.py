@@ -5,13 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
 from lopsided.jobs.baselines import baselines
+from lopsided.jobs.budget import TIMED, Budget
 from lopsided.jobs.details import details
 from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
 from lopsided.jobs.folder import ComparisonFolder
@@ -21,11 +25,14 @@ from lopsided.jobs.results import Round, evidence_of, summarize
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.score import METRICS
 from lopsided.jobs.trials import MissingTrialError, Pace, Trials
-from lopsided.jobs.tune import RUNGS, Candidate, Run, climb, search
+from lopsided.jobs.tune import Candidate, Run, climb, search
 from lopsided.jobs.workers import how_many, side_by_side
+from lopsided.models.recipe import Recipe
 from lopsided.training.history import Epoch
 
-_SEARCH = -1  # in the place of a seed
+Part = tuple[str, int]  # a loss and a seed
+
+_TIMED, _SEARCH = -2, -1  # in the place of a seed
 _POLL = 0.2  # seconds between two looks at what other workers do
 
 
@@ -35,12 +42,10 @@ def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) ->
     Several processes may do so for one folder at once: each takes what no other has begun.
     """
     worker = Worker(folder, prepared, progress)
-    with side_by_side(
-        how_many(folder.config, prepared, worker.recipe, len(worker.trainings)), _help, folder.path, prepared
-    ):
+    with worker.helped():
         worker.work()
     candidates = {loss: worker.candidate(loss) for loss in folder.config.losses}
-    evidence = evidence_of(folder.config, candidates, worker.recipe, worker.rounds())
+    evidence = evidence_of(folder.config, candidates, worker.recipe, worker.rounds(), worker.told())
     results = summarize(evidence, progress)
     folder.write_outcome(results, details(evidence.of_first_split(), results))
     for leftover in ("locks", "trials"):
@@ -57,28 +62,61 @@ def _help(path: Path, prepared: Prepared) -> None:
 class Worker:
     """Does the parts of a comparison one after the other: for each loss a search, then a training for each seed.
 
+    With a budget, an epoch of each loss is timed before.
+
     A part is done by whoever holds its lock, which the system frees when a process ends, however it ends.
     """
 
     def __init__(self, folder: ComparisonFolder, prepared: Prepared, progress: Progress) -> None:
         self.folder, self.config, self.progress = folder, folder.config, progress
         self.rows = RowsBySeed(folder.config, prepared, progress.bars)
-        recipe = recipe_of(self.config.of_run(self.config.losses[0], 0, {}), prepared)
-        self.pace = Pace.of(self.config, recipe)
-        self.recipe = replace(recipe, epochs=self.pace.full)
-        self.seeds = self.config.trainings(recipe)
-        self.trials = Trials(folder, prepared, self.recipe, self.pace, self.seeds, progress)
+        self._base = recipe_of(self.config.of_run(self.config.losses[0], 0, {}), prepared)
+        self._climbs = self.config.learning_rate is None and self._base.optimizer != "solve"
+        self._budget = None if self.config.budget is None else Budget(folder, prepared, self._base, progress)
+        self.seeds = self.config.trainings(self._base)
         self.trainings = [(loss, seed) for seed in range(self.seeds) for loss in self.config.losses]
         self._histories: dict[tuple[str, int], list[Epoch]] = {}
 
+    @contextmanager
+    def helped(self) -> Iterator[None]:
+        """Lets as many processes work beside this one as suit the model."""
+        jobs = how_many(self.config, self.rows.first, self._base, len(self.trainings))
+        if self._budget is not None:
+            self._budget.begin(jobs)
+        with side_by_side(jobs, _help, self.folder.path, self.rows.first):
+            yield
+
+    @cached_property
+    def pace(self) -> Pace:
+        """How long trainings last; with a budget, once an epoch of each loss is timed."""
+        return Pace.of(self.config, self._base) if self._budget is None else self._budget.pace(self._climbs)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How the models that are compared are trained."""
+        return replace(self._base, epochs=self.pace.full)
+
+    @cached_property
+    def trials(self) -> Trials:
+        return Trials(self.folder, self.rows.first, self.recipe, self.pace, self.seeds, self.progress)
+
+    def told(self) -> list[str]:
+        """Returns what is to be said of the budget."""
+        return [] if self._budget is None else [self._budget.told(self.pace)]
+
     def work(self) -> None:
         """Does what no other worker has begun, until all is done."""
-        config = self.config
-        ladder = self.pace.ladder(RUNGS) if self._climbs else 0
-        trials = (config.tune or 0) * self.pace.long
-        searches = [(loss, _SEARCH) for loss in config.losses] if ladder + trials else []
-        self.progress.plan(len(searches) * (ladder + trials) + len(self.trainings) * self.pace.full)
-        left = [*searches, *self.trainings]
+        losses = self.config.losses
+        if self._budget is not None:
+            self.progress.plan(len(losses) * TIMED)
+            self._do([(loss, _TIMED) for loss in losses])
+        search = self.pace.search(self._climbs, self.config.tune, extensions=0)
+        searches = [(loss, _SEARCH) for loss in losses if search]
+        self.progress.plan(len(searches) * search + len(self.trainings) * self.pace.full)
+        self._do([*searches, *self.trainings])
+
+    def _do(self, parts: Sequence[Part]) -> None:
+        left = list(parts)
         before = {part for part in left if self._is_done(*part)}
         first = multiprocessing.parent_process()
         while left and (first is None or first.is_alive()):
@@ -92,6 +130,9 @@ class Worker:
                 time.sleep(_POLL)
 
     def _is_done(self, loss: str, seed: int) -> bool:
+        if seed == _TIMED:
+            assert self._budget is not None
+            return self._budget.is_timed(loss)
         if seed != _SEARCH:
             return (self.folder.run_path(loss, seed) / "training.json").exists()
         try:
@@ -102,7 +143,7 @@ class Worker:
 
     def _try(self, loss: str, seed: int) -> bool:
         """Does a part unless it is done, cannot be begun, or another worker does it; returns whether it did."""
-        if self._is_done(loss, seed) or not (seed == _SEARCH or self._is_done(loss, _SEARCH)):
+        if self._is_done(loss, seed) or not (seed < 0 or self._is_done(loss, _SEARCH)):
             return False
         try:
             held = FileLock(self.folder.path / "locks" / f"{self.config.losses.index(loss)} {seed}").acquire(timeout=0)
@@ -111,6 +152,10 @@ class Worker:
         with held:
             if self._is_done(loss, seed):
                 return False
+            if seed == _TIMED:
+                assert self._budget is not None
+                self._budget.time(loss)
+                return True
             if seed == _SEARCH:
                 self._chosen(loss, lambda spec, rate, stage: self.trials.run(loss, spec, rate, stage))
                 self.trials.forget_states(loss)
@@ -136,7 +181,7 @@ class Worker:
         return self._chosen(loss, lambda spec, rate, stage: self.trials.value(loss, spec, rate, stage))
 
     def _chosen(self, loss: str, run: Run) -> Candidate:
-        config, rate = self.config, self.recipe.learning_rate
+        config, rate = self.config, self._base.learning_rate
         sign = 1 if METRICS[config.metric].higher_is_better else -1
         if self._climbs:
             rate = climb(loss, rate, run, sign)
@@ -144,12 +189,10 @@ class Worker:
             return Candidate(loss, {}, rate)
         return search(loss, rate, config.tune, run, sign, config.data_seed, tunes_rate=self._climbs)
 
-    @property
-    def _climbs(self) -> bool:
-        return self.config.learning_rate is None and self.recipe.optimizer != "solve"
-
     def _tell(self, loss: str, seed: int, how: str) -> None:
         """Says what came of a part; how: who did it, unless it was this process."""
+        if seed == _TIMED:
+            return
         if seed == _SEARCH:
             self.progress.say(f"{loss}: {self.candidate(loss).shown()}{how}")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,9 @@ class CompareConfig(Config):
     metric: str = _comparison("map", "The metric of the verdict; of very many labels p@1 by default.")
     seeds: int | None = _comparison(
         None, "Trainings of each loss.", unset="3; 5 with --resplit; 1 of solved models", ge=1, le=1000
+    )
+    budget: str | None = _comparison(
+        None, "Wall time for all trainings and trials, such as 90s, 2m or 1h.", unset="as long as the epochs take"
     )
     resplit: bool = _comparison(False, "Split off other test rows for each seed.")
     tune: int | None = _comparison(
@@ -56,6 +60,13 @@ class CompareConfig(Config):
         if len(edges) != 2 or not 0 < edges[0] < edges[1]:
             raise ValueError(f"two rising numbers of training positives, such as 10,100; got {bins}")
         return bins
+
+    @field_validator("budget")
+    @classmethod
+    def _a_time(cls, budget: str | None) -> str | None:
+        if budget is not None and in_seconds(budget) <= 0:
+            raise ValueError(f"a time such as 90s, 2m or 1h, above 0; got {budget}")
+        return budget
 
     @field_validator("losses", mode="before")
     @classmethod
@@ -117,6 +128,8 @@ class CompareConfig(Config):
     def check(self, model: str, default: Recipe) -> None:
         """Raises UserError for settings that do not suit the model, such as seeds of one that is solved."""
         super().check(model, default)
+        if self.budget is not None and default.optimizer == "solve":
+            raise UserError(for_steps("budget", model))
         if self.trainings(default) < (self.seeds or 1):
             raise UserError(f"{for_steps('seeds', model)}, or add --resplit: then each seed splits the rows anew")
 
@@ -135,6 +148,18 @@ class CompareConfig(Config):
         if self.resplit:
             run["data_seed"] = (self.data_seed + seed) % 2**32
         return checked(FitConfig, shared | run | changes)
+
+
+def in_seconds(budget: str) -> float:
+    """Returns how long a time such as 2m or 1.5h is. Raises ValueError for what is none.
+
+    >>> in_seconds("90s"), in_seconds("1.5h")
+    (90.0, 5400.0)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([smh])", budget.strip())
+    if match is None:
+        raise ValueError(f"a time such as 90s, 2m or 1h; got {budget}")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def make_config(settings: dict[str, Any]) -> CompareConfig:

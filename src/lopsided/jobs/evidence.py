@@ -56,7 +56,7 @@ class Evidence:
     positives at which middling and frequent labels begin; None for thirds. resplit: the test rows per training row, if
     each seed split the rows anew; then `test`, `positives` and `data` are those of the first one. recipe: None where
     the models were trained elsewhere. sets: (rows,) int64, the number of the set of copies, or of one group, that a
-    test row is in; None where all are independent. notes: what a reader must know besides.
+    test row is in; None where all are independent. budget: what was asked for. notes: what a reader must know besides.
     """
 
     data: DataSummary
@@ -72,6 +72,7 @@ class Evidence:
     bins: tuple[int, int] | None = None
     resampling_seed: int = 0
     resplit: float | None = None
+    budget: str | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -216,6 +216,7 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
     """Describes the folder of a comparison.
 
     config.json     what was asked, and the SHA-256 of the data files
+    budget.json     how long an epoch of each loss takes, by which `--budget` chose the epochs
     trials.csv      one line per trial of a rate or of settings; trials.db holds the same for optuna
     baselines.safetensors  scores of the linear baseline, of validation and test rows
     runs/           the folder of a run for each loss and seed: predict, evaluate, inspect and export take it

@@ -46,6 +46,7 @@ def summarize(evidence: Evidence, progress: Progress) -> Results:
         recipe=evidence.recipe,
         seeds=evidence.seeds,
         resplit=evidence.resplit is not None,
+        budget=evidence.budget,
         metric=evidence.metric,
         reference=evidence.reference,
         losses={loss: _loss_result(loss, evidence) for loss in evidence.scored},
@@ -77,9 +78,16 @@ class Round:
 
 
 def evidence_of(
-    config: CompareConfig, chosen: Mapping[str, Candidate], recipe: Recipe, rounds: Sequence[Round]
+    config: CompareConfig,
+    chosen: Mapping[str, Candidate],
+    recipe: Recipe,
+    rounds: Sequence[Round],
+    told: Sequence[str] = (),
 ) -> Evidence:
-    """Joins the runs of a comparison with the truth. chosen: what was trained for each loss."""
+    """Joins the runs of a comparison with the truth.
+
+    chosen: what was trained for each loss. told: sentences about how long.
+    """
     splits, (_, left_out) = rounds[0].splits, rounds[0].beside
     assert splits.test is not None
     sets = together(splits.test).unique(return_inverse=True)[1]
@@ -113,7 +121,8 @@ def evidence_of(
         sets=None if config.resplit or len(sets.unique()) == len(sets) else sets,
         resplit=len(splits.test) / runs[0].record.rows if config.resplit else None,
         resampling_seed=config.data_seed,
-        notes=(*_notes_on_training(config, chosen, splits, scored, trained, recipe), *left_out),
+        notes=(*told, *_notes_on_training(config, chosen, splits, scored, trained, recipe), *left_out),
+        budget=config.budget,
     )
 
 
@@ -230,12 +239,11 @@ def _notes_on_training(
     """Returns what is to be said of how `lopsided compare` trained."""
     notes = []
     unfinished = [loss for loss, one in trained.items() if one.rising and not any(s.diverged for s in scored[loss])]
+    longer = "Train longer (--epochs) to decide." if config.budget is None else "A longer --budget decides."
     if unfinished and recipe.epochs == 1:
-        notes.append("One epoch shows no trend. Train longer (--epochs) to decide.")
+        notes.append(f"One epoch shows no trend. {longer}")
     elif unfinished:
-        notes.append(
-            f"Validation mAP still rises at the end: {', '.join(unfinished)}. Train longer (--epochs) to decide."
-        )
+        notes.append(f"Validation mAP still rises at the end: {', '.join(unfinished)}. {longer}")
     overfitting = [loss for loss, one in trained.items() if one.overfitting]
     if overfitting:
         notes.append(

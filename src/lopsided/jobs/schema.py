@@ -73,6 +73,14 @@ class TrainingRecord(StoredFile):
     refitted: bool = False  # solved once more, on validation rows as well
 
 
+class Speed(StoredFile):
+    """Describes budget.json of a comparison: how fast losses trained, by which `--budget` chose the epochs of all."""
+
+    kind = "speed"
+    jobs: int  # that ran side by side
+    seconds: dict[str, float]  # of an epoch, by loss
+
+
 class ModelFile(StoredFile):
     """Describes model.json: what the model is, beside the tensors of model.safetensors."""
 
@@ -180,6 +188,7 @@ class Results(StoredFile):
     data: DataSummary
     recipe: StoredRecipe | None  # None where the models were trained elsewhere
     seeds: int
+    budget: str | None = None  # of wall time, that chose the epochs
     resplit: bool = False  # whether each seed had test rows of its own; labels and rows are those of the first
     metric: str
     reference: str  # the loss that the others are compared with

@@ -21,6 +21,7 @@ from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.schema import Stage, Trial, write_table
+from lopsided.jobs.tune import EXTENSIONS, RUNGS
 from lopsided.losses.names import read
 from lopsided.models.recipe import Recipe
 from lopsided.training.loop import Listener, train
@@ -48,8 +49,8 @@ class Pace:
     patience: int
 
     @classmethod
-    def of(cls, config: CompareConfig, recipe: Recipe) -> Pace:
-        """Returns how long the trainings of a comparison last, of a model with that recipe.
+    def of(cls, config: CompareConfig, recipe: Recipe, full: int | None = None) -> Pace:
+        """Returns how long the trainings of a comparison last, of a model with that recipe; full: None for the default.
 
         With a schedule, a training is as long as the recipe says, since the rate falls to 0 by then.
         """
@@ -57,13 +58,14 @@ class Pace:
             full = config.epochs or recipe.epochs
             return cls(full, full, full, config.patience or recipe.patience or full)
         constant = recipe.schedule == "constant"
-        full = config.epochs or recipe.epochs * (2 if constant else 1)
+        full = full or config.epochs or recipe.epochs * (2 if constant else 1)
         long = -(-full // 3) if constant else full
         return cls(-(-long // 4), long, full, config.patience or max(3, long // 4))
 
-    def ladder(self, rungs: int) -> int:
-        """Returns the epochs of a ladder that is not extended."""
-        return rungs * self.short + rungs // 2 * (self.long - self.short)
+    def search(self, climbs: bool, trials: int | None, extensions: int = EXTENSIONS) -> int:
+        """Returns the most epochs of the search for a loss: of a ladder of rates, perhaps extended, and of `--tune`."""
+        ladder = (RUNGS + extensions) * self.short + RUNGS // 2 * (self.long - self.short)
+        return (ladder if climbs else 0) + (trials or 0) * self.long
 
 
 class Trials:

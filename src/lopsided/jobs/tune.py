@@ -21,7 +21,7 @@ Run = Callable[[str, float, Stage], float]  # (spec, learning rate, stage) -> va
 
 RUNGS = 5
 _STEP = math.sqrt(10)  # between two rungs
-_EXTENSIONS = 2  # the most rungs that are added where the best is at an edge
+EXTENSIONS = 2  # the most rungs that are added where the best is at an edge
 _DESIGNED = 8  # trials after which the search learns from those before
 
 
@@ -61,7 +61,7 @@ def climb(loss: str, default: float, run: Run, sign: int) -> float:
 
     half = RUNGS // 2
     short = {rung: score(rung, "short") for rung in sorted(range(-half, half + 1), key=abs)}
-    for _ in range(_EXTENSIONS):
+    for _ in range(EXTENSIONS):
         best = max(short, key=lambda rung: short[rung])  # of equals, the one nearest to the default
         if short[best] == -math.inf or min(short) < best < max(short):
             break

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from lopsided.jobs.compare_config import in_seconds
 from lopsided.jobs.evidence import LINEAR
 from lopsided.jobs.numbers import between, p_value, share
 from lopsided.jobs.schema import Comparison, Results
@@ -86,7 +87,10 @@ def command(results: Results, folder: Path | None) -> str | None:
         return None
     found = _by_verdict(results.comparisons)
     if AHEAD in found and BETTER not in found:
-        return f"lopsided compare {shlex.quote(str(folder / 'config.json'))} --epochs {3 * results.recipe.epochs}"
+        longer = f"--epochs {3 * results.recipe.epochs}"
+        if results.budget is not None:
+            longer = f"--budget {3 * in_seconds(results.budget):g}s"
+        return f"lopsided compare {shlex.quote(str(folder / 'config.json'))} {longer}"
     loss = recommended(results)
     decided = " --valid 0.1 --decide global" if rule(results, loss) == _ONE else ""
     return f"lopsided fit --like {shlex.quote(str(folder))} --loss {shlex.quote(loss)}{decided}"
