@@ -125,7 +125,7 @@ def compare_losses(
     train_truth: Any = None,
     label_names: Sequence[str] | None = None,
     metric: str = "map",
-    baseline: str | None = None,
+    reference: str | None = None,
     scale: str | None = None,
     reduction: str = "mean",
     name: str = "my data",
@@ -146,7 +146,7 @@ def compare_losses(
             (scores of test rows, scores of validation rows).
         train_truth: those of the training rows, by which labels are called rare or frequent.
         metric: that of the verdict, as for `lopsided compare --metric`.
-        baseline: the loss compared against: "bce", or the first.
+        reference: the loss compared against: "bce", or the first.
         scale: "logits", or "probabilities"; left out, scores that all lie in [0, 1] are an error.
 
     Returns an `Outcome`: print it, or `write(folder)` it with a report. Needs `pip install 'lopsided[tool]'`. Raises
@@ -160,7 +160,7 @@ def compare_losses(
 
     given = {"test": truth, "valid": valid_truth, "train": train_truth}
     parts = {part: labelled(each, label_names, f"{part} rows") for part, each in given.items() if each is not None}
-    setting = Setting(name, parts, metric, baseline, scale)
+    setting = Setting(name, parts, metric, reference, scale)
     numbers = range(seeds) if isinstance(seeds, int) else seeds
     evidence = evidence_of_loop(train, criteria_of(losses, reduction), numbers, setting)
     return Outcome.of(evidence, Console(stderr=True))

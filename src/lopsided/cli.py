@@ -258,7 +258,7 @@ def verdict(
     valid_truth: Annotated[Path | None, typer.Option(help="Their labels, to tune thresholds on.")] = None,
     train_truth: Annotated[Path | None, typer.Option(help="Those of training rows, to tell rare labels.")] = None,
     metric: Annotated[str, typer.Option(help="The metric of the verdict.")] = "map",
-    baseline: Annotated[str | None, typer.Option(help="Compared against.", show_default="bce, or the first")] = None,
+    reference: Annotated[str | None, typer.Option(help="Compared against.", show_default="bce, or the first")] = None,
     scale: Annotated[str | None, typer.Option(help="logits or probabilities.", show_default="logits")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="runs/verdict-TIME")] = None,
 ) -> None:
@@ -270,7 +270,7 @@ def verdict(
     from lopsided.report.terminal import print_results
 
     truths = {"test": truth, "valid": valid_truth, "train": train_truth}
-    outcome = Outcome.of(evidence_of_files(scores, valid or [], truths, metric, baseline, scale), console := Console())
+    outcome = Outcome.of(evidence_of_files(scores, valid or [], truths, metric, reference, scale), console := Console())
     page = outcome.write(out or Path("runs") / f"verdict-{datetime.now():%Y%m%d-%H%M%S}")
     print_results(outcome.results, console)
     typer.echo(f"\nreport: {page}")

@@ -50,7 +50,7 @@ def test_ctrl_c_is_one_line(folder: Path) -> None:
         (["compare", "--losses", "bce"], "at least two losses"),
         (["compare", "--losses", "bce,bce"], "the same loss twice"),
         (["compare", "--losses", "bce,asl(clip=2)"], "clip must be in [0, 1), got 2"),
-        (["compare", "--baseline", "hill"], "the baseline 'hill' is not among"),
+        (["compare", "--reference", "hill"], "the reference 'hill' is not among"),
         (["compare", "--metric", "macro_f2"], "did you mean 'macro_f1'?"),
         (["compare", "--epochs", "many"], "'--epochs'"),
         (["compare", "--epochs", "0"], "--epochs: Input should be greater than or equal to 1"),

@@ -129,7 +129,7 @@ def test_probabilities_become_logits_that_rank_alike(files: Path) -> None:
         ("bce-seed0.npy lost.npy", "lost.npy: 1 of 480 scores are NaN or infinite"),
         ("bce-seed0.npy bce-seed1.npy svm0.csv", "svm0 has the seeds 0, but bce 0, 1: differences are paired by seed"),
         ("a/x.npy b/x.npy", "a/x.npy and b/x.npy are both seed 0 of x: write x=a/x.npy,b/x.npy"),
-        ("bce-seed0.npy svm0.csv --baseline asl", "the baseline 'asl' is not among bce, svm0"),
+        ("bce-seed0.npy svm0.csv --reference asl", "the reference 'asl' is not among bce, svm0"),
         ("bce-seed0.npy svm0.csv --metric mpa", "unknown metric 'mpa': did you mean 'map'?"),
         ("bce-seed0.npy svm0.csv --metric micro_f1", "micro_f1 is decided by a tuned threshold: give scores of valid"),
         ("bce-seed0.npy svm0.csv --valid bce=svm1.csv", "validation rows need both"),

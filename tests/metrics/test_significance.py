@@ -59,7 +59,7 @@ def test_false_positives_are_at_the_level(seeds: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [(1, 1, 1, 1, 2), (1, 1, 1, 1, 5), (2, 1, 1, 1, 1), (5, 1, 1, 1, 1)])
 def test_unequal_spread_does_not_make_verdicts(spread: tuple[float, ...]) -> None:
-    """One loss, or the baseline, that varies more than the others."""
+    """One loss, or the reference, that varies more than the others."""
     p_values = simulate(0.0, spread, seeds=3)
     assert ((p_values < 0.05).float().mean(0) < 0.085).all()
     families = torch.tensor([min(holm(row.tolist())) for row in p_values])

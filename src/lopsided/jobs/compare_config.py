@@ -23,7 +23,7 @@ class CompareConfig(Config):
 
     data: str = BUILT_IN
     losses: tuple[str, ...] = _comparison(("bce", "focal", "asl", "apl", "zlpr"), "Losses, separated by commas.")
-    baseline: str | None = _comparison(None, "The loss compared against.", unset="bce")
+    reference: str | None = _comparison(None, "The loss compared against.", unset="bce")
     metric: str = _comparison("map", "The metric of the verdict; of very many labels p@1 by default.")
     seeds: int | None = _comparison(
         None, "Trainings of each loss.", unset="3; 5 with --resplit; 1 of solved models", ge=1, le=1000
@@ -97,8 +97,8 @@ class CompareConfig(Config):
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> CompareConfig:
-        if self.reference not in self.losses:
-            raise ValueError(f"the baseline {self.baseline!r} is not among the losses {', '.join(self.losses)}")
+        if self.compared_with not in self.losses:
+            raise ValueError(f"the reference {self.reference!r} is not among the losses {', '.join(self.losses)}")
         for part in ("valid", "test"):
             if part not in self.files() and not self.share(part):
                 raise ValueError(f"--{part}: a comparison needs {part} rows: name a file, or a share above 0")
@@ -115,9 +115,9 @@ class CompareConfig(Config):
         return self.learning_rate is None or self.tune is not None
 
     @property
-    def reference(self) -> str:
+    def compared_with(self) -> str:
         """Returns the loss that the others are compared with."""
-        return self.baseline or ("bce" if "bce" in self.losses else self.losses[0])
+        return self.reference or ("bce" if "bce" in self.losses else self.losses[0])
 
     @property
     def validation_metric(self) -> str:

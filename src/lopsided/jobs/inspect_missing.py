@@ -89,11 +89,11 @@ def _discarded_above(loss: str) -> float:
 
 
 def _default_loss(config: CompareConfig | FitConfig) -> str:
-    """Returns the loss of the run; of several, the first that discards suspects, or the baseline."""
+    """Returns the loss of the run; of several, the first that discards suspects, or the reference."""
     if isinstance(config, FitConfig):
         return config.loss
     discarding = (loss for loss in config.losses if math.isfinite(_discarded_above(loss)))
-    return next(discarding, config.reference)
+    return next(discarding, config.compared_with)
 
 
 def _on(config: CompareConfig | FitConfig, data: Path | None, changes: dict[str, Any]) -> FitConfig:

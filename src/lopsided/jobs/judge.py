@@ -60,7 +60,7 @@ class Setting:
     name: str
     parts: Mapping[str, Dataset]
     metric: str = "map"
-    baseline: str | None = None
+    reference: str | None = None
     scale: str | None = None
 
 
@@ -128,8 +128,8 @@ def _reference(systems: Mapping[str, System], setting: Setting) -> str:
     """Returns the system that the others are compared with."""
     if len(systems) < 2:
         raise UserError(f"a verdict needs at least two systems, got {', '.join(systems) or 'none'}")
-    if setting.baseline is not None and setting.baseline not in systems:
-        raise UserError(f"the baseline {setting.baseline!r} is not among {', '.join(systems)}")
+    if setting.reference is not None and setting.reference not in systems:
+        raise UserError(f"the reference {setting.reference!r} is not among {', '.join(systems)}")
     try:
         known_metric(setting.metric, METRICS)
     except ValueError as error:
@@ -139,7 +139,7 @@ def _reference(systems: Mapping[str, System], setting: Setting) -> str:
         raise UserError(f"{setting.metric} is decided by a tuned threshold: give scores of validation rows too")
     if setting.scale not in (None, *SCALES):
         raise UserError(f"scale: expected {' or '.join(SCALES)}, got {setting.scale!r}")
-    return setting.baseline or ("bce" if "bce" in systems else next(iter(systems)))
+    return setting.reference or ("bce" if "bce" in systems else next(iter(systems)))
 
 
 def _logits(systems: Mapping[str, System], setting: Setting) -> dict[str, Scores | None]:

@@ -23,7 +23,7 @@ def evidence_of_files(
     valids: Sequence[str],
     truths: Mapping[str, Path | None],
     metric: str,
-    baseline: str | None,
+    reference: str | None,
     scale: str | None,
 ) -> Evidence:
     """Reads scores of test rows and of validation rows, named as in `named_files`.
@@ -52,7 +52,7 @@ def evidence_of_files(
         )
         for name, by_seed in test_files.items()
     }
-    return evidence_of_scores(systems, Setting(paths["test"].name, parts, metric, baseline, scale))
+    return evidence_of_scores(systems, Setting(paths["test"].name, parts, metric, reference, scale))
 
 
 def named_files(texts: Sequence[str]) -> Files:

@@ -37,7 +37,7 @@ def interval_over_seeds(values: Sequence[float]) -> Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference, candidate minus baseline, in the units of the metric; NaN where nothing can be said."""
+    """A paired difference, candidate minus reference, in the units of the metric; NaN where nothing can be said."""
 
     mean: float
     low: float  # of the 95 % interval

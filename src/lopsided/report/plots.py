@@ -37,10 +37,10 @@ _DIAGNOSTICS = {  # columns of history.csv -> title and limits of the ordinate
 }
 
 
-def series(losses: Sequence[str], baseline: str) -> dict[str, int]:
-    """Returns the number of the colour of each loss: 0 for the baseline."""
-    others = [loss for loss in losses if loss != baseline]
-    return {loss: 0 if loss == baseline else 1 + others.index(loss) % (len(SERIES) - 1) for loss in losses}
+def series(losses: Sequence[str], reference: str) -> dict[str, int]:
+    """Returns the number of the colour of each loss: 0 for the reference."""
+    others = [loss for loss in losses if loss != reference]
+    return {loss: 0 if loss == reference else 1 + others.index(loss) % (len(SERIES) - 1) for loss in losses}
 
 
 def _colours(results: Results) -> dict[str, str]:
@@ -48,13 +48,13 @@ def _colours(results: Results) -> dict[str, str]:
 
 
 def differences(results: Results) -> list[Drawing]:
-    """Draws the paired differences to the baseline, and the metric of the verdict itself, each with its interval."""
-    name, baseline = results.metric, results.reference
-    paired = {baseline: Interval(mean=0.0, low=None, high=None), **results.comparisons}
+    """Draws the paired differences to the reference, and the metric of the verdict itself, each with its interval."""
+    name, reference = results.metric, results.reference
+    paired = {reference: Interval(mean=0.0, low=None, high=None), **results.comparisons}
     means = {loss: entry.metrics[name] for loss, entry in results.losses.items()}
     title = METRICS[name].title
     panels = [
-        _intervals(results, paired, f"difference in {title} to {short(baseline)}, with its 95 % interval", zero=True)
+        _intervals(results, paired, f"difference in {title} to {short(reference)}, with its 95 % interval", zero=True)
     ]
     if any(_half(value) > _NOISE for value in means.values()):
         panels.append(_intervals(results, means, f"{title}: mean and 95 % interval over seeds"))
