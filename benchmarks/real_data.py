@@ -138,8 +138,9 @@ def measure(name: str, folder: Path) -> list[dict[str, object]]:
         data = arguments(name, folder, Path(made))
         options = ["--losses", ",".join(LOSSES), "--seeds", "1"]
         seconds = {"compare": run("compare", *data, *options, "--out", f"{made}/compared")}
-        seconds["fit --like"] = run("fit", "--like", f"{made}/compared", "--out", f"{made}/run")
         compared = ComparisonFolder.open(Path(made, "compared")).read_results()
+        best = compared.best_loss("map") or LOSSES[0]
+        seconds["fit --like"] = run("fit", "--like", f"{made}/compared", "--loss", best, "--out", f"{made}/run")
         fitted = json.loads(Path(made, "run/results.json").read_text())
         error = standard_error(Path(made, "run"))
     rows = []

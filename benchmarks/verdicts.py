@@ -75,12 +75,13 @@ def inverted(gamma: float = 2.0) -> Formula:
 
 @dataclass(frozen=True)
 class Check:
-    """What is compared on what; alike: whether every verdict is a false alarm."""
+    """What is compared on what; alike: whether every verdict is a false alarm; resplit: five splits, not one."""
 
     losses: str
     alike: bool
     make: Callable[[Arrays, int], Arrays] = as_they_are
     model: str = "linear"
+    resplit: bool = False
 
 
 EQUAL = "times(factor=0.125),times(factor=0.5),times(factor=2),times(factor=8)"
@@ -91,6 +92,8 @@ CHECKS = {
     "the same names, neural": Check("bce,soft_margin,asl(gamma_neg=0, clip=0)", alike=True, model=NEURAL),
     "random labels": Check("bce,asl,zlpr", alike=True, make=random_labels),
     "random labels, three copies of each row": Check("bce,asl,zlpr", alike=True, make=copied),
+    "random labels, --resplit": Check("bce,asl,zlpr", alike=True, make=random_labels, resplit=True),
+    "random labels, three copies, --resplit": Check("bce,asl,zlpr", alike=True, make=copied, resplit=True),
     "focus inverted": Check("bce,inverted", alike=False),
     "focus inverted, neural": Check("bce,inverted", alike=False, model=NEURAL),
 }
@@ -101,9 +104,9 @@ def compared(rows: Arrays, check: Check, number: int) -> Results:
     with tempfile.TemporaryDirectory() as made, Progress(Console(quiet=True)) as progress:
         path = Path(made, "rows.npz")
         np.savez(path, features=rows[0], labels=rows[1])
-        asked = {"losses": check.losses, "model": check.model, "data_seed": number}
+        asked = {"losses": check.losses, "model": check.model, "data_seed": number, "resplit": check.resplit}
         folder, prepared = begin(ComparisonFolder, str(path), Path(made, "run"), asked, progress)
-        if check.model == "linear":
+        if check.model == "linear" and not check.resplit:
             models = {loss: solve(prepared, loss) for loss in folder.config.losses}
             return summarize(evidence_of(prepared, models), progress)
         compare(folder, prepared, progress)

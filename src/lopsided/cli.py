@@ -97,7 +97,7 @@ def fit(
     ] = None,
     out: Out = None,
     like: Annotated[
-        Path | None, typer.Option(help="Comparison whose winner, or --loss, to train on all its training rows.")
+        Path | None, typer.Option(help="Comparison whose recommended loss, or --loss, to train on all its rows.")
     ] = None,
     changes: Set = None,
     **asked: Any,

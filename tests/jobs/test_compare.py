@@ -21,6 +21,7 @@ from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.numbers import signed
+from lopsided.jobs.results import _on_speed
 from lopsided.jobs.rows import prepare
 from lopsided.jobs.schema import ConfigFile, write_file
 from lopsided.metrics.scores import Judged
@@ -278,11 +279,22 @@ def test_a_solved_model_is_trained_once(texts: Path) -> None:
     results = ComparisonFolder.open(texts).read_results()
     assert (results.seeds, len(list((texts / "runs").iterdir()))) == (1, 3)
     assert any(note.startswith("A solved model is alike with every seed") for note in results.notes)
+    assert not any(entry.rising or "Train longer" in " ".join(results.notes) for entry in results.losses.values())
     text = io.StringIO()
     print_results(results, Console(file=text, width=120), texts)
     assert "; solved; mAP against bce, paired" in text.getvalue()
     assert "±" not in text.getvalue()
     assert "their variance is that of 200 bootstrap samples of the rows" in methods(results)
+
+
+def test_a_loss_that_converges_in_half_the_epochs_is_named() -> None:
+    config = make_config({"losses": "bce,asl,zlpr"})
+    assert _on_speed({"bce": (14, 14), "asl": (6, 7), "zlpr": (6, 8)}, config) == [
+        "Converged in half the epochs of bce or fewer, with every seed: asl after 6 to 7; bce after 14, each at its "
+        "own rate."
+    ]
+    assert _on_speed({"bce": (14, 14), "zlpr": (6, 8)}, config) == []
+    assert _on_speed({"asl": (6, 7)}, config) == [], "bce diverged"
 
 
 @pytest.mark.slow

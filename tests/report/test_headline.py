@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from lopsided.jobs.schema import BaselineResult, Comparison, Gap, Interval, LabelTests, LossResult, Results
+from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import rank_losses
 from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import answer, command, findings, ranks_headline
+from lopsided.report.thresholds import what_brings_what
 from tests.tools import made_results
 
 
@@ -96,9 +98,10 @@ def test_what_to_do_next_is_a_command() -> None:
 
 
 def test_losses_with_one_verdict_share_a_sentence() -> None:
+    """What pooling alone changes, of apl, is no matter of how many losses there are."""
     results = compared(
-        asl=comparison("no difference shown", 0.01, 0.02, p_holm=0.142, p_alone=0.028),
-        apl=comparison("no difference shown", 0.0, 0.03, p_holm=0.6, p_alone=0.4),
+        asl=comparison("no difference shown", 0.01, 0.02, p_value=0.047, p_holm=0.142, p_alone=0.028),
+        apl=comparison("no difference shown", 0.0, 0.03, p_value=0.3, p_holm=0.6, p_alone=0.02),
         zlpr=comparison("worse", -0.02, p_holm=0.01, p_alone=0.01),
     )
     assert findings(results) == [
@@ -110,6 +113,23 @@ def test_losses_with_one_verdict_share_a_sentence() -> None:
     ]
     nothing_to_find = compared(asl=comparison("no difference shown", 0.0, 0.0))
     assert findings(nothing_to_find) == ["asl: no difference to bce was shown in mAP"], "no differences above 0"
+
+
+def test_what_thresholds_bring_is_said_where_some_were_tuned() -> None:
+    def found(**of_asl: float) -> list[str]:
+        of_bce = {"micro_f1_own": 0.5, "micro_f1": 0.6} if "micro_f1" in of_asl else {"micro_f1_own": 0.5}
+        results = compared(asl=comparison("better", 0.02))
+        losses = {}
+        for loss, values in (("bce", of_bce), ("asl", of_asl)):
+            metrics = {name: Interval(mean=values.get(name), low=None, high=None) for name in METRICS}
+            losses[loss] = results.losses[loss].model_copy(update={"metrics": metrics})
+        losses["bce"].metrics["macro_f1"] = Interval(mean=0.4 if "micro_f1" in of_asl else None, low=None, high=None)
+        return what_brings_what(results.model_copy(update={"losses": losses}))
+
+    assert found(micro_f1_own=0.55) == []
+    assert found(micro_f1_own=0.55, micro_f1=0.63) == [
+        "thresholds (one tuned) bring bce +.100 micro-F1; the best loss, asl, adds +.030"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def evidence_of(
     runs = [run for each in rounds for run in each.runs]
     of_rounds = [_score_runs(each) for each in rounds]
     scored = {loss: [found[loss] for found in of_rounds] for loss in config.losses}
+    in_steps = recipe.optimizer != "solve"  # more epochs of a model that is solved are weaker penalties
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
     trained = {
         loss: Training(
@@ -102,8 +103,8 @@ def evidence_of(
             seconds=sum(run.record.seconds for run in group) / len(group),
             best_epochs=tuple(run.record.best_epoch for run in group),
             l2=group[0].history[group[0].record.best_epoch - 1].l2,
-            rising=is_rising([run.history for run in group], recipe.epochs),
-            overfitting=is_overfitting([run.history for run in group]),
+            rising=in_steps and is_rising([run.history for run in group], recipe.epochs),
+            overfitting=in_steps and is_overfitting([run.history for run in group]),
         )
         for loss, group in of_loss.items()
     }
@@ -250,8 +251,29 @@ def _notes_on_training(
             f"Validation mAP had fallen well below its best when training stopped: {', '.join(overfitting)}. The best "
             "epoch is scored."
         )
+    if recipe.optimizer != "solve":
+        diverged = {loss for loss, group in scored.items() if any(one.diverged for one in group)}
+        notes += _on_speed({loss: one.best_epochs for loss, one in trained.items() if loss not in diverged}, config)
     notes.append(_on_search(config, chosen, recipe))
     return notes + [f"{note}." for note in splits.notes if "also stand in" in note]
+
+
+def _on_speed(best: Mapping[str, Sequence[int]], config: CompareConfig) -> list[str]:
+    """Says which losses reached their best epoch in half the epochs of the reference or fewer, with every seed."""
+    reference = config.compared_with
+    slow = best.get(reference, ())
+    fast = [loss for loss, each in best.items() if slow and all(2 * e <= r for e, r in zip(each, slow, strict=True))]
+    if not fast:
+        return []
+    told = ", ".join(f"{loss} after {_from_to(best[loss])}" for loss in fast)
+    rates = "" if config.learning_rate is not None else ", each at its own rate"
+    half = f"Converged in half the epochs of {reference} or fewer, with every seed"
+    return [f"{half}: {told}; {reference} after {_from_to(slow)}{rates}."]
+
+
+def _from_to(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _on_search(config: CompareConfig, chosen: Mapping[str, Candidate], recipe: Recipe) -> str:

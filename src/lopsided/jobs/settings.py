@@ -11,6 +11,7 @@ from typing import Any
 from lopsided.data.storage import UserError
 from lopsided.jobs.config import BUILT_IN, Config
 from lopsided.jobs.folder import ComparisonFolder, ConfigFolder, RunFolder
+from lopsided.jobs.verdict import recommended
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -101,7 +102,7 @@ def _from_folder(folder: Path, value: str) -> str:
 def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -> dict[str, Any]:
     """Returns the settings that train a loss of a finished comparison on all rows of its training file.
 
-    loss: one of the comparison; None for the one with the best mean of its metric. holds_out: whether validation rows
+    loss: one of the comparison; None for the one that its answer names. holds_out: whether validation rows
     will be split off after all.
 
     The loss, its own settings and the rate are those that the comparison chose and trained; no positives are hidden.
@@ -110,9 +111,7 @@ def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -
     Where validation rows are a file, or are held out, they choose the epoch and the rule as always.
     """
     results, config = folder.read_results(), folder.config
-    loss = loss or results.best_loss(config.metric)
-    if loss is None:
-        raise UserError(f"{folder.path}: every training diverged; there is nothing to train again")
+    loss = loss or recommended(results)
     if loss not in config.losses:
         raise UserError(f"--loss: {loss} is not in {folder.path}, which compares {', '.join(config.losses)}")
     run = RunFolder.open(folder.run_path(loss, 0), check_data=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lopsided.jobs.evidence import LINEAR, Evidence
 from lopsided.jobs.progress import Progress
-from lopsided.jobs.schema import Comparison, Gap
+from lopsided.jobs.schema import Comparison, Gap, Results
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.metrics.significance import (
     LEVEL,
@@ -156,6 +156,17 @@ def verdict(gain: float, p_value: float, unfinished: bool) -> str:
     if unfinished:
         return AHEAD if gain > 0 else BEHIND
     return BETTER if gain > 0 else WORSE
+
+
+def recommended(results: Results) -> str:
+    """Returns the loss to train: the best of those that are better than the reference, else the reference."""
+    better = [loss for loss, each in results.comparisons.items() if each.verdict == BETTER]
+    return leading(results, better) if better else results.reference
+
+
+def leading(results: Results, losses: Sequence[str]) -> str:
+    """Returns the loss that is farthest from the reference."""
+    return max(losses, key=lambda loss: abs(results.comparisons[loss].mean or 0.0))
 
 
 def is_rising(histories: Sequence[list[Epoch]], bound: int) -> bool:

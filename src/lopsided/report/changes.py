@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lopsided.jobs.results import FEW
 from lopsided.jobs.schema import Details, Results
 from lopsided.jobs.score import METRICS
-from lopsided.report.headline import recommended
+from lopsided.jobs.verdict import recommended
 
 _SHOWN = 5  # labels of each kind
 _LEAST = 0.0005  # change that is shown as one

@@ -11,7 +11,7 @@ from lopsided.jobs.evidence import LINEAR
 from lopsided.jobs.numbers import between, p_value, share
 from lopsided.jobs.schema import Comparison, Results
 from lopsided.jobs.score import METRICS
-from lopsided.jobs.verdict import AHEAD, BEHIND, BELOW, BETTER, NOTHING, UNTESTED, WORSE
+from lopsided.jobs.verdict import AHEAD, BEHIND, BELOW, BETTER, NOTHING, UNTESTED, WORSE, leading, recommended
 from lopsided.metrics.friedman import Ranks
 from lopsided.metrics.significance import LEVEL
 
@@ -27,7 +27,7 @@ def headline(results: Results) -> str:
         chosen = recommended(results)
         return f"Use {_as_trained(results, chosen)} and {rule(results, chosen)}: {_worth(results, chosen)}"
     if AHEAD in found:
-        best = _leading(results, found[AHEAD])
+        best = leading(results, found[AHEAD])
         lead = f"{best} by {share(abs(results.comparisons[best].mean or 0.0))}"
         names = f"{_some(found[AHEAD])} {_are(found[AHEAD])}"
         return f"Train longer before you choose: {names} ahead of {reference} in {title} so far, {lead}"
@@ -60,13 +60,7 @@ def _warnings(results: Results) -> Iterator[str]:
 
 def _is_above(gain: float | None, p: float | None, results: Results) -> bool:
     sign = 1 if METRICS[results.metric].higher_is_better else -1
-    return gain is not None and p is not None and sign * gain > 0 and p < LEVEL
-
-
-def recommended(results: Results) -> str:
-    """Returns the loss to train: the best of those that are better than the reference, else the reference."""
-    better = _by_verdict(results.comparisons).get(BETTER)
-    return _leading(results, better) if better else results.reference
+    return gain is not None and sign * gain > 0 and _is_below(p)
 
 
 def rule(results: Results, loss: str) -> str:
@@ -134,20 +128,23 @@ def _missed(results: Results, losses: list[str]) -> str:
 
 
 def _depends_on_the_list(results: Results) -> Iterator[str]:
-    """Yields where the verdict would be another one had fewer losses been compared."""
-    changed: dict[bool, list[str]] = {}
-    for loss, c in results.comparisons.items():
-        if c.p_alone is not None and c.p_holm is not None and (c.p_alone < LEVEL) != (c.p_holm < LEVEL):
-            changed.setdefault(c.p_alone < LEVEL, []).append(loss)
-    for found_alone, losses in changed.items():
-        alone, here = (
-            listed([p_value(getattr(results.comparisons[loss], p)) for loss in losses]) for p in ("p_alone", "p_holm")
-        )
-        shown, then = ("a difference", "none") if found_alone else ("no difference", "one")
+    """Yields where a difference would be shown had fewer losses been compared, and Holm's correction takes it away."""
+    changed = [
+        loss
+        for loss, c in results.comparisons.items()
+        if _is_below(c.p_alone) and _is_below(c.p_value) and not _is_below(c.p_holm)
+    ]
+    if changed:
+        found = [results.comparisons[loss] for loss in changed]
+        alone, here = (listed([p_value(getattr(c, p)) for c in found]) for p in ("p_alone", "p_holm"))
         yield (
-            f"The verdict on {listed(losses)} depends on the list of losses: beside {results.reference} alone the same "
-            f"models show {shown} (p {alone}), among {len(results.losses)} losses {then} (p {here})"
+            f"The verdict on {listed(changed)} depends on the list of losses: beside {results.reference} alone the "
+            f"same models show a difference (p {alone}), among {len(results.losses)} losses none (p {here})"
         )
+
+
+def _is_below(p: float | None) -> bool:
+    return p is not None and p < LEVEL
 
 
 def groups_in_words(results: Results) -> str:
@@ -199,10 +196,6 @@ def _by_verdict(comparisons: Mapping[str, Comparison]) -> dict[str, list[str]]:
     for loss, comparison in comparisons.items():
         found.setdefault(comparison.verdict, []).append(loss)
     return found
-
-
-def _leading(results: Results, losses: list[str]) -> str:
-    return max(losses, key=lambda loss: abs(results.comparisons[loss].mean or 0.0))
 
 
 def ranks_headline(ranks: Ranks, metric: str) -> str:

@@ -30,8 +30,10 @@ def _best(results: Results, metric: str) -> str:
 
 
 def what_brings_what(results: Results) -> list[str]:
-    """Says for micro- and macro-F1 what the best thresholds add to the reference, and the best loss to that."""
-    sentences = []
+    """Says for micro- and macro-F1 what tuned thresholds add to the reference, and the best loss to that."""
+    sentences: list[str] = []
+    if not has_thresholds(results):
+        return sentences
     for name, title in _TITLES.items():
         metrics = [name + end for end in THRESHOLDS.values()]
         reference = {metric: results.losses[results.reference].metrics[metric].mean for metric in metrics}
@@ -43,6 +45,8 @@ def what_brings_what(results: Results) -> list[str]:
         value = results.losses[best[decided]].metrics[decided].mean
         kind = next(kind for kind, end in THRESHOLDS.items() if name + end == decided)
         thresholds = f"thresholds ({kind}) bring {results.reference} {signed(known[decided] - own)} {title}"
+        if decided == metrics[0]:
+            thresholds = f"tuned thresholds bring {results.reference} no {title}"
         gain = (value or 0.0) - known[decided]
         adds = f"the best loss, {best[decided]}, adds {signed(gain)}" if gain > 0 else "no other loss adds to that"
         sentences.append(f"{thresholds}; {adds}")
