@@ -4,16 +4,13 @@ Every mutant is a copy of the package, without its C library, with one line chan
 process of its own, and must fail. What is wrong is on purpose what a tired author might write.
 """
 
-import os
-import shutil
-import subprocess
-import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.changed_package import ROOT, copy_package, run
 
 
 @dataclass(frozen=True)
@@ -277,13 +274,13 @@ def test_its_line_is_there_once(name: str) -> None:  # at once, where the next t
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_is_killed(name: str, tmp_path: Path) -> None:
-    mutant = MUTANTS[name]
-    shutil.copytree(
-        ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "_native.*")
-    )
-    path = tmp_path / "src/lopsided" / mutant.file
-    path.write_text(path.read_text().replace(mutant.right, mutant.wrong))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/{mutant.killer}"]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert result.returncode == 1, f"{mutant.killer} does not see it:\n{result.stdout[-2000:]}"  # 1: a test failed
+    mutant, package = MUTANTS[name], copy_package(tmp_path)
+    text = (package / mutant.file).read_text()
+    (package / mutant.file).write_text(text.replace(mutant.right, mutant.wrong))
+    _, printed = run(package, ROOT, _run_killer, mutant.killer)
+    assert "\n1 failed" in printed, f"{mutant.killer} does not see it:\n{printed[-2000:]}"
+
+
+def _run_killer(killer: str) -> None:
+    warnings.resetwarnings()  # pytest has its own filters
+    pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/{killer}"])

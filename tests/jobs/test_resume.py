@@ -77,6 +77,8 @@ LINES = {  # of a fused head and dropout; of momentum, a moving average and a sc
         "16",
         "--model",
         "ngrams(solve=False)",
+        "--learning-rate",
+        "100",
     ],
 }
 SCENARIOS = {
