@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lopsided.__main__ import main
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
@@ -61,11 +62,14 @@ def test_values_are_those_of_the_rows_of_each_split(resplit: Path) -> None:
             judged = Judged.of(scores_of(run_of(resplit, loss, seed).path), splits.test.hard_targets())
             values[loss].append(METRICS["map"].value(Weighable(judged, None).summary()))
     assert tests[0] != tests[1] != tests[2]
-    for loss in LOSSES:
-        assert results["losses"][loss]["metrics"]["map"]["mean"] == pytest.approx(np.mean(values[loss]))
-    found, differences = results["comparisons"]["asl"], np.subtract(values["asl"], values["bce"])
     training = json.loads((run_of(resplit, "bce", 0).path / "training.json").read_text())["rows"]
     ratio = results["data"]["rows"]["test"] / training
+    for loss in LOSSES:
+        assert results["losses"][loss]["metrics"]["map"]["mean"] == pytest.approx(np.mean(values[loss]))
+    error = np.sqrt((1 / 3 + ratio) * np.var(values["bce"], ddof=1))
+    interval = results["losses"]["bce"]["metrics"]["map"]
+    assert (interval["high"] - interval["mean"]) / error == pytest.approx(stats.t.ppf(0.975, 2)), "splits share rows"
+    found, differences = results["comparisons"]["asl"], np.subtract(values["asl"], values["bce"])
     assert found["mean"] == pytest.approx(differences.mean())
     assert found["standard_error"] == pytest.approx(np.sqrt((1 / 3 + ratio) * differences.var(ddof=1)))
     assert found["freedom"] == 2
@@ -95,6 +99,7 @@ def test_what_is_shown_of_one_split_says_so(resplit: Path) -> None:
     counts = dict(zip(test.label_names, test.hard_counts().tolist(), strict=True))
     shown = details["labels"]
     assert dict(zip(shown["names"], shown["test_positives"], strict=True)) == counts
+    assert "On the test rows of the first split" in (resplit / "report.html").read_text()
     linear = results["baselines"]["linear"]["metrics"]["map"]
     gap = results["to_linear"]["bce"]["mean"]
     assert gap == pytest.approx(results["losses"]["bce"]["metrics"]["map"]["mean"] - linear), "one for each split, too"

@@ -152,7 +152,8 @@ def _joined(found: Sequence[Mapping[str, Baseline]]) -> dict[str, Baseline]:
 
 def _loss_result(loss: str, evidence: Evidence) -> LossResult:
     training, scored = evidence.trained[loss], evidence.scored[loss]
-    intervals = {name: interval_over_seeds([evaluate(name, one) for one in scored]) for name in METRICS}
+    values = {name: [evaluate(name, one) for one in scored] for name in METRICS}
+    intervals = {name: interval_over_seeds(each, evidence.resplit or 0.0) for name, each in values.items()}
     return LossResult(
         settings=loss if training.method is None else str(training.method),
         tuned_settings=training.tuned_settings,

@@ -25,13 +25,16 @@ class Interval:
     high: float
 
 
-def interval_over_seeds(values: Sequence[float]) -> Interval:
-    """Computes Student's t interval of a mean; NaN values (an undefined metric) give NaN."""
+def interval_over_seeds(values: Sequence[float], ratio: float = 0.0) -> Interval:
+    """Computes Student's t interval of a mean; NaN values (an undefined metric) give NaN.
+
+    ratio: where each seed split the rows anew, test rows per training row, as in `resplit_differences`.
+    """
     sample = torch.tensor(values, dtype=torch.float64)
     mean = float(sample.mean())
     if len(values) < 2:
         return Interval(mean, -math.inf, math.inf)
-    half = float(stats.t.ppf(1 - LEVEL / 2, len(values) - 1)) * float(sample.std()) / math.sqrt(len(values))
+    half = float(stats.t.ppf(1 - LEVEL / 2, len(values) - 1)) * float(sample.std()) * math.sqrt(1 / len(values) + ratio)
     return Interval(mean, mean - half, mean + half)
 
 
