@@ -41,7 +41,7 @@ def test_the_slowest_loss_uses_its_share_and_no_more(folder: Path, jobs: int, tu
         return 0.2 * (2 * (TIMED + search + 2 * full) + alone) / jobs
 
     assert 0.8 * 60 < seconds(pace.short, pace.long, pace.full) <= 60
-    assert "the slowest, asl with 0.2 s an epoch, keeps to its share" in found.told(pace)
+    assert "as the slowest can in its share: asl, with 0.2 s an epoch." in found.told(pace)
     assert found.pace(climbs=False).full > pace.full, "without a ladder, there is time for more"
 
 
@@ -69,6 +69,6 @@ def test_what_was_timed_is_kept_when_the_comparison_goes_on(folder: Path, monkey
     results = read_results(folder / "run")
     epochs = results["recipe"]["epochs"]
     (note,) = (note for note in results["notes"] if note.startswith("Within 10m"))
-    assert note.startswith(f"Within 10m every loss may train for {epochs} epochs: ")
+    assert note.startswith(f"Within 10m every loss may train for {epochs} epoch")
     assert all(len(path.read_text().splitlines()) - 1 <= epochs for path in (folder / "run/runs").glob("*/history.csv"))
     assert not (folder / "run/trials").exists()

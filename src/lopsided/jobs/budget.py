@@ -6,6 +6,7 @@ import math
 import time
 from bisect import bisect_right
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,11 +19,11 @@ from lopsided.jobs.rows import Prepared
 from lopsided.jobs.schema import Speed, read_file, write_file
 from lopsided.jobs.trials import Pace
 from lopsided.models.recipe import Recipe
-from lopsided.training.loop import train
+from lopsided.training.loop import Listener, train
 from lopsided.training.validate import Validation
 
-TIMED = 2  # epochs: the first of a process takes longer than those that follow
-_LONG = 5.0  # seconds of a first epoch of which that is not worth another
+TIMED = 3  # epochs: the first takes longer, and of the others the slower may have been disturbed
+_LONG = 30.0  # seconds of a first epoch, beside which what is slow about a first one is nothing
 _MOST = 1_000_000  # epochs
 
 
@@ -49,13 +50,13 @@ class Budget:
         return loss in self._speed().seconds
 
     def time(self, loss: str) -> None:
-        """Stores how long an epoch of a loss takes, with the validation after it."""
+        """Stores how long an epoch of a loss takes, with the validation after it, when nothing disturbs it."""
         state = self.folder.path / "trials" / f"timed {self.config.losses.index(loss)}.safetensors"
         state.unlink(missing_ok=True)
         self.progress.begin(f"{loss}, timed", TIMED)
-        seconds = self._seconds(loss, state, 1)
+        seconds = self._seconds(loss, state, 1)[0]
         if seconds < _LONG:
-            seconds = self._seconds(loss, state, TIMED)
+            seconds = min(self._seconds(loss, state, TIMED))
         self.progress.end()
         with FileLock(self.folder.path / "locks" / "budget"):
             known = self._speed()
@@ -89,15 +90,17 @@ class Budget:
         """Says for people what was decided, and by what."""
         seconds = self._speed().seconds
         slowest = max(seconds, key=lambda loss: seconds[loss])
+        epochs = f"{pace.full} epoch{'s' * (pace.full > 1)}"
         return (
-            f"Within {self.config.budget} every loss may train for {pace.full} epochs: so many that the slowest, "
-            f"{slowest} with {seconds[slowest]:.2g} s an epoch, keeps to its share."
+            f"Within {self.config.budget} every loss may train for {epochs}, as many as the slowest can in its share: "
+            f"{slowest}, with {seconds[slowest]:.2g} s an epoch."
         )
 
-    def _seconds(self, loss: str, state: Path, until: int) -> float:
+    def _seconds(self, loss: str, state: Path, until: int) -> list[float]:
+        """Trains on from a state; returns how long each epoch took."""
         rows = self.prepared.valid
         assert rows is not None
-        start = time.perf_counter()
+        ends = [time.perf_counter()]
         train(
             self.prepared.encoder,
             loss,
@@ -106,9 +109,10 @@ class Budget:
             self.seeds,
             validation=Validation(rows, self.config.validation_metric, TIMED),
             state_file=state,
+            listener=Listener(self.progress.step, lambda _: ends.append(time.perf_counter())),
             until=until,
         )
-        return time.perf_counter() - start
+        return [end - start for start, end in pairwise(ends)] or [time.perf_counter() - ends[0]]  # if it diverged
 
     @property
     def _file(self) -> Path:
