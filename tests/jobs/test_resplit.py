@@ -94,6 +94,10 @@ def test_what_is_shown_of_one_split_says_so(resplit: Path) -> None:
     assert results["resplit"]
     (note,) = (note for note in results["notes"] if note.startswith("3 splits: "))
     assert note.endswith("Labels, rows and curves are those of the first split.")
+    histories = [(run_of(resplit, "bce", seed).read_training(), run_of(resplit, "bce", seed)) for seed in range(3)]
+    chosen = [run.read_history()[record.best_epoch - 1].l2 for record, run in histories]
+    assert results["losses"]["bce"]["l2"] == sorted(chosen)[1]
+    assert any("chosen anew on each split: the median is named" in note for note in results["notes"])
     test = load_quietly(run_of(resplit, "bce", 0).config).test
     assert test is not None
     counts = dict(zip(test.label_names, test.hard_counts().tolist(), strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median_low
 
 import torch
 
@@ -102,7 +103,7 @@ def evidence_of(
             tuned_settings=(chosen[loss].tuned() or None) if config.searches else None,
             seconds=sum(run.record.seconds for run in group) / len(group),
             best_epochs=tuple(run.record.best_epoch for run in group),
-            l2=group[0].history[group[0].record.best_epoch - 1].l2,
+            l2=median_low(run.history[run.record.best_epoch - 1].l2 for run in group),
             rising=in_steps and is_rising([run.history for run in group], recipe.epochs),
             overfitting=in_steps and is_overfitting([run.history for run in group]),
         )
@@ -278,16 +279,17 @@ def _from_to(numbers: Sequence[int]) -> str:
 
 
 def _on_search(config: CompareConfig, chosen: Mapping[str, Candidate], recipe: Recipe) -> str:
-    metric = METRICS[config.metric].title
+    metric, first = METRICS[config.metric].title, " on the first split" * config.resplit
     parts = []
     if recipe.optimizer == "solve":
-        parts.append("Models are solved: no rate, and one ladder of penalties for every loss")
+        anew = ", chosen anew on each split: the median is named" * config.resplit
+        parts.append(f"Models are solved: no rate, and one ladder of penalties for every loss{anew}")
     elif config.learning_rate is None:
-        parts.append("Each loss has its own learning rate, the best of the same ladder for all")
+        parts.append(f"Each loss has its own learning rate, the best of the same ladder for all{first}")
     else:
         parts.append(f"All losses have the learning rate {config.learning_rate:g}, which may favour one of them")
     if config.tune is not None:
-        parts.append(f"{config.tune} trials of each loss chose its settings")
+        parts.append(f"{config.tune} trials of each loss chose its settings{first}")
     if config.searches and any(candidate.tuned() for candidate in chosen.values()):
         shown = "; ".join(f"{loss}: {candidate.shown()}" for loss, candidate in chosen.items())
         parts.append(f"Judged by validation {metric}, trials.csv has all. Chosen: {shown}")
