@@ -256,6 +256,12 @@ MUTANTS = {
         "return of_mean",
         "metrics/test_significance.py::test_the_rows_count_for_what_they_do_to_all_seeds",
     ),
+    "significance: splits are taken to share nothing": Mutant(
+        "metrics/significance.py",
+        "1 / values.shape[1] + ratio",
+        "1 / values.shape[1]",
+        "metrics/test_significance.py::test_false_positives_of_splits_that_share_rows",
+    ),
     "tuning: the last trial wins": Mutant(
         "jobs/tune.py",
         "if sign * value > best_value:",
