@@ -25,6 +25,7 @@ from lopsided.training.validate import Validation
 TIMED = 3  # epochs: the first takes longer, and of the others the slower may have been disturbed
 _LONG = 30.0  # seconds of a first epoch, beside which what is slow about a first one is nothing
 _MOST = 1_000_000  # epochs
+_AROUND = 1.1  # times the epochs: models are made, scored and written, too
 
 
 class Budget:
@@ -76,7 +77,7 @@ class Budget:
             pace = Pace.of(self.config, self.recipe, full)
             search = pace.search(climbs, self.config.tune)
             work = losses * (TIMED + search + self.seeds * full)
-            return slowest * (work + (speed.jobs - 1) * max(search, full)) / speed.jobs
+            return _AROUND * slowest * (work + (speed.jobs - 1) * max(search, full)) / speed.jobs
 
         fits = bisect_right(range(1, _MOST), in_seconds(self.config.budget), key=lasts)
         if not fits:
