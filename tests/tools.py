@@ -104,6 +104,7 @@ def made_results(**values: Any) -> Results:
         "baselines": {},
         "groups": [],
         "tested": LabelTests(with_positives=1, few=0),
+        "tuned_on": "the validation rows",
         "notes": [],
     }
     texts = {"lopsided": "0", "torch": "0", "threads": 1, "seeds": 1, "metric": "map", "reference": "bce"}

@@ -1,5 +1,6 @@
 """What stands beside the losses: label shares, a linear model of scikit-learn, and labels by their frequency."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.inputs import SparseFeatures, Table, Texts
 from lopsided.data.storage import UserError
 from lopsided.jobs import baselines as module
-from lopsided.jobs.baselines import baselines
+from lopsided.jobs.baselines import baselines, fit_linear
 from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.evidence import Baseline
 from lopsided.jobs.groups import label_groups, thirds
@@ -43,7 +44,8 @@ def texts(rows: int, seed: int, unknown: bool = False) -> Dataset:
 
 
 def splits(unknown: bool = False) -> Splits:
-    return Splits(texts(120, 0, unknown), texts(60, 1), texts(80, 2))
+    valid = texts(60, 1)
+    return Splits(texts(120, 0, unknown), valid, texts(80, 2), tuning=valid)
 
 
 def of(part: Dataset | None) -> np.ndarray:
@@ -71,6 +73,25 @@ def test_the_linear_baseline_is_that_of_scikit_learn(tmp_path: Path, unknown: bo
     assert scores.values[:, 3].unique().tolist() == [-1], "a label that no row has"
     precision = [average_precision_score(of(data.test)[:, label], scores.values[:, label]) for label in range(3)]
     assert made["linear"].mean("map") == pytest.approx(np.mean(precision))
+
+
+def test_with_folds_the_linear_baseline_has_all_rows_and_each_fold_is_scored_without_it() -> None:
+    folds, words = (torch.arange(0, 60, 2), torch.arange(1, 60, 2)), TfidfVectorizer()
+    data = replace(splits(), folds=folds)
+    assert data.tuning is not None
+    assert isinstance(data.tuning.inputs, Texts)
+    features = words.fit_transform(data.tuning.inputs.texts)
+    made = fit_linear(data, lambda inputs: words.transform(inputs.texts))
+    for held, rest in (folds, folds[::-1]):
+        model = LinearSVC(random_state=0).fit(features[rest.numpy()], of(data.tuning)[rest, 0])
+        assert made["tuning"].values[held, 0].numpy() == pytest.approx(
+            model.decision_function(features[held.numpy()]), abs=1e-3
+        )
+    assert isinstance(data.test, Dataset)
+    assert isinstance(data.test.inputs, Texts)
+    whole = LinearSVC(random_state=0).fit(features, of(data.tuning)[:, 0])
+    expected = whole.decision_function(words.transform(data.test.inputs.texts))
+    assert made["test"].values[:, 0].numpy() == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_shares_rank_labels_alone(tmp_path: Path) -> None:
@@ -115,7 +136,9 @@ def test_tables_and_sparse_rows_have_one_too(tmp_path: Path, kind: str) -> None:
         return Dataset(features, part.targets, part.label_names)
 
     data = splits()
-    made, _ = baselines(Splits(rows(data.train), rows(data.valid), rows(data.test)), tmp_path / "b.safetensors")
+    made, _ = baselines(
+        Splits(rows(data.train), None, rows(data.test), tuning=rows(data.tuning)), tmp_path / "b.safetensors"
+    )
     assert made["linear"].mean("map") > 0.98
 
 

@@ -41,7 +41,7 @@ FILES = {
     "model.json",
     "model.safetensors",
     "scores-test.safetensors",
-    "scores-valid.safetensors",
+    "scores-tuning.safetensors",
     "training.json",
 }  # of a finished run
 
@@ -97,7 +97,7 @@ def test_results_are_those_of_the_saved_scores(finished: Path, number: int, loss
             expected["micro_f1" + suffix].append(f1_score(truth, decisions, average="micro", zero_division=0))
             macro = f1_score(truth[:, present], decisions[:, present], average="macro", zero_division=0)
             expected["macro_f1" + suffix].append(macro)
-        rule = tune_label_thresholds(Judged.of(scores_of(run, "valid"), splits.valid.targets))
+        rule = tune_label_thresholds(Judged.of(scores_of(run, "tuning"), splits.valid.targets))
         by_label = scores > rule.thresholds.numpy()
         expected["micro_f1_labels"].append(f1_score(truth, by_label, average="micro", zero_division=0))
         macro = f1_score(truth[:, present], by_label[:, present], average="macro", zero_division=0)
@@ -127,7 +127,7 @@ def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
     trained = train(prepared.encoder, "asl", prepared.train, recipe, seed=1, validation=Validation(prepared.valid))
     scores = trained.model.score(prepared.valid.encoded)
     best = best_threshold(Judged.of(scores, prepared.valid.data.targets))
-    assert torch.equal(scores.values, scores_of(finished / "runs/1-asl-seed1", "valid"))
+    assert torch.equal(scores.values, scores_of(finished / "runs/1-asl-seed1", "tuning"))
     assert read_results(finished)["losses"]["asl"]["tuned_thresholds"][1] == pytest.approx(best)
 
 

@@ -179,7 +179,7 @@ DAMAGE: dict[str, tuple[str, bytes]] = {
     "a line without numbers": ("history.csv", b"epoch,train_loss,seconds\n1,,\n"),
     "a line too few": ("history.csv", b"epoch,train_loss,seconds\n1,0.5,1\n"),
     "no scores": ("scores-test.safetensors", b""),
-    "half the scores": ("scores-valid.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
+    "half the scores": ("scores-tuning.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
 }
 
 

@@ -126,7 +126,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert not [path for path in (folder / "run").iterdir() if path.name.startswith(".")]
     results, expected = (results_of(run) for run in (folder / "run", fitted))
     assert results | {"seconds_per_epoch": 0} == expected | {"seconds_per_epoch": 0}
-    for name in ("model", "decision", "scores-valid", "scores-test"):
+    for name in ("model", "decision", "scores-tuning", "scores-test"):
         tensors, whole = (load_file(run / f"{name}.safetensors") for run in (folder / "run", fitted))
         assert tensors.keys() == whole.keys()
         assert all(torch.equal(tensors[name], whole[name]) for name in whole)

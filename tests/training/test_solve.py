@@ -20,6 +20,7 @@ from lopsided.models.tables import LinearTable, MlpTable
 from lopsided.training.loop import Listener, Trained, train
 from lopsided.training.newton import Problem, minimise
 from lopsided.training.rows import Rows
+from lopsided.training.solve import solve_with_folds
 from lopsided.training.validate import Validation
 from tests.points import targets_of
 
@@ -182,3 +183,19 @@ def test_layers_are_not_solved() -> None:
     table = Table.of_numbers(drawn(200)[0])
     with pytest.raises(ValueError, match="mlp has layers below its head"):
         train(MlpTable.fit(table), "bce", tabled(200), SOLVED, 0)
+
+
+@pytest.mark.parametrize("method", ["bce", "asl", "zlpr", "two_way", "powerset"])
+def test_scores_out_of_folds_are_those_of_models_without_them(method: str) -> None:
+    rows = tabled(200)
+    encoder: Encoder = LinearTable.fit(Table.of_numbers(drawn(200)[0]))
+    folds = [torch.arange(0, 200, 2), torch.arange(1, 200, 2)]
+    model, scores = solve_with_folds(encoder, method, rows, 0.5, 0, folds)
+    once = replace(ONE, epochs=1)
+    whole = solved(method, rows=rows, recipe=once).model
+    torch.testing.assert_close(model.score(rows.encoded).values, whole.score(rows.encoded).values)
+    for held, rest in (folds, folds[::-1]):
+        part = Rows(encoder.encode(rows.data.inputs.take(rest)), rows.data.take(rest))
+        alone = solved(method, rows=part, recipe=once).model
+        expected = alone.score(encoder.encode(rows.data.inputs.take(held))).values
+        assert torch.corrcoef(torch.stack([expected.flatten(), scores.values[held].flatten()]))[0, 1] > 0.99

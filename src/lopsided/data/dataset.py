@@ -74,6 +74,8 @@ class Splits:
     """Holds the parts of a data set; all share the same labels in the same order.
 
     notes: sentences for people about how the files were understood, and about rows that stand in two parts.
+    tuning: the rows that thresholds are tuned on, which may be those of validation. folds: numbers of them, none, or
+    for models that are trained on the rows of tuning: each of these is then scored by a model without its fold.
     unsplit: makes the rows of training and validation in one, where the latter were split off; else None.
     """
 
@@ -82,11 +84,20 @@ class Splits:
     test: Dataset | None
     notes: tuple[str, ...] = ()
     unsplit: Callable[[], Dataset] | None = None
+    tuning: Dataset | None = None
+    folds: tuple[Tensor, ...] = ()
 
     def parts(self) -> dict[str, Dataset]:
-        """Returns the parts that there are, by name."""
+        """Returns the parts that there are, by name; but for the rows of tuning, which belong to others."""
         named = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
+
+    def sizes(self) -> dict[str, int]:
+        """Returns the rows of each part by name; a half of those of validation may be kept for tuning."""
+        sizes = {name: len(part) for name, part in self.parts().items()}
+        if self.tuning is not None and self.tuning is not self.valid and not self.folds:
+            sizes["valid"] += len(self.tuning)
+        return sizes
 
     def hide_positives(self, share: float, seed: int) -> Splits:
         """Returns the same, with a random share of the training set's positive labels turned negative.

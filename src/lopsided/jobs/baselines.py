@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from lopsided.models.bag import UnitLength
 from lopsided.models.tables import LinearTable
 from lopsided.training.rows import scores_to_keep
 
-LIMIT = 3e8  # numbers of the training rows that are not zero, times labels: about half a minute of one core
+LIMIT = 3e8  # numbers of the training rows that are not zero, times labels: half a minute of a core, thrice with folds
 _C = 1.0  # scikit-learn's default, and that of the published tables of LinearSVC on texts
 _PIXEL = 8  # times as long as a number of a sparse row: neighbours are alike, so that fitting takes more steps
 _MANY = 1000  # texts, from which on words that stand in one text alone are left out
@@ -63,10 +63,10 @@ def _read(splits: Splits, stored: Path) -> Baseline | None:
     """Returns what was stored; None where it is not there, or not of these rows."""
     try:
         with safe_open(stored, framework="pt") as file:
-            tensors, header = {name: file.get_tensor(name) for name in ("test", "valid")}, file.metadata()
+            tensors, header = {name: file.get_tensor(name) for name in ("test", "tuning")}, file.metadata()
     except (SafetensorError, OSError):
         return None
-    parts, labels = splits.parts(), splits.train.num_labels
+    parts, labels = _judged(splits), splits.train.num_labels
     if any(values.shape != (len(parts[name]), labels) for name, values in tensors.items()):
         return None
     scores = {name: Scores(values, None, labels) for name, values in tensors.items()}
@@ -74,11 +74,9 @@ def _read(splits: Splits, stored: Path) -> Baseline | None:
 
 
 def _scored(splits: Splits, scores: Mapping[str, Scores]) -> Scored:
-    """Joins scores of "test" and "valid" rows, which decide at 0 by themselves, with the truth."""
-    assert splits.valid is not None
-    assert splits.test is not None
-    test, valid = splits.test.hard_targets(), splits.valid.hard_targets()
-    return Scored(scores["test"], test, scores["valid"], valid, own=0.0)
+    """Joins scores of "test" and "tuning" rows, which decide at 0 by themselves, with the truth."""
+    truth = {name: part.hard_targets() for name, part in _judged(splits).items()}
+    return Scored(scores["test"], truth["test"], scores["tuning"], truth["tuning"], own=0.0)
 
 
 def label_shares(splits: Splits) -> Baseline:
@@ -98,32 +96,51 @@ def label_shares(splits: Splits) -> Baseline:
 
 
 def fit_linear(splits: Splits, features: Features) -> dict[str, Scores]:
-    """Fits a linear support vector classifier for each label, to the rows in which it is known: scores by part.
+    """Returns scores by part of a linear model that is trained as those of the losses: with folds, on those rows."""
+    parts, folds = _judged(splits), splits.folds
+    rows = {name: features(part.inputs) for name, part in parts.items()}
+    if not folds:
+        made = linear_scores(splits.train, features(splits.train.inputs), list(rows.values()))
+        scores = dict(zip(rows, made, strict=True))
+    else:
+        whole, tuning = parts["tuning"], np.empty((len(parts["tuning"]), splits.train.num_labels), np.float32)
+        for held in folds:
+            rest = torch.ones(len(whole)).index_fill(0, held, 0).nonzero()[:, 0]
+            seen, unseen = (rows["tuning"][part.numpy()] for part in (rest, held))
+            (tuning[held.numpy()],) = linear_scores(whole.take(rest), seen, [unseen])
+        (test,) = linear_scores(whole, rows["tuning"], [rows["test"]])
+        scores = {"test": test, "tuning": tuning}
+    return {name: Scores(torch.from_numpy(each), None, splits.train.num_labels) for name, each in scores.items()}
 
-    Source: LIBLINEAR (Fan et al., JMLR 9, 2008), as scikit-learn has it. A label that all rows have, or none, gets a
-    constant score.
+
+def linear_scores(data: Dataset, features: Any, judged: Sequence[Any]) -> list[Array]:
+    """Fits a linear support vector classifier for each label, to the rows in which it is known: scores of others.
+
+    features, judged: of the rows that are trained on, and of those that are scored. Source: LIBLINEAR (Fan et al., JMLR
+    9, 2008), as scikit-learn has it. A label that all rows have, or none, gets a constant score.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    train, parts = features(splits.train.inputs), _judged(splits)
-    rows = {name: features(part.inputs) for name, part in parts.items()}
-    made = {name: np.empty((len(part), part.num_labels), np.float32) for name, part in parts.items()}
+    made = [np.empty((rows.shape[0], data.num_labels), np.float32) for rows in judged]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a score that is nearly the best is good enough here
-        for label, (known, true) in enumerate(_by_label(splits.train)):
+        for label, (known, true) in enumerate(_by_label(data)):
             if true.all() or not true.any():
-                for scores in made.values():
+                for scores in made:
                     scores[:, label] = 1.0 if true.any() else -1.0
                 continue
-            model = LinearSVC(C=_C, random_state=0).fit(train if known is None else train[known], true)
-            for name, each in rows.items():
-                made[name][:, label] = model.decision_function(each)
-    return {name: Scores(torch.from_numpy(scores), None, splits.train.num_labels) for name, scores in made.items()}
+            model = LinearSVC(C=_C, random_state=0).fit(features if known is None else features[known], true)
+            for scores, rows in zip(made, judged, strict=True):
+                scores[:, label] = model.decision_function(rows)
+    return made
 
 
 def _judged(splits: Splits) -> dict[str, Dataset]:
-    return {name: part for name, part in splits.parts().items() if name != "train"}
+    """Returns the rows of tuning and test, by name."""
+    assert splits.tuning is not None
+    assert splits.test is not None
+    return {"tuning": splits.tuning, "test": splits.test}
 
 
 def _by_label(data: Dataset) -> Iterator[tuple[Array | None, Array]]:

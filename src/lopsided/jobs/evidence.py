@@ -56,7 +56,8 @@ class Evidence:
     positives at which middling and frequent labels begin; None for thirds. resplit: the test rows per training row, if
     each seed split the rows anew; then `test`, `positives` and `data` are those of the first one. recipe: None where
     the models were trained elsewhere. sets: (rows,) int64, the number of the set of copies, or of one group, that a
-    test row is in; None where all are independent. budget: what was asked for. notes: what a reader must know besides.
+    test row is in; None where all are independent. budget: what was asked for. tuned_on:
+    the rows that have tuned the thresholds. notes: what a reader must know besides.
     """
 
     data: DataSummary
@@ -73,6 +74,7 @@ class Evidence:
     resampling_seed: int = 0
     resplit: float | None = None
     budget: str | None = None
+    tuned_on: str = "the validation rows"
     notes: tuple[str, ...] = ()
 
     @property

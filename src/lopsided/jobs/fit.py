@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import time
 from dataclasses import dataclass, replace
 
 from lopsided.data.storage import write_text
@@ -22,7 +22,7 @@ from lopsided.models.recipe import Recipe
 from lopsided.training import processes
 from lopsided.training.history import Epoch
 from lopsided.training.loop import Listener, Trained, train
-from lopsided.training.rows import Rows
+from lopsided.training.solve import solve_with_folds
 from lopsided.training.validate import Validation
 
 _UNJUDGED = 7  # penalties of a model that is solved without validation rows: the last is neither strong nor weak
@@ -37,7 +37,7 @@ class TrainedRun:
     method: str  # as it was trained
     history: list[Epoch]
     record: TrainingRecord
-    valid: Scores | None
+    tuning: Scores | None
     test: Scores | None
 
 
@@ -78,33 +78,36 @@ def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRe
         state_file=folder.state_file,
         listener=Listener(progress.step, on_epoch),
     )
-    record = _record(config, trained, prepared)
-    final = _refitted(config, trained, prepared) if record.refitted else trained.model
-    return processes.on_first(lambda: _write(folder, record, trained, final, prepared, progress))
+    return processes.on_first(lambda: _write(folder, trained, prepared, progress))
 
 
-def _write(
-    folder: RunFolder, record: TrainingRecord, trained: Trained, final: Model, prepared: Prepared, progress: Progress
-) -> TrainingRecord:
+def _write(folder: RunFolder, trained: Trained, prepared: Prepared, progress: Progress) -> TrainingRecord:
     folder.write_history(trained.history)
+    record, judged = _record(folder.config, trained, prepared), None
     if not trained.diverged:
-        folder.write_model(final)
+        began = time.perf_counter()
+        model, tuning = _final(folder.config, trained, prepared)
+        record = record.model_copy(update={"seconds": record.seconds + time.perf_counter() - began})
+        folder.write_model(model)
         if prepared.test is not None:
-            folder.write_scores("test", final.score(prepared.test.encoded, prepared.test.keep))
-        _decide(folder, trained.model, prepared, progress)
-        card = model_card(folder, final, folder.read_decision(), record)
+            folder.write_scores("test", model.score(prepared.test.encoded, prepared.test.keep))
+        if tuning is not None and prepared.tuning is not None:
+            folder.write_scores("tuning", tuning)
+            judged = Judged.of(tuning, prepared.tuning.data.hard_targets())
+        folder.write_decision(decide(folder.config, model, judged, progress))
+        card = model_card(folder, model, folder.read_decision(), record)
         write_text(folder.path / "README.md", card)
     folder.write_training(record)
     return record
 
 
 def _record(config: FitConfig, trained: Trained, prepared: Prepared) -> TrainingRecord:
-    l2 = trained.history[trained.best_epoch - 1].l2
-    refitted = not (math.isnan(l2) or prepared.unsplit is None or config.no_refit or trained.diverged)
+    refitted = bool(prepared.folds) and not trained.diverged
+    assert prepared.tuning is not None or not refitted
     return TrainingRecord(
         method=str(parse_method(config.loss)),
         seed=config.seed,
-        rows=len(prepared.train) + (len(prepared.valid) if refitted and prepared.valid else 0),
+        rows=len(prepared.tuning if refitted and prepared.tuning else prepared.train),
         epochs=sum(not epoch.is_lost for epoch in trained.history) + trained.diverged,
         best_epoch=trained.best_epoch,
         seconds=sum(epoch.seconds for epoch in trained.history),
@@ -113,27 +116,22 @@ def _record(config: FitConfig, trained: Trained, prepared: Prepared) -> Training
     )
 
 
-def _refitted(config: FitConfig, trained: Trained, prepared: Prepared) -> Model:
-    """Solves once more, with the penalty that was chosen, on the rows of training and validation."""
-    assert prepared.unsplit is not None
-    data = prepared.unsplit()
-    recipe = replace(recipe_of(config, prepared), epochs=1, l2=trained.history[trained.best_epoch - 1].l2)
-    rows = Rows(prepared.encoder.encode(data.inputs), data)
-    return train(prepared.encoder, config.loss, rows, recipe, config.seed).model
+def _final(config: FitConfig, trained: Trained, prepared: Prepared) -> tuple[Model, Scores | None]:
+    """Returns the model, and the scores of the rows of tuning, if there are any.
 
-
-def _decide(folder: RunFolder, model: Model, prepared: Prepared, progress: Progress) -> None:
-    """Writes the scores of validation rows, and the rule that is tuned on them."""
-    judged = None
-    if prepared.valid is not None:
-        folder.write_scores("valid", model.score(prepared.valid.encoded, prepared.valid.keep))
-        scores = folder.read_scores("valid", len(prepared.valid))
-        judged = Judged.of(scores, prepared.valid.data.hard_targets())
-    folder.write_decision(decide(folder.config, model, judged, progress))
+    With folds it is solved once more, with the penalty that was chosen, on the rows of training and validation.
+    """
+    tuning = prepared.tuning
+    if tuning is None:
+        return trained.model, None
+    if prepared.folds:
+        l2 = trained.history[trained.best_epoch - 1].l2
+        return solve_with_folds(prepared.encoder, config.loss, tuning, l2, config.seed, prepared.folds)
+    return trained.model, trained.model.score(tuning.encoded, tuning.keep)
 
 
 def decide(config: FitConfig, model: Model, judged: Judged | None, progress: Progress) -> Decision:
-    """Returns the rule that was asked for, tuned on validation rows if there are any."""
+    """Returns the rule that was asked for, tuned on the rows for it, if there are any."""
     loss = "bce" if isinstance(parse_method(config.loss), Powerset) else config.loss  # log odds are logits as of bce
     name = config.decide
     if config.rule_from is not None:
@@ -165,7 +163,7 @@ def read_run(folder: RunFolder, loss: str, prepared: Prepared) -> TrainedRun:
         raise damaged(folder.path / "history.csv", problem, folder.repair)
     scores = [
         None if record.diverged or rows is None else folder.read_scores(name, len(rows))
-        for name, rows in (("valid", prepared.valid), ("test", prepared.test))
+        for name, rows in (("tuning", prepared.tuning), ("test", prepared.test))
     ]
     return TrainedRun(loss, record.seed, folder.config.loss, history, record, *scores)
 

@@ -96,7 +96,7 @@ class RunFolder(ConfigFolder[FitConfig]):
     state.safetensors        what an unfinished training goes on from
     model.json, model.safetensors
     decision.safetensors     the rule, and the map from scores to probabilities
-    scores-valid.safetensors, scores-test.safetensors
+    scores-tuning.safetensors, scores-test.safetensors
     README.md                the model card
     training.json            how training ended; a run that has it is trained
     results*.json            what `lopsided evaluate` measured
@@ -196,7 +196,7 @@ class RunFolder(ConfigFolder[FitConfig]):
         replace_atomically(self._scores(part), lambda path: save_file(tensors, path, metadata))
 
     def read_scores(self, part: str, rows: int) -> Scores:
-        """Returns the scores of validation or test rows. Raises UserError where they are damaged."""
+        """Returns the scores of the rows of tuning, or of test. Raises UserError where they are damaged."""
         path = self._scores(part)
         try:
             with safe_open(path, framework="pt") as file:
@@ -218,7 +218,7 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
     config.json     what was asked, and the SHA-256 of the data files
     budget.json     how long an epoch of each loss takes, by which `--budget` chose the epochs
     trials.csv      one line per trial of a rate or of settings; trials.db holds the same for optuna
-    baselines.safetensors  scores of the linear baseline, of validation and test rows
+    baselines.safetensors  scores of the linear baseline, of the rows of tuning and test
     runs/           the folder of a run for each loss and seed: predict, evaluate, inspect and export take it
     history.csv     one line per loss, seed and epoch
     details.json    curves, labels and rows, for the report

@@ -28,6 +28,7 @@ from lopsided.jobs.schema import (
 )
 from lopsided.jobs.score import METRICS, Scored, evaluate
 from lopsided.jobs.tune import Candidate
+from lopsided.jobs.tuning import tuned_on
 from lopsided.jobs.verdict import decide, is_overfitting, is_rising
 from lopsided.metrics.significance import interval_over_seeds
 from lopsided.models.heads import own_threshold, parse_method
@@ -62,6 +63,7 @@ def summarize(evidence: Evidence, progress: Progress) -> Results:
         **verdicts._asdict(),
         groups=label_groups(evidence),
         tested=LabelTests(with_positives=int((tested > 0).sum()), few=int(((tested > 0) & (tested < FEW)).sum())),
+        tuned_on=evidence.tuned_on,
         notes=_notes(evidence),
     )
 
@@ -125,17 +127,18 @@ def evidence_of(
         resampling_seed=config.data_seed,
         notes=(*told, *_notes_on_training(config, chosen, splits, scored, trained, recipe), *left_out),
         budget=config.budget,
+        tuned_on=tuned_on(splits),
     )
 
 
 def _score_runs(round_: Round) -> dict[str, Scored]:
     """Joins the scores of each loss with the truth."""
     splits = round_.splits
-    assert splits.valid is not None
+    assert splits.tuning is not None
     assert splits.test is not None
-    test, valid = splits.test.hard_targets(), splits.valid.hard_targets()
+    test, tuning = splits.test.hard_targets(), splits.tuning.hard_targets()
     return {
-        run.loss: Scored(run.test, test, run.valid, valid, own_threshold(parse_method(run.method)))
+        run.loss: Scored(run.test, test, run.tuning, tuning, own_threshold(parse_method(run.method)))
         for run in round_.runs
     }
 
@@ -172,7 +175,7 @@ def _loss_result(loss: str, evidence: Evidence) -> LossResult:
 def _describe(config: CompareConfig, splits: Splits) -> DataSummary:
     return DataSummary(
         name=config.name,
-        rows=SplitSizes(**{name: len(part) for name, part in splits.parts().items()}),
+        rows=SplitSizes(**splits.sizes()),
         labels=splits.train.num_labels,
         positives_per_row=float(splits.train.label_counts().sum() / len(splits.train)),
         missing=config.missing,
@@ -256,7 +259,7 @@ def _notes_on_training(
     if recipe.optimizer != "solve":
         diverged = {loss for loss, group in scored.items() if any(one.diverged for one in group)}
         notes += _on_speed({loss: one.best_epochs for loss, one in trained.items() if loss not in diverged}, config)
-    notes.append(_on_search(config, chosen, recipe))
+    notes += [_on_search(config, chosen, recipe), f"Thresholds are tuned on {tuned_on(splits)}."]
     return notes + [f"{note}." for note in splits.notes if "also stand in" in note]
 
 

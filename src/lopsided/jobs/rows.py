@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import Progress as Bars
+from torch import Tensor
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
@@ -23,6 +24,7 @@ from lopsided.data.storage import UserError
 from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.config import BUILT_IN, IMAGES, IMBALANCE, C, Config, FitConfig
 from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.tuning import with_tuning
 from lopsided.metrics.registry import METRICS
 from lopsided.models.encoder import Encoder
 from lopsided.models.registry import fit_encoder
@@ -33,19 +35,23 @@ _SMALLEST_SPLIT = 10  # rows of a file that is to be split
 
 @dataclass(frozen=True)
 class Prepared:
-    """Holds encoded rows, and the encoder that was fitted to those of training."""
+    """Holds encoded rows, and the encoder that was fitted to those of training.
+
+    valid: the rows that choose rate, epoch or penalty. tuning, folds: those that thresholds are tuned on, see `Splits`.
+    """
 
     encoder: Encoder
     train: Rows
     valid: Rows | None
     test: Rows | None
-    unsplit: Callable[[], Dataset] | None = None  # see `Splits`
+    tuning: Rows | None
+    folds: tuple[Tensor, ...]
 
     @property
     def splits(self) -> Splits:
         """Returns the rows without what a body takes of them."""
-        valid, test = (None if rows is None else rows.data for rows in (self.valid, self.test))
-        return Splits(self.train.data, valid, test)
+        valid, test, tuning = (None if rows is None else rows.data for rows in (self.valid, self.test, self.tuning))
+        return Splits(self.train.data, valid, test, tuning=tuning, folds=self.folds)
 
 
 def read_rows(path: Path, options: ReadOptions, bars: Bars) -> Dataset:
@@ -127,17 +133,25 @@ def _shared_rows(files: Sequence[Path], names: Sequence[str], parts: Sequence[Da
 
 
 def prepare(config: Config, splits: Splits) -> Prepared:
-    """Fits the encoder to the training rows, and encodes all. Raises UserError for a model that cannot take them."""
+    """Fits the encoder to the training rows, chooses those of tuning, and encodes all.
+
+    Raises UserError for a model that cannot take them.
+    """
     file, files = config.data, config.files()
     try:
         encoder = fit_encoder(config.model, splits.train.inputs, splits.train.num_labels)
+        is_solved = encoder.recipe(len(splits.train), splits.train.num_labels).optimizer == "solve"
+        splits = with_tuning(splits, is_solved and not config.no_refit, config.data_seed)
         encoded: dict[str, Rows] = {}
         for name, part in splits.parts().items():
             file = str(files.get(name, config.data))
             encoded[name] = Rows(encoder.encode(part.inputs), part)
+        tuning = encoded.get("valid")
+        if splits.tuning is not splits.valid and splits.tuning is not None:
+            tuning = Rows(encoder.encode(splits.tuning.inputs), splits.tuning)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from None
-    return Prepared(encoder, encoded["train"], encoded.get("valid"), encoded.get("test"), splits.unsplit)
+    return Prepared(encoder, encoded["train"], encoded.get("valid"), encoded.get("test"), tuning, splits.folds)
 
 
 def measurable(config: C, splits: Splits) -> C:

@@ -30,7 +30,6 @@ def _defined(value: Any) -> Any:
 
 
 Number = Annotated[float | None, BeforeValidator(_defined)]
-
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 StoredRecipe = Annotated[
     Recipe, BeforeValidator(lambda value: _RECIPE.validate_python(value) if isinstance(value, dict) else value)
@@ -199,6 +198,7 @@ class Results(StoredFile):
     to_linear: dict[str, Gap]  # of every loss, in the verdict's metric; empty without a linear baseline
     groups: list[LabelGroup]  # from rare to frequent; none where labels are alike
     tested: LabelTests
+    tuned_on: str  # which rows have tuned the thresholds
     notes: list[str]
 
     def known_metrics(self) -> list[str]:

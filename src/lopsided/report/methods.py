@@ -63,7 +63,7 @@ def _measuring(results: Results) -> list[str]:
     sentences = []
     if has_thresholds(results):
         sentences.append(
-            "Thresholds were tuned on the validation rows: one for all labels, for micro-F1, and one a label, for F1, "
+            f"Thresholds were tuned on {results.tuned_on}: one for all labels, for micro-F1, and one a label, for F1, "
             "shrunk towards the common one where a label is rare."
         )
     sentences += [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
+from lopsided.metrics.scores import Scores
 from lopsided.models.direct import BagOf, NoBody, SparseLinear
+from lopsided.models.encoder import Encoder
 from lopsided.models.heads import Powerset, PowersetHead, parse_method
 from lopsided.models.model import Model
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import SparseTargets
+from lopsided.training import processes
 from lopsided.training.newton import Problem, minimise
 from lopsided.training.rows import Rows
 
@@ -62,6 +65,22 @@ class Solver:
             on_block()
         return total
 
+    def out_of_fold(self, l2: float, folds: Sequence[Tensor]) -> Tensor:
+        """Returns (rows, L) scores of the rows, those of each fold by a model that is solved without it.
+
+        folds: numbers of rows, which together are all. Each is solved from the last solution on, which is near.
+        """
+        pulls, everything = self.solution.pulls, torch.arange(len(self.solution.pulls), device=self.start.device)
+        outputs = torch.empty_like(pulls)
+        for labels, targets in self._blocks():
+            for held in folds:
+                kept = torch.isin(everything, held, invert=True).nonzero()[:, 0]
+                start = pulls[:, labels].index_fill(0, held, 0.0)
+                problem = Problem(self._scores, self._slope(labels, targets, kept), self.apart)
+                scores = self._scores(minimise(problem, start, l2, _TOLERANCE))
+                outputs[held[:, None], labels] = scores[held] + self.start[labels]
+        return self.head.powerset.log_odds(outputs) if isinstance(self.head, PowersetHead) else outputs
+
     def penalty(self, number: int) -> float:
         """Returns the penalty of a place of the path, from 1; each is half of the one before."""
         return self._first_penalty / _FACTOR ** (number - 1)
@@ -89,12 +108,16 @@ class Solver:
         ):
             yield labels, _dense(self.targets, self.num_labels, labels if self.apart else None).to(labels.device)
 
-    def _slope(self, labels: Tensor, targets: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def _slope(self, labels: Tensor, targets: Tensor, kept: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+        """Returns the slope of a `Problem`. kept: the only rows that have a loss, by number; None for all."""
+        targets = targets if kept is None else targets[kept]
+
         def slope(scores: Tensor, chosen: Tensor) -> Tensor:
             logits = (scores + self.start[labels[chosen]]).requires_grad_()
             every = len(chosen) == len(labels)
             with torch.enable_grad():
-                value = self._loss(logits, targets if every else targets[:, chosen])
+                told = logits if kept is None else logits[kept]
+                value = self._loss(told, targets if every else targets[:, chosen])
             gradient: Tensor
             (gradient,) = torch.autograd.grad(value, logits)
             return gradient
@@ -118,6 +141,18 @@ class Solver:
             linear.set_outputs(labels, weights, bias)
         else:
             linear.weight[labels], linear.bias[labels] = weights.T, bias
+
+
+def solve_with_folds(
+    encoder: Encoder, method: str, rows: Rows, l2: float, seed: int, folds: Sequence[Tensor]
+) -> tuple[Model, Scores]:
+    """Returns the model of a penalty, and the scores of the rows by models without their fold, `Solver.out_of_fold`."""
+    torch.manual_seed(seed)
+    model = Model.new(encoder, method, rows.data)
+    model.network.to(processes.accelerator().device)
+    solver = Solver(model, rows)
+    solver.solve(l2)
+    return model, Scores(solver.out_of_fold(l2, folds).cpu(), None, model.num_labels)
 
 
 class _Sparse:
