@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import average_precision_score, f1_score
 from sklearn.svm import LinearSVC
 
 from lopsided.data.dataset import Dataset, Splits
-from lopsided.data.inputs import SparseFeatures, Table, Texts
+from lopsided.data.digits_grid import digits_grid
+from lopsided.data.inputs import Images, SparseFeatures, Table, Texts
 from lopsided.data.storage import UserError
 from lopsided.jobs import baselines as module
 from lopsided.jobs.baselines import baselines, fit_linear
@@ -92,6 +94,21 @@ def test_with_folds_the_linear_baseline_has_all_rows_and_each_fold_is_scored_wit
     whole = LinearSVC(random_state=0).fit(features, of(data.tuning)[:, 0])
     expected = whole.decision_function(words.transform(data.test.inputs.texts))
     assert made["test"].values[:, 0].numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_linear_baseline_of_images_is_ridge_regression(tmp_path: Path) -> None:
+    data = digits_grid(60, 20, 20)
+    data = replace(data, tuning=data.valid)
+    made, left_out = baselines(data, tmp_path / "b.safetensors")
+    assert left_out == []
+    assert data.test is not None
+    images = [part.inputs for part in (data.train, data.test)]
+    train, test = (each.pixels.flatten(1).double().numpy() / 255 for each in images if isinstance(each, Images))
+    expected = RidgeCV((1, 10, 100, 1000)).fit(train, 2.0 * of(data.train) - 1).predict(test)
+    scores = made["linear"].scored[0].scores
+    assert scores is not None
+    np.testing.assert_allclose(scores.values.numpy(), expected, atol=1e-4)
+    assert made["linear"].settings == "RidgeCV of scikit-learn, on pixels"
 
 
 def test_the_shares_rank_labels_alone(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ from lopsided.training.rows import scores_to_keep
 
 LIMIT = 3e8  # numbers of the training rows that are not zero, times labels: half a minute of a core, thrice with folds
 _C = 1.0  # scikit-learn's default, and that of the published tables of LinearSVC on texts
-_PIXEL = 8  # times as long as a number of a sparse row: neighbours are alike, so that fitting takes more steps
+_RIDGE_LIMIT = 5e10  # pixels of the training images, times the fewer of images and pixels of one: about as long
+_ALPHAS = (1.0, 10.0, 100.0, 1000.0)
 _MANY = 1000  # texts, from which on words that stand in one text alone are left out
 
 Features = Callable[[Any], Any]  # inputs -> (rows, features)
@@ -51,8 +52,9 @@ def baselines(splits: Splits, stored: Path) -> tuple[dict[str, Baseline], list[s
 
 def _fitted(splits: Splits, told: str, features: Features, stored: Path) -> Baseline:
     began = time.perf_counter()
-    scores = fit_linear(splits, features)
-    settings, seconds = f"LinearSVC(C={_C:g}) of scikit-learn for each label, on {told}", time.perf_counter() - began
+    scores, images = fit_linear(splits, features), isinstance(splits.train.inputs, Images)
+    model = "RidgeCV of scikit-learn" if images else f"LinearSVC(C={_C:g}) of scikit-learn for each label"
+    settings, seconds = f"{model}, on {told}", time.perf_counter() - began
     tensors = {name: each.values for name, each in scores.items()}
     header = {"settings": settings, "seconds": str(seconds)}
     replace_atomically(stored, lambda path: save_file(tensors, path, header))
@@ -100,7 +102,8 @@ def fit_linear(splits: Splits, features: Features) -> dict[str, Scores]:
     parts, folds = _judged(splits), splits.folds
     rows = {name: features(part.inputs) for name, part in parts.items()}
     if not folds:
-        made = linear_scores(splits.train, features(splits.train.inputs), list(rows.values()))
+        fit = ridge_scores if isinstance(splits.train.inputs, Images) else linear_scores
+        made = fit(splits.train, features(splits.train.inputs), list(rows.values()))
         scores = dict(zip(rows, made, strict=True))
     else:
         whole, tuning = parts["tuning"], np.empty((len(parts["tuning"]), splits.train.num_labels), np.float32)
@@ -136,6 +139,20 @@ def linear_scores(data: Dataset, features: Any, judged: Sequence[Any]) -> list[A
     return made
 
 
+def ridge_scores(data: Dataset, features: Any, judged: Sequence[Any]) -> list[Array]:
+    """Fits least squares to the labels, 1 and -1, and 0 where one is unknown: scores of others.
+
+    Of pixels, which are alike in neighbours, it is fitted in one step where the classifier above takes thousands.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    truth = Truth.of(data.hard_targets(), len(data), data.num_labels)
+    values = np.full(len(data) * data.num_labels, -1.0)
+    values[truth.true], values[truth.unknown] = 1.0, 0.0
+    model = RidgeCV(_ALPHAS).fit(features, values.reshape(len(data), data.num_labels))
+    return [model.predict(rows).astype(np.float32) for rows in judged]
+
+
 def _judged(splits: Splits) -> dict[str, Dataset]:
     """Returns the rows of tuning and test, by name."""
     assert splits.tuning is not None
@@ -165,7 +182,10 @@ def _features(splits: Splits) -> Callable[[], tuple[str, Features]] | str:
     numbers, make = _work(inputs)
     if make is None:
         return f"there is none for inputs of kind {inputs.kind}"
-    if numbers * labels > LIMIT or any(scores_to_keep(len(part), labels) for part in _judged(splits).values()):
+    too_long = numbers * labels > LIMIT
+    if isinstance(inputs, Images):
+        too_long = numbers * min(len(inputs), numbers / len(inputs)) > _RIDGE_LIMIT
+    if too_long or any(scores_to_keep(len(part), labels) for part in _judged(splits).values()):
         return f"{labels} labels of {len(splits.train)} rows would take it minutes"
     return make
 
@@ -179,7 +199,7 @@ def _work(inputs: Any) -> tuple[float, Callable[[], tuple[str, Features]] | None
     if isinstance(inputs, Table):
         return inputs.numbers.numel() + inputs.categories.numel(), partial(_columns, inputs)
     if isinstance(inputs, Images):
-        return _PIXEL * inputs.pixels.numel(), partial(_pixels, inputs)
+        return inputs.pixels.numel(), partial(_pixels, inputs)
     return 0, None
 
 

@@ -84,7 +84,7 @@ class Pixels:
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         batch_size = 32 if rows < 5000 else 64
-        return Recipe(6, batch_size, learning_rate=3e-3, optimizer="adamw", weight_decay=1e-2, average=0.98)
+        return Recipe(10, batch_size, learning_rate=3e-3, optimizer="adamw", weight_decay=1e-2, average=0.98)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {"shape": list(self.shape)}, {}
