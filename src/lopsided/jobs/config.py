@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -287,7 +288,7 @@ def read_otherwise(options: ReadOptions, asked: dict[str, Any]) -> ReadOptions:
 
 
 def fingerprint(config: Config) -> dict[str, str]:
-    """Returns the SHA-256 of every data file, so that a run is not continued on other data."""
+    """Returns the SHA-256 of every data file or folder, so that a run is not continued on other data."""
     try:
         return {name: _sha256(path) for name, path in config.files().items()}
     except OSError as error:
@@ -295,8 +296,25 @@ def fingerprint(config: Config) -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
+    from lopsided.data.image_files import ENDINGS
+
     digest = hashlib.sha256()
+    if path.is_dir():
+        for inside in _files_in(path):
+            digest.update(os.fsencode(inside.relative_to(path)) + b"\0")
+            if inside.suffix.lower() not in ENDINGS:  # of images, as of those that a list names, the names alone
+                digest.update(_sha256(inside).encode())
+        return digest.hexdigest()
     with path.open("rb") as file:
         while block := file.read(2**24):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _files_in(path: Path) -> Iterator[Path]:
+    """Yields the files in a folder, at any depth and in order, but for those of runs that were written there."""
+    for file in sorted(path.iterdir()):
+        if not file.is_dir():
+            yield file
+        elif not (file / "config.json").exists():
+            yield from _files_in(file)
