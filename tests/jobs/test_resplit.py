@@ -93,6 +93,7 @@ def test_what_is_shown_of_one_split_says_so(resplit: Path) -> None:
     results, details = read_results(resplit), json.loads((resplit / "details.json").read_text())
     assert results["resplit"]
     (note,) = (note for note in results["notes"] if note.startswith("3 splits: "))
+    assert note.startswith("3 splits: the rows alone vary, and"), "a solved model has neither order nor initial weights"
     assert note.endswith("Labels, rows and curves are those of the first split.")
     histories = [(run_of(resplit, "bce", seed).read_training(), run_of(resplit, "bce", seed)) for seed in range(3)]
     chosen = [run.read_history()[record.best_epoch - 1].l2 for record, run in histories]

@@ -200,7 +200,7 @@ def _notes(evidence: Evidence) -> list[str]:
             f"No logit stands for a probability of 0.5 under {', '.join(saturated)}, which saturates: its own "
             "threshold would predict nothing, so the tuned one stands in its place."
         )
-    where = "" if evidence.resplit is None else " of the first split"
+    where = "" if evidence.resplit is None else " on the first split"
     for name, counts in evidence.positives.items():
         if empty := int((counts == 0).sum()):
             consequence = "" if name == "train" else "; left out of its mAP and macro-F1"
@@ -217,13 +217,15 @@ def _notes(evidence: Evidence) -> list[str]:
 
 def _on_seeds(evidence: Evidence) -> str:
     seeds, drawn = evidence.seeds, f"{len(evidence.test)} test rows"
+    solved = evidence.recipe is not None and evidence.recipe.optimizer == "solve"
     if evidence.resplit is not None:
+        varied = "the rows alone vary" if solved else "rows, order and initial weights vary together"
         return (
-            f"{seeds} splits: rows, order and initial weights vary together, and differences are paired over splits. "
+            f"{seeds} splits: {varied}, and differences are paired over splits. "
             f"As splits share rows, {evidence.resplit:.2f}, test rows per training row, is added to 1/{seeds} in "
             "their variance (Nadeau & Bengio 2003). Labels, rows and curves are those of the first split."
         )
-    if evidence.recipe is not None and evidence.recipe.optimizer == "solve":
+    if solved:
         return f"A solved model is alike with every seed: the uncertainty is that of the {drawn}, by bootstrap."
     if seeds == 1:
         return "One seed: differences hold for these trained models; how they vary over seeds is unknown."
