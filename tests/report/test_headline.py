@@ -25,17 +25,24 @@ def comparison(verdict: str, mean: float, detectable: float | None = 0.01, **p: 
     return Comparison(**(nothing | p), **ends, verdict=verdict, mean=mean, detectable=detectable)
 
 
-def compared(_linear: float | None = None, _few: int = 0, **found: Comparison) -> Results:
+def compared(
+    _linear: float | None = None, _few: int = 0, _rising: str = "", _tested: int = 10, **found: Comparison
+) -> Results:
     """Results of bce, of mAP .8, and of others; with a linear baseline, from which no loss differs unless better."""
 
-    def result(mean: float) -> LossResult:
+    def result(mean: float, loss: str = "bce") -> LossResult:
         values = {"map": mean, "macro_f1": 0.4, "macro_f1_labels": 0.5}
         metrics = {name: Interval(mean=value, low=None, high=None) for name, value in values.items()}
-        trained: dict[str, Any] = {"tuned_settings": None, "best_epochs": [1], "rising": False, "seconds": 1.0}
+        trained: dict[str, Any] = {
+            "tuned_settings": None,
+            "best_epochs": [1],
+            "rising": loss == _rising,
+            "seconds": 1.0,
+        }
         trained["overfitting"] = False
         return LossResult(settings="x", own_threshold=0.0, tuned_thresholds=[0.0], metrics=metrics, **trained)
 
-    losses = {"bce": result(0.8)} | {loss: result(0.8 + (each.mean or 0.0)) for loss, each in found.items()}
+    losses = {"bce": result(0.8)} | {loss: result(0.8 + (each.mean or 0.0), loss) for loss, each in found.items()}
     more: dict[str, Any] = {}
     if _linear is not None:
         more["baselines"] = {"linear": BaselineResult(settings="x", seconds=1.0, metrics={"map": _linear})}
@@ -44,7 +51,8 @@ def compared(_linear: float | None = None, _few: int = 0, **found: Comparison) -
             loss: Gap(mean=gap, low=gap - 0.01, high=gap + 0.01, p_holm=0.01 if gap > 0.01 else 0.5)
             for loss, gap in gaps.items()
         }
-    return made_results(losses=losses, comparisons=found, tested=LabelTests(with_positives=10, few=_few), **more)
+    more["data"] = made_results().data.model_copy(update={"labels": 12})
+    return made_results(losses=losses, comparisons=found, tested=LabelTests(with_positives=_tested, few=_few), **more)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +69,27 @@ def compared(_linear: float | None = None, _few: int = 0, **found: Comparison) -
         ),
         (
             compared(_linear=0.9, asl=comparison("below a baseline", 0.02)),
-            "The model is the problem, not the loss: none is shown to beat the linear baseline, mAP .900. Keep bce "
-            "with learning rate 1 for now: asl is ahead of it, but below a baseline.",
+            "The model is the problem, not the loss: none is ahead of the linear baseline, mAP .900. Keep bce with "
+            "learning rate 1 for now, and improve the model first: asl is ahead of it, but below a baseline.",
+        ),
+        (
+            compared(_linear=0.798, asl=comparison("no difference shown", 0.005)),
+            "No loss is shown to beat the linear baseline, mAP .798: a better model may bring more. Keep bce with "
+            "learning rate 1: no loss is shown to beat it in mAP, .800.",
         ),
         (
             compared(asl=comparison("ahead so far", 0.02), apl=comparison("ahead so far", 0.01)),
-            "Train longer before you choose: asl and apl are ahead of bce in mAP so far, asl by .020.",
+            "Train longer before you choose: asl and apl are ahead of bce in mAP so far, asl by .020, but bce is "
+            "unfinished.",
+        ),
+        (
+            compared(_rising="asl", asl=comparison("no difference shown", 0.0), apl=comparison("worse", -0.02)),
+            "Train longer before you choose: no loss is shown to beat bce in mAP, but asl still gained on validation "
+            "rows when training ended.",
+        ),
+        (
+            compared(_rising="apl", asl=comparison("no difference shown", 0.0), apl=comparison("worse", -0.02)),
+            "Keep bce with learning rate 1: no loss is shown to beat it in mAP, .800.",
         ),
         (
             compared(asl=comparison("worse", -0.02), apl=comparison("no difference shown", 0.0)),
@@ -74,12 +97,25 @@ def compared(_linear: float | None = None, _few: int = 0, **found: Comparison) -
         ),
         (
             compared(_few=8, asl=comparison("no difference shown", 0.0)),
-            "Few labels can be tested: 8 of 10 have fewer than five test positives. Keep bce with learning rate 1: no "
-            "loss is shown to beat it in mAP, .800.",
+            "Few labels can be tested: 2 of 12 have five test positives, so more test rows are needed. Keep bce with "
+            "learning rate 1: no loss is shown to beat it in mAP, .800.",
+        ),
+        (
+            compared(_few=10, _linear=0.9, asl=comparison("no difference shown", 0.0)),
+            "Few labels can be tested: none of 12 has five test positives, so more test rows are needed. Keep bce with "
+            "learning rate 1: no loss is shown to beat it in mAP, .800.",
         ),
         (
             compared(asl=comparison("cannot be tested", math.nan, None)),
-            "Nothing can be said in mAP: no loss can be compared with bce.",
+            "Nothing can be said in mAP: only bce has a mAP, see the notes.",
+        ),
+        (
+            compared(asl=comparison("cannot be tested", 0.1, None)),
+            "Nothing can be said in mAP: too few test rows have a positive; give more.",
+        ),
+        (
+            compared(_tested=0, asl=comparison("cannot be tested", math.nan, None)),
+            "Nothing can be said in mAP: no label has a positive in the test rows; give test rows that have some.",
         ),
     ],
 )
@@ -88,13 +124,15 @@ def test_the_answer_stands_first(results: Results, sentence: str) -> None:
 
 
 def test_what_to_do_next_is_a_command() -> None:
-    better = compared(None, 0, **{"asl(clip=0)": comparison("better", 0.02)})
+    better = compared(None, 0, "", 10, **{"asl(clip=0)": comparison("better", 0.02)})
     assert command(better, Path("runs/a b")) == "lopsided fit --like 'runs/a b' --loss 'asl(clip=0)'"
     ahead = compared(asl=comparison("ahead so far", 0.02))
     assert command(ahead, Path("run")) == "lopsided compare run/config.json --epochs 3"
     within = ahead.model_copy(update={"budget": "2m"})
     assert command(within, Path("run")) == "lopsided compare run/config.json --budget 360s"
     assert command(compared(asl=comparison("worse", -0.02)), Path("run")) == "lopsided fit --like run --loss bce"
+    unfinished = compared(_rising="bce", asl=comparison("no difference shown", 0.0))
+    assert command(unfinished, Path("run")) == "lopsided compare run/config.json --epochs 3"
 
 
 def test_losses_with_one_verdict_share_a_sentence() -> None:
@@ -111,8 +149,41 @@ def test_losses_with_one_verdict_share_a_sentence() -> None:
         "The verdict on asl depends on the list of losses: beside bce alone the same models show a difference (p "
         ".028), among 4 losses none (p .142)",
     ]
-    nothing_to_find = compared(asl=comparison("no difference shown", 0.0, 0.0))
+    nothing_to_find = compared(asl=comparison("no difference shown", 0.01, 0.0))
     assert findings(nothing_to_find) == ["asl: no difference to bce was shown in mAP"], "no differences above 0"
+    equal = compared(asl=comparison("no difference shown", 0.0, 0.0), apl=comparison("no difference shown", 0.0, 0.03))
+    assert findings(equal) == [
+        "asl is equal to bce in mAP on these test rows",
+        "apl: no difference to bce was shown in mAP; one above .030 would be found with 80 % power",
+    ]
+    few = compared(_few=8, apl=comparison("no difference shown", 0.0, 0.03))
+    assert findings(few) == ["apl: no difference to bce was shown in mAP"], "no power is claimed of a few positives"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "alone", "beside_a_better_one"),
+    [
+        ("better", [], []),
+        ("worse", ["asl is worse than bce in mAP: leave it"], ["asl is worse than bce in mAP: leave it"]),
+        ("ahead so far", [], ["asl is ahead of bce in mAP so far, but bce is unfinished: train longer"]),
+        (
+            "behind so far",
+            ["asl is behind bce in mAP so far, but unfinished: train longer"],
+            ["asl is behind bce in mAP so far, but unfinished: train longer"],
+        ),
+        (
+            "below a baseline",
+            [],
+            ["asl is ahead of bce in mAP, but below a baseline: improve the model first"],
+        ),
+        ("cannot be tested", [], ["asl cannot be compared with bce in mAP, see the notes"]),
+    ],
+)
+def test_no_sentence_repeats_the_headline(verdict: str, alone: list[str], beside_a_better_one: list[str]) -> None:
+    asl = comparison(verdict, 0.01)
+    assert findings(compared(asl=asl)) == alone
+    both = findings(compared(asl=asl, apl=comparison("better", 0.02)))
+    assert both == (["asl is better than bce in mAP, too"] if verdict == "better" else beside_a_better_one)
 
 
 def test_what_thresholds_bring_is_said_where_some_were_tuned() -> None:
@@ -128,7 +199,7 @@ def test_what_thresholds_bring_is_said_where_some_were_tuned() -> None:
 
     assert found(micro_f1_own=0.55) == []
     assert found(micro_f1_own=0.55, micro_f1=0.63) == [
-        "thresholds (one tuned) bring bce +.100 micro-F1; the best loss, asl, adds +.030"
+        "Thresholds (one tuned) bring bce +.100 micro-F1; the best loss, asl, adds +.030"
     ]
 
 

@@ -27,6 +27,7 @@ class Training:
     seconds: float = math.nan  # of one training
     best_epochs: tuple[int, ...] = ()  # by seed
     l2: float = math.nan  # the penalty that was chosen for a model that is solved
+    refitted: bool = False  # solved once more with that penalty, on validation rows as well
     rising: bool = False
     overfitting: bool = False
 

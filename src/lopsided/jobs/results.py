@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median_low
 
@@ -106,6 +106,7 @@ def evidence_of(
             seconds=sum(run.record.seconds for run in group) / len(group),
             best_epochs=tuple(run.record.best_epoch for run in group),
             l2=median_low(run.history[run.record.best_epoch - 1].l2 for run in group),
+            refitted=group[0].record.refitted,
             rising=in_steps and is_rising([run.history for run in group], recipe.epochs),
             overfitting=in_steps and is_overfitting([run.history for run in group]),
         )
@@ -165,6 +166,7 @@ def _loss_result(loss: str, evidence: Evidence) -> LossResult:
         tuned_thresholds=[one.tuned for one in scored],
         seconds=training.seconds,
         l2=training.l2,
+        refitted=training.refitted,
         best_epochs=list(training.best_epochs),
         metrics={name: Interval(**asdict(interval)) for name, interval in intervals.items()},
         rising=training.rising,
@@ -200,19 +202,28 @@ def _notes(evidence: Evidence) -> list[str]:
             f"No logit stands for a probability of 0.5 under {', '.join(saturated)}, which saturates: its own "
             "threshold would predict nothing, so the tuned one stands in its place."
         )
+    return [*notes, *_on_positives(evidence), *evidence.notes]
+
+
+def _on_positives(evidence: Evidence) -> Iterator[str]:
+    """Yields which labels cannot be learned or tested, or hardly."""
     where = "" if evidence.resplit is None else " on the first split"
-    for name, counts in evidence.positives.items():
-        if empty := int((counts == 0).sum()):
-            consequence = "" if name == "train" else "; left out of its mAP and macro-F1"
-            notes.append(f"{empty} of {len(counts)} labels have no positive in the {name} rows{where}{consequence}.")
+    titles = {"train": "training", "valid": "validation", "test": "test"}
+    counts = {titles[name]: int((each == 0).sum()) for name, each in evidence.positives.items()}
+    empty = [f"{count} in the {title} rows{where}" for title, count in counts.items() if count]
+    if empty:
+        yield (
+            f"Labels without a positive, of {len(evidence.positives['test'])}: {', '.join(empty)}. mAP, AUROC and "
+            "macro-F1 of those rows leave them out."
+        )
     tested = evidence.positives["test"]
     if few := int(((tested > 0) & (tested < FEW)).sum()):
         share = 100 * few / int((tested > 0).sum())
-        notes.append(
-            f"{few} labels have fewer than {FEW} test positives{where}, which say little: "
+        have = "labels have" if few > 1 else "label has"
+        yield (
+            f"{few} {have} fewer than {FEW} test positives{where}, which say little: "
             f"{share:.0f} % of the labels of mAP, AUROC and macro-F1."
         )
-    return [*notes, *evidence.notes]
 
 
 def _on_seeds(evidence: Evidence) -> str:
@@ -246,22 +257,18 @@ def _notes_on_training(
 ) -> list[str]:
     """Returns what is to be said of how `lopsided compare` trained."""
     notes = []
-    unfinished = [loss for loss, one in trained.items() if one.rising and not any(s.diverged for s in scored[loss])]
-    longer = "Train longer (--epochs) to decide." if config.budget is None else "A longer --budget decides."
-    if unfinished and recipe.epochs == 1:
-        notes.append(f"One epoch shows no trend. {longer}")
-    elif unfinished:
-        notes.append(f"Validation mAP still rises at the end: {', '.join(unfinished)}. {longer}")
     overfitting = [loss for loss, one in trained.items() if one.overfitting]
     if overfitting:
         notes.append(
-            f"Validation mAP had fallen well below its best when training stopped: {', '.join(overfitting)}. The best "
-            "epoch is scored."
+            f"Overfitting: validation mAP of {', '.join(overfitting)} had fallen well below its best when training "
+            "stopped. The best epoch is scored."
         )
     if recipe.optimizer != "solve":
         diverged = {loss for loss, group in scored.items() if any(one.diverged for one in group)}
         notes += _on_speed({loss: one.best_epochs for loss, one in trained.items() if loss not in diverged}, config)
     notes += [_on_search(config, chosen, recipe), f"Thresholds are tuned on {tuned_on(splits)}."]
+    if any(one.refitted for one in trained.values()):
+        notes.append("With the penalty that was chosen, each loss was solved once more on validation rows as well.")
     return notes + [f"{note}." for note in splits.notes if "also stand in" in note]
 
 
@@ -296,6 +303,9 @@ def _on_search(config: CompareConfig, chosen: Mapping[str, Candidate], recipe: R
     if config.tune is not None:
         parts.append(f"{config.tune} trials of each loss chose its settings{first}")
     if config.searches and any(candidate.tuned() for candidate in chosen.values()):
-        shown = "; ".join(f"{loss}: {candidate.shown()}" for loss, candidate in chosen.items())
-        parts.append(f"Judged by validation {metric}, trials.csv has all. Chosen: {shown}")
+        by_choice: dict[str, list[str]] = {}
+        for loss, candidate in chosen.items():
+            by_choice.setdefault(candidate.shown(), []).append(loss)
+        shown = "; ".join(f"{', '.join(losses)}: {choice}" for choice, losses in by_choice.items())
+        parts.append(f"Chosen by validation {metric}, as trials.csv has it: {shown}")
     return ". ".join(parts) + "."

@@ -108,6 +108,7 @@ class LossResult(Record):
     tuned_thresholds: list[Number]  # by seed
     seconds: Number  # of a training
     l2: Number = None  # the penalty that was chosen for a model that is solved
+    refitted: bool = False  # solved once more with that penalty, on validation rows as well
     best_epochs: list[int]  # by seed: the epoch whose weights are scored; empty where it is not known
     metrics: dict[str, Interval]
     rising: bool  # training ended while validation still gained

@@ -15,27 +15,32 @@ from lopsided.jobs.verdict import AHEAD, BEHIND, BELOW, BETTER, NOTHING, UNTESTE
 from lopsided.metrics.friedman import Ranks
 from lopsided.metrics.significance import LEVEL
 
+_LEAST = 0.0005  # a difference that three digits show
 _NAMED = 4  # where there are more losses, only the first are named
 _BY_LABEL, _ONE, _OWN = "one threshold a label", "one tuned threshold", "its own threshold"
 
 
 def headline(results: Results) -> str:
-    """Says in one sentence which loss to use and what it brings; without the full stop."""
+    """Says in one sentence which loss to use and what it brings, or what to do first; without the full stop."""
     found = _by_verdict(results.comparisons)
     reference, title = results.reference, METRICS[results.metric].title
     if BETTER in found:
         chosen = recommended(results)
         return f"Use {_as_trained(results, chosen)} and {rule(results, chosen)}: {_worth(results, chosen)}"
+    if set(found) <= {UNTESTED}:
+        return f"Nothing can be said in {title}: {_untested(results)}"
     if AHEAD in found:
         best = leading(results, found[AHEAD])
         lead = f"{best} by {share(abs(results.comparisons[best].mean or 0.0))}"
-        names = f"{_some(found[AHEAD])} {_are(found[AHEAD])}"
-        return f"Train longer before you choose: {names} ahead of {reference} in {title} so far, {lead}"
-    if set(found) <= {UNTESTED}:
-        return f"Nothing can be said in {title}: no loss can be compared with {reference}"
+        names = f"{_some(found[AHEAD])} {_are(found[AHEAD])} ahead of {reference}"
+        return f"Train longer before you choose: {names} in {title} so far, {lead}, but {reference} is unfinished"
+    if unfinished := _unfinished(results):
+        names = "all of them" if len(unfinished) == len(results.losses) else _some(unfinished)
+        kept = f"{names} still gained on validation rows when training ended"
+        return f"Train longer before you choose: no loss is shown to beat {reference} in {title}, but {kept}"
     if BELOW in found:
         said = f"{_some(found[BELOW])} {_are(found[BELOW])} ahead of it, but below a baseline"
-        return f"Keep {_as_trained(results, reference)} for now: {said}"
+        return f"Keep {_as_trained(results, reference)} for now, and improve the model first: {said}"
     value = share(results.losses[reference].metrics[results.metric].mean)
     return f"Keep {_as_trained(results, reference)}: no loss is shown to beat it in {title}, {value}"
 
@@ -47,15 +52,45 @@ def answer(results: Results) -> str:
 
 def _warnings(results: Results) -> Iterator[str]:
     """Yields what stands above any verdict: that the data decide little, or that the model is what lacks."""
-    tested = results.tested
-    if tested.few > tested.with_positives / 2:
-        yield f"Few labels can be tested: {tested.few} of {tested.with_positives} have fewer than five test positives"
-    if results.to_linear and not any(_is_above(gap.mean, gap.p_holm, results) for gap in results.to_linear.values()):
-        value = share(results.baselines[LINEAR].metrics[results.metric])
-        yield (
-            f"The model is the problem, not the loss: none is shown to beat the linear baseline, "
-            f"{METRICS[results.metric].title} {value}"
-        )
+    tested, title = results.tested, METRICS[results.metric].title
+    if _decides_little(results):
+        known = tested.with_positives - tested.few
+        have = f"{known or 'none'} of {results.data.labels} {'have' if known > 1 else 'has'} five test positives"
+        yield f"Few labels can be tested: {have}, so more test rows are needed"
+        return
+    if not results.to_linear or any(_is_above(gap.mean, gap.p_holm, results) for gap in results.to_linear.values()):
+        return
+    value = share(results.baselines[LINEAR].metrics[results.metric])
+    sign = 1 if METRICS[results.metric].higher_is_better else -1
+    if all(sign * (gap.mean or 0.0) <= 0 for gap in results.to_linear.values()):
+        yield f"The model is the problem, not the loss: none is ahead of the linear baseline, {title} {value}"
+    else:
+        yield f"No loss is shown to beat the linear baseline, {title} {value}: a better model may bring more"
+
+
+def _decides_little(results: Results) -> bool:
+    """Tells whether most of the labels that can be tested have too few positives for it."""
+    return results.tested.few > results.tested.with_positives / 2
+
+
+def _unfinished(results: Results) -> list[str]:
+    """Returns the losses that still gained when training ended, of those that may yet be the best."""
+    open_ones = {results.reference} | {
+        loss for loss, c in results.comparisons.items() if c.verdict in (AHEAD, BEHIND, NOTHING)
+    }
+    return [loss for loss, entry in results.losses.items() if entry.rising and loss in open_ones]
+
+
+def _untested(results: Results) -> str:
+    """Says why no loss can be compared with the reference."""
+    title, mean = METRICS[results.metric].title, results.losses[results.reference].metrics[results.metric].mean
+    if not results.tested.with_positives:
+        return "no label has a positive in the test rows; give test rows that have some"
+    if mean is None:
+        return f"{results.reference} has none, see the notes; take another reference"
+    if all(c.mean is None for c in results.comparisons.values()):
+        return f"only {results.reference} has a {title}, see the notes"
+    return "too few test rows have a positive; give more"
 
 
 def _is_above(gain: float | None, p: float | None, results: Results) -> bool:
@@ -80,7 +115,7 @@ def command(results: Results, folder: Path | None) -> str | None:
     if folder is None or results.recipe is None:
         return None
     found = _by_verdict(results.comparisons)
-    if AHEAD in found and BETTER not in found:
+    if BETTER not in found and (AHEAD in found or _unfinished(results)):
         longer = f"--epochs {3 * results.recipe.epochs}"
         if results.budget is not None:
             longer = f"--budget {3 * in_seconds(results.budget):g}s"
@@ -91,40 +126,50 @@ def command(results: Results, folder: Path | None) -> str | None:
 
 
 def findings(results: Results) -> list[str]:
-    """Returns the verdicts in words, a sentence for all losses that have the same, and what each asks for."""
+    """Returns the verdicts in words, but for what the headline says: one sentence for all losses that have the same."""
     reference, title = results.reference, METRICS[results.metric].title
-    by_verdict = _by_verdict(results.comparisons)
+    found = _by_verdict(results.comparisons)
     relations = {
-        BETTER: "better than {} in {}",
-        WORSE: "worse than {} in {}: leave it",
-        AHEAD: "ahead of {} in {} so far, but {} is unfinished: train longer",
-        BEHIND: "behind {} in {} so far, but unfinished: train longer",
-        BELOW: "ahead of {} in {}, but below a baseline: improve the model first",
+        BETTER: f"better than {reference} in {title}, too",
+        WORSE: f"worse than {reference} in {title}: leave {'them' if len(found.get(WORSE, [])) > 1 else 'it'}",
+        AHEAD: f"ahead of {reference} in {title} so far, but {reference} is unfinished: train longer",
+        BEHIND: f"behind {reference} in {title} so far, but unfinished: train longer",
+        BELOW: f"ahead of {reference} in {title}, but below a baseline: improve the model first",
     }
+    said = {BETTER: [recommended(results)], AHEAD: found.get(AHEAD, []) if BETTER not in found else []}
+    if headline(results).startswith("Keep"):
+        said[BELOW] = found.get(BELOW, [])
     sentences = []
-    for word, losses in by_verdict.items():
-        if word == BETTER and losses == [recommended(results)]:
-            continue  # the headline says it
+    for word, all_losses in found.items():
+        losses = [loss for loss in all_losses if loss not in said.get(word, ())]
+        if not losses:
+            continue
         if word in relations:
-            sentences.append(f"{_some(losses)} {_are(losses)} " + relations[word].format(reference, title, reference))
+            sentences.append(f"{_some(losses)} {_are(losses)} {relations[word]}")
         elif word == NOTHING:
-            sentences.append(
-                f"{_some(losses)}: no difference to {reference} was shown in {title}{_missed(results, losses)}"
-            )
-        else:
-            sentences.append(f"{_some(losses)} cannot be compared with {reference} in {title}")
+            sentences += _not_shown(results, losses)
+        elif set(found) > {UNTESTED}:
+            sentences.append(f"{_some(losses)} cannot be compared with {reference} in {title}, see the notes")
     return [*sentences, *_depends_on_the_list(results)]
 
 
-def _missed(results: Results, losses: list[str]) -> str:
-    """Says how large a difference would have been found; nothing where hardly any label can be tested."""
-    sizes = [results.comparisons[loss].detectable for loss in losses]
-    known = [size for size in sizes if size is not None]
-    if not known or max(known) < 0.0005:
-        return ""
-    least, most = share(min(known)), share(max(known))
-    about = f"above {most}" if least == most else f"above {least} to {most}, depending on the loss,"
-    return f"; one {about} would be found with 80 % power"
+def _not_shown(results: Results, losses: list[str]) -> Iterator[str]:
+    """Yields what is to be said of losses without a shown difference: how large a one would have been found."""
+    reference, title = results.reference, METRICS[results.metric].title
+    sizes = {loss: results.comparisons[loss].detectable or 0.0 for loss in losses}
+    equal = [loss for loss in losses if sizes[loss] < _LEAST and abs(results.comparisons[loss].mean or 0.0) < _LEAST]
+    if equal:
+        yield f"{_some(equal)} {_are(equal)} equal to {reference} in {title} on these test rows"
+    others = [loss for loss in losses if loss not in equal]
+    known = [size for loss in others if (size := sizes[loss]) >= _LEAST]
+    if not others:
+        return
+    power = ""
+    if known and not _decides_little(results):
+        least, most = share(min(known)), share(max(known))
+        about = f"above {most}" if least == most else f"above {least} to {most}, depending on the loss,"
+        power = f"; one {about} would be found with 80 % power"
+    yield f"{_some(others)}: no difference to {reference} was shown in {title}{power}"
 
 
 def _depends_on_the_list(results: Results) -> Iterator[str]:
@@ -150,8 +195,9 @@ def _is_below(p: float | None) -> bool:
 def groups_in_words(results: Results) -> str:
     """Says which labels are rare, middling and frequent."""
     said = [
-        f"{group.name}: {group.low} to {group.high} training positives, {group.labels} labels"
-        + (f", {group.tested} of them with test positives" if group.tested < group.labels else "")
+        f"{group.name}: {group.low}{f' to {group.high}' * (group.high > group.low)} training positives, "
+        f"{group.labels} label{'s' * (group.labels > 1)}"
+        + (f", {group.tested or 'none'} of them with test positives" if group.tested < group.labels else "")
         for group in results.groups
     ]
     return "; ".join(said).capitalize() + "."

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lopsided.data.storage import write_text
 from lopsided.jobs.folder import ComparisonFolder, Histories
@@ -58,7 +59,7 @@ def page(results: Results, details: Details, run: ComparisonFolder | None = None
         metric=METRICS[results.metric],
         rows=[_metric_row(results, name) for name in results.known_metrics()],
         threshold_kinds=list(THRESHOLDS),
-        thresholds=threshold_rows(results) if has_thresholds(results) else [],
+        thresholds=threshold_rows(results, {loss: loss for loss in losses}) if has_thresholds(results) else [],
         brought=what_brings_what(results),
         group_metrics=[(METRICS[name].title, name) for name in _BY_GROUP],
         groups_in_words=groups_in_words(results) if results.groups else "",
@@ -80,7 +81,9 @@ def _histories(run: ComparisonFolder, results: Results) -> Histories:
 
 
 def _settings(run: ComparisonFolder) -> dict[str, object]:
-    settings = {name: value for name, value in run.config if value is not None}
+    settings = {
+        name: value for name, value in run.config if value not in (None, (), [], False, 0.0) or name == "data_seed"
+    }
     return settings | {f"SHA-256 of {name}": digest for name, digest in run.data_sha256.items()}
 
 
@@ -93,7 +96,14 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": share, "signed": signed, "between": between, "p": p_value}
+    environment.filters |= {
+        "name": _breakable,
+        "setting": _setting,
+        "short": share,
+        "signed": signed,
+        "between": between,
+        "p": p_value,
+    }
     script, style = ((files("lopsided.report") / name).read_text("utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(template).render(
@@ -105,6 +115,20 @@ def render(template: str, **values: Any) -> str:
         **values,
     )
     return page.encode("utf-8", "replace").decode()  # a file's name, or a text, may hold what UTF-8 cannot
+
+
+def _breakable(name: str) -> Markup:
+    """Lets a long name be broken where it reads well."""
+    places = r"(?<=\()" if "(" in name else r"(?<=[_/])"
+    return Markup(re.sub(places, "<wbr>", str(escape(name))))
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _plots(results: Results, histories: Histories, details: Details) -> dict[str, list[Drawing]]:

@@ -17,7 +17,8 @@ def methods(results: Results) -> str:
 def _training(results: Results) -> list[str]:
     data, recipe = results.data, results.recipe
     names = listed([entry.settings for entry in results.losses.values()])
-    rows = [f"{number} {part}" for part, number in data.rows.model_dump().items() if number is not None]
+    parts = {"training": data.rows.train, "validation": data.rows.valid, "test": data.rows.test}
+    rows = [f"{number} {part}" for part, number in parts.items() if number is not None]
     sentences = [f"We compared {names} on {data.name} ({data.labels} labels; {listed(rows)} rows)."]
     seeds = f"{results.seeds} seed{'s' * (results.seeds > 1)}"
     if recipe is None:
@@ -25,16 +26,21 @@ def _training(results: Results) -> list[str]:
     if results.is_solved:
         penalties = [f"{loss} {entry.l2:.3g}" for loss, entry in results.losses.items() if entry.l2 is not None]
         how = f"minimised over linear models with a penalty chosen on the validation rows: {listed(penalties)}"
+        if any(entry.refitted for entry in results.losses.values()):
+            how += "; then, with that penalty, once more on training and validation rows together"
     else:
         how = (
             f"trained with {seeds} by {recipe.optimizer} in batches of {recipe.batch_size} for at most {recipe.epochs} "
             f"epochs; the epoch with the best validation {METRICS[results.metric].title} was scored"
         )
     sentences.append(f"Each loss was {how}.")
-    tuned = {loss: entry.tuned_settings for loss, entry in results.losses.items() if entry.tuned_settings}
-    if tuned:
-        chosen = [f"{loss} {_said(settings)}" for loss, settings in tuned.items()]
-        sentences.append(f"Chosen on the validation rows, with equal compute for all: {'; '.join(chosen)}.")
+    chosen: dict[str, list[str]] = {}
+    for loss, entry in results.losses.items():
+        if entry.tuned_settings:
+            chosen.setdefault(_said(entry.tuned_settings), []).append(loss)
+    if chosen:
+        told = "; ".join(f"{said} for {listed(losses)}" for said, losses in chosen.items())
+        sentences.append(f"Chosen on the validation rows, with equal compute for all: {told}.")
     elif not results.is_solved:
         sentences.append(f"All losses had the learning rate {recipe.learning_rate:g}.")
     return sentences

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -24,41 +26,51 @@ from lopsided.report.headline import answer, command, findings, groups_in_words
 from lopsided.report.thresholds import THRESHOLDS, has_thresholds, threshold_rows, what_brings_what
 
 _CAPTION = (
-    "Means over seeds, the best loss in bold. Own: the threshold that the loss implies; tuned: the one with the best "
+    " best loss in bold. Own: the threshold that the loss implies; tuned: the one with the best "
     "micro-F1 on validation rows, also for subset accuracy and Hamming loss; by label: one for each, tuned for F1. "
     "Macro-F1 is the mean of the F1 of labels (Opitz & Burst, arXiv 1911.03347)."
 )
 _BY_GROUP = ("map", "macro_f1_labels")
+_LONGEST = 13  # characters of a name in a table
+_METRICS_WIDTH, _GROUPS_WIDTH = 20, 28  # columns of a terminal for the titles of rows
 
 
 def print_results(results: Results, console: Console, folder: Path | None = None) -> None:
     """Prints the answer and the command that follows from it, then the tables, the verdicts in words, and the notes."""
-
-    def say(line: str, style: str = "") -> None:
-        console.print(Text(line, style), highlight=False)
-
-    data = results.data
-    say(f"\n{answer(results)}", "bold")
+    data, names = results.data, short_names(results.losses)
+    _say(console, f"\n{answer(results)}", "bold")
     if next_step := command(results, folder):
         console.print(f"  {next_step}", highlight=False, markup=False, soft_wrap=True)
-    say(
+    _say(
+        console,
         f"\n{data.name}: {data.labels} labels, {share(data.positives_per_row, 2)} positives a row; "
-        f"{_how_trained(results)}; {METRICS[results.metric].title} against {results.reference}, paired"
+        f"{_how_trained(results)}; {METRICS[results.metric].title} against {results.reference}, paired",
     )
-    console.print(difference_table(results))
-    for sentence in findings(results):
-        say(f"• {sentence}.")
-    console.print(metric_table(results))
-    say(_CAPTION, "dim")
+    console.print(difference_table(results, names))
+    for loss in (loss for loss, name in names.items() if name != loss):
+        _say(console, f"{names[loss]}: {loss}", "dim")
+    _say_each(console, findings(results))
+    for models in _beside_each_other(results, names, console.width - _METRICS_WIDTH):
+        console.print(metric_table(results, models))
+    _say(console, ("Means over seeds, the" if results.seeds > 1 else "The") + _CAPTION, "dim")
     if has_thresholds(results):
-        console.print(threshold_table(results))
-    for sentence in what_brings_what(results):
-        say(f"• {sentence}.")
+        console.print(threshold_table(results, names))
+    _say_each(console, what_brings_what(results))
     if results.groups:
-        console.print(group_table(results))
-        say(groups_in_words(results), "dim")
+        for models in _beside_each_other(results, names, console.width - _GROUPS_WIDTH):
+            console.print(group_table(results, models))
+        _say(console, groups_in_words(results), "dim")
     for note in results.notes:
-        say(note, "dim")
+        _say(console, note, "dim")
+
+
+def _say(console: Console, line: str, style: str = "") -> None:
+    console.print(Text(line, style), highlight=False)
+
+
+def _say_each(console: Console, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        _say(console, f"• {sentence}.")
 
 
 def _how_trained(results: Results) -> str:
@@ -72,6 +84,31 @@ def in_epochs(recipe: Recipe) -> str:
     return f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
 
 
+def short_names(losses: Iterable[str]) -> dict[str, str]:
+    """Returns for each loss the name that tables have: of a long one the beginning, and a number.
+
+    >>> short_names(["bce", "asl(gamma_neg=2, clip=0.1)", "asl(gamma_neg=4, clip=0.1)"])
+    {'bce': 'bce', 'asl(gamma_neg=2, clip=0.1)': 'asl#1', 'asl(gamma_neg=4, clip=0.1)': 'asl#2'}
+    """
+    names: dict[str, str] = {}
+    for loss in losses:
+        start = re.split(r"\W", loss, maxsplit=1)[0][: _LONGEST - 4]
+        number = 1 + sum(name.startswith(f"{start}#") for name in names.values())
+        names[loss] = loss if len(loss) <= _LONGEST else f"{start}#{number}"
+    return names
+
+
+def _beside_each_other(results: Results, names: Mapping[str, str], width: int) -> Iterator[dict[str, str]]:
+    """Yields the losses and baselines whose columns fit in that width, with their names there."""
+    part: dict[str, str] = {}
+    for model, name in {**names, **{baseline: baseline for baseline in results.baselines}}.items():
+        if part and sum(max(len(each), len("1.000")) + 2 for each in (*part.values(), name)) > width:
+            yield part
+            part = {}
+        part[model] = name
+    yield part
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, name in enumerate(columns):
@@ -79,44 +116,52 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def difference_table(results: Results) -> Table:
+def difference_table(results: Results, names: Mapping[str, str]) -> Table:
     table = _table("loss", METRICS[results.metric].title, "difference", "95 % interval", "p (Holm)")
     table.add_column("verdict")
     for loss, entry in results.losses.items():
         c, value = results.comparisons.get(loss), cell(entry.metrics[results.metric])
         told = ("reference", *"   ") if c is None else (c.verdict, signed(c.mean), between(c), p_value(c.p_holm))
-        table.add_row(escape(loss), value, *told[1:], told[0])
+        table.add_row(escape(names[loss]), value, *told[1:], told[0])
     for name, baseline in results.baselines.items():
         table.add_row(escape(name), share(baseline.metrics[results.metric]), "", "", "", "baseline", style="dim")
     return table
 
 
-def metric_table(results: Results) -> Table:
-    table = _table("", *results.losses, *results.baselines)
+def metric_table(results: Results, models: Mapping[str, str]) -> Table:
+    """models: losses and baselines, with their names."""
+    table = _table("", *models.values())
     for name in results.known_metrics():
         best = results.marked_loss(name)
-        cells = {loss: share(entry.metrics[name].mean) for loss, entry in results.losses.items()}
-        beside = [share(baseline.metrics[name]) for baseline in results.baselines.values()]
-        marked = (f"[bold]{text}[/bold]" if loss == best else text for loss, text in cells.items())
-        table.add_row(METRICS[name].title, *marked, *(f"[dim]{text}[/dim]" for text in beside))
-    seconds = [entry.seconds for entry in results.losses.values()]
-    seconds += [baseline.seconds for baseline in results.baselines.values()]
+        cells = []
+        for model in models:
+            if model in results.losses:
+                text = share(results.losses[model].metrics[name].mean)
+                cells.append(f"[bold]{text}[/bold]" if model == best else text)
+            else:
+                cells.append(f"[dim]{share(results.baselines[model].metrics[name])}[/dim]")
+        table.add_row(METRICS[name].title, *cells)
     if results.recipe:
+        trained = {loss: entry.seconds for loss, entry in results.losses.items()}
+        trained |= {name: each.seconds for name, each in results.baselines.items()}
+        seconds = (trained[model] for model in models)
         table.add_row("seconds", *("-" if each is None else f"{each:.1f}" for each in seconds))
     return table
 
 
-def threshold_table(results: Results) -> Table:
+def threshold_table(results: Results, names: Mapping[str, str]) -> Table:
     table = _table("thresholds and losses", *THRESHOLDS)
-    for title, cells in threshold_rows(results):
+    for title, cells in threshold_rows(results, names):
         table.add_row(escape(title), *map(escape, cells))
     return table
 
 
-def group_table(results: Results) -> Table:
-    """Returns a metric of all labels that rank, and one of decisions, of rare, middling and frequent labels."""
-    models = (*results.losses, *results.baselines)
-    table = _table("where it matters", *models)
+def group_table(results: Results, models: Mapping[str, str]) -> Table:
+    """Returns a metric of all labels that rank, and one of decisions, of rare, middling and frequent labels.
+
+    models: losses and baselines, with their names.
+    """
+    table = _table("where it matters", *models.values())
     for name in _BY_GROUP:
         for group in results.groups:
             values = (share(group.metrics[model][name]) for model in models)

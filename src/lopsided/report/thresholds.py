@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lopsided.jobs.numbers import share, signed
 from lopsided.jobs.schema import Results
 
 THRESHOLDS = {"own": "_own", "one tuned": "", "one a label": "_labels"}  # title -> end of a metric's name
+_LEAST = 0.0005  # a gain that three digits show
 _TITLES = {"macro_f1": "macro-F1", "micro_f1": "micro-F1"}
 
 
@@ -14,40 +17,45 @@ def has_thresholds(results: Results) -> bool:
     return any(entry.metrics["macro_f1"].mean is not None for entry in results.losses.values())
 
 
-def threshold_rows(results: Results) -> list[tuple[str, list[str]]]:
-    """Returns (title, cells) of the reference, and of the loss that is best with each kind of thresholds."""
+def threshold_rows(results: Results, names: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Returns (title, cells) of the reference, and of the loss that is best with each kind of thresholds.
+
+    names: of the losses.
+    """
     rows = []
     for name, title in _TITLES.items():
         metrics = [name + end for end in THRESHOLDS.values()]
         own = [share(results.losses[results.reference].metrics[metric].mean) for metric in metrics]
-        rows += [(f"{title}, {results.reference}", own), (f"{title}, best loss", [_best(results, m) for m in metrics])]
+        best = [_best(results, metric, names) for metric in metrics]
+        rows += [(f"{title}, {names[results.reference]}", own), (f"{title}, best loss", best)]
     return rows
 
 
-def _best(results: Results, metric: str) -> str:
+def _best(results: Results, metric: str, names: Mapping[str, str]) -> str:
     best = results.best_loss(metric)
-    return "-" if best is None else f"{share(results.losses[best].metrics[metric].mean)} {best}"
+    return "-" if best is None else f"{share(results.losses[best].metrics[metric].mean)} {names[best]}"
 
 
 def what_brings_what(results: Results) -> list[str]:
-    """Says for micro- and macro-F1 what tuned thresholds add to the reference, and the best loss to that."""
-    sentences: list[str] = []
+    """Says for macro- and micro-F1 what tuned thresholds add to the reference, and the best loss to that."""
     if not has_thresholds(results):
-        return sentences
-    for name, title in _TITLES.items():
-        metrics = [name + end for end in THRESHOLDS.values()]
-        reference = {metric: results.losses[results.reference].metrics[metric].mean for metric in metrics}
-        best = {metric: loss for metric in metrics if (loss := results.best_loss(metric)) is not None}
-        own, known = reference[metrics[0]], {metric: value for metric, value in reference.items() if value is not None}
-        if own is None or not best:
-            continue
-        decided = max(known, key=lambda metric: known[metric])
-        value = results.losses[best[decided]].metrics[decided].mean
-        kind = next(kind for kind, end in THRESHOLDS.items() if name + end == decided)
-        thresholds = f"thresholds ({kind}) bring {results.reference} {signed(known[decided] - own)} {title}"
-        if decided == metrics[0]:
-            thresholds = f"tuned thresholds bring {results.reference} no {title}"
-        gain = (value or 0.0) - known[decided]
-        adds = f"the best loss, {best[decided]}, adds {signed(gain)}" if gain > 0 else "no other loss adds to that"
-        sentences.append(f"{thresholds}; {adds}")
-    return sentences
+        return []
+    return [sentence for name in _TITLES if (sentence := _brought(results, name)) is not None]
+
+
+def _brought(results: Results, name: str) -> str | None:
+    title, reference = _TITLES[name], results.reference
+    metrics = {kind: name + end for kind, end in THRESHOLDS.items()}
+    values = {kind: results.losses[reference].metrics[metric].mean for kind, metric in metrics.items()}
+    known = {kind: value for kind, value in values.items() if value is not None}
+    if "own" not in known:
+        return None
+    kind = max(known, key=lambda kind: known[kind])
+    best = results.best_loss(metrics[kind]) or reference
+    gain, more = known[kind] - known["own"], (results.losses[best].metrics[metrics[kind]].mean or 0.0) - known[kind]
+    adds = f"the best loss, {best}, adds {signed(more)}" if more >= _LEAST else "no other loss adds to that"
+    if gain >= _LEAST:
+        return f"Thresholds ({kind}) bring {reference} {signed(gain)} {title}; {adds}"
+    if more < _LEAST:
+        return f"Neither tuned thresholds nor another loss bring {reference} any {title}"
+    return f"Tuned thresholds bring {reference} no {title}; {adds}"
