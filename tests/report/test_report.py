@@ -201,15 +201,6 @@ def test_a_report_is_rewritten_from_the_files_alone(finished: Path, folder: Path
 
 
 @pytest.mark.slow
-def test_a_report_is_written_where_no_test_row_has_a_label(folder: Path) -> None:
-    write_texts(folder / "texts.jsonl", 60)
-    (folder / "test.jsonl").write_text('{"text": "nothing", "labels": []}\n' * 5)
-    options = ["--test", "test.jsonl", "--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--out", "run"]
-    assert main(["compare", "texts.jsonl", *options]) == 0
-    assert "Nothing can be said in mAP" in (folder / "run/report.html").read_text()
-
-
-@pytest.mark.slow
 def test_a_file_whose_name_is_no_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(folder / "name\udcff.jsonl", 60)
     options = ["--epochs", "1", "--seeds", "1", "--losses", "bce,asl", "--out", "run"]

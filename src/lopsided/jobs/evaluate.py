@@ -92,7 +92,7 @@ def evaluate_run(
             model, read_rows(path, read_otherwise(folder.config.read_options(), asked or {}), bars), str(path)
         )
     counts = pad(model.label_counts, (0, rows.data.num_labels - model.num_labels))
-    weights = propensities(counts, model.rows, propensity.a, propensity.b)
+    weights = _propensities(counts, model.rows, propensity)
     summary = _summary(_blocks(model, rows, decision, weights, bars))
     popularity = _summary(_popular(counts, rows, weights))
     training = folder.read_training()
@@ -113,6 +113,13 @@ def evaluate_run(
     written = folder.path / ("results.json" if data is None else f"results-{data.stem}.json")
     schema.write_file(written, evaluation)
     return evaluation, written
+
+
+def _propensities(counts: torch.Tensor, rows: int, constants: Propensity) -> torch.Tensor:
+    """Returns the propensities of the labels; NaN, which leaves PSP undefined, after training on one row or two."""
+    if rows < 3:
+        return torch.full(counts.shape, torch.nan, dtype=torch.float64)
+    return propensities(counts, rows, constants.a, constants.b)
 
 
 def _encoded(model: Model, data: Dataset | None, name: str) -> Rows:

@@ -16,6 +16,7 @@ from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.evidence import Baseline, Evidence, Scores, Training
 from lopsided.jobs.fit import TrainedRun
 from lopsided.jobs.groups import label_groups
+from lopsided.jobs.numbers import share
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.schema import (
     BaselineResult,
@@ -216,13 +217,16 @@ def _on_positives(evidence: Evidence) -> Iterator[str]:
             f"Labels without a positive, of {len(evidence.positives['test'])}: {', '.join(empty)}. mAP, AUROC and "
             "macro-F1 of those rows leave them out."
         )
-    tested = evidence.positives["test"]
+    tested, rows = evidence.positives["test"], len(evidence.test)
+    if everywhere := int((tested == rows).sum()):
+        have = "labels are" if everywhere > 1 else "label is"
+        yield f"{everywhere} {have} true of all test rows, where no ranking can be wrong."
     if few := int(((tested > 0) & (tested < FEW)).sum()):
-        share = 100 * few / int((tested > 0).sum())
+        percent = 100 * few / int((tested > 0).sum())
         have = "labels have" if few > 1 else "label has"
         yield (
             f"{few} {have} fewer than {FEW} test positives{where}, which say little: "
-            f"{share:.0f} % of the labels of mAP, AUROC and macro-F1."
+            f"{percent:.0f} % of the labels of mAP, AUROC and macro-F1."
         )
 
 
@@ -233,7 +237,7 @@ def _on_seeds(evidence: Evidence) -> str:
         varied = "the rows alone vary" if solved else "rows, order and initial weights vary together"
         return (
             f"{seeds} splits: {varied}, and differences are paired over splits. "
-            f"As splits share rows, {evidence.resplit:.2f}, test rows per training row, is added to 1/{seeds} in "
+            f"As splits share rows, {share(evidence.resplit, 2)}, test rows per training row, is added to 1/{seeds} in "
             "their variance (Nadeau & Bengio 2003). Labels, rows and curves are those of the first split."
         )
     if solved:

@@ -75,7 +75,24 @@ def load(config: Config, bars: Bars) -> Splits:
         raise UserError(f"{config.data}: no labels at all in the training rows")
     if isinstance(config, FitConfig) and config.rule_from is not None:
         _check_labels(config.rule_from, splits.train)
-    return splits.hide_positives(config.missing, config.data_seed) if config.missing else splits
+    splits = splits.hide_positives(config.missing, config.data_seed) if config.missing else splits
+    if not isinstance(config, FitConfig):
+        _check_comparable(config.data, splits)
+    return splits
+
+
+def _check_comparable(data: str, splits: Splits) -> None:
+    """Raises UserError where no label can be learned and told apart: no loss would be better than another."""
+    learned = splits.train.hard_counts() > 0
+    for name, part in (("validation", splits.valid), ("test", splits.test)):
+        if part is None:
+            continue
+        positives = part.hard_counts()
+        if not (learned & (positives > 0) & (positives < len(part))).any():
+            raise UserError(
+                f"{data}: nothing to compare: no label has training positives and, among the {len(part)} {name} rows, "
+                "both positives and negatives; give more rows, or files of your own with --valid and --test"
+            )
 
 
 def _check_labels(rule_from: Path, train: Dataset) -> None:

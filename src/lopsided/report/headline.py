@@ -17,7 +17,7 @@ from lopsided.metrics.significance import LEVEL
 
 _LEAST = 0.0005  # a difference that three digits show
 _NAMED = 4  # where there are more losses, only the first are named
-_BY_LABEL, _ONE, _OWN = "one threshold a label", "one tuned threshold", "its own threshold"
+_BY_LABEL, _ONE = "one threshold a label", "one tuned threshold"
 
 
 def headline(results: Results) -> str:
@@ -26,7 +26,8 @@ def headline(results: Results) -> str:
     reference, title = results.reference, METRICS[results.metric].title
     if BETTER in found:
         chosen = recommended(results)
-        return f"Use {_as_trained(results, chosen)} and {rule(results, chosen)}: {_worth(results, chosen)}"
+        decided = f" and {thresholds}" if (thresholds := rule(results, chosen)) else ""
+        return f"Use {_as_trained(results, chosen)}{decided}: {_worth(results, chosen)}"
     if set(found) <= {UNTESTED}:
         return f"Nothing can be said in {title}: {_untested(results)}"
     if AHEAD in found:
@@ -62,7 +63,7 @@ def _warnings(results: Results) -> Iterator[str]:
         return
     value = share(results.baselines[LINEAR].metrics[results.metric])
     sign = 1 if METRICS[results.metric].higher_is_better else -1
-    if all(sign * (gap.mean or 0.0) <= 0 for gap in results.to_linear.values()):
+    if all(sign * (gap.mean or 0.0) < 0 for gap in results.to_linear.values()):
         yield f"The model is the problem, not the loss: none is ahead of the linear baseline, {title} {value}"
     else:
         yield f"No loss is shown to beat the linear baseline, {title} {value}: a better model may bring more"
@@ -98,12 +99,12 @@ def _is_above(gain: float | None, p: float | None, results: Results) -> bool:
     return gain is not None and sign * gain > 0 and _is_below(p)
 
 
-def rule(results: Results, loss: str) -> str:
-    """Returns the thresholds that give the loss the higher macro-F1; its own where none were tuned."""
+def rule(results: Results, loss: str) -> str | None:
+    """Returns the thresholds that give the loss the higher macro-F1; None where none were tuned."""
     metrics = results.losses[loss].metrics
     by_label, one = (metrics[name].mean for name in ("macro_f1_labels", "macro_f1"))
     if by_label is None or one is None:
-        return _OWN
+        return None
     return _ONE if one > by_label else _BY_LABEL
 
 
@@ -249,8 +250,10 @@ def ranks_headline(ranks: Ranks, metric: str) -> str:
     title, best = METRICS[metric].title, ranks.losses[0]
     over = f"over {ranks.data_sets} data sets"
     if not ranks.permutation_p < LEVEL:
-        apart = f"; mean ranks {share(ranks.critical_difference, 2)} apart would differ"
-        return f"No difference between the losses was shown in {title} {over}{apart}"
+        apart = f"mean ranks {share(ranks.critical_difference, 2)} apart would differ"
+        if ranks.critical_difference > len(ranks.losses) - 1:
+            apart = "over so few no ranks could differ, so add data sets"
+        return f"No difference between the losses was shown in {title} {over}; {apart}"
     equals = next((group for group in ranks.groups if best in group), (best,))
     beaten = [loss for loss in ranks.losses if loss not in equals]
     if not beaten:
