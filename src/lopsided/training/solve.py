@@ -75,7 +75,7 @@ class Solver:
         for labels, targets in self._blocks():
             for held in folds:
                 kept = torch.isin(everything, held, invert=True).nonzero()[:, 0]
-                start = pulls[:, labels].index_fill(0, held, 0.0)
+                start = _without(pulls[:, labels], held)
                 problem = Problem(self._scores, self._slope(labels, targets, kept), self.apart)
                 scores = self._scores(minimise(problem, start, l2, _TOLERANCE))
                 outputs[held[:, None], labels] = scores[held] + self.start[labels]
@@ -153,6 +153,17 @@ def solve_with_folds(
     solver = Solver(model, rows)
     solver.solve(l2)
     return model, Scores(solver.out_of_fold(l2, folds).cpu(), None, model.num_labels)
+
+
+def _without(pulls: Tensor, held: Tensor) -> Tensor:
+    """Returns pulls near those of a solution without some rows; up and down, the others pull as much as all did.
+
+    So the bias, which is their sum, stays where it was. Labels that nothing is left to pull up begin without pulls.
+    """
+    kept = pulls.index_fill(0, held, 0.0)
+    up, down = kept.clamp(min=0), kept.clamp(max=0)
+    by = [pulls.clamp(min=0).sum(0) / up.sum(0), pulls.clamp(max=0).sum(0) / down.sum(0)]
+    return torch.where(by[0].isfinite() & by[1].isfinite(), up * by[0] + down * by[1], 0.0)
 
 
 class _Sparse:
