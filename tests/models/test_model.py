@@ -225,3 +225,9 @@ def test_a_linear_map_that_would_not_fit_is_an_embedding() -> None:
     assert (encoder.recipe(100, 5).optimizer, many.recipe(100, 2**27).optimizer) == ("solve", "sgd")
     stepped = fit_encoder("ngrams(solve=False)", INPUTS["ngrams"], 5).recipe(100, 5)
     assert stepped.learning_rate > many.recipe(100, 2**27).learning_rate, "its steps suit the embedding"
+
+
+def test_what_one_text_alone_has_is_left_out_though_hashed() -> None:
+    """Of 19,999 n-grams with one text each, about a hundred share their bucket with another."""
+    texts = tuple(f"common number{row}" for row in range(10_000))
+    assert len(NGrams.fit(Texts(texts), characters=False).filled) < 150
