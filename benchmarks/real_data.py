@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from rich.progress import Progress as Bars
 from run import environment as facts
-from tables import RESULTS, ROOT, Row, grid, put, read
+from tables import RESULTS, ROOT, Row, metrics_grid, put, read
 
 from lopsided.__main__ import main
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
@@ -205,7 +205,7 @@ def table(rows: list[Row]) -> str:
             ]
         )
     head = ["set", "mAP: linear", *LOSSES, "winner, all rows", "SE", "F1: linear", "F1: winner", "CPU seconds"]
-    return grid(head, body)
+    return metrics_grid(head, body)
 
 
 def _pair(micro: float | None, macro: float | None) -> str:
@@ -214,7 +214,7 @@ def _pair(micro: float | None, macro: float | None) -> str:
 
 def verdicts(rows: list[Row]) -> str:
     said = {name: [row["compare says"] for row in rows if row["set"] == name] for name in BASELINES}
-    return grid(
+    return metrics_grid(
         ["set", "what `lopsided compare` says"],
         [[name, ". ".join(filter(None, each))] for name, each in said.items() if each],
     )

@@ -6,6 +6,7 @@ python benchmarks/tables.py
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,15 @@ def select(rows: list[Row], case: str, way: str, threads: str) -> dict[str, Row]
 
 def grid(head: list[str], body: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body))
+
+
+def as_measured(cell: str) -> str:
+    """Writes metrics as the tool does, without a zero before the point: .712; a text keeps its settings."""
+    return re.sub(r"(?<![\d.])0(?=\.\d)", "", cell) if re.match(r"[*+-]*\d", cell) else cell
+
+
+def metrics_grid(head: list[str], body: list[list[str]]) -> str:
+    return grid(head, [[as_measured(cell) for cell in line] for line in body])
 
 
 def ratio(row: Row | None) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from real_data import join_nlupp
 from run import environment as facts
 from run import write
-from tables import RESULTS, ROOT, Row, environment, grid, put, read
+from tables import RESULTS, ROOT, Row, environment, metrics_grid, put, read
 
 PAGE, FILE = ROOT / "docs/models.md", RESULTS / "text_models.csv"
 STATIC, ENCODER = "WORDLLAMA", "MINILM"  # what the paths are called in the table
@@ -67,7 +67,7 @@ def measure_all(models: list[str], paths: dict[str, Path], data: Path) -> None:
 
 def table(rows: list[Row]) -> str:
     names = ["model", "options", "mAP", "micro-F1", "CPU seconds"]
-    return grid(names, [[row[name] for name in names] for row in rows])
+    return metrics_grid(names, [[row[name] for name in names] for row in rows])
 
 
 def page() -> str:

@@ -26,7 +26,7 @@ from run import write
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
-from tables import RESULTS, ROOT, Row, environment, grid, put, read
+from tables import RESULTS, ROOT, Row, environment, metrics_grid, put, read
 from verdict_data import Arrays, as_they_are, copied, evidence_of, random_labels, solve, table_of
 from verdict_reference import REAL, REFERENCE, reference
 
@@ -214,7 +214,7 @@ def alarms(rows: list[Row]) -> str:
             found = [row for row in rows if (row["check"], row["set"]) == (name, set_) and row["p (Holm)"]]
             if check.alike and found:
                 body.append([name, set_, share(found)])
-    return grid(["all are equal", "set", "false alarms"], body)
+    return metrics_grid(["all are equal", "set", "false alarms"], body)
 
 
 def power(rows: list[Row]) -> str:
@@ -227,13 +227,15 @@ def power(rows: list[Row]) -> str:
                 seeing = [row for row in found if float(row["detectable"]) <= abs(true)]
                 middle = statistics.median(float(row["detectable"]) for row in found)
                 body.append([name, set_, f"{true:+.4f}", f"{middle:.4f}", share(found), share(seeing)])
-    return grid(["planted", "set", "difference in mAP", "detectable, median", "found", "of those that could"], body)
+    return metrics_grid(
+        ["planted", "set", "difference in mAP", "detectable, median", "found", "of those that could"], body
+    )
 
 
 def references(rows: list[Row]) -> str:
     names = ["set", "loss", "verdict", "exhaustive verdict", "mAP", "exhaustive mAP", "SE"]
     names += ["scikit-learn ahead", "SE of that"]
-    return grid(names, [[row[name] for name in names] for row in rows if row["check"] == REFERENCE])
+    return metrics_grid(names, [[row[name] for name in names] for row in rows if row["check"] == REFERENCE])
 
 
 def page() -> str:
