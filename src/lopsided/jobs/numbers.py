@@ -1,6 +1,6 @@
 """Formats what was measured for lines, tables, axes and pages alike; a dash stands for what is undefined.
 
-Settings, such as a rate, and losses, which have no scale, are written as a person would type them instead.
+Settings, such as a rate, are written as a person would type them instead.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ def share(value: float | None, digits: int = 3) -> str:
     text = f"{abs(value):.{digits}f}"
     text = text.removeprefix("0") if digits else text
     return f"-{text}" if value < 0 and float(text) else text
+
+
+def loss_value(value: float) -> str:
+    """Formats the value of a loss, which has no scale, in four digits: .3533, 17.02.
+
+    >>> loss_value(0.35331), loss_value(17.0161), loss_value(0.00001234)
+    ('.3533', '17.02', '1.234e-05')
+    """
+    return f"{value:.4g}".removeprefix("0")
 
 
 def signed(value: float | None, digits: int = 3) -> str:

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from lopsided.jobs.numbers import share
+from lopsided.jobs.numbers import loss_value, share
 from lopsided.training.history import Epoch
 
 
@@ -81,7 +81,9 @@ class Progress:
         self.bars.update(self._task, advance=1, description=f"{self._run}{valid}")
         if self._each_epoch:
             shown = valid.replace(":", ", validation")
-            self.say(f"epoch {epoch.epoch} of {epochs}: loss {epoch.train_loss:.4g}{shown}, {epoch.seconds:.1f} s")
+            self.say(
+                f"epoch {epoch.epoch} of {epochs}: loss {loss_value(epoch.train_loss)}{shown}, {epoch.seconds:.1f} s"
+            )
 
     def end(self, outcome: str = "") -> None:
         """Passes over the epochs of the plan that were not needed."""

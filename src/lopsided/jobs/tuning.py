@@ -56,5 +56,5 @@ def tuned_on(splits: Splits) -> str:
             f"({len(splits.folds)} folds)"
         )
     if splits.tuning is splits.valid:
-        return "the validation rows, which are too few to choose nothing else"
+        return "the validation rows, which are too few to part and chose rate, epoch or penalty as well"
     return f"{len(splits.tuning)} validation rows that chose nothing else"

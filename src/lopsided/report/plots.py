@@ -284,7 +284,7 @@ def _lines(
 READINGS = {
     "logit": "before: sigmoid(logit)",
     "implied": "implied by the loss, in closed form",
-    "fitted": "after: fitted to validation rows",
+    "fitted": "after: fitted to other rows",
 }
 
 

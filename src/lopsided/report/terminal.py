@@ -27,7 +27,7 @@ from lopsided.report.thresholds import THRESHOLDS, has_thresholds, threshold_row
 
 _CAPTION = (
     " best loss in bold. Own: the threshold that the loss implies; tuned: the one with the best "
-    "micro-F1 on validation rows, also for subset accuracy and Hamming loss; by label: one for each, tuned for F1. "
+    "micro-F1, also for subset accuracy and Hamming loss; by label: one for each, tuned for F1. "
     "Macro-F1 is the mean of the F1 of labels (Opitz & Burst, arXiv 1911.03347)."
 )
 _BY_GROUP = ("map", "macro_f1_labels")
