@@ -24,7 +24,7 @@ from lopsided.decision.sweep import FBeta, ThresholdObjective, best_thresholds
 from lopsided.losses.checks import check_number
 from lopsided.metrics.scores import Judged, Scores, ScoresLike
 
-PSEUDO = 50.0
+PSEUDO = 10.0
 
 
 class Rule(Protocol):
@@ -163,7 +163,7 @@ def tune_label_thresholds(
 
     >>> judged = Judged.of(torch.tensor([[4.0, 1.0], [0.0, 0.0]]), torch.tensor([[1, 0], [0, 0]]))
     >>> tune_label_thresholds(judged).thresholds
-    tensor([2.4902, 2.5000])
+    tensor([2.4545, 2.5000])
     """
     check_number("pseudo", pseudo, low=0)
     best, positives = best_thresholds(_some(judged), objective or FBeta()), judged.listed_positives.double()
