@@ -87,7 +87,7 @@ def test_missing_splits_are_split_off_and_given_ones_stay(tmp_path: Path) -> Non
 
 def write_labelled(path: Path, rows: int) -> Path:
     """Texts of two words, and of 150 labels in all, a label for each word."""
-    lines = [{"text": f"word{n % 150} word{n % 7}", "labels": [str(n % 150), str(n % 7)]} for n in range(rows)]
+    lines = [{"text": f"word{n % 150} word{n % 7}", "labels": [f"l{n % 150}", f"l{n % 7}"]} for n in range(rows)]
     return write(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 

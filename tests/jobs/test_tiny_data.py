@@ -41,10 +41,10 @@ def compared(*files: str) -> int:
 @pytest.mark.parametrize(
     ("train", "valid", "test", "message"),
     [
-        (THREE, THREE, [[3], [4]], "among the 2 test rows"),
-        (THREE, THREE, [[], []], "among the 2 test rows"),
-        (THREE, [[], []], THREE, "among the 2 validation rows"),
-        (THREE, THREE, [[1]], "among the 1 test rows"),
+        (THREE, THREE, [[3], [4]], "among 2 test rows"),
+        (THREE, THREE, [[], []], "among 2 test rows"),
+        (THREE, [[], []], THREE, "among 2 validation rows, a positive"),
+        (THREE, THREE, [[1]], "among 1 test row,"),
         ([[0, 1]] * 4, [[0, 1]] * 2, [[0, 1]], "both positives and negatives"),
     ],
     ids=["labels in the test alone", "no label in the test", "none in validation", "one row", "all positive"],

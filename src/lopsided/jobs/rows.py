@@ -87,11 +87,14 @@ def _check_comparable(data: str, splits: Splits) -> None:
     for name, part in (("validation", splits.valid), ("test", splits.test)):
         if part is None:
             continue
-        positives = part.hard_counts()
-        if not (learned & (positives > 0) & (positives < len(part))).any():
+        positives, rows = part.hard_counts(), f"{len(part)} {name} row{'s' * (len(part) > 1)}"
+        known, what = positives > 0, "a positive"
+        if name == "test":  # where no other row is negative, every ranking of the rows is right
+            known, what = known & (positives < len(part)), "both positives and negatives"
+        if not (learned & known).any():
             raise UserError(
-                f"{data}: nothing to compare: no label has training positives and, among the {len(part)} {name} rows, "
-                "both positives and negatives; give more rows, or files of your own with --valid and --test"
+                f"{data}: nothing to compare: no label has training positives and, among {rows}, {what}; "
+                "give more rows, or files of your own with --valid and --test"
             )
 
 
