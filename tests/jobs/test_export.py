@@ -62,14 +62,14 @@ def test_texts_with_hashing_done_by_scikit_learn_alone(tmp_path: Path, model: st
 
     beside = json.loads((tmp_path / "graph" / "model.json").read_text())["encoder_values"]
     stored = load_file(tmp_path / "graph" / "model.safetensors")
-    plain: dict[str, Any] = {"n_features": 2**20, "alternate_sign": False, "norm": None}
+    plain: dict[str, Any] = {"n_features": 2**22, "alternate_sign": False, "norm": None}
     hashers = [HashingVectorizer(ngram_range=(1, 2), **plain)]
     if beside["characters"]:
         hashers.append(HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **plain))
     parts = []
     for kind, hasher in enumerate(hashers):
-        here = stored["filled"] // 2**20 == kind
-        counts = hasher.transform(texts)[:, stored["filled"][here] % 2**20]
+        here = stored["filled"] // 2**22 == kind
+        counts = hasher.transform(texts)[:, stored["filled"][here] % 2**22]
         counts.data = (1 + np.log(counts.data)) * stored["weights"][here][counts.indices]
         lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(1)).ravel())
         parts.append(counts.multiply(1 / np.where(lengths > 0, lengths, 1)[:, None]).tocsr())
