@@ -168,3 +168,10 @@ def test_rows_of_a_batch_may_stand_in_any_order(path: str) -> None:
     body.eval()
     with_gradient = body(*encoder.encode(TEXTS).batch(rows))
     torch.testing.assert_close(with_gradient.detach(), hidden(encoder, body, rows))
+
+
+def test_a_head_on_fixed_features_is_solved_unless_it_is_not_to_be(path: str) -> None:
+    """Attention has weights below the head, and so have encoders that are fine-tuned."""
+    in_steps: tuple[dict[str, Any], ...] = ({"solve": False}, {"pooling": "attention"}, {"freeze": False})
+    assert Transformer.fit(TEXTS, path=path).recipe(100, 3).optimizer == "solve"
+    assert {Transformer.fit(TEXTS, path=path, **each).recipe(100, 3).optimizer for each in in_steps} == {"adamw"}

@@ -14,7 +14,7 @@ from lopsided.models.encoder import Body, DirectBody, Encoded, Then
 from lopsided.models.features import Features, Standardised, States, recipe_of_frozen, scaling_of
 from lopsided.models.label_attention import PretrainedStates, TokenStates
 from lopsided.models.pretrained import Pretrained, PretrainedText, TokenPool, device_of_encoding, in_parts, token_states
-from lopsided.models.recipe import Recipe
+from lopsided.models.recipe import Recipe, solved_recipe
 from lopsided.models.tokens import Tokens, places
 
 _FIXED = ("mean", "cls")  # poolings without weights: of a frozen encoder, what they give is computed once
@@ -33,9 +33,11 @@ class Transformer:
     """Encodes texts by a Hugging Face model from a folder or, by its name, from the hub.
 
     freeze: the encoder stays as it is; its features are computed once for a data set and held in memory, and the head
-    alone is trained, in seconds. Else the encoder is fine-tuned, which takes a GPU or patience. A small frozen encoder
-    can rank worse than n-grams do: MiniLM does on both sets of texts of benchmarks/results/frozen_encoder.csv.
+    alone is solved, or trained in steps, in seconds. Else the encoder is fine-tuned, which takes a GPU or patience. A
+    small frozen encoder can rank worse than n-grams do: MiniLM does on both sets of texts of
+    benchmarks/results/frozen_encoder.csv.
     pooling: see `TokenPool`; or "labels", for each label a mean of its own, see `LabelAttention`.
+    solve: whether a head on such features, of the poolings mean and cls, is solved or trained in steps.
     length: texts are cut off after so many tokens, or after as many as the encoder takes.
     Tokenizer, configuration and weights are stored with the model.
     """
@@ -43,14 +45,14 @@ class Transformer:
     name: ClassVar[str] = "transformer"
     inputs: ClassVar[type[Any]] = Texts
 
-    def __init__(self, pretrained: Pretrained, settings: Settings, scaling: Tensor | None) -> None:
+    def __init__(self, pretrained: Pretrained, settings: Settings, scaling: Tensor | None, solve: bool = True) -> None:
         """scaling: (2, width), mean and deviation of frozen features; None where there are none."""
-        self.pretrained, self.settings, self.scaling = pretrained, settings, scaling
+        self.pretrained, self.settings, self.scaling, self.solve = pretrained, settings, scaling, solve
 
     @classmethod
     def fit(
         cls, inputs: Texts, path: str = "", freeze: bool = True, pooling: str = "mean", length: int = 256,
-        queries: int = 8,
+        queries: int = 8, solve: bool = True,
     ) -> Transformer:  # fmt: skip
         if not path:
             raise ValueError("transformer: say which, as in transformer(path=FOLDER), or by its name on the hub")
@@ -58,11 +60,15 @@ class Transformer:
             raise ValueError(f"transformer: pooling must be one of {', '.join(_POOLINGS)}, got {pooling!r}")
         if length < 1 or queries < 1:
             raise ValueError(f"transformer: length and queries must be at least 1, got {length} and {queries}")
-        encoder = cls(Pretrained.load(path, length), Settings(freeze, pooling, queries), None)
-        if freeze and pooling in _FIXED:
+        encoder = cls(Pretrained.load(path, length), Settings(freeze, pooling, queries), None, solve)
+        if encoder._fixed:
             rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
             encoder.scaling = scaling_of(encoder._features(encoder.pretrained.tokens(inputs.take(rows).texts)))
         return encoder
+
+    @property
+    def _fixed(self) -> bool:
+        return self.settings.freeze and self.settings.pooling in _FIXED
 
     def encode(self, inputs: Texts) -> Encoded:
         tokens = self.pretrained.tokens(inputs.texts)
@@ -82,9 +88,11 @@ class Transformer:
         return self._pool() if frozen else PretrainedText(self.pretrained.make_model(), self._pool())
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
-        """Gives the usual few epochs of small steps, if the encoder is fine-tuned."""
+        """Solves a head on features; if the encoder is fine-tuned, gives the usual few epochs of small steps."""
         if self.settings.freeze:
-            return recipe_of_frozen(rows)
+            width = self.pretrained.width
+            solved = solved_recipe(rows, rows * width, width, num_labels) if self.solve and self._fixed else None
+            return solved or recipe_of_frozen(rows)
         epochs = max(3, min(20, 2000 * 32 // rows))
         return Recipe(
             epochs, 32, learning_rate=1e-3, weight_decay=0.01, schedule="cosine", body_rate=0.05, clip_norm=1.0
