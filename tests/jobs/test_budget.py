@@ -45,6 +45,13 @@ def test_the_slowest_loss_uses_its_share_and_no_more(folder: Path, jobs: int, tu
     assert found.pace(climbs=False).full > pace.full, "without a ladder, there is time for more"
 
 
+def test_epochs_bound_what_a_budget_allows(folder: Path) -> None:
+    found = budget(folder / "run", {"bce": 0.1, "asl": 0.2}, budget="10m", epochs=2)
+    pace = found.pace(climbs=True)
+    assert pace.full == 2
+    assert found.told(pace) == "Within 10m every loss may train for 2 epochs, as many as --epochs allows."
+
+
 def test_what_allows_no_epoch_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="--budget 3s: one epoch of each training takes about 6 s; ask for more"):
         budget(folder / "run", {"bce": 0.1, "asl": 0.2}, budget="3s").pace(climbs=True)

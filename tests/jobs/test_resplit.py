@@ -86,6 +86,9 @@ def test_a_run_of_a_later_split_is_a_run(resplit: Path, folder: Path) -> None:
     assert len((folder / "out.jsonl").read_text().splitlines()) == 200
     assert main(["fit", "--like", str(resplit), "--loss", "asl", "--out", "fitted"]) == 0
     assert json.loads((folder / "fitted/training.json").read_text())["rows"] == 200
+    history = RunFolder.open(folder / "fitted").read_history()
+    named = read_results(resplit)["losses"]["asl"]["l2"]
+    assert [epoch.l2 for epoch in history] == [named], "with the penalty that the answer names, however many the rows"
 
 
 @pytest.mark.slow
@@ -104,7 +107,10 @@ def test_what_is_shown_of_one_split_says_so(resplit: Path) -> None:
     counts = dict(zip(test.label_names, test.hard_counts().tolist(), strict=True))
     shown = details["labels"]
     assert dict(zip(shown["names"], shown["test_positives"], strict=True)) == counts
-    assert "On the test rows of the first split" in (resplit / "report.html").read_text()
+    page = (resplit / "report.html").read_text()
+    assert "On the test rows of the first split" in page
+    assert "over seeds" not in page
+    assert f"maximises micro-F1 on {results['tuned_on']};" in page
     linear = results["baselines"]["linear"]["metrics"]["map"]
     gap = results["to_linear"]["bce"]["mean"]
     assert gap == pytest.approx(results["losses"]["bce"]["metrics"]["map"]["mean"] - linear), "one for each split, too"

@@ -18,7 +18,7 @@ from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.rows import prepare
 from lopsided.jobs.schema import Stage, Trial, read_table
 from lopsided.jobs.trials import Pace
-from lopsided.jobs.tune import Run, climb, search
+from lopsided.jobs.tune import Candidate, Run, climb, search
 from lopsided.losses import CATALOG, formula
 from lopsided.losses.catalog import SEARCH
 from lopsided.losses.closed_form import decision_threshold
@@ -243,6 +243,12 @@ def test_a_rate_that_is_given_is_not_tuned() -> None:
     assert search("asl", 0.5, 4, run, 1, 0, tunes_rate=False).spec != "asl"
     assert search("bce", 0.5, 4, run, 1, 0, tunes_rate=False).spec == "bce"
     assert seen == [0.5] * 5
+
+
+def test_a_choice_of_nothing_is_told() -> None:
+    """As of a loss without settings, in a model that has no rate."""
+    assert Candidate("bce", {}, 0.0).shown() == "as it is"
+    assert Candidate("asl(clip=0)", {"clip": 0.0}, 0.01).shown() == "clip 0, learning_rate 0.01"
 
 
 def test_where_every_trial_fails_the_default_is_trained() -> None:

@@ -96,3 +96,9 @@ def test_what_thresholds_bring_is_told_apart_from_what_the_loss_brings(
         ("bce", "asl"), macro_f1_own=own, macro_f1=one, macro_f1_labels=by_label, micro_f1_own=dict(NONE)
     )
     assert what_brings_what(results) == ([] if sentence is None else [sentence])
+
+
+@pytest.mark.parametrize("resplit", [False, True])
+def test_means_are_over_what_varied(resplit: bool) -> None:
+    lines = printed(results_of(("bce", "asl")).model_copy(update={"resplit": resplit}))
+    assert any(line.startswith(f"Means over {'splits' if resplit else 'seeds'}, the best loss") for line in lines)

@@ -91,11 +91,10 @@ class Budget:
         """Says for people what was decided, and by what."""
         seconds = self._speed().seconds
         slowest = max(seconds, key=lambda loss: seconds[loss])
-        epochs = f"{pace.full} epoch{'s' * (pace.full > 1)}"
-        return (
-            f"Within {self.config.budget} every loss may train for {epochs}, as many as the slowest can in its share: "
-            f"{slowest}, with {seconds[slowest]:.2g} s an epoch."
-        )
+        within = f"Within {self.config.budget} every loss may train for {pace.full} epoch{'s' * (pace.full > 1)}"
+        if pace.full == self.config.epochs:
+            return f"{within}, as many as --epochs allows."
+        return f"{within}, as many as the slowest can in its share: {slowest}, with {seconds[slowest]:.2g} s an epoch."
 
     def _seconds(self, loss: str, state: Path, until: int) -> list[float]:
         """Trains on from a state; returns how long each epoch took."""

@@ -211,16 +211,16 @@ def _on_positives(evidence: Evidence) -> Iterator[str]:
     where = "" if evidence.resplit is None else " on the first split"
     titles = {"train": "training", "valid": "validation", "test": "test"}
     counts = {titles[name]: int((each == 0).sum()) for name, each in evidence.positives.items()}
-    empty = [f"{count} in the {title} rows{where}" for title, count in counts.items() if count]
+    empty = [f"{count} in the {title} rows" for title, count in counts.items() if count]
     if empty:
         yield (
-            f"Labels without a positive, of {len(evidence.positives['test'])}: {', '.join(empty)}. mAP, AUROC and "
-            "macro-F1 of those rows leave them out."
+            f"Labels without a positive{where}, of {len(evidence.positives['test'])}: {', '.join(empty)}. mAP, AUROC "
+            "and macro-F1 of those rows leave them out."
         )
     tested, rows = evidence.positives["test"], len(evidence.test)
     if everywhere := int((tested == rows).sum()):
         have = "labels are" if everywhere > 1 else "label is"
-        yield f"{everywhere} {have} true of all test rows, where no ranking can be wrong."
+        yield f"{everywhere} {have} true of all test rows{where}, where no ranking can be wrong."
     if few := int(((tested > 0) & (tested < FEW)).sum()):
         percent = 100 * few / int((tested > 0).sum())
         have = "labels have" if few > 1 else "label has"
@@ -233,18 +233,19 @@ def _on_positives(evidence: Evidence) -> Iterator[str]:
 def _on_seeds(evidence: Evidence) -> str:
     seeds, drawn = evidence.seeds, f"{len(evidence.test)} test rows"
     solved = evidence.recipe is not None and evidence.recipe.optimizer == "solve"
+    repeated = "seeds" if evidence.resplit is None else "splits"
+    few = f" Two {repeated} say little about their spread: take three or more." if seeds == 2 else ""
     if evidence.resplit is not None:
         varied = "the rows alone vary" if solved else "rows, order and initial weights vary together"
         return (
             f"{seeds} splits: {varied}, and differences are paired over splits. "
             f"As splits share rows, {share(evidence.resplit, 2)}, test rows per training row, is added to 1/{seeds} in "
-            "their variance (Nadeau & Bengio 2003). Labels, rows and curves are those of the first split."
+            f"their variance (Nadeau & Bengio 2003). Labels, rows and curves are those of the first split.{few}"
         )
     if solved:
         return f"A solved model is alike with every seed: the uncertainty is that of the {drawn}, by bootstrap."
     if seeds == 1:
         return "One seed: differences hold for these trained models; how they vary over seeds is unknown."
-    few = " Two seeds say little about their spread: take three or more." if seeds == 2 else ""
     return (
         f"{seeds} seeds: differences combine their spread, pooled over the losses, with a paired bootstrap "
         f"of the {drawn}.{few}"

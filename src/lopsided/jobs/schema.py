@@ -212,6 +212,11 @@ class Results(StoredFile):
         """Tells whether the models are minima that were solved for, with a penalty and without a rate."""
         return self.recipe is not None and self.recipe.optimizer == "solve"
 
+    @property
+    def repeated(self) -> str:
+        """Says what differs between the models of a loss: a seed, or with it the split of the rows."""
+        return "split" if self.resplit else "seed"
+
     def best_loss(self, metric: str) -> str | None:
         """Returns the loss with the best mean of a metric; None where no loss has one."""
         sign, entries = 1 if METRICS[metric].higher_is_better else -1, self.losses.items()

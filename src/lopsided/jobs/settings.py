@@ -107,7 +107,8 @@ def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -
 
     The loss, its own settings and the rate are those that the comparison chose and trained; no positives are hidden.
     Where the comparison split its validation rows off the training file, they are trained on as well: training lasts
-    for the mean of the best epochs, and the rule with its thresholds is that of the comparison's model of seed 0.
+    for the mean of the best epochs, or a model is solved with the penalty that the comparison names, and the rule with
+    its thresholds is that of the comparison's model of seed 0.
     Where validation rows are a file, or are held out, they choose the epoch and the rule as always.
     """
     results, config = folder.read_results(), folder.config
@@ -118,14 +119,19 @@ def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -
     if run.read_training().diverged:
         raise UserError(f"{folder.path}: training with {loss} diverged; choose another --loss")
     validated = holds_out or "valid" in config.files() or config.data == BUILT_IN
-    best, recipe = results.losses[loss].best_epochs, results.recipe
+    entry, recipe = results.losses[loss], results.recipe
     assert recipe is not None
     changes: dict[str, Any] = {"missing": 0.0, "epochs": recipe.epochs}
     if recipe.optimizer != "solve":
         changes["batch_size"] = recipe.batch_size
     if not validated:
-        epochs = max(1, round(sum(best) / len(best)))
-        changes |= {"valid": "0", "epochs": epochs, "patience": None, "decide": str(run.path.absolute())}
+        changes |= {"valid": "0", "patience": None, "decide": str(run.path.absolute())}
+        if (
+            recipe.optimizer == "solve"
+        ):  # not the place on the ladder of penalties, which begins elsewhere for more rows
+            changes |= {"l2": entry.l2, "epochs": None}
+        else:
+            changes["epochs"] = max(1, round(sum(entry.best_epochs) / len(entry.best_epochs)))
     if config.data != BUILT_IN and "test" not in config.files():
         changes["test"] = "0"
     return run.config.model_dump() | changes

@@ -46,7 +46,7 @@ class Candidate:
         return {"learning_rate": self.learning_rate} if self.learning_rate else {}
 
     def shown(self) -> str:
-        return ", ".join(f"{name} {value:g}" for name, value in self.tuned().items())
+        return ", ".join(f"{name} {value:g}" for name, value in self.tuned().items()) or "as it is"
 
 
 def climb(loss: str, default: float, run: Run, sign: int) -> float:

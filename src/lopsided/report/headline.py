@@ -59,7 +59,9 @@ def _warnings(results: Results) -> Iterator[str]:
         have = f"{known or 'none'} of {results.data.labels} {'have' if known > 1 else 'has'} five test positives"
         yield f"Few labels can be tested: {have}, so more test rows are needed"
         return
-    if not results.to_linear or any(_is_above(gap.mean, gap.p_holm, results) for gap in results.to_linear.values()):
+    if not results.to_linear or len(_unfinished(results)) == len(results.losses):
+        return  # of models that are half trained it is not known
+    if any(_is_above(gap.mean, gap.p_holm, results) for gap in results.to_linear.values()):
         return
     value = share(results.baselines[LINEAR].metrics[results.metric])
     sign = 1 if METRICS[results.metric].higher_is_better else -1
@@ -119,7 +121,7 @@ def command(results: Results, folder: Path | None) -> str | None:
     if BETTER not in found and (AHEAD in found or _unfinished(results)):
         longer = f"--epochs {3 * results.recipe.epochs}"
         if results.budget is not None:
-            longer = f"--budget {3 * in_seconds(results.budget):g}s"
+            longer += f" --budget {3 * in_seconds(results.budget):.12g}s"
         return f"lopsided compare {shlex.quote(str(folder / 'config.json'))} {longer}"
     loss = recommended(results)
     decided = " --valid 0.1 --decide global" if rule(results, loss) == _ONE else ""
@@ -196,8 +198,8 @@ def _is_below(p: float | None) -> bool:
 def groups_in_words(results: Results) -> str:
     """Says which labels are rare, middling and frequent."""
     said = [
-        f"{group.name}: {group.low}{f' to {group.high}' * (group.high > group.low)} training positives, "
-        f"{group.labels} label{'s' * (group.labels > 1)}"
+        f"{group.name}: {group.low}{f' to {group.high}' * (group.high > group.low)} training "
+        f"positive{'s' * (group.high != 1)}, {group.labels} label{'s' * (group.labels > 1)}"
         + (f", {group.tested or 'none'} of them with test positives" if group.tested < group.labels else "")
         for group in results.groups
     ]

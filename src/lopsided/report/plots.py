@@ -57,7 +57,7 @@ def differences(results: Results) -> list[Drawing]:
         _intervals(results, paired, f"difference in {title} to {short(reference)}, with its 95 % interval", zero=True)
     ]
     if any(_half(value) > _NOISE for value in means.values()):
-        panels.append(_intervals(results, means, f"{title}: mean and 95 % interval over seeds"))
+        panels.append(_intervals(results, means, f"{title}: mean and 95 % interval over {results.repeated}s"))
     return panels
 
 

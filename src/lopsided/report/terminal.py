@@ -52,7 +52,7 @@ def print_results(results: Results, console: Console, folder: Path | None = None
     _say_each(console, findings(results))
     for models in _beside_each_other(results, names, console.width - _METRICS_WIDTH):
         console.print(metric_table(results, models))
-    _say(console, ("Means over seeds, the" if results.seeds > 1 else "The") + _CAPTION, "dim")
+    _say(console, (f"Means over {results.repeated}s, the" if results.seeds > 1 else "The") + _CAPTION, "dim")
     if has_thresholds(results):
         console.print(threshold_table(results, names))
     _say_each(console, what_brings_what(results))
@@ -76,7 +76,7 @@ def _say_each(console: Console, sentences: Sequence[str]) -> None:
 def _how_trained(results: Results) -> str:
     if results.is_solved:
         return f"solved, {results.seeds} splits" if results.resplit else "solved"
-    seeds = f"{results.seeds} {'split' if results.resplit else 'seed'}{'s' * (results.seeds > 1)}"
+    seeds = f"{results.seeds} {results.repeated}{'s' * (results.seeds > 1)}"
     return seeds if results.recipe is None else f"{in_epochs(results.recipe)}, {seeds}"
 
 

@@ -13,7 +13,7 @@ _TITLES = {"macro_f1": "macro-F1", "micro_f1": "micro-F1"}
 
 
 def has_thresholds(results: Results) -> bool:
-    """Tells whether thresholds were tuned, on validation rows."""
+    """Tells whether thresholds were tuned."""
     return any(entry.metrics["macro_f1"].mean is not None for entry in results.losses.values())
 
 
