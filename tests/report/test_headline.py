@@ -128,6 +128,16 @@ def test_the_answer_stands_first(results: Results, sentence: str) -> None:
     assert answer(results) == sentence
 
 
+def test_a_split_without_positives_is_no_matter_of_the_reference() -> None:
+    results = compared(asl=comparison("cannot be tested", math.nan, None))
+    undefined = {"map": Interval(mean=None, low=None, high=None)}
+    losses = {loss: entry.model_copy(update={"metrics": undefined}) for loss, entry in results.losses.items()}
+    results = results.model_copy(update={"losses": losses})
+    assert answer(results) == "Nothing can be said in mAP: bce has none, see the notes; take another reference."
+    told = "Nothing can be said in mAP: some split has too few positives in its test rows; give more rows."
+    assert answer(results.model_copy(update={"resplit": True})) == told
+
+
 def test_what_to_do_next_is_a_command() -> None:
     better = compared(None, 0, "", 10, **{"asl(clip=0)": comparison("better", 0.02)})
     assert command(better, Path("runs/a b")) == "lopsided fit --like 'runs/a b' --loss 'asl(clip=0)'"

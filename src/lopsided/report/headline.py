@@ -89,6 +89,8 @@ def _untested(results: Results) -> str:
     title, mean = METRICS[results.metric].title, results.losses[results.reference].metrics[results.metric].mean
     if not results.tested.with_positives:
         return "no label has a positive in the test rows; give test rows that have some"
+    if results.resplit and all(entry.metrics[results.metric].mean is None for entry in results.losses.values()):
+        return "some split has too few positives in its test rows; give more rows"
     if mean is None:
         return f"{results.reference} has none, see the notes; take another reference"
     if all(c.mean is None for c in results.comparisons.values()):
