@@ -92,7 +92,7 @@ def write_labelled(path: Path, rows: int) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("valid", [20, 1])
+@pytest.mark.parametrize("valid", [20, 2])
 def test_of_very_many_labels_a_comparison_is_of_p_at_1(
     tmp_path: Path, valid: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
+import lopsided
 from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Table, Texts
 from lopsided.models.encoder import Encoder
@@ -211,3 +212,18 @@ def test_what_is_solved_without_some_rows_begins_with_the_same_bias() -> None:
     assert (start[held] == 0).all()
     torch.testing.assert_close(start.sum(0), pulls.sum(0), atol=1e-2, rtol=1e-3)
     assert (_without(pulls.abs(), held) == 0).all(), "nothing pulls down"
+
+
+def test_logits_of_a_model_are_not_taken_for_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing pulls yet, all rows have the log odds of the shares: here between .02 and .9."""
+    monkeypatch.setattr("lopsided.targets.checks._warned_of_probabilities", False)
+    shares = torch.linspace(0.505, 0.71, 40)
+    truth = torch.arange(200)[:, None] < (200 * shares).round()
+    rows = Rows(
+        LinearTable.fit(table := Table.of_numbers(torch.randn(200, 2))).encode(table),
+        Dataset(table, targets_of(truth), tuple(map(str, range(40)))),
+    )
+    with pytest.warns(UserWarning, match="as probabilities do"):
+        lopsided.loss("bce")(torch.logit(shares).expand(200, 40).contiguous(), truth.float())
+    monkeypatch.setattr("lopsided.targets.checks._warned_of_probabilities", False)
+    solve_with_folds(LinearTable.fit(table), "bce", rows, 0.5, 0, torch.arange(200).split(100))  # a warning would raise
