@@ -154,12 +154,20 @@ def test_the_two_errors_add() -> None:
 def test_the_rows_count_for_what_they_do_to_all_seeds() -> None:
     """What they do to one seed is in the spread over the seeds already."""
     generator = torch.Generator().manual_seed(0)
-    values = torch.zeros(2, 3)  # so that only the rows speak
     resampled = torch.randn(50, 2, 3, generator=generator) + 2 * torch.randn(50, 2, 1, generator=generator)
-    (difference,) = paired_differences(values + torch.tensor([[0.0], [0.1]]), resampled)
     covariance = np.cov((resampled[:, 1] - resampled[:, 0]).double().numpy().T)
     shared = covariance[~np.eye(3, dtype=bool)].mean()
-    assert difference.standard_error == pytest.approx(math.sqrt(shared))
+    spread = torch.tensor([[0.0, 0.0, 0.0], [-2.0, 1.0, 4.0]])  # a variance of 9, as much as from rows and more
+    (difference,) = paired_differences(spread, resampled)
+    assert difference.standard_error == pytest.approx(math.sqrt(shared + 9 / 3))
+
+
+def test_seeds_that_agree_by_luck_leave_what_the_rows_do_to_their_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    resampled = torch.randn(50, 2, 3, generator=generator)
+    (difference,) = paired_differences(torch.tensor([[0.0] * 3, [0.1] * 3]), resampled)
+    of_mean = (resampled[:, 1] - resampled[:, 0]).double().mean(1).var()
+    assert difference.standard_error == pytest.approx(math.sqrt(of_mean))
     assert math.isnan(difference.effect_size)
 
 

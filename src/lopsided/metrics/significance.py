@@ -78,9 +78,10 @@ def paired_differences(values: Tensor, resampled: Tensor) -> list[Difference]:
 
     All seeds share their test rows, so the two errors add: variance = v / seeds + what the bootstrap finds in common to
     all seeds. What each seed makes of the rows by itself is in v already: counting it twice, as a bootstrap of both
-    does, costs power. A few seeds say little about v, the variance over seeds of a difference, so it is pooled over all
-    losses: twice the residual mean square of losses x seeds, with its degrees of freedom. A loss that varies more than
-    that keeps its own variance and its own few degrees of freedom. The interval and the p-value are Student's with the
+    does, costs power. But the sum is at least what the bootstrap finds for the mean: seeds may agree by luck. A
+    few seeds say little about v, the variance over seeds of a difference, so it is pooled over all losses: twice the
+    residual mean square of losses x seeds, with its degrees of freedom. A loss that varies more than that keeps its own
+    variance and its own few degrees of freedom. The interval and the p-value are Student's with the
     Welch-Satterthwaite degrees of freedom of the sum. With one seed only the rows speak: the result then holds for
     these trained models, not for the losses.
 
@@ -94,16 +95,18 @@ def paired_differences(values: Tensor, resampled: Tensor) -> list[Difference]:
     defined = resampled[resampled.isfinite().flatten(1).all(1)]
     if len(defined) < len(resampled) / 2:
         return [unknown(mean) for mean in differences.mean(1).tolist()]
-    from_rows = _shared_variance(defined[:, 1:] - defined[:, :1]).tolist()
+    of_samples = defined[:, 1:] - defined[:, :1]
     spread, freedom = _spread_over_seeds(values)
+    least = of_samples.mean(2).var(0) - torch.tensor(spread, dtype=torch.float64) / values.shape[1]
+    from_rows = torch.maximum(_shared_variance(of_samples), least).tolist()
     estimates = zip(differences.mean(1).tolist(), from_rows, spread, freedom, strict=True)
     return [_student(*each, 1 / values.shape[1]) for each in estimates]
 
 
 def resplit_differences(values: Tensor, ratio: float) -> list[Difference]:
-    """Compares each loss with the first, where every seed split the rows anew: values (losses, seeds) of .
+    """Compares each loss with the first, where every seed split the rows anew.
 
-    ratio: test rows per training row.
+    values: (losses, seeds), a metric on the test rows of each split. ratio: test rows per training row.
 
     Splits share rows, so that their values are alike and vary less than fresh rows would: the variance of a mean is not
     v / seeds but v (1 / seeds + ratio), as if two splits had the correlation of the share of test rows (Nadeau and
