@@ -38,6 +38,15 @@ def split_rows(dataset: Dataset, fractions: Sequence[float], seed: int = 0) -> l
     return parts
 
 
+def rest_of(part: Tensor, rows: int) -> Tensor:
+    """Returns the numbers of the rows that are not in a part, ascending.
+
+    >>> rest_of(torch.tensor([3, 0]), 5)
+    tensor([1, 2, 4])
+    """
+    return torch.ones(rows, dtype=torch.bool).index_fill(0, part, False).nonzero()[:, 0]
+
+
 def stratified_split(
     targets: SparseTargets | Tensor, fractions: Sequence[float], seed: int = 0, groups: Tensor | None = None
 ) -> list[Tensor]:

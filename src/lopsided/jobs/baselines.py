@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.inputs import Images, SparseFeatures, Table, Texts
+from lopsided.data.split import rest_of
 from lopsided.data.storage import replace_atomically
 from lopsided.jobs.evidence import LINEAR, SHARES, Baseline
 from lopsided.jobs.score import Scored
@@ -108,7 +109,7 @@ def fit_linear(splits: Splits, features: Features) -> dict[str, Scores]:
     else:
         whole, tuning = parts["tuning"], np.empty((len(parts["tuning"]), splits.train.num_labels), np.float32)
         for held in folds:
-            rest = torch.ones(len(whole)).index_fill(0, held, 0).nonzero()[:, 0]
+            rest = rest_of(held, len(whole))
             seen, unseen = (rows["tuning"][part.numpy()] for part in (rest, held))
             (tuning[held.numpy()],) = linear_scores(whole.take(rest), seen, [unseen])
         (test,) = linear_scores(whole, rows["tuning"], [rows["test"]])

@@ -57,8 +57,8 @@ class Evidence:
     positives at which middling and frequent labels begin; None for thirds. resplit: the test rows per training row, if
     each seed split the rows anew; then `test`, `positives` and `data` are those of the first one. recipe: None where
     the models were trained elsewhere. sets: (rows,) int64, the number of the set of copies, or of one group, that a
-    test row is in; None where all are independent. budget: what was asked for. tuned_on:
-    the rows that have tuned the thresholds. notes: what a reader must know besides.
+    test row is in; None where all are independent. budget: what was asked for. tuned_on: the rows that have tuned the
+    thresholds. notes: what a reader must know besides.
     """
 
     data: DataSummary

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
+from lopsided.data.split import rest_of
 from lopsided.metrics.scores import Scores
 from lopsided.models.direct import BagOf, NoBody, SparseLinear
 from lopsided.models.encoder import Encoder
@@ -82,11 +83,11 @@ class Solver:
 
         folds: numbers of rows, which together are all. Each is solved from the last solution on, which is near.
         """
-        pulls, everything = self.solution.pulls, torch.arange(len(self.solution.pulls), device=self.start.device)
+        pulls, device = self.solution.pulls, self.start.device
         outputs = torch.empty_like(pulls)
+        parts = [(held.to(device), rest_of(held, len(pulls)).to(device)) for held in folds]
         for labels, targets in self._blocks():
-            for held in folds:
-                kept = torch.isin(everything, held, invert=True).nonzero()[:, 0]
+            for held, kept in parts:
                 start = _without(pulls[:, labels], held)
                 problem = Problem(self._scores, self._slope(labels, targets, kept), self.apart)
                 scores = self._scores(minimise(problem, start, l2, _TOLERANCE))
