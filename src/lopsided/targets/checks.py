@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +28,7 @@ _modes = torch._C._len_torch_dispatch_stack
 _PROXY = torch._C._TorchDispatchModeKey.PROXY
 _ENOUGH, _FEW = 256, 4096  # logits that tell scores from probabilities; those looked at before all are
 _warned_of_probabilities = False
+_of_a_model = ContextVar("logits are of a model", default=False)
 
 
 def check_inputs(
@@ -256,7 +260,7 @@ def _check_structure(supervision: Supervision, num_labels: int) -> None:
 def warn_of_probabilities(logits: Tensor) -> None:
     """Warns, once, if the logits of a batch look like the output of a sigmoid."""
     global _warned_of_probabilities
-    if _warned_of_probabilities or logits.numel() < _ENOUGH:
+    if _warned_of_probabilities or _of_a_model.get() or logits.numel() < _ENOUGH:
         return
     flat = logits.detach().flatten()
     for part in (flat[:_FEW], flat):
@@ -268,3 +272,16 @@ def warn_of_probabilities(logits: Tensor) -> None:
         f"all {logits.numel()} logits lie in [0, 1], as probabilities do: pass the raw scores, without a sigmoid",
         stacklevel=stacklevel_of_user(),
     )
+
+
+@contextmanager
+def logits_of_a_model() -> Iterator[None]:
+    """Says of all logits that losses are given meanwhile: a model made them, and wherever they lie, they are logits.
+
+    Those of a young head, and of one that few features move, may well lie in [0, 1].
+    """
+    before = _of_a_model.set(True)
+    try:
+        yield
+    finally:
+        _of_a_model.reset(before)

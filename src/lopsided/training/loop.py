@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from lopsided.models.heads import Powerset, parse_method
 from lopsided.models.model import Model, Network
 from lopsided.models.recipe import Recipe
 from lopsided.nn.head import LinearHead
+from lopsided.targets.checks import logits_of_a_model
 from lopsided.training import processes
 from lopsided.training.diagnose import diagnose
 from lopsided.training.history import Epoch
@@ -79,8 +79,7 @@ def train(
     loop = _Loop(encoder, method, rows, recipe, seed, validation, state_file, listener or Listener())
     if state_file is not None and state_file.exists():
         loop.state.load(state_file)
-    with warnings.catch_warnings():  # logits of a young head may well lie there, and are no probabilities
-        warnings.filterwarnings("ignore", message=r"all \d+ logits lie in")
+    with logits_of_a_model():
         return loop.run(recipe.epochs if until is None else min(until, recipe.epochs))
 
 

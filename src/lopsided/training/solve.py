@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, cast
 
@@ -20,6 +18,7 @@ from lopsided.models.heads import Powerset, PowersetHead, parse_method
 from lopsided.models.model import Model
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import SparseTargets
+from lopsided.targets.checks import logits_of_a_model
 from lopsided.training import processes
 from lopsided.training.newton import Problem, minimise
 from lopsided.training.rows import Rows
@@ -40,14 +39,6 @@ class Solution(nn.Module):
         self.register_buffer("pulls", torch.zeros(rows, outputs))
 
 
-@contextmanager
-def _of_a_model() -> Iterator[None]:
-    """Ignores the warning that logits look like probabilities: where few features move, a model's own logits do."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "all .* logits lie in")
-        yield
-
-
 class Solver:
     """Minimises, over all rows, the sum of the loss plus l2/2 times the squared weights, and sets the weights to it.
 
@@ -65,7 +56,7 @@ class Solver:
         self.start = _start(self.head)
         self.solution = Solution(len(rows), len(self.start)).to(self.start.device)
 
-    @_of_a_model()
+    @logits_of_a_model()
     def solve(self, l2: float, on_block: Callable[[], object] = lambda: None) -> float:
         """Solves from the last solution on; returns the sum of the loss over the rows, without the penalty."""
         pulls, total = self.solution.pulls, 0.0
@@ -77,7 +68,7 @@ class Solver:
             on_block()
         return total
 
-    @_of_a_model()
+    @logits_of_a_model()
     def out_of_fold(self, l2: float, folds: Sequence[Tensor]) -> Tensor:
         """Returns (rows, L) scores of the rows, those of each fold by a model that is solved without it.
 
