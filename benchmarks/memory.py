@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -55,20 +56,24 @@ def measure(*line: str) -> Row:
     ended, seen = Event(), [0]
     watch = Thread(target=lambda: [seen.append(held(process.pid)) for _ in iter(partial(ended.wait, 0.2), True)])
     watch.start()
-    _, status, used = os.wait4(process.pid, 0)
+    _, status, used = os.wait4(process.pid, 0)  # its ru_maxrss counts what this process held when it started that one
     ended.set()
     watch.join()
     if status:
         raise SystemExit(f"lopsided {' '.join(line)}: status {status}")
-    peak = max(used.ru_maxrss * 1024, *seen) / 2**20  # of the largest process; of all, looked at now and then
-    return {"peak MiB": f"{peak:.0f}", "CPU s": f"{used.ru_utime + used.ru_stime:.0f}"}
+    return {"peak MiB": f"{max(seen) / 2**20:.0f}", "CPU s": f"{used.ru_utime + used.ru_stime:.0f}"}
 
 
 def held(number: int) -> int:
-    """Returns the bytes that a process and those that it started hold; what they share counts once."""
-    with suppress(psutil.Error):  # one may end before it is asked
+    """Returns the bytes that a process and those that it started hold; what they share counts once.
+
+    Or the most that the first held so far, if that is more: it sees what comes and goes between two looks.
+    """
+    with suppress(psutil.Error, OSError):  # one may end before it is asked
         first = psutil.Process(number)
-        return sum(each.memory_full_info().pss for each in [first, *first.children(recursive=True)])
+        together: int = sum(each.memory_full_info().pss for each in [first, *first.children(recursive=True)])
+        highest = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{number}/status").read_text())
+        return max(together, 1024 * int(highest[1]) if highest else 0)
     return 0
 
 
@@ -95,10 +100,12 @@ def make_inputs(path: Path, source: Path, rows: int) -> Path:
     texts = islice(cycle(json.loads(line)["text"] for line in lines), rows)
     if path.suffix == ".parquet":
         parquet.write_table(pa.table({"text": list(texts)}), path)
-    elif path.suffix == ".csv":
-        path.write_text("".join(f"{line}\n" for line in chain(["text"], texts)))
-    else:
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        return path
+    with path.open("w") as file:
+        if path.suffix == ".csv":
+            file.writelines(f"{line}\n" for line in chain(["text"], texts))
+        else:
+            file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
     return path
 
 

@@ -240,8 +240,8 @@ MUTANTS = {
     ),
     "fit: the order depends on the epochs before": Mutant(
         "training/loop.py",
-        "self.recipe.sampling, torch.Generator().manual_seed(seed))",
-        "self.recipe.sampling, torch.Generator().manual_seed(torch.seed()))",
+        "torch.Generator().manual_seed(random_seed(self.seed, number))",
+        "torch.Generator().manual_seed(torch.seed())",
         "jobs/test_fit_command.py::test_a_killed_run_goes_on_as_if_nothing_had_happened",
     ),
     "evaluate: dropout stays on": Mutant(

@@ -17,7 +17,7 @@ from lopsided.models.ngrams import NGrams
 from lopsided.models.tables import MlpTable
 from lopsided.targets import SparseTargets
 from lopsided.training.loop import train
-from lopsided.training.order import class_aware
+from lopsided.training.order import class_aware, random_seed
 from lopsided.training.rows import Rows
 
 
@@ -30,6 +30,12 @@ def test_every_label_is_drawn_equally_often_and_rows_without_labels_as_they_are(
     np.testing.assert_allclose(counts, 555 / 3, atol=4 * np.sqrt(555 * 2 / 9))
     assert sorted(drawn[drawn >= 555].tolist()) == list(range(555, 1000))
     assert not torch.equal(drawn, class_aware(data, torch.Generator().manual_seed(4)))
+
+
+def test_torch_draws_other_numbers_for_another_seed_epoch_step_or_process() -> None:
+    places = [(0, 1), (4096, 1), (2**32 - 1, 1), (0, 2), (0, 1, 1), (0, 1, 2), (0, 1, 0, 1), (0, 1, 1, 1)]
+    drawn = {float(torch.rand((), generator=torch.Generator().manual_seed(random_seed(*each)))) for each in places}
+    assert len(drawn) == len(places)
 
 
 def test_mixed_targets_are_those_of_dense_ones() -> None:

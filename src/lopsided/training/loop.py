@@ -25,7 +25,7 @@ from lopsided.training import processes
 from lopsided.training.diagnose import diagnose
 from lopsided.training.history import Epoch
 from lopsided.training.optimizers import clip_gradients, make_optimizer, set_rate
-from lopsided.training.order import rows_in_order
+from lopsided.training.order import random_seed, rows_in_order
 from lopsided.training.rows import Rows
 from lopsided.training.solve import Solver
 from lopsided.training.state import Progress, TrainingState
@@ -72,9 +72,9 @@ def train(
     Weights, order and dropout begin from the seed and the number of the epoch alone, whatever the loss, so that a
     stopped training goes on as if nothing had happened: from `state_file`, which is written after every epoch and, in
     long ones, every minute. Where several processes train, each takes its share of the rows of every step, and the
-    first one writes. With `recipe.average`, what is judged and returned is the moving average of the weights: it takes
-    out the noise of the last steps, as in ASL's published training. `until` is the epoch after which to stop though the
-    recipe, and its schedule, have more: a later call goes on from the state.
+    first one writes; there dropout begins anew with every step. With `recipe.average`, what is judged and returned is
+    the moving average of the weights: it takes out the noise of the last steps, as in ASL's published training. `until`
+    is the epoch after which to stop though the recipe, and its schedule, have more: later, it goes on from the state.
     """
     loop = _Loop(encoder, method, rows, recipe, seed, validation, state_file, listener or Listener())
     if state_file is not None and state_file.exists():
@@ -146,16 +146,17 @@ class _Loop:
         """Makes the steps of an epoch that are left; returns whether the loss stayed finite."""
         assert self.optimizer is not None
         progress = self.state.progress
-        seed = (self.seed << 20) + number
-        order = rows_in_order(self.rows, self.recipe.sampling, torch.Generator().manual_seed(seed))
-        if not progress.step:
-            torch.manual_seed(seed + (self.accelerator.process_index << 53))  # it decides dropout
+        generator = torch.Generator().manual_seed(random_seed(self.seed, number))
+        order = rows_in_order(self.rows, self.recipe.sampling, generator)
+        count, process = self.accelerator.num_processes, self.accelerator.process_index
         self.wrapped.train()
         start, before = time.perf_counter(), progress.seconds
         saved = start
         for rows in order.split(self.size)[progress.step :]:
             done = (number - 1 + progress.step / self.steps) / self.recipe.epochs
             set_rate(self.optimizer, self.network, self.recipe, done)
+            if count > 1 or not progress.step:  # of several, a stored state has the random numbers of the first
+                torch.manual_seed(random_seed(self.seed, number, progress.step, process))  # it decides dropout
             progress.total += self._step(rows)
             progress.step += 1
             now = time.perf_counter()
