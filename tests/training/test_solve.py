@@ -113,7 +113,7 @@ def test_no_loss_pulls_at_its_solution(method: str) -> None:
     left = gradient().norm()
     with torch.no_grad():
         linear.weight.zero_()
-    assert left < 0.01 * gradient().norm()
+    assert left < 0.02 * gradient().norm()  # a label is solved at 0.01, its bias included
 
 
 def test_texts_are_solved_as_tables_are() -> None:

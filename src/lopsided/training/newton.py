@@ -22,7 +22,8 @@ _NEAR = 2.0**-7  # how far away in scores a slope is taken, of which the differe
 _FORCING = 0.1  # the residual of the linear system of a Newton step, as a share of the gradient
 _NEWTON_STEPS, _CONJUGATE_STEPS, _LINE_STEPS = 50, 60, 12
 _FLAT = 0.5  # a step ends where the slope along it has fallen to this share
-_GROUPS = 8  # of labels that are not apart, whose curvatures are measured together
+_GROUPS = 2  # of labels that are not apart, whose curvatures are measured together
+_TOGETHER = 32  # labels whose linear systems are solved side by side: their numbers stay in the cache
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def minimise(problem: Problem, pulls: Tensor, l2: float, tolerance: float) -> Te
     """Returns the (rows, k) pulls of the minimum, from others near it.
 
     tolerance: a label is solved when its gradient by the weights has fallen to this share of the one without weights.
+    Labels that are not apart are solved when that holds for the root of the mean square of their shares.
 
     >>> x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [3.0]])
     >>> squares = Problem(lambda pulls: x @ (x.T @ pulls), lambda scores, labels: 2 * (scores - y), apart=True)
@@ -51,26 +53,28 @@ def minimise(problem: Problem, pulls: Tensor, l2: float, tolerance: float) -> Te
     solved, labels = pulls.clone(), torch.arange(pulls.shape[1], device=pulls.device)
     start = problem.slope(torch.zeros_like(pulls), labels)
     far = _dot(start, problem.product(start)) * tolerance**2
-    scores = problem.product(pulls)
+    scores, last = problem.product(pulls), None
     for _ in range(_NEWTON_STEPS):
         slope = problem.slope(scores, labels)
         gradient = slope + l2 * pulls
         along = problem.product(gradient)
-        unsolved = _dot(gradient, along) > far
+        left = _dot(gradient, along)
+        unsolved = left > far if problem.apart else ((left / far).nanmean() > 1).expand(len(far))
         if not unsolved.any():
             break
-        if problem.apart and not unsolved.all():  # what is solved stays so
+        if not unsolved.all():  # what is solved stays so
             solved[:, labels] = pulls
             labels, far = labels[unsolved], far[unsolved]
             pulls, scores, slope, gradient, along = (
                 each[:, unsolved] for each in (pulls, scores, slope, gradient, along)
             )
-            unsolved = unsolved[unsolved]
         bend = _curvature(problem, scores, labels, slope)
-        step, moved = _newton_step(problem, gradient, along, bend, l2, unsolved.nonzero()[:, 0])
-        fixed = l2 * _dot(pulls, moved), l2 * _dot(step, moved)
-        length = _length(problem, scores, moved, labels, fixed, _dot(gradient, moved))
-        pulls, scores = pulls + length * step, scores + length * moved
+        step = _newton_step(problem.product, gradient, along, bend, l2)
+        if not problem.apart:
+            step = last = _turned(step, last)
+        fixed = l2 * _dot(pulls, step.moved), l2 * _dot(step.pulls, step.moved)
+        length = _length(problem, scores, step.moved, labels, fixed, _dot(gradient, step.moved))
+        pulls, scores = torch.addcmul(pulls, length, step.pulls), torch.addcmul(scores, length, step.moved)
     solved[:, labels] = pulls
     return solved
 
@@ -82,8 +86,8 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
 def _curvature(problem: Problem, scores: Tensor, labels: Tensor, slope: Tensor) -> Tensor:
     """Measures, (rows, k), how the slope of each score changes with itself; 0 where the loss bends down.
 
-    Where labels are not apart, the scores of some move at once. What those do to each other is taken for curvature:
-    little, as few labels of a row have a slope to speak of.
+    Where labels are not apart, the scores of every other one move at once. What those do to each other is taken for
+    curvature: it makes steps longer where many labels bend together, and `_turned` mends the rest.
     """
     groups = 1 if problem.apart else _GROUPS
     bend = torch.empty_like(slope)
@@ -94,34 +98,76 @@ def _curvature(problem: Problem, scores: Tensor, labels: Tensor, slope: Tensor) 
     return bend.clamp_(min=0)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """Holds a step from where the gradient was such: pulls, and what they do to the scores; all (rows, k).
+
+    straight: what the step did to the scores before the last one turned it.
+    """
+
+    gradient: Tensor
+    pulls: Tensor
+    moved: Tensor
+    straight: Tensor
+
+
 def _newton_step(
-    problem: Problem, gradient: Tensor, along: Tensor, bend: Tensor, l2: float, live: Tensor
+    product: Callable[[Tensor], Tensor], gradient: Tensor, along: Tensor, bend: Tensor, l2: float
+) -> _Step:
+    """Returns the steps of all labels, each as if the others stood."""
+    parts = zip(*(each.split(_TOGETHER, 1) for each in (gradient, along, bend)), strict=True)
+    steps = [_conjugate_steps(product, *part, l2) for part in parts]
+    pulls, moved = (torch.cat(each, 1) for each in zip(*steps, strict=True))
+    return _Step(gradient, pulls, moved, moved)
+
+
+def _conjugate_steps(
+    product: Callable[[Tensor], Tensor], gradient: Tensor, along: Tensor, bend: Tensor, l2: float
 ) -> tuple[Tensor, Tensor]:
-    """Returns a step of the labels `live`, 0 for others, and what it does to the scores: by conjugate gradients.
+    """Returns the step of each label and what it does to its scores, by conjugate gradients.
 
     They run in the space of the weights, where the inner product of two pulls is that of one with X X^T of the other.
     """
-    step, moved = torch.zeros_like(gradient), torch.zeros_like(gradient)
-    left = _dot(gradient, along)[live]
-    residual, way, moving, bend = -gradient[:, live], -gradient[:, live], -along[:, live], bend[:, live]
+    steps, moves = torch.zeros_like(gradient), torch.zeros_like(gradient)
+    step, moved, live = steps.clone(), moves.clone(), torch.arange(gradient.shape[1], device=gradient.device)
+    residual, way, moving, left = -gradient, -gradient, -along, _dot(gradient, along)
     enough = left * _FORCING**2
     for _ in range(_CONJUGATE_STEPS):
-        change = bend * moving + l2 * way
+        change = torch.addcmul(l2 * way, bend, moving)
         size = left / _dot(change, moving)
-        step[:, live] += size * way
-        moved[:, live] += size * moving
-        residual = residual - size * change
-        along = problem.product(residual)
+        step.addcmul_(size, way)
+        moved.addcmul_(size, moving)
+        residual.addcmul_(size, change, value=-1)
+        along = product(residual)
         new = _dot(residual, along)
         going = new > enough
-        if not going.any():
-            break
-        turn = new / left
         if not going.all():
-            live, enough, new, turn = live[going], enough[going], new[going], turn[going]
-            residual, way, moving, along, bend = (each[:, going] for each in (residual, way, moving, along, bend))
-        way, moving, left = residual + turn * way, along + turn * moving, new
-    return step, moved
+            steps[:, live], moves[:, live] = step, moved
+            if not going.any():
+                return steps, moves
+            live, enough, new, left = live[going], enough[going], new[going], left[going]
+            step, moved, residual, way, moving, along, bend = (
+                each[:, going] for each in (step, moved, residual, way, moving, along, bend)
+            )
+        turn = new / left
+        way, moving, left = torch.addcmul(residual, turn, way), torch.addcmul(along, turn, moving), new
+    steps[:, live], moves[:, live] = step, moved
+    return steps, moves
+
+
+def _turned(step: _Step, last: _Step | None) -> _Step:
+    """Returns a step turned by the last one, so that what labels do to each other is not undone again and again.
+
+    Those are conjugate gradients of the whole loss (Polak & Ribiere 1969), preconditioned by the Newton steps of single
+    labels. A step that would then lead up is left as it was.
+    """
+    if last is None:
+        return step
+    share = ((step.gradient - last.gradient) * step.straight).sum() / (last.gradient * last.straight).sum()
+    moved = torch.addcmul(step.moved, share, last.moved)
+    if not (share > 0 and (step.gradient * moved).sum() < 0):
+        return step
+    return _Step(step.gradient, torch.addcmul(step.pulls, share, last.pulls), moved, step.straight)
 
 
 def _length(
@@ -138,7 +184,7 @@ def _length(
     length, low = torch.ones_like(begin), torch.zeros_like(begin)
     high, small = torch.full_like(begin, torch.inf), _FLAT * of_steps(begin).abs()
     for _ in range(_LINE_STEPS):
-        loss = _dot(problem.slope(scores + length * moved, labels), moved)
+        loss = _dot(problem.slope(torch.addcmul(scores, length, moved), labels), moved)
         slope = of_steps(loss + fixed[0] + length * fixed[1])
         steep = ~(slope.abs() <= small)
         if not steep.any():

@@ -24,7 +24,7 @@ from lopsided.training.newton import Problem, minimise
 from lopsided.training.rows import Rows
 
 _FACTOR = 2.0  # from one penalty to the next
-_TOLERANCE = 0.003
+_TOLERANCE = 0.01
 _TOGETHER = 32  # labels that are solved side by side, where they are apart: their numbers stay in the cache
 _BLOCK = 4096  # rows that are encoded at a time
 
