@@ -115,8 +115,8 @@ def _newton_step(
     product: Callable[[Tensor], Tensor], gradient: Tensor, along: Tensor, bend: Tensor, l2: float
 ) -> _Step:
     """Returns the steps of all labels, each as if the others stood."""
-    parts = zip(*(each.split(_TOGETHER, 1) for each in (gradient, along, bend)), strict=True)
-    steps = [_conjugate_steps(product, *part, l2) for part in parts]
+    gradients, alongs, bends = (each.split(_TOGETHER, 1) for each in (gradient, along, bend))
+    steps = [_conjugate_steps(product, *part, l2) for part in zip(gradients, alongs, bends, strict=True)]
     pulls, moved = (torch.cat(each, 1) for each in zip(*steps, strict=True))
     return _Step(gradient, pulls, moved, moved)
 
