@@ -152,8 +152,7 @@ def compare_losses(
     Returns an `Outcome`: print it, or `write(folder)` it with a report. Needs `pip install 'lopsided[tool]'`. Raises
     `lopsided.data.storage.UserError` where scores do not fit. See examples/own_loop.
     """
-    from rich.console import Console
-
+    from lopsided.jobs.console import Console
     from lopsided.jobs.judge import Setting, labelled
     from lopsided.jobs.own_loop import criteria_of, evidence_of_loop
     from lopsided.report.outcome import Outcome

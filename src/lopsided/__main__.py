@@ -1,29 +1,51 @@
-"""Entry point: errors become one line and an exit code."""
+"""Entry point: errors become one line and an exit code, whatever happens to the streams and whenever it is stopped."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+_LONGEST = 500  # characters of a message
+_NO_MEMORY = (  # in errors of C++, of the linker and of threads
+    *("can't allocate memory", "annot allocate memory", "bad_alloc", "out of memory"),
+    *("failed to map segment", "can't start new thread"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0, 2 after an error of the user, or 130 when stopped by Ctrl-C."""
+    """Run the command line; returns 0, 2 after an error of the user, 130 or 143 when stopped, 141 if nobody reads."""
+    received: list[int] = []
+    with _stoppable(received), _forgiving():
+        try:
+            return _message_of(lambda: _run(arguments))
+        except BaseException as error:
+            if not received and not isinstance(error, KeyboardInterrupt):
+                raise
+            how_to_go_on = f"; {error}" if isinstance(error, KeyboardInterrupt) and str(error) else ""
+            print(f"stopped{how_to_go_on}", file=sys.stderr)
+            return 128 + (received or [signal.SIGINT])[0]
+
+
+def _message_of(run: Callable[[], int]) -> int:
     try:
-        return _run(arguments)
+        return run()
     except ModuleNotFoundError as error:
         message = f"{error.name} is missing; install it with: pip install 'lopsided[tool]'"
-    except KeyboardInterrupt:
-        return 130
+    except BrokenPipeError as error:
+        if error.filename == "-":
+            return 128 + signal.SIGPIPE
+        message = f"{error.filename}: {error.strerror}"
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _NO_MEMORY):
+            raise
+        message = "there is not enough memory"
     return _fail(message)
-
-
-def _fail(message: str) -> int:
-    if os.environ.get("RANK", "0") == "0":  # of several processes that train, the first one prints
-        print(f"lopsided: {message}", file=sys.stderr)
-    return 2
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -32,15 +54,106 @@ def _run(arguments: Sequence[str] | None) -> int:
     from lopsided.cli import app
     from lopsided.data.storage import UserError
 
+    command = typer.main.get_command(app)
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
-    except typer.Abort:
-        raise KeyboardInterrupt from None
+        with command.make_context("lopsided", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            command.invoke(context)
+        return 0
+    except typer.Exit as error:
+        return error.exit_code
     except UserError as error:
         message = str(error)
     except typer.TyperException as error:
         message = error.format_message()
-    return _fail(" ".join(message.split())) if message else 2  # it is empty after the help that a bare command prints
+    return _fail(message) if message else 2  # it is empty after the help that a bare command prints
+
+
+def _fail(message: str) -> int:
+    """Prints one line, whose middle is left out where it is long."""
+    if os.environ.get("RANK", "0") == "0":  # of several processes that train, the first one prints
+        line = " ".join("".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message).split())
+        if len(line) > _LONGEST:
+            line = f"{line[: 2 * _LONGEST // 3 - 20]} … {line[-_LONGEST // 3 :]}"
+        print(f"lopsided: {line}", file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def _stoppable(received: list[int]) -> Iterator[None]:
+    """Makes SIGINT and SIGTERM a KeyboardInterrupt, wherever it is raised, and notes which it was."""
+
+    def stop(number: int, _: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    def again(unraised: Any) -> None:
+        """Stops as well where the exception came up in a callback, which Python would only report."""
+        if isinstance(unraised.exc_value, KeyboardInterrupt) and received:
+            signal.raise_signal(received[0])
+        else:
+            sys.__unraisablehook__(unraised)
+
+    old: dict[int, Any] = {}
+    with suppress(ValueError):  # handlers belong to the main thread
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                old[number] = signal.signal(number, stop)
+    hook, sys.unraisablehook = sys.unraisablehook, again if old else sys.unraisablehook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for each, handler in old.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def _forgiving() -> Iterator[None]:
+    """Lets nothing that is said stop what is done: a stream may be closed, broken, full, or lack a letter."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # or the next file that is opened would be taken for this stream
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_Forgiving, streams)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
+
+
+class _Forgiving:
+    """Passes on what a stream takes; once it takes nothing more, the rest is dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
+        with suppress(AttributeError, ValueError):
+            self._stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._dropping():
+            self._stream.flush()
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from lopsided import __version__
 from lopsided.data.options import ReadOptions
-from lopsided.data.storage import UserError
+from lopsided.data.storage import STANDARD_OUTPUT, UserError
 from lopsided.jobs.command_options import with_options
 from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.config import BUILT_IN, FitConfig, checked
+from lopsided.jobs.console import Console, say
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting by its name in a file, NAME=VALUE; may be repeated.")
@@ -32,7 +32,7 @@ app.add_typer(data_app, name="data")
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -76,12 +76,12 @@ def compare(
     console = Console()
     with Progress(console) as progress:
         folder, prepared = begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
-        with going_on(folder):
-            typer.echo(f"run folder: {folder.path}")
+        with going_on(folder.continued):
+            say(f"run folder: {folder.path}")
             train_and_compare(folder, prepared, progress)
     page = write_report(folder.path)
     print_results(folder.read_results(), console, folder.path)
-    typer.echo(f"\nreport: {page}")
+    say(f"\nreport: {page}")
 
 
 @app.command()
@@ -122,7 +122,7 @@ def fit(
     with Progress(Console(quiet=not is_first()), each_epoch=True) as progress:
         folder, prepared = begin(RunFolder, str(data), out, asked, progress)
         progress.say(f"run folder: {folder.path}")
-        with going_on(folder):
+        with going_on(folder.continued):
             epochs = recipe_of(folder.config, prepared).epochs
             progress.plan(epochs)
             progress.begin(folder.config.loss, epochs)
@@ -134,7 +134,7 @@ def fit(
     if folder.config.has_test:
         evaluate(run=folder.path)
     else:
-        typer.echo(f"evaluate with: lopsided evaluate {shlex.quote(str(folder.path))} FILE")
+        say(f"evaluate with: lopsided evaluate {shlex.quote(str(folder.path))} FILE")
 
 
 @app.command()
@@ -176,6 +176,7 @@ def inspect_run(
     ] = None,
 ) -> None:
     """Tell what the gradient of a run worked on; or, with --missing, which positive labels seem to be forgotten."""
+    from lopsided.jobs.begin import going_on
     from lopsided.jobs.folder import open_folder
     from lopsided.jobs.inspect_missing import inspect_missing
     from lopsided.jobs.progress import bars
@@ -187,12 +188,8 @@ def inspect_run(
             raise UserError("DATA, --loss, --top and --folds are for --missing")
         print_diagnostics(folder, console)
         return
-    try:
-        with bars(console) as live:
-            inspection = inspect_missing(folder, data, loss, folds or 5, top or 100, live)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on", err=True)
-        raise typer.Exit(130) from None
+    with going_on("the same command"), bars(console) as live:
+        inspection = inspect_missing(folder, data, loss, folds or 5, top or 100, live)
     print_suspects(inspection, console)
 
 
@@ -210,7 +207,7 @@ def predict(
 
     with bars(Console(stderr=True)) as live:
         rows, rule = write_predictions(run, data, out, live, asked)
-    typer.echo(f"predictions of {rows} rows: {out} (rule: {rule})", err=out == Path("-"))
+    say(f"predictions of {rows} rows: {out} (rule: {rule})", err=out == STANDARD_OUTPUT)
 
 
 @app.command()
@@ -225,7 +222,7 @@ def export(
     from lopsided.jobs.export import export as write_graph
 
     for path in write_graph(run, out, rows):
-        typer.echo(f"written: {path}")
+        say(f"written: {path}")
 
 
 @app.command()
@@ -273,7 +270,7 @@ def verdict(
     outcome = Outcome.of(evidence_of_files(scores, valid or [], truths, metric, reference, scale), console := Console())
     page = outcome.write(out or Path("runs") / f"verdict-{datetime.now():%Y%m%d-%H%M%S}")
     print_results(outcome.results, console)
-    typer.echo(f"\nreport: {page}")
+    say(f"\nreport: {page}")
 
 
 @app.command()
@@ -284,14 +281,15 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run again, or one page over runs of several data sets: mean ranks of the losses."""
+    from lopsided.jobs.folder import output
     from lopsided.report import read_finished, write_merged_report, write_report
 
     if len(runs) > 1:
-        page = write_merged_report(runs, out or Path("report.html"))
+        page = write_merged_report(runs, output(out or Path("report.html")))
     else:
         (run,) = read_finished(runs)
-        page = write_report(run.folder.path, out)
-    typer.echo(f"report: {page}")
+        page = write_report(run.folder.path, out and output(out))
+    say(f"report: {page}", err=page == STANDARD_OUTPUT)
 
 
 @app.command()
@@ -317,12 +315,13 @@ def losses(
         raise UserError(str(error)) from None
     print_loss(loss, Console())
     if plot is not None:
+        from lopsided.jobs.folder import output
         from lopsided.report.loss_plot import FORMATS, save_loss_plot
 
         if plot.suffix[1:] not in FORMATS:
             raise UserError(f"{plot}: a plot must end in {', '.join('.' + name for name in FORMATS)}")
-        save_loss_plot(loss, plot)
-        typer.echo(f"picture: {plot}")
+        save_loss_plot(loss, output(plot))
+        say(f"picture: {plot}")
 
 
 @app.command()
@@ -366,11 +365,12 @@ def preview(
     """Save a picture of samples with their labels."""
     from lopsided.data.digits_grid import digits_grid
     from lopsided.data.preview import save_preview
+    from lopsided.jobs.folder import output
 
     if name != BUILT_IN:
         raise UserError(f"{name}: only {BUILT_IN} consists of images, so only it has a picture")
-    save_preview(digits_grid(train=12, valid=0, test=0, seed=data_seed).train, out)
-    typer.echo(f"picture: {out}")
+    save_preview(digits_grid(train=12, valid=0, test=0, seed=data_seed).train, output(out))
+    say(f"picture: {out}", err=out == STANDARD_OUTPUT)
 
 
 @data_app.command("make-xmc")
@@ -393,4 +393,4 @@ def make_xmc_files(
     with bars(Console()) as live:
         task = live.add_task("making rows", total=rows + test_rows + 2)  # and one header for each file
         make_xmc(folder, maker, rows, test_rows, lambda count: live.advance(task, count))
-    typer.echo(f"made: {folder / 'train.txt'} and {folder / 'test.txt'}")
+    say(f"made: {folder / 'train.txt'} and {folder / 'test.txt'}")

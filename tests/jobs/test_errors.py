@@ -18,7 +18,8 @@ DIVERGES = "apl(epsilon_pos=1e300, monotone=False)"
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_one_line(folder: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_is_one_line(folder: Path, number: int, status: int) -> None:
     # a process started in the background, as the tests themselves may be, ignores the signal unless told otherwise
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -29,11 +30,11 @@ def test_ctrl_c_is_one_line(folder: Path) -> None:
         try:
             assert process.stdout is not None
             assert "run folder: run" in process.stdout.readline()
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, errors = process.communicate(timeout=120)
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == status
     assert errors == "stopped; go on with: lopsided compare run\n"
 
 

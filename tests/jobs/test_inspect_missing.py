@@ -178,7 +178,7 @@ def test_a_stopped_inspection_goes_on(
     (compared / "missing.csv").unlink()
     monkeypatch.setattr("lopsided.jobs.inspect_missing.train", stop_at_the_second)
     assert main(line) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "stopped; go on with: the same command" in capsys.readouterr().err
     assert not (compared / "missing.csv").exists()
     assert main(line) == 0
     assert len(trained) == 4

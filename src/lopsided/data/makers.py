@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os.path import isfile  # that of Path raises OSError for a long name
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,8 +71,10 @@ class ImageMaker:
         for row, path in enumerate(paths):
             if not isinstance(path, str) or is_missing(path) or not is_text(path):
                 raise UserError(f"{where(row)}: {shown(self.names[0])} must be the path of an image, got {shown(path)}")
-            if not (self.folder / path).is_file():
-                raise UserError(f"{where(row)}: no file {self.folder / path}; say where it is with --image-folder")
+            if not isfile(self.folder / path):
+                raise UserError(
+                    f"{where(row)}: no file {shown(self.folder / path, 200)}; say where it is with --image-folder"
+                )
         return ImageFiles(self.folder, tuple(paths))
 
     def join(self, parts: Sequence[ImageFiles]) -> ImageFiles:

@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.inputs import Images, SparseFeatures, Table, Texts
 from lopsided.data.split import rest_of
-from lopsided.data.storage import replace_atomically
+from lopsided.data.storage import read_tensors, write_tensors
 from lopsided.jobs.evidence import LINEAR, SHARES, Baseline
 from lopsided.jobs.score import Scored
 from lopsided.metrics.lists import Array
@@ -58,16 +56,15 @@ def _fitted(splits: Splits, told: str, features: Features, stored: Path) -> Base
     settings, seconds = f"{model}, on {told}", time.perf_counter() - began
     tensors = {name: each.values for name, each in scores.items()}
     header = {"settings": settings, "seconds": str(seconds)}
-    replace_atomically(stored, lambda path: save_file(tensors, path, header))
+    write_tensors(stored, tensors, header)
     return Baseline(settings, (_scored(splits, scores),), seconds)
 
 
 def _read(splits: Splits, stored: Path) -> Baseline | None:
     """Returns what was stored; None where it is not there, or not of these rows."""
     try:
-        with safe_open(stored, framework="pt") as file:
-            tensors, header = {name: file.get_tensor(name) for name in ("test", "tuning")}, file.metadata()
-    except (SafetensorError, OSError):
+        tensors, header = read_tensors(stored)
+    except (OSError, ValueError):
         return None
     parts, labels = _judged(splits), splits.train.num_labels
     if any(values.shape != (len(parts[name]), labels) for name, values in tensors.items()):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import typer
-
 from lopsided.data.excerpts import printable
-from lopsided.data.storage import UserError
+from lopsided.data.storage import STANDARD_OUTPUT, UserError, remove_leftovers
 from lopsided.jobs.config import BUILT_IN, C, Config, checked
 from lopsided.jobs.folder import ConfigFolder, is_run_folder
 from lopsided.jobs.progress import Progress
@@ -46,7 +43,10 @@ def begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], pro
             options = ", ".join("--" + name.replace("_", "-") for name in given)
             raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
         folder = kind.open(Path(data))
+        remove_leftovers(folder.path)
         return folder, _prepared(folder.config, progress)[1]
+    if out == STANDARD_OUTPUT:
+        raise UserError("--out: a run is a folder of files, and - is standard output; name a folder")
     config = checked(kind.config_kind, asked | {"data": data})
     try:
         config, prepared = _prepared(config, progress)
@@ -78,10 +78,9 @@ def _new_folder(config: Config) -> Path:
 
 
 @contextmanager
-def going_on(folder: ConfigFolder[Any]) -> Iterator[None]:
-    """Tells on Ctrl-C how to go on."""
+def going_on(command: str) -> Iterator[None]:
+    """Tells on Ctrl-C with which command to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with: lopsided {folder.command} {shlex.quote(str(folder.path))}", err=True)
-        raise typer.Exit(130) from None
+        raise KeyboardInterrupt(f"go on with: {command}") from None

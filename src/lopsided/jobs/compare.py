@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from lopsided.jobs.baselines import baselines
 from lopsided.jobs.budget import TIMED, Budget
+from lopsided.jobs.console import Console
 from lopsided.jobs.details import details
 from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
 from lopsided.jobs.folder import ComparisonFolder

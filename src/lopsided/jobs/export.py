@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.inputs import Inputs
 from lopsided.data.readers import read_inputs
-from lopsided.data.storage import UserError, replace_atomically, write_json
+from lopsided.data.storage import UserError, replace_atomically, write_json, write_tensors
 from lopsided.decision.choose import Decision
 from lopsided.jobs.config import BUILT_IN
+from lopsided.jobs.folder import output
 from lopsided.jobs.predict import Predictor
 from lopsided.models.encoder import Encoded, InGraph
 from lopsided.models.heads import Head
@@ -63,6 +63,7 @@ def export(run: Path, out: Path, rows: Path | None = None) -> list[Path]:
     """
     if out.suffix.lower() != ".onnx":
         raise UserError(f"--out: {out} must end in .onnx")
+    header, rest = (output(out.with_suffix(ending)) for ending in (".json", ".safetensors"))
     predictor = Predictor.open(run)
     model = predictor.model
     encoded, deployed = deployable(predictor, _some_rows(predictor, rows))
@@ -79,12 +80,10 @@ def export(run: Path, out: Path, rows: Path | None = None) -> list[Path]:
         "encoder": model.encoder.name,
         "encoder_values": values,
     }
-    write_json(out.with_suffix(".json"), beside)
-    written = [out, out.with_suffix(".json")]
+    write_json(header, beside)
     if tensors:
-        written.append(out.with_suffix(".safetensors"))
-        replace_atomically(written[-1], lambda path: save_file(tensors, path))
-    return written
+        write_tensors(rest, tensors)
+    return [out, header, *([rest] if tensors else [])]
 
 
 def deployable(predictor: Predictor, inputs: Inputs) -> tuple[Encoded, Deployed]:

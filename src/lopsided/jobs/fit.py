@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from lopsided.data.storage import write_text
+from lopsided.data.storage import damaged, write_text
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.jobs.card import model_card
@@ -14,7 +14,7 @@ from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.numbers import share
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared
-from lopsided.jobs.schema import TrainingRecord, damaged
+from lopsided.jobs.schema import TrainingRecord
 from lopsided.metrics.scores import Judged, Scores
 from lopsided.models.heads import Powerset, parse_method
 from lopsided.models.model import Model

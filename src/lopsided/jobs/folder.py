@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lopsided import __version__
-from lopsided.data.storage import UserError, is_temporary, replace_atomically
+from lopsided.data.storage import (
+    UserError,
+    damaged,
+    intact,
+    is_temporary,
+    read_tensors,
+    remove_leftovers,
+    write_tensors,
+)
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
@@ -25,6 +34,11 @@ from lopsided.jobs.schema import ConfigFile, Details, HistoryLine, ModelFile, Re
 from lopsided.metrics.scores import Scores
 from lopsided.models.model import Model
 from lopsided.training.history import Epoch
+
+_OWN = (  # files of runs
+    *("config.json", "training.json", "model.json", "results*.json", "details.json", "budget.json", "*.safetensors"),
+    *("history.csv", "trials.csv", "trials.db", "missing*.csv", "README.md"),
+)
 
 Histories = dict[str, dict[int, list[HistoryLine]]]  # loss -> seed -> epochs
 
@@ -113,7 +127,7 @@ class RunFolder(ConfigFolder[FitConfig]):
     def _lacks(self, name: str, what: str) -> UserError:
         """Returns an error about a file that a finished run has."""
         if self.is_trained:
-            return schema.damaged(self.path / name, FileNotFoundError("it is not there"), self.repair)
+            return damaged(self.path / name, FileNotFoundError("it is not there"), self.repair)
         return UserError(f"{self.path}: no {what} yet; go on with: {self.continued}")
 
     @property
@@ -142,8 +156,7 @@ class RunFolder(ConfigFolder[FitConfig]):
         """Writes training.json, after which neither the state to go on from nor what kills left is needed any more."""
         schema.write_file(self.path / "training.json", ended)
         self.state_file.unlink(missing_ok=True)
-        for path in filter(is_temporary, self.path.iterdir()):
-            path.unlink()
+        remove_leftovers(self.path)
 
     def read_training(self) -> TrainingRecord:
         """Returns how training ended. Raises UserError where it did not."""
@@ -154,9 +167,8 @@ class RunFolder(ConfigFolder[FitConfig]):
     def write_model(self, model: Model) -> None:
         """Writes the tensors first: a model without model.json is not there."""
         header, tensors = model.stored()
-        path = self.path / "model.safetensors"
         unshared = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        replace_atomically(path, lambda temporary: save_file(unshared, temporary))
+        write_tensors(self.path / "model.safetensors", unshared)
         schema.write_file(self.path / "model.json", ModelFile(**header))
 
     def read_model(self) -> Model:
@@ -169,44 +181,36 @@ class RunFolder(ConfigFolder[FitConfig]):
                 )
             raise self._lacks("model.json", "model")
         header = schema.read_file(self.path / "model.json", ModelFile, self.repair)
-        try:
-            return Model.from_stored(header.model_dump(), load_file(path))
-        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise schema.damaged(path, error, self.repair) from None
+        with intact(path, self.repair):
+            return Model.from_stored(header.model_dump(), _numbers(path)[0])
 
     def write_decision(self, decision: Decision) -> None:
         tensors, header = choose.to_tensors(decision)
-        replace_atomically(self.path / "decision.safetensors", lambda path: save_file(tensors, path, {"rule": header}))
+        write_tensors(self.path / "decision.safetensors", tensors, {"rule": header})
 
     def read_decision(self) -> Decision:
         path = self.path / "decision.safetensors"
         try:
-            with safe_open(path, framework="pt") as file:
-                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-            decision: Decision = choose.from_tensors(tensors, metadata["rule"])
+            with intact(path, self.repair):
+                tensors, metadata = _numbers(path)
+                decision: Decision = choose.from_tensors(tensors, metadata["rule"])
         except FileNotFoundError:
             raise self._lacks(path.name, "rule") from None
-        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise schema.damaged(path, error, self.repair) from None
         return decision
 
     def write_scores(self, part: str, scores: Scores) -> None:
         tensors = {"values": scores.values} | ({} if scores.columns is None else {"columns": scores.columns})
-        metadata = {"num_labels": str(scores.num_labels)}
-        replace_atomically(self._scores(part), lambda path: save_file(tensors, path, metadata))
+        write_tensors(self._scores(part), tensors, {"num_labels": str(scores.num_labels)})
 
     def read_scores(self, part: str, rows: int) -> Scores:
         """Returns the scores of the rows of tuning, or of test. Raises UserError where they are damaged."""
         path = self._scores(part)
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        with intact(path, self.repair):
+            tensors, metadata = _numbers(path)
             scores = Scores(tensors["values"], tensors.get("columns"), int(metadata["num_labels"]))
             if scores.values.ndim != 2 or len(scores) != rows or scores.values.dtype != torch.float32:
                 raise ValueError(f"scores are {scores.values.dtype} {tuple(scores.values.shape)} of {rows} rows")
             return scores
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise schema.damaged(path, error, self.repair) from None
 
     def _scores(self, part: str) -> Path:
         return self.path / f"scores-{part}.safetensors"
@@ -292,11 +296,28 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
         return {"loss": entry.settings} | ({} if rate is None else {"learning_rate": rate})
 
 
+def _numbers(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors of a file and its metadata. Raises ValueError where one is not a number."""
+    tensors, metadata = read_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.isnan().any():
+            raise ValueError(f"tensor {name} has values that are no numbers")
+    return tensors, metadata
+
+
 def _check_numbers(path: Path, histories: Sequence[Sequence[Epoch]], repair: str) -> None:
     """Raises UserError unless the epochs of every history are numbered from 1 on."""
     numbers = [[epoch.epoch for epoch in history] for history in histories]
     if not numbers or any(each != list(range(1, len(each) + 1)) or not each for each in numbers):
-        raise schema.damaged(path, ValueError("it must have a line for each epoch, from 1 on"), repair)
+        raise damaged(path, ValueError("it must have a line for each epoch, from 1 on"), repair)
+
+
+def output(out: Path) -> Path:
+    """Returns the file to write that a user names. Raises UserError for one that a run needs."""
+    real = Path(os.path.realpath(out))
+    if any(fnmatch(real.name, own) for own in _OWN) and is_run_folder(real.parent):
+        raise UserError(f"--out: {out} is a file of a run; name another file")
+    return out
 
 
 def is_run_folder(path: Path) -> bool:
@@ -329,6 +350,6 @@ def _command_of(path: Path) -> str:
 def _header(path: Path) -> dict[str, Any] | None:
     try:
         stored = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return stored if isinstance(stored, dict) and "lopsided" in stored else None

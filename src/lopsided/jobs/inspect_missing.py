@@ -16,14 +16,12 @@ from typing import Any
 
 import torch
 from rich.progress import Progress as Bars
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.excerpts import printable
 from lopsided.data.split import split_rows
-from lopsided.data.storage import UserError, replace_atomically, write_csv
+from lopsided.data.storage import UserError, intact, read_tensors, write_csv, write_tensors
 from lopsided.decision.suspects import Suspects, rank_suspects
 from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.config import BUILT_IN, FitConfig, fingerprint
@@ -38,7 +36,6 @@ from lopsided.training.loop import train
 from lopsided.training.rows import scores_to_keep
 
 _COLUMNS = ("row", "label", "score", "probability", "discarded", "text")
-_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet would run
 
 
 @dataclass(frozen=True)
@@ -126,13 +123,11 @@ def _out_of_fold(cache: Path, rows: Dataset, config: FitConfig, folds: int, bars
             scores = score_part(config, rows.take(rest), rows.take(part), keep, state)
             bars.remove_task(live)
             tensors = {"values": scores.values} | ({} if scores.columns is None else {"columns": scores.columns})
-            replace_atomically(path, lambda temporary, tensors=tensors: save_file(tensors, temporary))  # type: ignore[misc]
+            write_tensors(path, tensors)
             state.unlink(missing_ok=True)
             bars.console.print(f"fold {number + 1} of {folds}: {len(part)} rows scored", highlight=False)
-        try:
-            scored.append(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: damaged ({error}); delete it to train that fold again") from None
+        with intact(path, "delete it to train that fold again"):
+            scored.append(read_tensors(path)[0])
     order = torch.cat(parts).argsort()
     joined = {name: torch.cat([each[name] for each in scored])[order] for name in scored[0]}
     return Scores(joined["values"], joined.get("columns"), rows.num_labels)
@@ -156,15 +151,10 @@ def lines(inspection: Inspection) -> Iterator[tuple[object, ...]]:
     suspects = inspection.suspects
     return zip(
         (suspects.row + 1).tolist(),
-        map(_harmless, inspection.labels),
+        inspection.labels,
         (f"{score:.4f}" for score in suspects.score.tolist()),
         (f"{probability:.6g}" for probability in suspects.probability.tolist()),
         ("yes" if discarded else "no" for discarded in suspects.discarded.tolist()),
-        map(_harmless, inspection.texts),
+        inspection.texts,
         strict=True,
     )
-
-
-def _harmless(text: str) -> str:
-    """Puts an apostrophe in front of a text that a spreadsheet would run as a formula."""
-    return "'" + text if text.startswith(_FORMULA) else text

@@ -15,10 +15,10 @@ from lopsided.data.inputs import Inputs, Table, Texts
 from lopsided.data.opening import STANDARD_INPUT
 from lopsided.data.options import ReadOptions
 from lopsided.data.readers import find_format, read_inputs
-from lopsided.data.storage import UserError, write_through
+from lopsided.data.storage import UserError, write_atomically
 from lopsided.decision.choose import Decision
 from lopsided.jobs.config import read_otherwise
-from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.folder import RunFolder, output
 from lopsided.jobs.prediction_files import ENDINGS, writer_for
 from lopsided.models.model import Model
 from lopsided.training.rows import CANDIDATES
@@ -101,11 +101,12 @@ def write_predictions(
     asked: options of reading in which the file differs from that of training. out: JSON lines as of
     `Predictor.predict`; .csv or .parquet for a table; - for standard output. Memory does not grow with the rows.
     """
-    if out.exists() and data.exists() and out.samefile(data):
-        raise UserError(f"--out: {out} holds the rows to predict; name another file")
-    if out.exists() and folder.resolve() in out.resolve().parents:
-        raise UserError(f"--out: {out} is a file of the run; name another file")
-    if out.suffix.lower() not in ENDINGS:
+    if out.is_file():
+        read = {"the rows to predict": data} | RunFolder.open(folder, check_data=False).config.files()
+        for what, path in read.items():
+            if path.exists() and out.samefile(path):
+                raise UserError(f"--out: {out} holds {what} of the run; name another file")
+    if output(out).suffix.lower() not in ENDINGS:
         raise UserError(f"--out: {out} must end in .jsonl, .csv or .parquet; - is standard output")
     predictor = Predictor.open(folder)
     options = read_otherwise(predictor.read_options, asked or {})
@@ -123,7 +124,7 @@ def write_predictions(
                 bars.advance(bar, len(inputs))
 
     try:
-        write_through(out, write)
+        write_atomically(out, write)
     except ValueError as error:
         name = "standard input" if data == STANDARD_INPUT else data
         raise UserError(f"{name}: {error}") from None

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lopsided.data.excerpts import escaped
 from lopsided.data.storage import UserError
 
 ENDINGS = ("", ".jsonl", ".json", ".ndjson", ".csv", ".parquet")  # a pipe or a device has none: JSON lines
@@ -30,9 +31,14 @@ def writer_for(out: Path, file: BinaryIO, values: str) -> Iterator[Add]:
         yield _csv(file, values) if ending == ".csv" else _json_lines(file)
 
 
+def _json(value: Any) -> str:
+    """Returns JSON that a person can read, in which nothing is obeyed by a terminal."""
+    return escaped(json.dumps(value, ensure_ascii=False))
+
+
 def _json_lines(file: BinaryIO) -> Add:
     def add(predictions: Sequence[dict[str, Any]]) -> None:
-        file.writelines(json.dumps(each, ensure_ascii=False).encode() + b"\n" for each in predictions)
+        file.writelines(_json(each).encode() + b"\n" for each in predictions)
 
     return add
 
@@ -43,7 +49,7 @@ def _csv(file: BinaryIO, values: str) -> Add:
 
     def add(predictions: Sequence[dict[str, Any]]) -> None:
         text = io.StringIO()
-        cells = ([json.dumps(each["labels"], ensure_ascii=False), json.dumps(each[values])] for each in predictions)
+        cells = ([_json(each["labels"]), _json(each[values])] for each in predictions)
         csv.writer(text).writerows(cells)
         file.write(text.getvalue().encode())
 

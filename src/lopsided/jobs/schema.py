@@ -14,9 +14,9 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
 
-from lopsided.data.storage import UserError, write_csv, write_json
+from lopsided.data.storage import intact, write_csv, write_json
 from lopsided.jobs.config import C
 from lopsided.jobs.score import METRICS
 from lopsided.models.recipe import Recipe
@@ -363,19 +363,8 @@ def write_file(path: Path, content: StoredFile) -> None:
 
 def read_file(path: Path, kind: type[F], repair: str) -> F:
     """Returns the content of a file. Raises UserError for a damaged one; `repair` tells what to do then."""
-    try:
+    with intact(path, repair):
         return from_json(json.loads(path.read_text()), kind)
-    except ValueError as error:
-        raise damaged(path, error, repair) from None
-
-
-def damaged(path: Path, error: Exception, repair: str) -> UserError:
-    """Returns an error of one line that names the file, and the field where it is known."""
-    problem = " ".join(str(error).split())
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        problem = f"field {'.'.join(map(str, first['loc']))}: {str(first['msg']).removeprefix('Value error, ')}"
-    return UserError(f"{path}: damaged ({problem[:200]}); {repair}")
 
 
 def write_table(path: Path, kind: type[L], lines: Iterable[L]) -> None:
@@ -384,8 +373,5 @@ def write_table(path: Path, kind: type[L], lines: Iterable[L]) -> None:
 
 def read_table(path: Path, kind: type[L], repair: str) -> list[L]:
     """Reads the lines of a CSV file. Raises UserError for a damaged one, and FileNotFoundError."""
-    with path.open(newline="") as file:
-        try:
-            return TypeAdapter(list[kind]).validate_python(list(csv.DictReader(file)))  # type: ignore[valid-type]
-        except (ValueError, csv.Error) as error:
-            raise damaged(path, error, repair) from None
+    with intact(path, repair), path.open(newline="") as file:
+        return TypeAdapter(list[kind]).validate_python(list(csv.DictReader(file)))  # type: ignore[valid-type]

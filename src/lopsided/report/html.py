@@ -17,10 +17,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lopsided.data.storage import write_text
+from lopsided.data.storage import damaged, write_text
 from lopsided.jobs.folder import ComparisonFolder, Histories
 from lopsided.jobs.numbers import between, cell, p_value, share, signed
-from lopsided.jobs.schema import Details, Results, damaged
+from lopsided.jobs.schema import Details, Results
 from lopsided.jobs.score import METRICS
 from lopsided.jobs.verdict import AHEAD, BEHIND, BETTER, WORSE
 from lopsided.report import plots

@@ -6,9 +6,8 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from lopsided.data.storage import UserError, write_text
+from lopsided.jobs.console import Console
 from lopsided.jobs.details import details
 from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.progress import Progress

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lopsided.data.storage import UserError, replace_atomically
+from lopsided.data.storage import intact, read_tensors, write_tensors
 from lopsided.training.history import Epoch
 
 
@@ -59,18 +57,13 @@ class TrainingState:
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         metadata = {"progress": json.dumps(asdict(self.progress))}
         unshared = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-        replace_atomically(path, lambda temporary: save_file(unshared, temporary, metadata))
+        write_tensors(path, unshared, metadata)
 
     def load(self, path: Path) -> None:
         """Goes on from a file. Raises UserError for one that is damaged, or is of another training."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        with intact(path, "delete it to train again"):
+            tensors, metadata = read_tensors(path)
             self._restore(tensors, json.loads(metadata["progress"]))
-        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: damaged ({' '.join(str(error).split())[:200]}); delete it to train again"
-            ) from None
 
     def _restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("best", "optimizer", "random", *self.modules)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from os.path import isfile  # that of Path raises OSError for a long name
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,13 @@ def _images(path: Path, content: dict[str, Any], options: ReadOptions) -> ImageF
     folders = [folder / inside for folder in near for inside in ("", part, "images", f"images/{part}")]
     if options.image_folder:
         folders = [options.image_folder]
-    folder = next((folder for folder in folders if (folder / names[0]).is_file()), folders[0])
-    missing = [name for name in names if not (folder / name).is_file()]
+    folder = next((folder for folder in folders if isfile(folder / names[0])), folders[0])
+    missing = [name for name in names if not isfile(folder / name)]
     if missing:
         several = f" nor {len(missing) - 1} others of {len(names)}" if len(missing) > 1 else ""
-        raise UserError(f"{path}: no file {folder / missing[0]}{several}; say where they are with --image-folder")
+        raise UserError(
+            f"{path}: no file {shown(folder / missing[0], 200)}{several}; say where they are with --image-folder"
+        )
     return ImageFiles(folder, names)
 
 

@@ -29,11 +29,9 @@ from lopsided.data.storage import UserError
 from lopsided.targets import SparseTargets
 
 _LABEL = rb"\d+(?:\.0*)?"  # 3.0 is what scikit-learn's reader gives for 3
-_PAIR = rb"\d+:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_PAIRS = rb"((?:(?:^|[ \t]+)%b)*)\s*" % _PAIR
+_PAIR = rb"\d+:[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _LABELLED = re.compile(rb"(%b(?:[ \t]*,[ \t]*%b)*)?((?:[ \t]+%b)*)\s*" % (_LABEL, _LABEL, _PAIR))
-_PERHAPS_LABELLED = re.compile(rb"(?:[^\s:#][^:#]*?(?=\s|$))?()" + _PAIRS)
-_UNLABELLED = re.compile(rb"()" + _PAIRS)
+_UNLABELLED = re.compile(rb"()((?:(?:^|[ \t]+)%b)*)\s*" % _PAIR)
 _HEADER = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+(\d{1,18}))?\s*")
 _ROW_START = re.compile(rb"[\d., \t]*(?:^|[ \t])\d+:[-+.\d]\S*(?:\s*$|[ \t]+\d+:|[ \t]*#)")
 _ENDINGS = (".svm", ".svmlight", ".libsvm")
@@ -69,7 +67,7 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     infinite numbers, a feature twice in a row, counts that are not those of the header; and if hardly any label below
     the largest occurs. scikit-learn's svmlight reader is as fast, but does not tell the line.
     """
-    file = _File(path, _LABELLED, on_bytes)
+    file = _File(path, on_bytes, with_labels=True)
     rows = _joined(file.blocks())
     num_labels = file.header.labels if file.header else _one_more(rows.label)
     if num_labels is None:
@@ -90,14 +88,14 @@ def _refuse_gaps(path: Path, num_labels: int, label: np.ndarray, header: Header 
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[SparseFeatures]:
     """Yields the features of some thousand rows at a time. Labels may be there or not, and are not looked at."""
-    file = _File(path, _PERHAPS_LABELLED, on_bytes)
+    file = _File(path, on_bytes)
     for rows in file.blocks():
         yield _features(rows, file.header)
 
 
 def read_all_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> SparseFeatures:
     """Reads the same of all rows."""
-    file = _File(path, _PERHAPS_LABELLED, on_bytes)
+    file = _File(path, on_bytes)
     return _features(_joined(file.blocks()), file.header)
 
 
@@ -128,7 +126,7 @@ def _renamed(path: Path, old: str, new: str) -> list[Path]:
 
 def read_targets(path: Path, on_bytes: OnBytes = ignore) -> SparseTargets:
     """Reads the file of labels of the format in two files."""
-    file = _File(path, _PERHAPS_LABELLED, on_bytes, kind="label")
+    file = _File(path, on_bytes, kind="label")
     rows = _joined(file.blocks())
     if file.header is None or file.header.labels is not None:
         raise UserError(f"{path}: expected a first line such as '4880 159', the numbers of rows and of labels")
@@ -158,8 +156,9 @@ def _header(line: bytes) -> Header | None:
 class _File:
     """Parses a file. header: known as soon as the first block is."""
 
-    def __init__(self, path: Path, grammar: re.Pattern[bytes], on_bytes: OnBytes, kind: str = "feature") -> None:
-        self.path, self.grammar, self.on_bytes, self.kind = path, grammar, on_bytes, kind
+    def __init__(self, path: Path, on_bytes: OnBytes, with_labels: bool = False, kind: str = "feature") -> None:
+        """with_labels: whether labels are read; else what stands before the features of a row is passed over."""
+        self.path, self.on_bytes, self.with_labels, self.kind = path, on_bytes, with_labels, kind
         self.header: Header | None = None
         self.lines = 0  # before the present block
         self.rows = 0
@@ -173,8 +172,6 @@ class _File:
                 largest = max(self.header.rows, self.header.columns, self.header.labels or 0)
                 if largest > _MOST:
                     self._fail(1, f"{largest} in the header, but the most is {_MOST}")
-                if self.header.labels is None:
-                    self.grammar = _UNLABELLED
             lines = [] if self.header else [first]
             while lines := lines + file.readlines(_BLOCK):
                 yield self._block(lines)
@@ -189,8 +186,8 @@ class _File:
         features: list[bytes] = []
         place: list[int] = []  # line number of each
         for number, line in enumerate(lines, self.lines + 1):
-            match = self.grammar.fullmatch(line) or self._second_look(number, line)
-            if not match[0].strip() and (self.header is None or self.rows + len(place) >= self.header.rows):
+            text, match = self._match(number, line)
+            if not text.strip() and (self.header is None or self.rows + len(place) >= self.header.rows):
                 continue  # with a header, a blank line before the last row is a row without anything
             labels.append(match[1] or b"")
             features.append(match[2])
@@ -223,14 +220,31 @@ class _File:
             bound = f"the header (line 1) says {limit}, numbered from 0" if self.header else f"the most is {limit - 1}"
             self._fail(place[_row(lengths, entry)], f"{kind} {numbers[entry]:.0f}, but {bound}")
 
-    def _second_look(self, number: int, line: bytes) -> re.Match[bytes]:
-        """Returns a row that has a svmlight comment; or the error that says which part of it is wrong."""
-        match = None if self.header else self.grammar.fullmatch(line.partition(b"#")[0])
-        if match:
-            return match
+    def _match(self, number: int, line: bytes) -> tuple[bytes, re.Match[bytes]]:
+        """Returns a row without its comment, which svmlight alone has, and its parts."""
+        for text in (line,) if self.header else (line, line.partition(b"#")[0]):
+            match = _LABELLED.fullmatch(text) if self._labelled else _UNLABELLED.fullmatch(self._without_labels(text))
+            if match:
+                return text, match
+        self._explain(number, line)
+
+    @property
+    def _labelled(self) -> bool:
+        """Tells whether rows have labels that are read."""
+        return self.with_labels and not (self.header and self.header.labels is None)
+
+    def _without_labels(self, line: bytes) -> bytes:
+        """Leaves out whatever stands before the first feature, unless the row begins with a blank."""
+        before, colon, _ = line.partition(b":")
+        if b"#" in before or not line[:1].strip() or (self.header and self.header.labels is None):
+            return line
+        return line[1 + max(before.rfind(b" "), before.rfind(b"\t")) :] if colon else b""
+
+    def _explain(self, number: int, line: bytes) -> NoReturn:
+        """Raises the error that says which part of a row is wrong."""
         labels, *features = re.split(rb"[ \t]+", line.rstrip())
-        if self.grammar is not _LABELLED:
-            labels, features = b"", [*filter(None, [labels]), *features]
+        if not self._labelled:
+            labels, features = b"", self._without_labels(line).split()
         if not re.fullmatch(rb"(%b(,%b)*)?" % (_LABEL, _LABEL), labels):
             hint = "; a row without labels begins with a space" if b":" in labels else ""
             self._fail(number, f"expected labels such as 3,17, got {_quoted(labels)}{hint}")
