@@ -46,6 +46,17 @@ def test_the_training_file_is_no_test_file(
     assert not (folder / "run").exists()
 
 
+def test_a_file_that_was_trained_on_is_said_to_be_that(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("rows.jsonl", 0), ("new.jsonl", 1)):
+        write(folder / name, made(30, seed))
+    (folder / "copy.jsonl").write_bytes((folder / "rows.jsonl").read_bytes())
+    assert main(["fit", "rows.jsonl", "--valid", "0", "--out", "run"]) == 0
+    for name, seen in (("rows.jsonl", True), ("copy.jsonl", True), ("new.jsonl", False)):
+        capsys.readouterr()
+        assert main(["evaluate", "run", name]) == 0
+        assert (f"{name}: the training file of this run" in capsys.readouterr().out) == seen
+
+
 @pytest.mark.slow
 def test_test_rows_that_were_trained_on_are_counted_aloud(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = made(60)

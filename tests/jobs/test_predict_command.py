@@ -48,6 +48,17 @@ def test_predict(
     assert "predictions of 2 rows: out.jsonl" in capsys.readouterr().out
 
 
+def test_what_is_found_out_about_a_file_is_said(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "new.csv").write_bytes("text\tlabels\nhot café\tsoup\nraw fish für\tsushi\n".encode("cp1252"))
+    assert main(["evaluate", str(run), "new.csv", "--delimiter", "\\t"]) == 0
+    said = "new.csv: encoding: not UTF-8; cp1252, as its bytes suggest (change it with --encoding)\n"
+    assert said in capsys.readouterr().out
+    assert main(["predict", str(run), "new.csv", "--delimiter", "\\t", "--out", "-"]) == 0
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert all(json.loads(line) for line in printed.out.splitlines()), "only predictions"
+
+
 def test_evaluate(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "new.csv").write_text("meal,soup,sushi\nhot bowl,1,0\nraw fish,0,1\n")
     assert main(["evaluate", str(run), "new.csv"]) == 2

@@ -84,7 +84,10 @@ def read_inputs(
         yield from form.read_inputs(path, options, on_bytes)
     else:
         assert form.read is not None
-        yield form.read(path, options, on_bytes).inputs
+        data = form.read(path, options, on_bytes)
+        for note in data.notes:
+            say(note)
+        yield data.inputs
 
 
 def aligned(parts: Sequence[Dataset]) -> list[Dataset]:

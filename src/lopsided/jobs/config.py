@@ -290,12 +290,13 @@ def read_otherwise(options: ReadOptions, asked: dict[str, Any]) -> ReadOptions:
 def fingerprint(config: Config) -> dict[str, str]:
     """Returns the SHA-256 of every data file or folder, so that a run is not continued on other data."""
     try:
-        return {name: _sha256(path) for name, path in config.files().items()}
+        return {name: data_digest(path) for name, path in config.files().items()}
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
 
 
-def _sha256(path: Path) -> str:
+def data_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file, or of the files and names in a folder."""
     from lopsided.data.image_files import ENDINGS
 
     digest = hashlib.sha256()
@@ -303,7 +304,7 @@ def _sha256(path: Path) -> str:
         for inside in _files_in(path):
             digest.update(os.fsencode(inside.relative_to(path)) + b"\0")
             if inside.suffix.lower() not in ENDINGS:  # of images, as of those that a list names, the names alone
-                digest.update(_sha256(inside).encode())
+                digest.update(data_digest(inside).encode())
         return digest.hexdigest()
     with path.open("rb") as file:
         while block := file.read(2**24):

@@ -13,12 +13,14 @@ from rich.progress import Progress as Bars
 from torch.nn.functional import pad
 
 from lopsided.data.dataset import Dataset
+from lopsided.data.excerpts import printable
 from lopsided.data.inputs import Numbered
 from lopsided.data.storage import UserError
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
-from lopsided.jobs.config import read_otherwise
+from lopsided.jobs.config import data_digest, read_otherwise
 from lopsided.jobs.folder import RunFolder
+from lopsided.jobs.progress import say
 from lopsided.jobs.rows import load, read_rows
 from lopsided.jobs.schema import Number, Record, StoredFile
 from lopsided.metrics.counts import Sums
@@ -88,9 +90,11 @@ def evaluate_run(
     if path is None:
         rows = _encoded(model, load(folder.config, bars).test, folder.config.data)
     else:
-        rows = _encoded(
-            model, read_rows(path, read_otherwise(folder.config.read_options(), asked or {}), bars), str(path)
-        )
+        read = read_rows(path, read_otherwise(folder.config.read_options(), asked or {}), bars)
+        if data is not None:
+            for note in [*read.notes, *_seen(folder, data)]:
+                say(bars, printable(f"{data.name}: {note}"))
+        rows = _encoded(model, read, str(path))
     counts = pad(model.label_counts, (0, rows.data.num_labels - model.num_labels))
     weights = _propensities(counts, model.rows, propensity)
     summary = _summary(_blocks(model, rows, decision, weights, bars))
@@ -113,6 +117,14 @@ def evaluate_run(
     written = folder.path / ("results.json" if data is None else f"results-{data.stem}.json")
     schema.write_file(written, evaluation)
     return evaluation, written
+
+
+def _seen(folder: RunFolder, data: Path) -> Iterator[str]:
+    """Yields a sentence where a file holds the bytes of one that the run trained or was tuned on."""
+    given = data_digest(data) if data.is_file() or data.is_dir() else None  # what came through a pipe is gone
+    for name, what in (("data", "training"), ("valid", "validation")):
+        if folder.data_sha256.get(name) == given:
+            yield f"the {what} file of this run; rows that a model has seen say nothing about new ones"
 
 
 def _propensities(counts: torch.Tensor, rows: int, constants: Propensity) -> torch.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.progress import Progress as Bars
 
+from lopsided.data.excerpts import printable
 from lopsided.data.inputs import Inputs, Table, Texts
 from lopsided.data.opening import STANDARD_INPUT
 from lopsided.data.options import ReadOptions
@@ -20,6 +21,7 @@ from lopsided.decision.choose import Decision
 from lopsided.jobs.config import read_otherwise
 from lopsided.jobs.folder import RunFolder, output
 from lopsided.jobs.prediction_files import ENDINGS, writer_for
+from lopsided.jobs.progress import say
 from lopsided.models.model import Model
 from lopsided.training.rows import CANDIDATES
 
@@ -99,7 +101,8 @@ def write_predictions(
     """Writes the predictions of every row of a file; returns how many those are, and the name of the rule.
 
     asked: options of reading in which the file differs from that of training. out: JSON lines as of
-    `Predictor.predict`; .csv or .parquet for a table; - for standard output. Memory does not grow with the rows.
+    `Predictor.predict`; .csv or .parquet for a table; - for standard output. Memory does not grow with the rows. What
+    is found out about the file is said above the bars.
     """
     if out.is_file():
         read = {"the rows to predict": data} | RunFolder.open(folder, check_data=False).config.files()
@@ -118,7 +121,7 @@ def write_predictions(
     def write(file: BinaryIO) -> None:
         nonlocal rows
         with writer_for(out, file, predictor.values) as add:
-            for inputs in read_inputs(data, options):
+            for inputs in read_inputs(data, options, say=lambda note: say(bars, printable(f"{data.name}: {note}"))):
                 add(list(predictor.stream(inputs)))
                 rows += len(inputs)
                 bars.advance(bar, len(inputs))

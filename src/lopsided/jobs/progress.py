@@ -35,6 +35,11 @@ def bars(console: Console) -> Bars:
     )
 
 
+def say(bars: Bars, line: str) -> None:
+    """Prints a line above the bars."""
+    bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 class Progress:
     """Shows a bar over all epochs of all runs, then one over the bootstrap; use as a context manager."""
 
@@ -55,7 +60,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line above the bars."""
-        self.bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self.bars, line)
 
     def preparing(self) -> None:
         self._task = self.bars.add_task("preparing the rows", total=None)
