@@ -262,13 +262,14 @@ def verdict(
     """Tell which of several models is better, by the scores that any tool wrote."""
     from datetime import datetime
 
+    from lopsided.jobs.folder import RUNS
     from lopsided.jobs.score_sets import evidence_of_files
     from lopsided.report.outcome import Outcome
     from lopsided.report.terminal import print_results
 
     truths = {"test": truth, "valid": valid_truth, "train": train_truth}
     outcome = Outcome.of(evidence_of_files(scores, valid or [], truths, metric, reference, scale), console := Console())
-    page = outcome.write(out or Path("runs") / f"verdict-{datetime.now():%Y%m%d-%H%M%S}")
+    page = outcome.write(out or RUNS / f"verdict-{datetime.now():%Y%m%d-%H%M%S}")
     print_results(outcome.results, console)
     say(f"\nreport: {page}")
 

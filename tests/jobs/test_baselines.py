@@ -16,7 +16,7 @@ from lopsided.data.digits_grid import digits_grid
 from lopsided.data.inputs import Images, SparseFeatures, Table, Texts
 from lopsided.data.storage import UserError
 from lopsided.jobs import baselines as module
-from lopsided.jobs.baselines import baselines, fit_linear
+from lopsided.jobs.baselines import baselines, fit_linear, linear_scores
 from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.evidence import Baseline
 from lopsided.jobs.groups import label_groups, thirds
@@ -83,7 +83,7 @@ def test_with_folds_the_linear_baseline_has_all_rows_and_each_fold_is_scored_wit
     assert data.tuning is not None
     assert isinstance(data.tuning.inputs, Texts)
     features = words.fit_transform(data.tuning.inputs.texts)
-    made = fit_linear(data, lambda inputs: words.transform(inputs.texts))
+    made = fit_linear(data, lambda inputs: words.transform(inputs.texts), linear_scores)
     for held, rest in (folds, folds[::-1]):
         model = LinearSVC(random_state=0).fit(features[rest.numpy()], of(data.tuning)[rest, 0])
         assert made["tuning"].values[held, 0].numpy() == pytest.approx(

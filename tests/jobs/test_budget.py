@@ -58,6 +58,17 @@ def test_what_allows_no_epoch_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("out", [[], ["--out", "new/run"]])
+def test_what_is_refused_leaves_nothing_behind(
+    out: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["compare", "--images", "60", "--losses", "bce,asl", "--jobs", "2", "--budget", "0.1s"]
+    assert main([*line, *out]) == 2
+    assert "--budget 0.1s: one epoch of each training takes about" in capsys.readouterr().err
+    assert not [path for path in folder.rglob("*") if path.name != "new"]
+
+
+@pytest.mark.slow
 def test_what_was_timed_is_kept_when_the_comparison_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["compare", "--images", "60", "--losses", "bce,asl", "--seeds", "1", "--budget", "10m", "--jobs", "1"]
 

@@ -168,6 +168,10 @@ BAD_LINES = {
     ),
     "nothing to validate on": (["fit", "train.txt", "--valid", "0.0001"], "1500 rows cannot be split by 1, 0.0001"),
     "too few to validate on": (["fit", "tiny.txt"], "2 rows are too few to split; give at least 10, or separate files"),
+    "too few to test on": (
+        ["fit", "tiny.txt", "--valid", "0", "--test", "0.5"],
+        "give at least 10, or separate files with --test, or --test 0 for none",
+    ),
     "no labels": (["fit", "bare.txt", "--valid", "0"], "no labels at all in the training rows"),
     "no features": (["fit", "flat.svm", "--valid", "0"], "no features at all in the training rows"),
     "another header": (["fit", "train.txt", "--test", "tiny.txt"], "tiny.txt: its header says 9 features, but the tr"),

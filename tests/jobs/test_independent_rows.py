@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lopsided.__main__ import main
+from tests.tools import read_results
 
 QUICK = ["--losses", "bce,asl", "--seeds", "1"]
 
@@ -63,4 +64,6 @@ def test_test_rows_that_were_trained_on_are_counted_aloud(folder: Path, capsys: 
     write(folder / "rows.jsonl", rows)
     write(folder / "test.jsonl", [(text.upper(), labels) for text, labels in rows[:7]] + made(20, seed=1))
     assert main(["compare", "rows.jsonl", "--test", "test.jsonl", *QUICK, "--epochs", "1", "--out", "run"]) == 0
-    assert "7 of 27 test rows also stand in rows.jsonl" in " ".join(capsys.readouterr().out.split())
+    note = "7 of 27 test rows also stand in rows.jsonl"
+    assert " ".join(capsys.readouterr().out.split()).count(note) == 2, "before training, and beside the verdict"
+    assert f"{note}." in read_results(folder / "run")["notes"]

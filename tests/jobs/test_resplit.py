@@ -68,7 +68,7 @@ def test_values_are_those_of_the_rows_of_each_split(resplit: Path) -> None:
         assert results["losses"][loss]["metrics"]["map"]["mean"] == pytest.approx(np.mean(values[loss]))
     error = np.sqrt((1 / 3 + ratio) * np.var(values["bce"], ddof=1))
     interval = results["losses"]["bce"]["metrics"]["map"]
-    assert (interval["high"] - interval["mean"]) / error == pytest.approx(stats.t.ppf(0.975, 2)), "splits share rows"
+    assert (interval["mean"] - interval["low"]) / error == pytest.approx(stats.t.ppf(0.975, 2)), "splits share rows"
     found, differences = results["comparisons"]["asl"], np.subtract(values["asl"], values["bce"])
     assert found["mean"] == pytest.approx(differences.mean())
     assert found["standard_error"] == pytest.approx(np.sqrt((1 / 3 + ratio) * differences.var(ddof=1)))
@@ -89,6 +89,9 @@ def test_a_run_of_a_later_split_is_a_run(resplit: Path, folder: Path) -> None:
     history = RunFolder.open(folder / "fitted").read_history()
     named = read_results(resplit)["losses"]["asl"]["l2"]
     assert [epoch.l2 for epoch in history] == [named], "with the penalty that the answer names, however many the rows"
+    rule_from = RunFolder.open(folder / "fitted").config.rule_from
+    assert rule_from is not None
+    assert RunFolder.open(rule_from).chosen_penalty() == named, "thresholds are those of scores by that penalty"
 
 
 @pytest.mark.slow
@@ -98,8 +101,7 @@ def test_what_is_shown_of_one_split_says_so(resplit: Path) -> None:
     (note,) = (note for note in results["notes"] if note.startswith("3 splits: "))
     assert note.startswith("3 splits: the rows alone vary, and"), "a solved model has neither order nor initial weights"
     assert note.endswith("Labels, rows and curves are those of the first split.")
-    histories = [(run_of(resplit, "bce", seed).read_training(), run_of(resplit, "bce", seed)) for seed in range(3)]
-    chosen = [run.read_history()[record.best_epoch - 1].l2 for record, run in histories]
+    chosen = [run_of(resplit, "bce", seed).chosen_penalty() for seed in range(3)]
     assert results["losses"]["bce"]["l2"] == sorted(chosen)[1]
     assert any("chosen anew on each split: the median is named" in note for note in results["notes"])
     test = load_quietly(run_of(resplit, "bce", 0).config).test
@@ -110,7 +112,7 @@ def test_what_is_shown_of_one_split_says_so(resplit: Path) -> None:
     page = (resplit / "report.html").read_text()
     assert "On the test rows of the first split" in page
     assert "over seeds" not in page
-    assert f"maximises micro-F1 on {results['tuned_on']};" in page
+    assert f"Thresholds are tuned on {results['tuned_on']}." in page
     linear = results["baselines"]["linear"]["metrics"]["map"]
     gap = results["to_linear"]["bce"]["mean"]
     assert gap == pytest.approx(results["losses"]["bce"]["metrics"]["map"]["mean"] - linear), "one for each split, too"

@@ -92,7 +92,7 @@ def test_the_best_on_validation_is_trained(tuned: Path) -> None:
     assert results["losses"]["asl"]["own_threshold"] == pytest.approx(
         float(decision_threshold(formula(results["losses"]["asl"]["settings"])))
     )
-    assert any("3 trials of each loss" in note and "learning_rate" in note for note in results["notes"])
+    assert any("3 trials of each loss" in note and "learning rate" in note for note in results["notes"])
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on_with_the_same_trials(tuned: Path, folder: Path, mo
             raise KeyboardInterrupt
         return train(*arguments, **options)
 
-    monkeypatch.setattr("lopsided.jobs.trials.train", stop_at_the_fifth)
+    monkeypatch.setattr("lopsided.jobs.rehearsal.train", stop_at_the_fifth)
     assert main(["compare", *TUNED, "--out", "run"]) == 130
     assert len(trials_of(folder / "run")) == 4
     (folder / "run/trials.csv").unlink()
@@ -248,7 +248,7 @@ def test_a_rate_that_is_given_is_not_tuned() -> None:
 def test_a_choice_of_nothing_is_told() -> None:
     """As of a loss without settings, in a model that has no rate."""
     assert Candidate("bce", {}, 0.0).shown() == "as it is"
-    assert Candidate("asl(clip=0)", {"clip": 0.0}, 0.01).shown() == "clip 0, learning_rate 0.01"
+    assert Candidate("asl(clip=0)", {"clip": 0.0}, 0.01).shown() == "clip 0, learning rate 0.01"
 
 
 def test_where_every_trial_fails_the_default_is_trained() -> None:

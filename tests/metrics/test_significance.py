@@ -139,7 +139,7 @@ def test_a_loss_that_varies_more_keeps_its_own_variance() -> None:
 
 
 def test_the_two_errors_add() -> None:
-    values = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.5, 0.9]])
+    values = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.5, 0.5]])
     resampled = torch.tensor([[0.0, 0.1], [0.0, 0.3], [0.2, 0.7]])
     (difference,) = paired_differences(values, resampled[:, :, None].expand(3, 2, 3))
     from_seeds = float((values[1] - values[0]).double().var()) / 3
@@ -181,17 +181,17 @@ def test_power_rises_with_the_effect_and_with_seeds() -> None:
 
 
 def test_one_seed_speaks_for_the_rows_alone() -> None:
-    resampled = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])[:, :, None]
-    (difference,) = paired_differences(torch.tensor([[0.5], [2.5]]), resampled)
-    assert difference.mean == 2
-    assert difference.high - difference.low == pytest.approx(2 * 1.959964, rel=1e-5)
+    resampled = torch.tensor([[0.0, 0.1], [0.0, 0.2], [0.0, 0.3]])[:, :, None]
+    (difference,) = paired_differences(torch.tensor([[0.05], [0.25]]), resampled)
+    assert difference.mean == pytest.approx(0.2)
+    assert difference.high - difference.low == pytest.approx(0.2 * 1.959964, rel=1e-5)
     assert difference.p_value == pytest.approx(2 * stats.norm.sf(2))
-    assert difference.detectable == pytest.approx(1.959964 + 0.841621, rel=1e-6)
+    assert difference.detectable == pytest.approx(0.1959964 + 0.0841621, rel=1e-6)
     assert math.isnan(difference.effect_size), "one seed has no spread"
 
 
 def test_two_losses_and_no_spread_over_rows_is_the_paired_t_test() -> None:
-    values = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.5, 0.9]])
+    values = torch.tensor([[0.1, 0.4, 0.2], [0.3, 0.5, 0.5]])
     (difference,) = paired_differences(values, torch.zeros(10, 2, 3))
     expected = stats.ttest_rel(values[1].double().numpy(), values[0].double().numpy())
     assert difference.p_value == pytest.approx(expected.pvalue)
@@ -228,11 +228,20 @@ def test_undefined_resamples_are_left_out() -> None:
 
 
 def test_interval_over_seeds() -> None:
-    values = [0.1, 0.4, 0.2]
+    values = [0.3, 0.4, 0.35]
     interval = interval_over_seeds(values)
     expected = stats.ttest_1samp(values, 0).confidence_interval()
     assert (interval.low, interval.high) == pytest.approx(tuple(expected))
     assert interval_over_seeds([0.3]).high == math.inf
+    assert math.isnan(interval_over_seeds([0.3, math.nan]).low)
+
+
+def test_intervals_end_where_the_metric_does() -> None:
+    assert (interval_over_seeds([0.99, 0.9]).high, interval_over_seeds([0.01, 0.1]).low) == (1.0, 0.0)
+    values = torch.tensor([[0.0, 0.1], [0.95, 0.9]])
+    (difference,) = paired_differences(values, values.expand(10, 2, 2))
+    assert difference.high == 1.0
+    assert difference.low > -1.0
 
 
 def test_holm() -> None:

@@ -111,6 +111,20 @@ def test_candidates_have_details_without_what_needs_all_scores() -> None:
         assert shown[name[:79] + "…"] == pytest.approx(value, abs=1e-5)
 
 
+def test_rows_without_an_error_are_not_the_worst() -> None:
+    splits, runs, results = random_runs(4, ("bce",))
+    assert splits.test is not None
+    assert splits.valid is not None
+    right = [4.0 * dense_targets(part.targets, 4) - 2 for part in (splits.test, splits.valid)]
+    right[0][7] *= -1
+    test, valid = map(Scores.of, right)
+    runs["bce"] = [replace(runs["bce"][0], scores=test, valid_scores=valid)]
+    found = details(made_evidence(runs, splits), results).rows
+    assert found is not None
+    assert [row.row for row in found.worst] == [8]
+    assert all(not (row.missed or row.wrong) for row in found.best)
+
+
 def test_no_loss_is_marked_as_the_best_where_all_are_equal() -> None:
     def marked(*means: float) -> str | None:
         losses = {f"loss {number}": loss_result("asl", mean=mean) for number, mean in enumerate(means)}

@@ -203,6 +203,14 @@ def test_no_sentence_repeats_the_headline(verdict: str, alone: list[str], beside
     assert both == (["asl is better than bce in mAP, too"] if verdict == "better" else beside_a_better_one)
 
 
+def test_no_size_beyond_the_scale_would_be_found() -> None:
+    found = [findings(compared(asl=comparison("no difference shown", 0.1, size))) for size in (0.25, 1.5)]
+    assert [text[0].partition("; ")[2] for text in found] == [
+        "one above .250 would be found with 80 % power",
+        "none would be found with 80 % power",
+    ]
+
+
 def test_what_thresholds_bring_is_said_where_some_were_tuned() -> None:
     def found(**of_asl: float) -> list[str]:
         of_bce = {"micro_f1_own": 0.5, "micro_f1": 0.6} if "micro_f1" in of_asl else {"micro_f1_own": 0.5}

@@ -244,6 +244,47 @@ def test_runs_of_several_data_sets_are_merged(finished: Path, texts: Path, folde
     assert headline(stored_results(texts)) in page
 
 
+def test_what_is_no_comparison_is_told_with_what_to_do(
+    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "v").mkdir()
+    (folder / "v/report.html").touch()
+    for name, told in (
+        (f"{finished}/runs/0-bce-seed0", f"; name the comparison that it is a part of, {finished}\n"),
+        ("v", "v: a verdict on scores, not a run folder; its report is v/report.html\n"),
+        ("gone", "gone: not a run folder: name one that lopsided compare, or lopsided fit, has printed\n"),
+    ):
+        assert main(["report", str(finished), name]) == 2
+        assert capsys.readouterr().err.endswith(told)
+
+
+@pytest.mark.slow
+def test_captions_explain_what_the_page_has(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of scores alone, without validation rows: no threshold is tuned, and no map fitted."""
+    truth = np.eye(4)[np.arange(40) % 4]
+    np.save("y.npy", truth)
+    for name in ("bce", "mine"):
+        np.save(f"{name}.npy", 4 * truth - 2)
+    assert main(["verdict", "--truth", "y.npy", "bce.npy", "mine.npy", "--out", "v"]) == 0
+    page = " ".join((folder / "v/report.html").read_text().split())
+    printed = " ".join(capsys.readouterr().out.split())
+    for text in (page, printed):
+        assert "wn: the threshold that the loss implies. Macro-F1 is" in text
+    for absent in (
+        "the one with",
+        "tuned threshold",
+        "Platt",
+        "Dashed",
+        "Holm&#39;s",
+        "Holm's",
+        "initial weights",
+        ">after<",
+    ):
+        assert absent not in page
+    assert "No test row has a wrong or a missed label." in page
+    assert "Labels that gain and lose" not in page
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

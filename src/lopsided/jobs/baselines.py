@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,19 @@ _ALPHAS = (1.0, 10.0, 100.0, 1000.0)
 _MANY = 1000  # texts, from which on words that stand in one text alone are left out
 
 Features = Callable[[Any], Any]  # inputs -> (rows, features)
+Fit = Callable[[Dataset, Any, Sequence[Any]], list[Array]]  # see `linear_scores`
+
+
+class _Kind(NamedTuple):
+    """Says what the linear model of a kind of inputs is, and whether it would take minutes.
+
+    features: makes the words for what it sees, and the function that computes it.
+    """
+
+    model: str
+    fit: Fit
+    features: Callable[[], tuple[str, Features]]
+    too_long: bool
 
 
 def baselines(splits: Splits, stored: Path) -> tuple[dict[str, Baseline], list[str]]:
@@ -42,18 +55,22 @@ def baselines(splits: Splits, stored: Path) -> tuple[dict[str, Baseline], list[s
 
     stored: a file of the scores of the linear model, which is written after it was fitted, and read where it is there.
     """
-    made = {SHARES: label_shares(splits)}
-    features = _features(splits)
-    if isinstance(features, str):
-        return made, [f"The linear baseline is left out: {features}."]
-    return made | {LINEAR: _read(splits, stored) or _fitted(splits, *features(), stored)}, []
+    made, inputs, labels = {SHARES: label_shares(splits)}, splits.train.inputs, splits.train.num_labels
+    kind = _kind(inputs, labels)
+    if kind is None:
+        why = f"there is none for inputs of kind {inputs.kind}"
+    elif kind.too_long or any(scores_to_keep(len(part), labels) for part in _judged(splits).values()):
+        why = f"{labels} labels of {len(splits.train)} rows would take it minutes"
+    else:
+        return made | {LINEAR: _read(splits, stored) or _fitted(splits, kind, stored)}, []
+    return made, [f"The linear baseline is left out: {why}."]
 
 
-def _fitted(splits: Splits, told: str, features: Features, stored: Path) -> Baseline:
+def _fitted(splits: Splits, kind: _Kind, stored: Path) -> Baseline:
     began = time.perf_counter()
-    scores, images = fit_linear(splits, features), isinstance(splits.train.inputs, Images)
-    model = "RidgeCV of scikit-learn" if images else f"LinearSVC(C={_C:g}) of scikit-learn for each label"
-    settings, seconds = f"{model}, on {told}", time.perf_counter() - began
+    told, features = kind.features()
+    scores = fit_linear(splits, features, kind.fit)
+    settings, seconds = f"{kind.model}, on {told}", time.perf_counter() - began
     tensors = {name: each.values for name, each in scores.items()}
     header = {"settings": settings, "seconds": str(seconds)}
     write_tensors(stored, tensors, header)
@@ -95,12 +112,11 @@ def label_shares(splits: Splits) -> Baseline:
     return Baseline("every row gets the share of each label in the training rows", (_scored(splits, parts),), 0.0)
 
 
-def fit_linear(splits: Splits, features: Features) -> dict[str, Scores]:
+def fit_linear(splits: Splits, features: Features, fit: Fit) -> dict[str, Scores]:
     """Returns scores by part of a linear model that is trained as those of the losses: with folds, on those rows."""
     parts, folds = _judged(splits), splits.folds
     rows = {name: features(part.inputs) for name, part in parts.items()}
     if not folds:
-        fit = ridge_scores if isinstance(splits.train.inputs, Images) else linear_scores
         made = fit(splits.train, features(splits.train.inputs), list(rows.values()))
         scores = dict(zip(rows, made, strict=True))
     else:
@@ -108,8 +124,8 @@ def fit_linear(splits: Splits, features: Features) -> dict[str, Scores]:
         for held in folds:
             rest = rest_of(held, len(whole))
             seen, unseen = (rows["tuning"][part.numpy()] for part in (rest, held))
-            (tuning[held.numpy()],) = linear_scores(whole.take(rest), seen, [unseen])
-        (test,) = linear_scores(whole, rows["tuning"], [rows["test"]])
+            (tuning[held.numpy()],) = fit(whole.take(rest), seen, [unseen])
+        (test,) = fit(whole, rows["tuning"], [rows["test"]])
         scores = {"test": test, "tuning": tuning}
     return {name: Scores(torch.from_numpy(each), None, splits.train.num_labels) for name, each in scores.items()}
 
@@ -174,31 +190,23 @@ def _rows_by_label(places: Array, labels: int) -> list[Array]:
     return np.split(row[label.argsort(kind="stable")], np.bincount(label, minlength=labels).cumsum()[:-1])
 
 
-def _features(splits: Splits) -> Callable[[], tuple[str, Features]] | str:
-    """Returns what makes the words and the function for what the linear model sees; or why there is none."""
-    inputs, labels = splits.train.inputs, splits.train.num_labels
-    numbers, make = _work(inputs)
-    if make is None:
-        return f"there is none for inputs of kind {inputs.kind}"
-    too_long = numbers * labels > LIMIT
+def _kind(inputs: Any, labels: int) -> _Kind | None:
+    """Returns the linear model of such inputs; None where there is none."""
     if isinstance(inputs, Images):
+        numbers = inputs.pixels.numel()
         too_long = numbers * min(len(inputs), numbers / len(inputs)) > _RIDGE_LIMIT
-    if too_long or any(scores_to_keep(len(part), labels) for part in _judged(splits).values()):
-        return f"{labels} labels of {len(splits.train)} rows would take it minutes"
-    return make
-
-
-def _work(inputs: Any) -> tuple[float, Callable[[], tuple[str, Features]] | None]:
-    """Returns about how many numbers a linear model is fitted to for each label, and what makes them."""
+        return _Kind("RidgeCV of scikit-learn", ridge_scores, partial(_pixels, inputs), too_long)
+    features: Callable[[Any], tuple[str, Features]]
     if isinstance(inputs, Texts):
-        return 2 * sum(len(text.split()) for text in inputs.texts), partial(_words, inputs)
-    if isinstance(inputs, SparseFeatures):
-        return len(inputs.values), partial(_unit_length, inputs)
-    if isinstance(inputs, Table):
-        return inputs.numbers.numel() + inputs.categories.numel(), partial(_columns, inputs)
-    if isinstance(inputs, Images):
-        return inputs.pixels.numel(), partial(_pixels, inputs)
-    return 0, None
+        numbers, features = 2 * sum(len(text.split()) for text in inputs.texts), _words
+    elif isinstance(inputs, SparseFeatures):
+        numbers, features = len(inputs.values), _unit_length
+    elif isinstance(inputs, Table):
+        numbers, features = inputs.numbers.numel() + inputs.categories.numel(), _columns
+    else:
+        return None
+    model = f"LinearSVC(C={_C:g}) of scikit-learn for each label"
+    return _Kind(model, linear_scores, partial(features, inputs), numbers * labels > LIMIT)
 
 
 def _words(inputs: Texts) -> tuple[str, Features]:

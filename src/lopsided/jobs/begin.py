@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from lopsided.data.excerpts import printable
 from lopsided.data.storage import STANDARD_OUTPUT, UserError, remove_leftovers
 from lopsided.jobs.config import BUILT_IN, C, Config, checked
-from lopsided.jobs.folder import ConfigFolder, is_run_folder
+from lopsided.jobs.folder import RUNS, ConfigFolder, is_run_folder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared, load, measurable, prepare, unsolved
 from lopsided.jobs.settings import is_settings_file, read_settings
@@ -74,7 +74,7 @@ def _prepared(config: C, progress: Progress) -> tuple[C, Prepared]:
 
 
 def _new_folder(config: Config) -> Path:
-    return Path("runs") / f"{Path(config.name).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    return RUNS / f"{Path(config.name).stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 @contextmanager

@@ -15,12 +15,11 @@ from lopsided.data.storage import UserError
 from lopsided.jobs.compare_config import in_seconds
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
+from lopsided.jobs.rehearsal import Rehearsal
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.schema import Speed, read_file, write_file
 from lopsided.jobs.trials import Pace
 from lopsided.models.recipe import Recipe
-from lopsided.training.loop import Listener, train
-from lopsided.training.validate import Validation
 
 TIMED = 3  # epochs: the first takes longer, and of the others the slower may have been disturbed
 _LONG = 30.0  # seconds of a first epoch, beside which what is slow about a first one is nothing
@@ -28,7 +27,11 @@ _MOST = 1_000_000  # epochs
 _AROUND = 1.1  # times the epochs: models are made, scored and written, too
 
 
-class Budget:
+class TooShortError(UserError):
+    """Tells that a budget is too short for one epoch of everything."""
+
+
+class Budget(Rehearsal):
     """Times an epoch of each loss, and finds the pace at which the slowest fits into its share.
 
     All losses train at that pace, so that they make equally many steps and none takes longer than its share; had each
@@ -38,9 +41,8 @@ class Budget:
 
     def __init__(self, folder: ComparisonFolder, prepared: Prepared, recipe: Recipe, progress: Progress) -> None:
         """recipe: of a training, but for its epochs."""
-        self.folder, self.config, self.progress = folder, folder.config, progress
-        self.prepared, self.recipe = replace(prepared, test=None), recipe
         self.seeds = folder.config.trainings(recipe)
+        super().__init__(folder, prepared, recipe, self.seeds, progress)
 
     def begin(self, jobs: int) -> None:
         """Stores how many trainings run side by side, before any is timed."""
@@ -64,7 +66,7 @@ class Budget:
             write_file(self._file, Speed(jobs=known.jobs, seconds=known.seconds | {loss: seconds}))
 
     def pace(self, climbs: bool) -> Pace:
-        """Returns the longest pace that fits. Raises UserError where one epoch of everything does not.
+        """Returns the longest pace that fits. Raises TooShortError where one epoch of everything does not.
 
         climbs: whether each loss climbs a ladder of rates.
         """
@@ -81,7 +83,7 @@ class Budget:
 
         fits = bisect_right(range(1, _MOST), in_seconds(self.config.budget), key=lasts)
         if not fits:
-            raise UserError(
+            raise TooShortError(
                 f"--budget {self.config.budget}: one epoch of each training takes about {math.ceil(lasts(1))} s; ask "
                 "for more, or for fewer losses, seeds or trials"
             )
@@ -98,20 +100,9 @@ class Budget:
 
     def _seconds(self, loss: str, state: Path, until: int) -> list[float]:
         """Trains on from a state; returns how long each epoch took."""
-        rows = self.prepared.valid
-        assert rows is not None
         ends = [time.perf_counter()]
-        train(
-            self.prepared.encoder,
-            loss,
-            self.prepared.train,
-            replace(self.recipe, epochs=TIMED),
-            self.seeds,
-            validation=Validation(rows, self.config.validation_metric, TIMED),
-            state_file=state,
-            listener=Listener(self.progress.step, lambda _: ends.append(time.perf_counter())),
-            until=until,
-        )
+        recipe = replace(self.recipe, epochs=TIMED)
+        self.train(loss, recipe, state, until, TIMED, lambda _: ends.append(time.perf_counter()))
         return [end - start for start, end in pairwise(ends)] or [time.perf_counter() - ends[0]]  # if it diverged
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lopsided.jobs.baselines import baselines
-from lopsided.jobs.budget import TIMED, Budget
+from lopsided.jobs.budget import TIMED, Budget, TooShortError
 from lopsided.jobs.console import Console
 from lopsided.jobs.details import details
 from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
@@ -42,8 +42,12 @@ def compare(folder: ComparisonFolder, prepared: Prepared, progress: Progress) ->
     Several processes may do so for one folder at once: each takes what no other has begun.
     """
     worker = Worker(folder, prepared, progress)
-    with worker.helped():
-        worker.work()
+    try:
+        with worker.helped():
+            worker.work()
+    except TooShortError:
+        folder.discard()
+        raise
     candidates = {loss: worker.candidate(loss) for loss in folder.config.losses}
     evidence = evidence_of(folder.config, candidates, worker.recipe, worker.rounds(), worker.told())
     results = summarize(evidence, progress)

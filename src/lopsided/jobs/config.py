@@ -44,7 +44,13 @@ class Config(ReadOptions):
 
     data: str
     model: str | None = _training(None, "A model such as ngrams or 'bag(hidden=512)'.", unset="depends on the data")
-    epochs: int | None = _training(None, "Epochs of a training.", unset="depends on the data", ge=1, le=1_000_000)
+    epochs: int | None = _training(
+        None,
+        "Epochs of a training; penalties of a model that is solved.",
+        unset="depends on the data",
+        ge=1,
+        le=1_000_000,
+    )
     batch_size: int | None = _training(None, "Rows per batch.", unset="depends on the data", ge=1, le=1_000_000)
     learning_rate: float | None = _training(None, "Step size.", unset="depends on the data", gt=0, le=1e6)
     schedule: Literal["constant", "cosine", "one_cycle"] | None = _training(
@@ -70,7 +76,10 @@ class Config(ReadOptions):
     )
     no_refit: bool = _training(False, "Keep validation rows out of the last solution of a model that is solved.")
     patience: int | None = _training(
-        None, "Epochs without a better validation score to stop after.", unset="depends on the model", ge=1
+        None,
+        "Epochs, or penalties, without a better validation score to stop after.",
+        unset="depends on the model",
+        ge=1,
     )
     valid: str | None = _rows(
         None, "File of validation rows, or a share of the training rows; 0 for none.", unset="0.1, or 0.2 in compare"

@@ -119,7 +119,10 @@ def _shown(positives: Tensor, precision: Tensor) -> list[int]:
 
 
 def _row_examples(test: Dataset, scored: Mapping[str, Scored], winner: str) -> RowExamples:
-    """Returns the rows with the highest and with the lowest F1 of the winner's decisions, most labels first."""
+    """Returns the rows with the highest F1 of the winner's decisions, and with errors those with the lowest.
+
+    Of equals, those with most labels, or errors, come first.
+    """
     positives = torch.from_numpy(_row_positives(test))
     decided = {loss: one.decide("tuned") for loss, one in scored.items()}
     counts = {
@@ -129,7 +132,7 @@ def _row_examples(test: Dataset, scored: Mapping[str, Scored], winner: str) -> R
     f1 = {loss: Counts(*(each.double() for each in count)).f_beta() for loss, count in counts.items()}
     count = counts[winner]
     wrong = (count.predicted - count.hits) + (count.positives - count.hits)
-    worst = np.lexsort((-wrong.numpy(), f1[winner].numpy(), wrong.numpy() == 0))[:ROWS]  # no error: last
+    worst = np.lexsort((-wrong.numpy(), f1[winner].numpy(), wrong.numpy() == 0))[: min(ROWS, int((wrong > 0).sum()))]
     best = np.lexsort((-positives.numpy(), -f1[winner].numpy()))[:ROWS]
 
     def example(row: int) -> RowExample:

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from fnmatch import fnmatch
 from pathlib import Path
@@ -39,7 +41,7 @@ _OWN = (  # files of runs
     *("config.json", "training.json", "model.json", "results*.json", "details.json", "budget.json", "*.safetensors"),
     *("history.csv", "trials.csv", "trials.db", "missing*.csv", "README.md"),
 )
-
+RUNS = Path("runs")  # where folders are made that get no other place
 Histories = dict[str, dict[int, list[HistoryLine]]]  # loss -> seed -> epochs
 
 if TYPE_CHECKING:
@@ -92,7 +94,9 @@ class ConfigFolder(Generic[C]):
         """Opens the folder of an earlier run, even where the data files changed or are gone."""
         command = _command_of(path)
         if command != cls.command:
-            raise UserError(f"{path}: a run of lopsided {command}, expected one of lopsided {cls.command}")
+            raise UserError(
+                f"{path}: a run of lopsided {command}, expected one of lopsided {cls.command}; {cls._instead(path)}"
+            )
         stored = schema.read_file(path / "config.json", cls.file_kind, "start a new run")
         if check_data:
             digests, files = fingerprint(stored.config), stored.config.files()
@@ -100,6 +104,11 @@ class ConfigFolder(Generic[C]):
             if changed:
                 raise UserError(f"{', '.join(changed)}: changed since the run in {path} began; start a new run")
         return cls(path, stored.config, stored.data_sha256)
+
+    @classmethod
+    def _instead(cls, path: Path) -> str:
+        """Says which folder to name instead of one of the other command."""
+        raise NotImplementedError
 
 
 class RunFolder(ConfigFolder[FitConfig]):
@@ -119,6 +128,10 @@ class RunFolder(ConfigFolder[FitConfig]):
     command = "fit"
     config_kind = FitConfig
     file_kind = ConfigFile[FitConfig]
+
+    @classmethod
+    def _instead(cls, path: Path) -> str:
+        return f"name one of its models, a folder in {path / 'runs'}"
 
     @property
     def repair(self) -> str:
@@ -163,6 +176,10 @@ class RunFolder(ConfigFolder[FitConfig]):
         if not self.is_trained:
             raise UserError(f"{self.path}: not finished; go on with: {self.continued}")
         return schema.read_file(self.path / "training.json", TrainingRecord, self.repair)
+
+    def chosen_penalty(self) -> float:
+        """Returns the penalty that validation rows chose for a model that is solved; NaN for one trained in steps."""
+        return self.read_history()[self.read_training().best_epoch - 1].l2
 
     def write_model(self, model: Model) -> None:
         """Writes the tensors first: a model without model.json is not there."""
@@ -233,6 +250,24 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
     command = "compare"
     config_kind = CompareConfig
     file_kind = ConfigFile[CompareConfig]
+
+    @classmethod
+    def _instead(cls, path: Path) -> str:
+        whole = path.absolute().parent.parent
+        if path.absolute().parent.name == "runs" and is_run_folder(whole):
+            return f"name the comparison that it is a part of, {whole}"
+        return "name the folder that lopsided compare printed, or compare losses first: lopsided compare FILE"
+
+    def discard(self) -> None:
+        """Deletes what a comparison wrote whose budget is too short for any training; what is not its own stays."""
+        for name in ("trials", "locks"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ("budget.json", "config.json"):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+            if self.path.parent == RUNS:
+                RUNS.rmdir()
 
     def run(self, loss: str, seed: int, changes: dict[str, Any]) -> RunFolder:
         """Makes or opens the folder of one training; changes: settings that differ from those of the comparison."""
@@ -335,7 +370,9 @@ def _command_of(path: Path) -> str:
     """Returns the command whose run a folder holds. Raises UserError for what this version cannot read."""
     header = _header(path)
     if header is None:
-        raise UserError(f"{path}: not a run folder")
+        if (path / "report.html").exists():
+            raise UserError(f"{path}: a verdict on scores, not a run folder; its report is {path / 'report.html'}")
+        raise UserError(f"{path}: not a run folder: name one that lopsided compare, or lopsided fit, has printed")
     version = header["lopsided"]
     if header.get("schema") != schema.SCHEMA:
         raise UserError(

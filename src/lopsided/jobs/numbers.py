@@ -6,6 +6,7 @@ Settings, such as a rate, are written as a person would type them instead.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from lopsided.jobs.schema import Interval
 
@@ -43,10 +44,30 @@ def between(interval: Interval) -> str:
 
 
 def cell(interval: Interval) -> str:
-    """Formats the mean and half its 95 % interval, which one seed does not give: .845 ±.012."""
-    if interval.mean is None or interval.low is None:
-        return share(interval.mean)
-    return f"{share(interval.mean)} ±{share(interval.mean - interval.low)}"
+    """Formats the mean and its 95 % interval, which one seed does not give: .845 ±.012."""
+    return f"{share(interval.mean)} {around(interval)}".strip()
+
+
+def around(interval: Interval) -> str:
+    """Formats an interval beside its mean: half of it, or both ends where the scale cuts one.
+
+    >>> around(Interval(mean=0.845, low=0.833, high=0.857)), around(Interval(mean=0.98, low=0.83, high=1.0))
+    ('±.012', '(.830 to 1.000)')
+    """
+    if interval.mean is None or interval.low is None or interval.high is None:
+        return ""
+    below, above = interval.mean - interval.low, interval.high - interval.mean
+    whole = math.isclose(below, above, abs_tol=1e-9)
+    return f"±{share(below)}" if whole else f"({share(interval.low)} to {share(interval.high)})"
+
+
+def settings_in_words(values: Mapping[str, float]) -> str:
+    """Lists settings for people.
+
+    >>> settings_in_words({"gamma_neg": 2.0, "learning_rate": 0.00949})
+    'gamma neg 2, learning rate 0.00949'
+    """
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
 
 
 def p_value(p: float | None) -> str:

@@ -86,9 +86,10 @@ class Progress:
         self.bars.update(self._task, advance=1, description=f"{self._run}{valid}")
         if self._each_epoch:
             shown = valid.replace(":", ", validation")
-            self.say(
-                f"epoch {epoch.epoch} of {epochs}: loss {loss_value(epoch.train_loss)}{shown}, {epoch.seconds:.1f} s"
-            )
+            step = f"epoch {epoch.epoch} of {epochs}"
+            if not math.isnan(epoch.l2):
+                step = f"penalty {epoch.epoch} of at most {epochs}, l2 {epoch.l2:.3g}"
+            self.say(f"{step}: loss {loss_value(epoch.train_loss)}{shown}, {epoch.seconds:.1f} s")
 
     def end(self, outcome: str = "") -> None:
         """Passes over the epochs of the plan that were not needed."""

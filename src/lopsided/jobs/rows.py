@@ -37,7 +37,8 @@ _SMALLEST_SPLIT = 10  # rows of a file that is to be split
 class Prepared:
     """Holds encoded rows, and the encoder that was fitted to those of training.
 
-    valid: the rows that choose rate, epoch or penalty. tuning, folds: those that thresholds are tuned on, see `Splits`.
+    valid: the rows that choose rate, epoch or penalty. tuning, folds: those that thresholds are tuned on, see `Splits`,
+    as for notes.
     """
 
     encoder: Encoder
@@ -46,12 +47,13 @@ class Prepared:
     test: Rows | None
     tuning: Rows | None
     folds: tuple[Tensor, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> Splits:
         """Returns the rows without what a body takes of them."""
         valid, test, tuning = (None if rows is None else rows.data for rows in (self.valid, self.test, self.tuning))
-        return Splits(self.train.data, valid, test, tuning=tuning, folds=self.folds)
+        return Splits(self.train.data, valid, test, self.notes, tuning=tuning, folds=self.folds)
 
 
 def read_rows(path: Path, options: ReadOptions, bars: Bars) -> Dataset:
@@ -124,10 +126,10 @@ def _from_files(config: Config, bars: Bars) -> Splits:
     shares = {part: config.share(part) for part in ("valid", "test") if part not in given and config.share(part)}
     if shares:
         if len(train) < _SMALLEST_SPLIT:
-            without = ", or --valid 0 for none" * isinstance(config, FitConfig)
+            files_of, none = (" and ".join(f"--{part}{of}" for part in shares) for of in ("", " 0"))
             raise UserError(
-                f"{config.data}: {len(train)} rows are too few to split; give at least {_SMALLEST_SPLIT}, "
-                f"or separate files with --valid and --test{without}"
+                f"{config.data}: {len(train)} rows are too few to split; give at least {_SMALLEST_SPLIT}, or separate "
+                f"files with {files_of}" + f", or {none} for none" * isinstance(config, FitConfig)
             )
         parts_of_it = split_rows(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)
         rows_of = dict(zip(["data", *shares], parts_of_it, strict=True))
@@ -171,7 +173,8 @@ def prepare(config: Config, splits: Splits) -> Prepared:
             tuning = Rows(encoder.encode(splits.tuning.inputs), splits.tuning)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from None
-    return Prepared(encoder, encoded["train"], encoded.get("valid"), encoded.get("test"), tuning, splits.folds)
+    parts = encoded["train"], encoded.get("valid"), encoded.get("test")
+    return Prepared(encoder, *parts, tuning, splits.folds, splits.notes)
 
 
 def measurable(config: C, splits: Splits) -> C:

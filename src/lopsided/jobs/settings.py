@@ -10,7 +10,7 @@ from typing import Any
 
 from lopsided.data.storage import UserError
 from lopsided.jobs.config import BUILT_IN, Config
-from lopsided.jobs.folder import ComparisonFolder, ConfigFolder, RunFolder
+from lopsided.jobs.folder import ComparisonFolder, ConfigFolder
 from lopsided.jobs.verdict import recommended
 
 if sys.version_info >= (3, 11):
@@ -108,14 +108,14 @@ def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -
     The loss, its own settings and the rate are those that the comparison chose and trained; no positives are hidden.
     Where the comparison split its validation rows off the training file, they are trained on as well: training lasts
     for the mean of the best epochs, or a model is solved with the penalty that the comparison names, and the rule with
-    its thresholds is that of the comparison's model of seed 0.
+    its thresholds is that of the comparison's model of seed 0, or of the split that chose that penalty.
     Where validation rows are a file, or are held out, they choose the epoch and the rule as always.
     """
     results, config = folder.read_results(), folder.config
     loss = loss or recommended(results)
     if loss not in config.losses:
         raise UserError(f"--loss: {loss} is not in {folder.path}, which compares {', '.join(config.losses)}")
-    run = RunFolder.open(folder.run_path(loss, 0), check_data=False)
+    run = folder.open_run(loss, 0)
     if run.read_training().diverged:
         raise UserError(f"{folder.path}: training with {loss} diverged; choose another --loss")
     validated = holds_out or "valid" in config.files() or config.data == BUILT_IN
@@ -126,10 +126,10 @@ def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -
         changes["batch_size"] = recipe.batch_size
     if not validated:
         changes |= {"valid": "0", "patience": None, "decide": str(run.path.absolute())}
-        if (
-            recipe.optimizer == "solve"
-        ):  # not the place on the ladder of penalties, which begins elsewhere for more rows
-            changes |= {"l2": entry.l2, "epochs": None}
+        if results.is_solved:  # not the place on the ladder of penalties, which begins elsewhere for more rows
+            of_seeds = (folder.open_run(loss, seed) for seed in range(results.seeds))
+            decided = next(each for each in of_seeds if each.chosen_penalty() == entry.l2)
+            changes |= {"l2": entry.l2, "epochs": None, "decide": str(decided.path.absolute())}
         else:
             changes["epochs"] = max(1, round(sum(entry.best_epochs) / len(entry.best_epochs)))
     if config.data != BUILT_IN and "test" not in config.files():

@@ -19,13 +19,12 @@ from filelock import FileLock
 from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
+from lopsided.jobs.rehearsal import Rehearsal
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.schema import Stage, Trial, write_table
 from lopsided.jobs.tune import EXTENSIONS, RUNGS
 from lopsided.losses.names import read
 from lopsided.models.recipe import Recipe
-from lopsided.training.loop import Listener, train
-from lopsided.training.validate import Validation
 
 if TYPE_CHECKING:
     import optuna
@@ -68,20 +67,17 @@ class Pace:
         return (ladder if climbs else 0) + (trials or 0) * self.long
 
 
-class Trials:
+class Trials(Rehearsal):
     """Holds the trials of a comparison, each of which is trained once, whoever works on it and however often it stops.
 
-    A trial is trained with a seed that the comparison does not use, and is judged on validation rows; test rows take no
-    part. Its value is the best that an epoch reached, NaN where training diverged.
+    The value of a trial is the best that an epoch reached, NaN where training diverged.
     """
 
     def __init__(
         self, folder: ComparisonFolder, prepared: Prepared, recipe: Recipe, pace: Pace, seed: int, progress: Progress
     ) -> None:
-        """recipe: of the trainings that are compared. seed: one that none of them has."""
-        self.folder, self.config = folder, folder.config
-        self.prepared = replace(prepared, test=None)  # whatever happens below, it cannot see the test rows
-        self.recipe, self.pace, self.seed, self.progress = recipe, pace, seed, progress
+        super().__init__(folder, prepared, recipe, seed, progress)
+        self.pace = pace
 
     @cached_property
     def _studies(self) -> dict[str, optuna.Study]:
@@ -116,7 +112,7 @@ class Trials:
         epochs, known = self.pace.short if stage == "short" else self.pace.long, self.of(loss)
         trial = Trial(loss, len(known) + 1, stage, spec, rate, epochs, 0, self.config.metric, math.nan)
         same = [each for each in known if (each.spec, each.learning_rate, each.epochs) == (spec, rate, epochs)]
-        best_epoch, value = (same[0].best_epoch, same[0].value) if same else self._train(trial)
+        best_epoch, value = (same[0].best_epoch, same[0].value) if same else self._try(trial)
         self._add(replace(trial, best_epoch=best_epoch, value=value))
         return value
 
@@ -127,22 +123,17 @@ class Trials:
     def _states(self, loss: str) -> Path:
         return self.folder.path / "trials" / str(self.config.losses.index(loss))
 
-    def _train(self, trial: Trial) -> tuple[int, float]:
+    def _try(self, trial: Trial) -> tuple[int, float]:
         """Returns the best epoch and its value."""
-        rows = self.prepared.valid
-        assert rows is not None
         self.progress.begin(f"{trial.spec}, rate {trial.learning_rate:g}", trial.epochs)
         candidate = hashlib.sha256(f"{trial.spec} {trial.learning_rate!r}".encode()).hexdigest()[:16]
-        trained = train(
-            self.prepared.encoder,
+        trained = self.train(
             trial.spec,
-            self.prepared.train,
             replace(self.recipe, learning_rate=trial.learning_rate),
-            self.seed,
-            validation=Validation(rows, self.config.validation_metric, self.pace.patience),
-            state_file=self._states(trial.loss) / f"{candidate}.safetensors",
-            listener=Listener(self.progress.step, lambda history: self.progress.epoch(history[-1], trial.epochs)),
-            until=trial.epochs,
+            self._states(trial.loss) / f"{candidate}.safetensors",
+            trial.epochs,
+            self.pace.patience,
+            lambda history: self.progress.epoch(history[-1], trial.epochs),
         )
         self.progress.end()
         best = trained.best_epoch

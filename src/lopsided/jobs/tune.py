@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lopsided.jobs.numbers import settings_in_words
 from lopsided.jobs.schema import Stage
 from lopsided.losses.catalog import LEARNING_RATE, Range
 from lopsided.losses.names import defaults, ranges, with_settings
@@ -46,7 +47,7 @@ class Candidate:
         return {"learning_rate": self.learning_rate} if self.learning_rate else {}
 
     def shown(self) -> str:
-        return ", ".join(f"{name} {value:g}" for name, value in self.tuned().items()) or "as it is"
+        return settings_in_words(self.tuned()) or "as it is"
 
 
 def climb(loss: str, default: float, run: Run, sign: int) -> float:

@@ -18,7 +18,11 @@ _AS_NORMAL = 1e5  # degrees of freedom beyond which Student's t is normal to fiv
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its two-sided 95 % interval; infinite where one value says nothing about the spread."""
+    """A mean with its two-sided 95 % interval; infinite where one value says nothing about the spread.
+
+    Metrics lie in [0, 1] and their differences in [-1, 1]. An interval that reaches beyond is cut there: what it is to
+    contain lies within in any case, so it does so as often as before.
+    """
 
     mean: float
     low: float
@@ -26,7 +30,7 @@ class Interval:
 
 
 def interval_over_seeds(values: Sequence[float], ratio: float = 0.0) -> Interval:
-    """Computes Student's t interval of a mean; NaN values (an undefined metric) give NaN.
+    """Computes Student's t interval of the mean of a metric, within [0, 1]; undefined values, NaN, give NaN.
 
     ratio: where each seed split the rows anew, test rows per training row, as in `resplit_differences`.
     """
@@ -35,7 +39,13 @@ def interval_over_seeds(values: Sequence[float], ratio: float = 0.0) -> Interval
     if len(values) < 2:
         return Interval(mean, -math.inf, math.inf)
     half = float(stats.t.ppf(1 - LEVEL / 2, len(values) - 1)) * float(sample.std()) * math.sqrt(1 / len(values) + ratio)
-    return Interval(mean, mean - half, mean + half)
+    low, high = _within(mean - half, mean + half, 0.0)
+    return Interval(mean, low, high)
+
+
+def _within(low: float, high: float, least: float) -> tuple[float, float]:
+    """Cuts an interval at `least` and at 1."""
+    return (low, high) if math.isnan(low) else (max(low, least), min(high, 1.0))
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Difference:
     """A paired difference, candidate minus reference, in the units of the metric; NaN where nothing can be said."""
 
     mean: float
-    low: float  # of the 95 % interval
+    low: float  # of the 95 % interval, within [-1, 1]
     high: float
     p_value: float
     standard_error: float
@@ -166,7 +176,8 @@ def _student(mean: float, from_rows: float, spread: float, freedom: int, factor:
     half = float(stats.t.ppf(1 - LEVEL / 2, total_freedom)) * error
     p_value = 2 * float(stats.t.sf(abs(mean) / error, total_freedom))
     effect_size = mean / math.sqrt(spread) if spread > 0 else math.nan
-    return Difference(mean, mean - half, mean + half, p_value, error, total_freedom, effect_size)
+    low, high = _within(mean - half, mean + half, -1.0)
+    return Difference(mean, low, high, p_value, error, total_freedom, effect_size)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

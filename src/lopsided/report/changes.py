@@ -38,7 +38,10 @@ class Changes:
 
 
 def label_changes(results: Results, details: Details) -> Changes | None:
-    """Returns the changes of the labels that say something, for the loss to use or the best rival of the reference."""
+    """Returns the changes of the labels that say something, for the loss to use or the best rival of the reference.
+
+    None where no label changes.
+    """
     table, loss = details.labels, recommended(results)
     if loss == results.reference:
         loss = _rival(results) or loss
@@ -54,7 +57,8 @@ def label_changes(results: Results, details: Details) -> Changes | None:
     ]
     rising = sorted(found, key=lambda label: label.change)
     gains = [label for label in reversed(rising) if label.change > _LEAST][:_SHOWN]
-    return Changes(loss, gains, [label for label in rising if label.change < -_LEAST][:_SHOWN])
+    losing = [label for label in rising if label.change < -_LEAST][:_SHOWN]
+    return Changes(loss, gains, losing) if gains or losing else None
 
 
 def _rival(results: Results) -> str | None:

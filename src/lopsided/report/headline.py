@@ -171,9 +171,9 @@ def _not_shown(results: Results, losses: list[str]) -> Iterator[str]:
         return
     power = ""
     if known and not _decides_little(results):
-        least, most = share(min(known)), share(max(known))
-        about = f"above {most}" if least == most else f"above {least} to {most}, depending on the loss,"
-        power = f"; one {about} would be found with 80 % power"
+        least, most = share(min(known)), share(min(max(known), 1.0))
+        about = f"one above {most}" if least == most else f"one above {least} to {most}, depending on the loss,"
+        power = f"; {'none' if min(known) > 1 else about} would be found with 80 % power"
     yield f"{_some(others)}: no difference to {reference} was shown in {title}{power}"
 
 

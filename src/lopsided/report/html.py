@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from lopsided.data.storage import damaged, write_text
 from lopsided.jobs.folder import ComparisonFolder, Histories
-from lopsided.jobs.numbers import between, cell, p_value, share, signed
+from lopsided.jobs.numbers import around, between, cell, p_value, settings_in_words, share, signed
 from lopsided.jobs.schema import Details, Results
 from lopsided.jobs.score import METRICS
 from lopsided.jobs.verdict import AHEAD, BEHIND, BETTER, WORSE
@@ -28,7 +28,7 @@ from lopsided.report.changes import label_changes
 from lopsided.report.headline import answer, command, findings, groups_in_words, headline
 from lopsided.report.methods import methods
 from lopsided.report.svg import Drawing
-from lopsided.report.thresholds import THRESHOLDS, has_thresholds, threshold_rows, what_brings_what
+from lopsided.report.thresholds import THRESHOLDS, explained, has_thresholds, threshold_rows, what_brings_what
 
 _BY_GROUP = ("map", "auroc", "micro_f1", "macro_f1", "macro_f1_labels")
 _KINDS = {BETTER: "ahead", AHEAD: "ahead", WORSE: "behind", BEHIND: "behind"}
@@ -61,7 +61,10 @@ def page(results: Results, details: Details, run: ComparisonFolder | None = None
         threshold_kinds=list(THRESHOLDS),
         thresholds=threshold_rows(results, {loss: loss for loss in losses}) if has_thresholds(results) else [],
         brought=what_brings_what(results),
-        group_metrics=[(METRICS[name].title, name) for name in _BY_GROUP],
+        explained=explained(results),
+        group_metrics=[(METRICS[name].title, name) for name in _BY_GROUP if name in results.known_metrics()],
+        readings=[each for each in plots.READINGS if any(each in found for found in details.reliability.values())],
+        stages={trial.stage for trial in trials},
         groups_in_words=groups_in_words(results) if results.groups else "",
         changes=label_changes(results, details),
         methods=methods(results),
@@ -103,6 +106,7 @@ def render(template: str, **values: Any) -> str:
         "signed": signed,
         "between": between,
         "p": p_value,
+        "in_words": settings_in_words,
     }
     script, style = ((files("lopsided.report") / name).read_text("utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -111,7 +115,6 @@ def render(template: str, **values: Any) -> str:
         style=Markup(style),
         script_hash=digest,
         kinds=_KINDS,
-        readings=plots.READINGS,
         **values,
     )
     return page.encode("utf-8", "replace").decode()  # a file's name, or a text, may hold what UTF-8 cannot
@@ -149,10 +152,9 @@ def metric_cells(results: Results, name: str, losses: Sequence[str]) -> list[tup
 
 
 def _metric_row(results: Results, name: str) -> tuple[str, list[tuple[tuple[str, str], bool]], list[str]]:
-    """Returns the title, of each loss (mean, half its interval) and whether it is best, and the baselines' values."""
+    """Returns the title, of each loss (mean, its interval) and whether it is best, and the baselines' values."""
     best = results.marked_loss(name)
     cells = []
     for loss, entry in results.losses.items():
-        mean, _, half = cell(entry.metrics[name]).partition(" ±")
-        cells.append(((mean, half), loss == best))
+        cells.append(((share(entry.metrics[name].mean), around(entry.metrics[name])), loss == best))
     return METRICS[name].title, cells, [share(each.metrics[name]) for each in results.baselines.values()]

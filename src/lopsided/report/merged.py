@@ -76,7 +76,10 @@ def _check_comparable(runs: Sequence[Finished]) -> None:
         ):
             if one != other:
                 told = [", ".join(value) if isinstance(value, list) else value for value in (one, other)]
-                raise UserError(f"{run.folder.path}: its {what}: {told[1]}, but {first.folder.path}: {told[0]}")
+                raise UserError(
+                    f"{run.folder.path}: its {what}: {told[1]}, but {first.folder.path}: {told[0]}; ranks need the "
+                    "same losses and metric on every data set, so compare those, or leave one folder out"
+                )
     for number, run in enumerate(runs):
         for earlier in runs[:number]:
             if run.folder.config.data == earlier.folder.config.data:

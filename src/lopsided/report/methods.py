@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lopsided.jobs.evidence import LINEAR
+from lopsided.jobs.numbers import settings_in_words
 from lopsided.jobs.schema import Results
 from lopsided.jobs.score import METRICS
 from lopsided.report.headline import listed
@@ -37,17 +38,13 @@ def _training(results: Results) -> list[str]:
     chosen: dict[str, list[str]] = {}
     for loss, entry in results.losses.items():
         if entry.tuned_settings:
-            chosen.setdefault(_said(entry.tuned_settings), []).append(loss)
+            chosen.setdefault(settings_in_words(entry.tuned_settings), []).append(loss)
     if chosen:
         told = "; ".join(f"{said} for {listed(losses)}" for said, losses in chosen.items())
         sentences.append(f"Chosen on the validation rows, with equal compute for all: {told}.")
     elif not results.is_solved:
         sentences.append(f"All losses had the learning rate {recipe.learning_rate:g}.")
     return sentences
-
-
-def _said(settings: dict[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in settings.items())
 
 
 def _variance(results: Results) -> str:
@@ -66,7 +63,8 @@ def _variance(results: Results) -> str:
 
 
 def _measuring(results: Results) -> list[str]:
-    sentences = []
+    sentences, compared = [], len(results.comparisons)
+    corrected = f", p-values are corrected by Holm's method for {compared} comparisons" * (compared > 1)
     if has_thresholds(results):
         sentences.append(
             f"Thresholds were tuned on {results.tuned_on}: one for all labels, for micro-F1, and one a label, for F1, "
@@ -74,8 +72,7 @@ def _measuring(results: Results) -> list[str]:
         )
     sentences += [
         "Macro-F1 is the mean of the F1 of labels that have test rows (Opitz and Burst, arXiv 1911.03347).",
-        f"{_variance(results)}; intervals are Student's at 95 %, p-values are corrected by Holm's method for "
-        f"{len(results.comparisons)} comparisons.",
+        f"{_variance(results)}; intervals are Student's at 95 %{corrected}.",
     ]
     if LINEAR in results.baselines:
         sentences.append(f"The linear baseline is {results.baselines[LINEAR].settings}.")

@@ -56,7 +56,7 @@ def differences(results: Results) -> list[Drawing]:
     panels = [
         _intervals(results, paired, f"difference in {title} to {short(reference)}, with its 95 % interval", zero=True)
     ]
-    if any(_half(value) > _NOISE for value in means.values()):
+    if any(max(_reach(value)) > _NOISE for value in means.values()):
         panels.append(_intervals(results, means, f"{title}: mean and 95 % interval over {results.repeated}s"))
     return panels
 
@@ -70,7 +70,8 @@ def _intervals(results: Results, values: Mapping[str, Interval], title: str, zer
             axis.axvline(0, color=MUTED, lw=1)
         for place, (loss, value) in enumerate(values.items()):
             if value.mean is not None:
-                axis.errorbar(value.mean, place, xerr=_half(value), fmt="o", color=colours[loss], ms=6, lw=2.2)
+                reach = [[each] for each in _reach(value)]
+                axis.errorbar(value.mean, place, xerr=reach, fmt="o", color=colours[loss], ms=6, lw=2.2)
         axis.set(yticks=range(len(values)), ylim=(len(values) - 0.4, -0.6))
         axis.set_yticklabels(names, color=INK)
         low, high = axis.get_xlim()
@@ -86,9 +87,11 @@ def _intervals(results: Results, values: Mapping[str, Interval], title: str, zer
     return drawing(draw, title, size=(4.6, 0.34 * lines + 0.45), margins=margins)
 
 
-def _half(value: Interval) -> float:
-    """Returns half the interval; 0 without one."""
-    return 0.0 if value.mean is None or value.low is None else value.mean - value.low
+def _reach(value: Interval) -> tuple[float, float]:
+    """Returns how far the interval reaches below and above its mean; 0 without one."""
+    if value.mean is None or value.low is None or value.high is None:
+        return 0.0, 0.0
+    return value.mean - value.low, value.high - value.mean
 
 
 def training(results: Results, histories: Histories) -> list[Drawing]:

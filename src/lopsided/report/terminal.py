@@ -23,13 +23,8 @@ from lopsided.losses.closed_form import posterior_limits
 from lopsided.models.heads import own_threshold
 from lopsided.models.recipe import Recipe
 from lopsided.report.headline import answer, command, findings, groups_in_words
-from lopsided.report.thresholds import THRESHOLDS, has_thresholds, threshold_rows, what_brings_what
+from lopsided.report.thresholds import THRESHOLDS, explained, has_thresholds, threshold_rows, what_brings_what
 
-_CAPTION = (
-    " best loss in bold. Own: the threshold that the loss implies; tuned: the one with the best "
-    "micro-F1, also for subset accuracy and Hamming loss; by label: one for each, tuned for F1. "
-    "Macro-F1 is the mean of the F1 of labels (Opitz & Burst, arXiv 1911.03347)."
-)
 _BY_GROUP = ("map", "macro_f1_labels")
 _LONGEST = 13  # characters of a name in a table
 _METRICS_WIDTH, _GROUPS_WIDTH = 20, 28  # columns of a terminal for the titles of rows
@@ -52,7 +47,8 @@ def print_results(results: Results, console: Console, folder: Path | None = None
     _say_each(console, findings(results))
     for models in _beside_each_other(results, names, console.width - _METRICS_WIDTH):
         console.print(metric_table(results, models))
-    _say(console, (f"Means over {results.repeated}s, the" if results.seeds > 1 else "The") + _CAPTION, "dim")
+    best = f"{f'Means over {results.repeated}s, the' if results.seeds > 1 else 'The'} best loss in bold."
+    _say(console, f"{best} {explained(results)}", "dim")
     if has_thresholds(results):
         console.print(threshold_table(results, names))
     _say_each(console, what_brings_what(results))
@@ -162,7 +158,7 @@ def group_table(results: Results, models: Mapping[str, str]) -> Table:
     models: losses and baselines, with their names.
     """
     table = _table("where it matters", *models.values())
-    for name in _BY_GROUP:
+    for name in (name for name in _BY_GROUP if name in results.known_metrics()):
         for group in results.groups:
             values = (share(group.metrics[model][name]) for model in models)
             table.add_row(f"{METRICS[name].title}, {group.name}", *values)

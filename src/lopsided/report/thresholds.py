@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from lopsided.jobs.numbers import share, signed
 from lopsided.jobs.schema import Results
+from lopsided.jobs.score import METRICS
 
 THRESHOLDS = {"own": "_own", "one tuned": "", "one a label": "_labels"}  # title -> end of a metric's name
 _LEAST = 0.0005  # a gain that three digits show
@@ -15,6 +16,22 @@ _TITLES = {"macro_f1": "macro-F1", "micro_f1": "micro-F1"}
 def has_thresholds(results: Results) -> bool:
     """Tells whether thresholds were tuned."""
     return any(entry.metrics["macro_f1"].mean is not None for entry in results.losses.values())
+
+
+def explained(results: Results) -> str:
+    """Explains the decisions behind the metrics of a table; those that it has."""
+    known = results.known_metrics()
+    rules = {
+        "own": "the threshold that the loss implies",
+        "tuned": "the one with the best micro-F1, also for subset accuracy and Hamming loss",
+        "by label": "one for each, tuned for F1",
+    }
+    asked = {METRICS[name].at for name in known if _TITLES.keys() & {METRICS[name].name}}
+    said = "; ".join(f"{name}: {rule}" for name, rule in rules.items() if name in asked)
+    sentences = [f"{said[:1].upper()}{said[1:]}."] if said else []
+    if any(METRICS[name].name == "macro_f1" for name in known):
+        sentences.append("Macro-F1 is the mean of the F1 of labels (Opitz & Burst, arXiv 1911.03347).")
+    return " ".join(sentences)
 
 
 def threshold_rows(results: Results, names: Mapping[str, str]) -> list[tuple[str, list[str]]]:

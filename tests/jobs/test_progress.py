@@ -1,0 +1,24 @@
+"""The lines that tell how a training goes on."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lopsided.jobs.progress import Progress
+from lopsided.training.history import Epoch
+
+
+@pytest.mark.parametrize(
+    ("epoch", "line"),
+    [
+        (Epoch(2, 0.5, 1.5, valid_map=0.25), "epoch 2 of 24: loss .5, validation mAP .250, 1.5 s"),
+        (Epoch(2, 0.5, 1.5, l2=16.0), "penalty 2 of at most 24, l2 16: loss .5, 1.5 s"),
+    ],
+)
+def test_a_solved_model_has_penalties_instead_of_epochs(epoch: Epoch, line: str) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with Progress(console, each_epoch=True) as progress:
+        progress.preparing()
+        progress.epoch(epoch, 24)
+    assert console.file.getvalue().strip() == line  # type: ignore[attr-defined]
