@@ -15,7 +15,8 @@ from lopsided.data.readers import ReadOptions, read
 from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.judge import Given, Setting, System, evidence_of_scores
 from lopsided.jobs.rows import Prepared
-from lopsided.models.heads import dense_targets, parse_method
+from lopsided.models.heads import dense_targets
+from lopsided.models.methods import parse_method
 from lopsided.models.recipe import SOLVED, Recipe
 from lopsided.training.loop import Trained, train
 from lopsided.training.validate import Validation

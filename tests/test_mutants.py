@@ -72,8 +72,8 @@ MUTANTS = {
     ),
     "sum: the weight is squared": Mutant(
         "losses/pools.py",
-        "sides = [torch.where(a > 0, a * v, 0.0).sum(-1)",
-        "sides = [torch.where(a > 0, a * a * v, 0.0).sum(-1)",
+        "sides = [select(a > 0, a * v, 0.0).sum(-1)",
+        "sides = [select(a > 0, a * a * v, 0.0).sum(-1)",
         "compute/test_blocks.py::test_every_kind_of_labels_cut_anywhere",
     ),
     "log-sum-exp: the 1 of the threshold is lost": Mutant(

@@ -22,7 +22,7 @@ from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import load
 from lopsided.jobs.schema import DataSummary, LabelTests, Results, SplitSizes
 from lopsided.jobs.score import Scored
-from lopsided.models.heads import parse_method
+from lopsided.models.methods import parse_method
 from lopsided.models.recipe import Recipe
 from lopsided.targets import SparseTargets
 from lopsided.training import loop

@@ -14,6 +14,7 @@ from tests import oracle
 from tests.variants import example
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.compiles,
     pytest.mark.skipif(isinstance(native.library(), str), reason=f"no C library: {native.library()}"),
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),  # dynamo's own
@@ -33,14 +34,12 @@ def targets_seen_by(function: object, *arguments: object) -> set[str]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOG)
 def test_stays_in_the_graph(name: str) -> None:
     z, y = example()
     assert "lopsided.rows" in targets_seen_by(lopsided.MultiLabelLoss(name), z, y)
 
 
-@pytest.mark.slow
 def test_a_loss_without_a_loop_is_traced_in_plain_torch() -> None:
     z, y = example()
     terms = ", ".join(["0.1"] * 9)
@@ -51,7 +50,6 @@ def test_a_loss_without_a_loop_is_traced_in_plain_torch() -> None:
         torch.testing.assert_close(torch.compile(module, backend="aot_eager")(z, y), module(z, y))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["asl", "zlpr"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_value_and_gradient_are_those_outside(name: str, dtype: torch.dtype) -> None:
@@ -71,7 +69,6 @@ def test_value_and_gradient_are_those_outside(name: str, dtype: torch.dtype) -> 
         torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.slow
 def test_the_operator_keeps_its_promises() -> None:
     """Schema, fake and autograd registration, as torch itself examines them."""
     z, y = example()
@@ -82,7 +79,6 @@ def test_the_operator_keeps_its_promises() -> None:
     torch.library.opcheck(torch.ops.lopsided.gradient.default, (torch.rand(len(z)), z.float(), *said))
 
 
-@pytest.mark.slow
 def test_wrong_values_are_named_inside_as_well() -> None:
     z, y = example()
     compiled = torch.compile(lopsided.MultiLabelLoss("asl"), fullgraph=True, backend="aot_eager")

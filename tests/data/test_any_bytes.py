@@ -62,6 +62,7 @@ def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> No
                 assert not len(data.targets.col) or int(data.targets.col.max()) < data.num_labels
 
 
+@pytest.mark.slow
 @given(st.binary() | NEARLY_SPARSE)
 def test_sparse_rows(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     data = read_or_refuse(read_sparse, tmp_path_factory.getbasetemp() / "any.txt", content)

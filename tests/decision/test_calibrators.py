@@ -55,9 +55,14 @@ def calibrators(scored: Judged) -> list[Calibrator]:
     return [ClosedForm("asl"), temperature(scored), fit_platt(scored), fit_isotonic(scored)]
 
 
-def test_probabilities_that_rise_with_the_score(scored: Judged) -> None:
+@pytest.fixture(scope="module")
+def fitted(scored: Judged) -> list[Calibrator]:
+    return calibrators(scored)
+
+
+def test_probabilities_that_rise_with_the_score(fitted: list[Calibrator]) -> None:
     rising = torch.linspace(-60, 60, 601)[:, None].expand(-1, LABELS)
-    for calibrate in calibrators(scored):
+    for calibrate in fitted:
         p = calibrate(rising)
         assert (p.dtype, p.shape) == (torch.float64, rising.shape)
         assert ((p >= 0) & (p <= 1)).all(), "and finite, for the label that is never true too"
@@ -140,11 +145,11 @@ def test_isotonic_is_scikit_learns(world: tuple[Tensor, Tensor, Tensor], scored:
     assert shrunk == pytest.approx(values, abs=0.01)
 
 
-def test_candidates_are_calibrated_like_the_matrix_they_come_from(scored: Judged) -> None:
+def test_candidates_are_calibrated_like_the_matrix_they_come_from(scored: Judged, fitted: list[Calibrator]) -> None:
     scores, labels = scored.scores.values.topk(LABELS, 1)
     truth = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in scored.hits])
     same = Judged.of(Scores(scores, labels, LABELS), truth)
-    for ours, theirs in zip(calibrators(scored), calibrators(same), strict=True):
+    for ours, theirs in zip(fitted, calibrators(same), strict=True):
         expected = ours(scored.scores).gather(1, labels)
         torch.testing.assert_close(theirs(Scores(scores, labels, LABELS)), expected, rtol=1e-4, atol=1e-6)
 

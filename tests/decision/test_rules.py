@@ -13,6 +13,7 @@ from torch import Tensor
 from lopsided.decision import choose as tuning
 from lopsided.decision import rules as decisions
 from lopsided.decision.calibrators import ClosedForm, Isotonic, Platt, Temperature, fit_isotonic, fit_platt
+from lopsided.decision.names import check_name
 from lopsided.decision.rules import (
     AtLeastOne,
     ExpectedF1,
@@ -233,7 +234,7 @@ def test_a_model_is_given_its_rule_by_name() -> None:
     scored = validation()
     kinds = {"per-label": LabelThresholds, "global": Threshold, "own": Threshold, "top-2": TopK}
     for name, kind in (kinds | {"macro-f1": OnProbabilities, "expected-f1": OnProbabilities}).items():
-        tuning.check_name(name)
+        check_name(name)
         made = tuning.tuned(name, scored, "asl", 2.0)
         assert (made.name, type(made.rule), type(made.calibrator)) == (name, kind, Platt)
     assert tuning.untuned(None, "asl", 2.4).rule.decide(torch.tensor([[1.37, 1.39]])).tolist() == [[False, True]]
@@ -244,7 +245,7 @@ def test_a_model_is_given_its_rule_by_name() -> None:
         tuning.untuned("own", "lsep", 2.4)
     for name in ("top-0", "best", "top-"):
         with pytest.raises(ValueError, match=f"unknown rule '{name}': known are per-label, global"):
-            tuning.check_name(name)
+            check_name(name)
 
 
 def test_candidates_without_their_truth_still_decide() -> None:

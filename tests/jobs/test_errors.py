@@ -147,6 +147,7 @@ def test_a_damaged_field_is_named(finished: Path, folder: Path, capsys: pytest.C
     assert "run/results.json: damaged (field losses.asl.seconds: Input should be" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_texts_that_diverge(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(folder / "texts.jsonl")
     line = ["compare", "texts.jsonl", "--epochs", "2", "--out", "run"]

@@ -260,6 +260,7 @@ def test_the_diagnostics_are_those_of_history_csv(finished: Path, capsys: pytest
     assert abs(float(first)) == abs(float(last)) == 0, "of cross-entropy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

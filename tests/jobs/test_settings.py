@@ -101,6 +101,7 @@ batch-size = 8
 """
 
 
+@pytest.mark.slow
 def test_a_file_has_all_settings(folder: Path) -> None:
     (folder / "sub").mkdir()
     write_texts(folder / "sub/texts.jsonl", 40)

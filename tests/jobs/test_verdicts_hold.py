@@ -17,7 +17,7 @@ from lopsided.losses import Formula, formula
 from lopsided.losses.catalog import CATALOG
 from lopsided.losses.curves import Values
 from lopsided.losses.formulas import Curve
-from lopsided.models.heads import parse_method
+from lopsided.models.methods import parse_method
 from lopsided.models.recipe import SOLVED
 from lopsided.models.tables import LinearTable
 from lopsided.training.loop import train

@@ -13,8 +13,9 @@ import lopsided.models.label_attention as room
 from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Texts
 from lopsided.losses import CATALOG, formula
-from lopsided.models.heads import Powerset, make_head
+from lopsided.models.heads import make_head
 from lopsided.models.label_attention import LabelAttention, StatesOf, TokenStates
+from lopsided.models.methods import Powerset
 from lopsided.models.model import Model
 from lopsided.models.transformers import Transformer
 from lopsided.targets import SparseTargets

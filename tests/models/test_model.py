@@ -14,7 +14,8 @@ from torch import Tensor
 from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Images, Inputs, Numbered, SparseFeatures, Texts
 from lopsided.metrics.scores import Scores
-from lopsided.models.heads import Powerset, PowersetHead, dense_targets, parse_method
+from lopsided.models.heads import PowersetHead, dense_targets
+from lopsided.models.methods import Powerset, parse_method
 from lopsided.models.model import Model
 from lopsided.models.ngrams import NGrams
 from lopsided.models.registry import MODELS, fit_encoder, read_model
@@ -107,7 +108,7 @@ HARMS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Tensor]], object
     "a width that is a text": ("bag", lambda h, t: h["encoder_values"].update(hidden="8"), "hidden|int|str"),
     "a negative width": ("bag", lambda h, t: h["encoder_values"].update(hidden=-1), "hidden must be at least 1"),
     "features in no order": ("bag", lambda h, t: t[KEPT].copy_(t[KEPT].flip(0)), "kept features must be rising"),
-    "other features": ("bag", lambda h, t: t.update({KEPT: torch.arange(10**6)}), ""),
+    "other features": ("bag", lambda h, t: t.update({KEPT: torch.arange(10**4)}), ""),
     "another width": ("bag", lambda h, t: h["encoder_values"].update(hidden=8), "size mismatch"),
     "no values": ("bag", lambda h, t: h.update(encoder_values={}), "num_features"),
     "values that are a list": ("bag", lambda h, t: h.update(encoder_values=[1]), ""),

@@ -78,5 +78,5 @@ def test_it_is_the_default_for_few_images_in_colour(tmp_path: Path, monkeypatch:
     files = write(tmp_path, images)
     assert {type(fit_encoder(None, each)) for each in (images, files)} == {Patches}
     assert not isinstance(fit_encoder(None, Images(images.pixels[:, :1])), Patches)
-    monkeypatch.setattr("lopsided.models.registry.MANY_IMAGES", 3)
+    monkeypatch.setattr("lopsided.models.patches.MANY_IMAGES", 3)
     assert {type(fit_encoder(None, each)) for each in (images, files)} == {ResNetImages}

@@ -111,7 +111,7 @@ torch.testing.assert_close(head(hidden, targets), expected)
             "metrics/registry.py": """
 METRICS["mine"] = Metric("mine", lambda s: float(s.overall.f_beta(2.0)), "decisions")
 """,
-            "jobs/score.py": """
+            "jobs/compared_metrics.py": """
 METRICS["mine"] = ComparedMetric("mine at tuned", "mine")
 """,
         },
@@ -226,12 +226,7 @@ rows = digits_grid(4, 0, 0).train.inputs
 logits = rows.pixels.flatten(1) / 100 @ model.network.head.weight.T + model.network.head.bias
 torch.testing.assert_close(model.score(model.encode(rows)).values, logits.detach())
 """,
-        {
-            "models/registry.py": (
-                "_ALL = (",
-                "from lopsided.models.linear_pixels import LinearPixels  # noqa: E402\n\n_ALL = (LinearPixels, ",
-            )
-        },
+        {"models/registry.py": ("_HOMES = {", '_HOMES = {"linear_pixels": "linear_pixels:LinearPixels", ')},
     ),
 }
 

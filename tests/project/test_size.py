@@ -18,9 +18,17 @@ def sources() -> dict[str, str]:
     return {name: path.read_text(encoding="utf-8") for name, path in sorted(names.items()) if name not in PRINTED}
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All that stand in a node, at any depth, but no expressions, of which there are ten times as many."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for each in getattr(node, field, ()):
+            yield each
+            yield from statements(each)
+
+
 def python_functions(text: str) -> Iterator[tuple[str, int]]:
     """The name of each function and the number of lines of its body: without decorators, signature and docstring."""
-    for node in ast.walk(ast.parse(text)):
+    for node in statements(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
             yield node.name, (node.end_lineno or 0) - body[0].lineno + 1 if body else 0

@@ -17,7 +17,8 @@ from lopsided.jobs.evidence import Training
 from lopsided.jobs.schema import Interval, LossResult, Results, write_file
 from lopsided.jobs.score import Scored
 from lopsided.metrics.scores import Scores
-from lopsided.models.heads import dense_targets, own_threshold, parse_method
+from lopsided.models.heads import dense_targets, own_threshold
+from lopsided.models.methods import parse_method
 from lopsided.report import write_report
 from lopsided.targets import SparseTargets
 from tests.tools import made_evidence, made_results

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.schema import BaselineResult, Comparison, Gap, Interval, LabelTests, LossResult, Results
-from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import rank_losses
 from lopsided.report.critical_difference import critical_difference
 from lopsided.report.headline import answer, command, findings, ranks_headline

@@ -20,7 +20,8 @@ from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.schema import Results
 from lopsided.losses import CATALOG
 from lopsided.metrics.friedman import rank_losses
-from lopsided.models.heads import dense_targets, parse_method
+from lopsided.models.heads import dense_targets
+from lopsided.models.methods import parse_method
 from lopsided.report import write_report
 from lopsided.report.headline import answer, findings, headline, ranks_headline
 from lopsided.report.methods import methods

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.schema import Comparison, Interval, LossResult, Results
-from lopsided.jobs.score import METRICS
 from lopsided.losses import CATALOG
 from lopsided.report.terminal import print_results, short_names
 from lopsided.report.thresholds import what_brings_what

@@ -3,6 +3,7 @@
 import itertools
 from random import Random
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,7 @@ def test_every_form_holds_the_same_lists(example: tuple[int, list[list[int]]]) -
     assert torch.equal(rebuilt.to_dense(), dense(labels, lists))
 
 
+@pytest.mark.slow
 @given(LISTS, st.sampled_from(["asl", "zlpr", "softmax", "bp_mll"]), st.randoms(use_true_random=False))
 def test_losses_are_those_of_dense_targets(example: tuple[int, list[list[int]]], name: str, random: Random) -> None:
     labels, lists = example

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import lopsided
 from lopsided.data.storage import UserError
-from lopsided.models.heads import parse_method
+from lopsided.models.methods import parse_method
 from lopsided.models.model import Model
 from lopsided.models.recipe import Recipe
 from lopsided.training.history import Epoch

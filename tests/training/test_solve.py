@@ -44,6 +44,11 @@ LOSSES = (
 ONE = replace(SOLVED, l2=0.5)
 
 
+def marked(methods: tuple[str, ...]) -> list[Any]:
+    """The methods as parameters; those whose steps take long are marked slow."""
+    return [pytest.param(each, marks=[pytest.mark.slow] * (each in ("two_way", "powerset"))) for each in methods]
+
+
 def drawn(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Features, and labels that these tell with some noise: frequent, rare, and one that depends on nothing."""
     generator = torch.Generator().manual_seed(seed)
@@ -95,7 +100,7 @@ def test_the_minimum_is_that_of_scikit_learn(loss: str) -> None:
             np.testing.assert_allclose((x.T @ pulls)[:, label], known.coef_[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("method", LOSSES)
+@pytest.mark.parametrize("method", marked(LOSSES))
 def test_no_loss_pulls_at_its_solution(method: str) -> None:
     """What is left of the gradient of loss and penalty by the weights, which autograd computes, is next to nothing."""
     rows = tabled(200)
@@ -186,7 +191,7 @@ def test_layers_are_not_solved() -> None:
         train(MlpTable.fit(table), "bce", tabled(200), SOLVED, 0)
 
 
-@pytest.mark.parametrize("method", ["bce", "asl", "zlpr", "two_way", "powerset"])
+@pytest.mark.parametrize("method", marked(("bce", "asl", "zlpr", "two_way", "powerset")))
 def test_scores_out_of_folds_are_those_of_models_without_them(method: str) -> None:
     rows = tabled(200)
     encoder: Encoder = LinearTable.fit(Table.of_numbers(drawn(200)[0]))

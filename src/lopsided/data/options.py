@@ -29,7 +29,7 @@ class ReadOptions(BaseModel):
     ('toxic', 'obscene')
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # to list options, it need not check any
 
     format: str | None = option(None, "Format of the file; see docs/data.md.")
     encoding: str | None = option(None, "Of the characters, such as cp1252.")

@@ -36,6 +36,13 @@ class UserError(Exception):
     """Reports something that the user can mend. The command prints its message as one line and exits with 2."""
 
 
+def check_there(*paths: Path | None) -> None:
+    """Raises UserError for the first path at which there is nothing; - is standard input."""
+    for path in paths:
+        if path is not None and path != Path("-") and not path.exists():
+            raise UserError(f"{path}: no such file")
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write` on a temporary file beside `path`, then renames it: a reader never sees half a file.
 

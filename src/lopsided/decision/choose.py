@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from dataclasses import dataclass, replace
 
 from lopsided.decision import rules as decisions
 from lopsided.decision import serialization
 from lopsided.decision.calibrators import Calibrator, ClosedForm, fit_platt
+from lopsided.decision.names import TOP
 from lopsided.decision.rules import (
     AtLeastOne,
     ExpectedF1,
@@ -25,10 +25,6 @@ from lopsided.losses import formula
 from lopsided.losses.closed_form import posterior_limits, settled_logit
 from lopsided.metrics.scores import Judged
 
-TUNED = ("per-label", "global", "macro-f1", "expected-f1")
-UNTUNED = ("own", "top-K")
-_TOP = re.compile(r"top-([1-9]\d{0,8})")
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -43,19 +39,13 @@ class Decision:
         return replace(self, name=f"{self.name}, at least one", rule=AtLeastOne(self.rule))
 
 
-def check_name(name: str) -> None:
-    """Raises ValueError for anything but a rule that `tuned` or `untuned` knows."""
-    if name not in (*TUNED, "own") and not _TOP.fullmatch(name):
-        raise ValueError(f"unknown rule {name!r}: known are {', '.join((*TUNED, *UNTUNED))} such as top-5")
-
-
 def untuned(name: str | None, loss: str, labels_per_row: float) -> Decision:
     """Returns a rule without validation rows: own, top-K, or None for own; where the loss has none or saturates, top-K.
 
     K is then the mean number of labels of a training row. Raises ValueError where the loss implies no threshold.
     """
     calibrator = ClosedForm(loss) if implies_probabilities(loss) else None
-    top = _TOP.fullmatch(name or "")
+    top = TOP.fullmatch(name or "")
     if top:
         return Decision(top[0], TopK(int(top[1])), calibrator)
     try:

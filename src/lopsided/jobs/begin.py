@@ -9,49 +9,37 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lopsided.data.excerpts import printable
-from lopsided.data.storage import STANDARD_OUTPUT, UserError, remove_leftovers
-from lopsided.jobs.config import BUILT_IN, C, Config, checked
-from lopsided.jobs.folder import RUNS, ConfigFolder, is_run_folder
+from lopsided.data.storage import UserError, remove_leftovers
+from lopsided.jobs.config import C, Config
+from lopsided.jobs.folder import RUNS, ConfigFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared, load, measurable, prepare, unsolved
-from lopsided.jobs.settings import is_settings_file, read_settings
 from lopsided.models.registry import trust
 from lopsided.training.processes import on_first
 
 F = TypeVar("F", bound=ConfigFolder[Any])
 
 
-def trusted(asked: dict[str, Any]) -> dict[str, Any]:
-    """Lets code of the user's own run that stands on the command line; what stands in a file is not trusted.
-
-    Returns the settings as they are.
-    """
-    if "model" in asked:
+def trust_named(model: str | None) -> None:
+    """Lets code of the user's own run that the command line names; what a file names is not trusted."""
+    if model is not None:
         with suppress(ValueError):  # that the configuration tells
-            trust(asked["model"])
-    return asked
+            trust(model)
 
 
-def begin(kind: type[F], data: str, out: Path | None, asked: dict[str, Any], progress: Progress) -> tuple[F, Prepared]:
-    """Returns the folder of an unfinished run, or a new one, not written before its rows are encoded; and those."""
-    if is_settings_file(Path(data)):
-        asked = read_settings(Path(data), kind) | asked
-        data = asked.pop("data")
-    if data != BUILT_IN and is_run_folder(Path(data)):
-        given = [*asked] if out is None else ["out", *asked]
-        if given:
-            options = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
-        folder = kind.open(Path(data))
+def begin(kind: type[F], asked: Config | Path, out: Path | None, progress: Progress) -> tuple[F, Prepared]:
+    """Returns the folder of an unfinished run, or a new one, not written before its rows are encoded; and those.
+
+    asked: the settings of a new run, or the folder of an unfinished one.
+    """
+    if isinstance(asked, Path):
+        folder = kind.open(asked)
         remove_leftovers(folder.path)
         return folder, _prepared(folder.config, progress)[1]
-    if out == STANDARD_OUTPUT:
-        raise UserError("--out: a run is a folder of files, and - is standard output; name a folder")
-    config = checked(kind.config_kind, asked | {"data": data})
     try:
-        config, prepared = _prepared(config, progress)
+        config, prepared = _prepared(asked, progress)
     except UserError as error:
-        or_run = "; nor is it a run folder, which has a config.json" * Path(data).is_dir()
+        or_run = "; nor is it a run folder, which has a config.json" * Path(asked.data).is_dir()
         raise UserError(f"{error}{or_run}") from None
     return on_first(lambda: kind.create(out or _new_folder(config), config)), prepared
 

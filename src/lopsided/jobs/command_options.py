@@ -3,40 +3,69 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
-from pydantic.fields import FieldInfo
+from typer.core import TyperCommand
+from typer.main import get_command
 
-from lopsided.data.options import Panel, ReadOptions
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from lopsided.data.options import ReadOptions
 
 
-def with_options(kind: type[ReadOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the settings of a configuration as options, in the place of its **asked.
+def with_options(settings: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the settings of a configuration, "module:Class", as options, in the place of its **asked.
 
-    Each is None when not given, so that a run folder can tell what was asked anew.
+    Each is None when not given, so that a run folder can tell what was asked anew. They are made when the command is
+    called, by `Configured`: to list commands needs no pydantic.
     """
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         *own, _ = inspect.signature(command, eval_str=True).parameters.values()
-        options = [_option(name, field) for name, field in _by_panel(kind)]
-        signature = inspect.Signature([*own, *options])
 
         @functools.wraps(command)
         def run(**values: Any) -> None:
             command(**{name: value for name, value in values.items() if value is not None})
 
-        run.__signature__ = signature  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
-        return run
+        def completed() -> Callable[..., None]:
+            module, _, name = settings.partition(":")
+            kind = getattr(importlib.import_module(module), name)
+            return _signed(run, [*own, *(_option(name, field) for name, field in _by_panel(kind))])
+
+        run.completed = completed  # type: ignore[attr-defined]
+        return _signed(run, own)
 
     return add
 
 
+def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Callable[..., None]:
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+class Configured(TyperCommand):
+    """A command `with_options`, which are made when it is called."""
+
+    def completed(self) -> TyperCommand:
+        """Returns the same command with all its options."""
+        app = typer.Typer(add_completion=False)
+        app.command(self.name)(self.callback.completed())  # type: ignore[union-attr]
+        return cast("TyperCommand", get_command(app))
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        return self.completed().make_context(*arguments, **settings)
+
+
 def _by_panel(kind: type[ReadOptions]) -> list[tuple[str, FieldInfo]]:
     """Returns the settings that are options, in the order of the panels of the help."""
+    from lopsided.data.options import Panel
+
     options = [(name, field) for name, field in kind.model_fields.items() if field.description]
     return sorted(options, key=lambda option: get_args(Panel).index(_of_help(option[1], "panel")))
 

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from lopsided.jobs.baselines import baselines
 from lopsided.jobs.budget import TIMED, Budget, TooShortError
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.console import Console
 from lopsided.jobs.details import details
 from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
@@ -23,7 +24,6 @@ from lopsided.jobs.progress import Progress
 from lopsided.jobs.resplit import RowsBySeed
 from lopsided.jobs.results import Round, evidence_of, summarize
 from lopsided.jobs.rows import Prepared
-from lopsided.jobs.score import METRICS
 from lopsided.jobs.trials import MissingTrialError, Pace, Trials
 from lopsided.jobs.tune import Candidate, Run, climb, search
 from lopsided.jobs.workers import how_many, side_by_side

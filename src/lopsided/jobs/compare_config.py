@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
+from lopsided.data import BUILT_IN
 from lopsided.data.options import option
 from lopsided.data.storage import UserError
-from lopsided.jobs.config import BUILT_IN, Config, FitConfig, checked, for_steps, known_metric
+from lopsided.jobs.config import Config, FitConfig, checked, for_steps, known_metric
 from lopsided.models.recipe import Recipe
 
 SEEDS, SPLITS = 3, 5  # trainings of each loss, where they differ
@@ -78,7 +79,7 @@ class CompareConfig(Config):
     @field_validator("losses")
     @classmethod
     def _known_losses(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
-        from lopsided.models.heads import parse_method
+        from lopsided.models.methods import parse_method
 
         for spec in losses:
             parse_method(spec)
@@ -91,7 +92,7 @@ class CompareConfig(Config):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, metric: str) -> str:
-        from lopsided.jobs.score import METRICS
+        from lopsided.jobs.compared_metrics import METRICS
 
         return known_metric(metric, METRICS)
 
@@ -121,7 +122,7 @@ class CompareConfig(Config):
 
     @property
     def validation_metric(self) -> str:
-        from lopsided.jobs.score import METRICS
+        from lopsided.jobs.compared_metrics import METRICS
 
         return METRICS[self.metric].name
 

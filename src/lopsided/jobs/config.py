@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 
+from lopsided.data import BUILT_IN
 from lopsided.data.options import ReadOptions, option
 from lopsided.data.storage import UserError
 from lopsided.models.recipe import Recipe
@@ -23,7 +24,6 @@ from lopsided.models.recipe import Recipe
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-BUILT_IN = "digits-grid"
 IMAGES, IMBALANCE = 1500, 10.0  # of the built-in training set
 _BUILT_IN_OPTIONS = ("images", "imbalance")
 _OF_STEPS = (
@@ -217,7 +217,7 @@ class FitConfig(Config):
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, loss: str) -> str:
-        from lopsided.models.heads import parse_method
+        from lopsided.models.methods import parse_method
 
         parse_method(loss)
         return loss
@@ -242,13 +242,15 @@ class FitConfig(Config):
 
     @model_validator(mode="after")
     def _rule_can_be_made(self) -> FitConfig:
-        from lopsided.decision.choose import TUNED, check_name, untuned
-
         if self.decide is not None and self.rule_from is None:
+            from lopsided.decision.names import TUNED, check_name
+
             check_name(self.decide)
             if self.decide in TUNED and "valid" not in self.files() and not self.share("valid"):
                 raise ValueError(f"--decide {self.decide} is tuned on validation rows: add --valid FILE, or a share")
             if self.decide == "own":
+                from lopsided.decision.choose import untuned
+
                 untuned("own", self.loss, 0)
         return self
 

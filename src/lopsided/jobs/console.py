@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import rich.console
-import typer
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 
@@ -18,8 +17,3 @@ class Console(rich.console.Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
-
-
-def say(line: str, err: bool = False) -> None:
-    """Prints a line, on standard error if asked."""
-    typer.echo(visible(line), err=err)

@@ -40,7 +40,7 @@ from lopsided.metrics.counts import Counts
 from lopsided.metrics.lists import Array
 from lopsided.metrics.reliability import reliability
 from lopsided.metrics.scores import Judged
-from lopsided.models.heads import Method
+from lopsided.models.methods import Method
 
 POINTS = 200
 LABELS = 1000

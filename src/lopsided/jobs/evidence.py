@@ -11,7 +11,7 @@ from torch import Tensor
 from lopsided.data.dataset import Dataset
 from lopsided.jobs.schema import DataSummary
 from lopsided.jobs.score import Scored, evaluate
-from lopsided.models.heads import Method
+from lopsided.models.methods import Method
 from lopsided.models.recipe import Recipe
 
 Scores = dict[str, list[Scored]]  # loss -> one per seed

@@ -21,14 +21,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lopsided.data import BUILT_IN
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.inputs import Inputs
 from lopsided.data.readers import read_inputs
 from lopsided.data.storage import UserError, replace_atomically, write_json, write_tensors
 from lopsided.decision.choose import Decision
-from lopsided.jobs.config import BUILT_IN
-from lopsided.jobs.folder import output
 from lopsided.jobs.predict import Predictor
+from lopsided.jobs.run_header import output
 from lopsided.models.encoder import Encoded, InGraph
 from lopsided.models.heads import Head
 from lopsided.models.model import Model

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from lopsided.data.storage import damaged, write_text
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
+from lopsided.decision.names import TUNED
 from lopsided.jobs.card import model_card
 from lopsided.jobs.config import FitConfig
 from lopsided.jobs.folder import RunFolder
@@ -16,7 +17,7 @@ from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.schema import TrainingRecord
 from lopsided.metrics.scores import Judged, Scores
-from lopsided.models.heads import Powerset, parse_method
+from lopsided.models.methods import Powerset, parse_method
 from lopsided.models.model import Model
 from lopsided.models.recipe import Recipe
 from lopsided.training import processes
@@ -144,7 +145,7 @@ def decide(config: FitConfig, model: Model, judged: Judged | None, progress: Pro
             decision = choose.tuned(name or "per-label", judged, loss, model.labels_per_row)
     except ValueError as error:  # the model is trained, though no rule can be tuned
         progress.say(f"the decision rule is not tuned: {error}")
-        untuned = None if name in choose.TUNED else name
+        untuned = None if name in TUNED else name
         decision = choose.untuned(untuned, loss, model.labels_per_row)
     if (name or ("own" if judged is None else "")) == "own" and choose.saturates(loss):
         progress.say(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
@@ -32,15 +29,12 @@ from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
 from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.config import C, Config, FitConfig, fingerprint
+from lopsided.jobs.run_header import command_of, is_run_folder
 from lopsided.jobs.schema import ConfigFile, Details, HistoryLine, ModelFile, Results, TrainingRecord, Trial
 from lopsided.metrics.scores import Scores
 from lopsided.models.model import Model
 from lopsided.training.history import Epoch
 
-_OWN = (  # files of runs
-    *("config.json", "training.json", "model.json", "results*.json", "details.json", "budget.json", "*.safetensors"),
-    *("history.csv", "trials.csv", "trials.db", "missing*.csv", "README.md"),
-)
 RUNS = Path("runs")  # where folders are made that get no other place
 Histories = dict[str, dict[int, list[HistoryLine]]]  # loss -> seed -> epochs
 
@@ -92,7 +86,7 @@ class ConfigFolder(Generic[C]):
     @classmethod
     def open(cls, path: Path, check_data: bool = True) -> Self:
         """Opens the folder of an earlier run, even where the data files changed or are gone."""
-        command = _command_of(path)
+        command = command_of(path)
         if command != cls.command:
             raise UserError(
                 f"{path}: a run of lopsided {command}, expected one of lopsided {cls.command}; {cls._instead(path)}"
@@ -347,46 +341,12 @@ def _check_numbers(path: Path, histories: Sequence[Sequence[Epoch]], repair: str
         raise damaged(path, ValueError("it must have a line for each epoch, from 1 on"), repair)
 
 
-def output(out: Path) -> Path:
-    """Returns the file to write that a user names. Raises UserError for one that a run needs."""
-    real = Path(os.path.realpath(out))
-    if any(fnmatch(real.name, own) for own in _OWN) and is_run_folder(real.parent):
-        raise UserError(f"--out: {out} is a file of a run; name another file")
-    return out
-
-
-def is_run_folder(path: Path) -> bool:
-    """Tells whether the folder holds the config.json of a run, rather than that of some other program."""
-    return _header(path) is not None
-
-
 def open_folder(path: Path) -> RunFolder | ComparisonFolder:
     """Opens the folder of a run or a comparison, even where its data files changed or are gone."""
-    kind = RunFolder if _command_of(path) == RunFolder.command else ComparisonFolder
+    kind = RunFolder if command_of(path) == RunFolder.command else ComparisonFolder
     return kind.open(path, check_data=False)
 
 
-def _command_of(path: Path) -> str:
-    """Returns the command whose run a folder holds. Raises UserError for what this version cannot read."""
-    header = _header(path)
-    if header is None:
-        if (path / "report.html").exists():
-            raise UserError(f"{path}: a verdict on scores, not a run folder; its report is {path / 'report.html'}")
-        raise UserError(f"{path}: not a run folder: name one that lopsided compare, or lopsided fit, has printed")
-    version = header["lopsided"]
-    if header.get("schema") != schema.SCHEMA:
-        raise UserError(
-            f"{path}: written by another version of lopsided (schema {header.get('schema', 'none')}, this reads "
-            f"{schema.SCHEMA}): run it again, or use lopsided {version}"
-        )
-    if version != __version__:
-        raise UserError(f"{path}: begun with lopsided {version}, this is {__version__}; start a new run")
-    return str(header.get("command"))
-
-
-def _header(path: Path) -> dict[str, Any] | None:
-    try:
-        stored = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return stored if isinstance(stored, dict) and "lopsided" in stored else None
+def folder_of(kind: type[Config]) -> type[ConfigFolder[Any]]:
+    """Returns what describes a folder with such settings."""
+    return RunFolder if issubclass(kind, FitConfig) else ComparisonFolder

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.schema import LabelGroup
-from lopsided.jobs.score import METRICS, Scored, evaluate_labels
+from lopsided.jobs.score import Scored, evaluate_labels
 from lopsided.metrics.lists import Array
 
 NAMES = ("rare", "middling", "frequent")

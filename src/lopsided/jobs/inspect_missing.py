@@ -18,20 +18,21 @@ import torch
 from rich.progress import Progress as Bars
 from torch import Tensor
 
+from lopsided.data import BUILT_IN
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.excerpts import printable
 from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError, intact, read_tensors, write_csv, write_tensors
 from lopsided.decision.suspects import Suspects, rank_suspects
 from lopsided.jobs.compare_config import CompareConfig
-from lopsided.jobs.config import BUILT_IN, FitConfig, fingerprint
+from lopsided.jobs.config import FitConfig, fingerprint
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
 from lopsided.jobs.rows import load, prepare
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged, Scores
-from lopsided.models.heads import parse_method
+from lopsided.models.methods import parse_method
 from lopsided.training.loop import train
 from lopsided.training.rows import scores_to_keep
 

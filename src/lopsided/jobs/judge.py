@@ -13,15 +13,17 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Numbered, Texts
 from lopsided.data.matrices import targets_of_matrix
 from lopsided.data.storage import UserError
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.config import known_metric
 from lopsided.jobs.evidence import Evidence, Training
 from lopsided.jobs.numbers import share
 from lopsided.jobs.schema import DataSummary, SplitSizes
-from lopsided.jobs.score import METRICS, Scored
+from lopsided.jobs.score import Scored
 from lopsided.metrics import registry
 from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import as_targets
-from lopsided.models.heads import Method, own_threshold
+from lopsided.models.heads import own_threshold
+from lopsided.models.methods import Method
 
 SCALES = ("logits", "probabilities")
 _SMALLEST, _LARGEST = 1e-300, 1 - 2**-53  # probabilities beyond have an infinite logit

@@ -19,9 +19,10 @@ from lopsided.data.readers import find_format, read_inputs
 from lopsided.data.storage import UserError, write_atomically
 from lopsided.decision.choose import Decision
 from lopsided.jobs.config import read_otherwise
-from lopsided.jobs.folder import RunFolder, output
+from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.prediction_files import ENDINGS, writer_for
 from lopsided.jobs.progress import say
+from lopsided.jobs.run_header import output
 from lopsided.models.model import Model
 from lopsided.training.rows import CANDIDATES
 

@@ -13,6 +13,7 @@ import lopsided
 from lopsided.data.dataset import Splits
 from lopsided.data.independence import together
 from lopsided.jobs.compare_config import CompareConfig
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.evidence import Baseline, Evidence, Scores, Training
 from lopsided.jobs.fit import TrainedRun
 from lopsided.jobs.groups import label_groups
@@ -27,12 +28,13 @@ from lopsided.jobs.schema import (
     Results,
     SplitSizes,
 )
-from lopsided.jobs.score import METRICS, Scored, evaluate
+from lopsided.jobs.score import Scored, evaluate
 from lopsided.jobs.tune import Candidate
 from lopsided.jobs.tuning import tuned_on
 from lopsided.jobs.verdict import decide, is_overfitting, is_rising
 from lopsided.metrics.significance import interval_over_seeds
-from lopsided.models.heads import own_threshold, parse_method
+from lopsided.models.heads import own_threshold
+from lopsided.models.methods import parse_method
 from lopsided.models.recipe import Recipe
 
 FEW = 5  # test positives: a label with fewer says little

@@ -12,6 +12,7 @@ import torch
 from rich.progress import Progress as Bars
 from torch import Tensor
 
+from lopsided.data import BUILT_IN
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.excerpts import printable
@@ -22,7 +23,7 @@ from lopsided.data.readers import ReadOptions, aligned, read
 from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError
 from lopsided.jobs.compare_config import CompareConfig
-from lopsided.jobs.config import BUILT_IN, IMAGES, IMBALANCE, C, Config, FitConfig
+from lopsided.jobs.config import IMAGES, IMBALANCE, C, Config, FitConfig
 from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.tuning import with_tuning
 from lopsided.metrics.registry import METRICS

@@ -17,12 +17,11 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
 
 from lopsided.data.storage import intact, write_csv, write_json
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.config import C
-from lopsided.jobs.score import METRICS
+from lopsided.jobs.run_header import SCHEMA
 from lopsided.models.recipe import Recipe
 from lopsided.training.history import Epoch
-
-SCHEMA = 3
 
 
 def _defined(value: Any) -> Any:

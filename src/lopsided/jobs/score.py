@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from torch import Tensor
 
 from lopsided.decision.rules import best_threshold, tune_label_thresholds
+from lopsided.jobs.compared_metrics import METRICS, ComparedMetric, Thresholds
 from lopsided.metrics import registry
 from lopsided.metrics.lists import Array
 from lopsided.metrics.scores import Judged, Scores
@@ -18,38 +18,7 @@ from lopsided.metrics.truth import Truth
 from lopsided.metrics.weighted import Weighable
 from lopsided.targets import SparseTargets
 
-Thresholds = Literal["own", "tuned", "by label"]
-
-
-@dataclass(frozen=True)
-class ComparedMetric:
-    """Names a metric of the registry, and the thresholds of the decisions that it reads, if it reads any."""
-
-    title: str
-    name: str
-    at: Thresholds = "tuned"
-
-    @property
-    def higher_is_better(self) -> bool:
-        return registry.METRICS[self.name].higher_is_better
-
-
 _OF_ROWS = {"subset_accuracy", "p@1", "p@3"}  # not made of labels
-
-METRICS = {
-    "map": ComparedMetric("mAP", "map"),
-    "auroc": ComparedMetric("AUROC", "auroc"),
-    "micro_f1_own": ComparedMetric("micro-F1 own", "micro_f1", "own"),
-    "macro_f1_own": ComparedMetric("macro-F1 own", "macro_f1", "own"),
-    "micro_f1": ComparedMetric("micro-F1 tuned", "micro_f1"),
-    "macro_f1": ComparedMetric("macro-F1 tuned", "macro_f1"),
-    "micro_f1_labels": ComparedMetric("micro-F1 by label", "micro_f1", "by label"),
-    "macro_f1_labels": ComparedMetric("macro-F1 by label", "macro_f1", "by label"),
-    "subset_accuracy": ComparedMetric("subset acc.", "subset_accuracy"),
-    "hamming_loss": ComparedMetric("Hamming loss", "hamming_loss"),
-    "p@1": ComparedMetric("P@1", "p@1"),
-    "p@3": ComparedMetric("P@3", "p@3"),
-}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from lopsided.data.score_files import read_matrix
 from lopsided.data.storage import UserError
 from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.judge import Given, Setting, System, evidence_of_scores, labelled
-from lopsided.models.heads import Method, parse_method
+from lopsided.models.methods import Method, parse_method
 
 _SEED = re.compile(r"(.+?)[-_.]seed[-_]?(\d+)")
 

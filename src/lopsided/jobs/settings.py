@@ -1,4 +1,7 @@
-"""Reads the settings of a run from a file, or takes them over from a comparison."""
+"""Reads the settings of a run from the command line or a file, or takes them over from a comparison.
+
+What is wrong with them is told before torch is imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,41 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lopsided.data.storage import UserError
-from lopsided.jobs.config import BUILT_IN, Config
-from lopsided.jobs.folder import ComparisonFolder, ConfigFolder
-from lopsided.jobs.verdict import recommended
+from lopsided.data import BUILT_IN
+from lopsided.data.storage import STANDARD_OUTPUT, UserError, check_there
+from lopsided.jobs.config import C, Config, checked
+from lopsided.jobs.run_header import command_of, is_run_folder
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-_FILES = ("data", "valid", "test", "labels_file", "targets_file", "filter_file", "image_folder")
+_BESIDE = ("labels_file", "targets_file", "filter_file", "image_folder")
+_FILES = ("data", "valid", "test", *_BESIDE)
+
+
+def settled(kind: type[C], data: str, out: Path | None, asked: dict[str, Any]) -> C | Path:
+    """Returns the settings of a new run, or the folder of an unfinished one, whose settings are fixed.
+
+    data: the name of the data, a file of settings, or such a folder. Raises UserError for bad settings, and for files
+    that are not there.
+    """
+    if is_settings_file(Path(data)):
+        asked = read_settings(Path(data), kind) | asked
+        data = asked.pop("data")
+    if data != BUILT_IN and is_run_folder(Path(data)):
+        given = [*asked] if out is None else ["out", *asked]
+        if given:
+            options = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
+        command_of(Path(data))
+        return Path(data)
+    if out == STANDARD_OUTPUT:
+        raise UserError("--out: a run is a folder of files, and - is standard output; name a folder")
+    config = checked(kind, asked | {"data": data})
+    check_there(*config.files().values(), *(getattr(config, name) for name in _BESIDE))
+    return config
 
 
 def is_settings_file(path: Path) -> bool:
@@ -26,7 +53,7 @@ def is_settings_file(path: Path) -> bool:
     return path.suffix == ".toml" or (path.name == "config.json" and path.is_file())
 
 
-def read_settings(path: Path, kind: type[ConfigFolder[Any]]) -> dict[str, Any]:
+def read_settings(path: Path, kind: type[Config]) -> dict[str, Any]:
     """Returns the settings of a TOML file, or of the config.json of a run, which trains the same again.
 
     A TOML file has a line for each option, by its name; a heading such as [training] only groups them; paths are
@@ -41,7 +68,9 @@ def read_settings(path: Path, kind: type[ConfigFolder[Any]]) -> dict[str, Any]:
     Raises UserError for a file that cannot be read, an unknown name, and for data that changed since the run began.
     """
     if path.suffix != ".toml":
-        return dict(kind.open(path.parent).config.model_dump())
+        from lopsided.jobs.folder import folder_of
+
+        return dict(folder_of(kind).open(path.parent).config.model_dump())
     try:
         stored = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -51,7 +80,7 @@ def read_settings(path: Path, kind: type[ConfigFolder[Any]]) -> dict[str, Any]:
         if name in settings:
             raise UserError(f"{path}: the setting {name!r} stands twice")
         settings[name] = value
-    _check_names(path, settings, kind.config_kind)
+    _check_names(path, settings, kind)
     if "data" not in settings:
         raise UserError(f"{path}: no setting 'data', the file of the training rows")
     for name in settings.keys() & {*_FILES}:
@@ -99,8 +128,8 @@ def _from_folder(folder: Path, value: str) -> str:
     return value
 
 
-def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -> dict[str, Any]:
-    """Returns the settings that train a loss of a finished comparison on all rows of its training file.
+def settings_like(compared: Path, loss: str | None, holds_out: bool) -> dict[str, Any]:
+    """Returns the settings that train a loss of a finished comparison, by its folder, on all rows of its training file.
 
     loss: one of the comparison; None for the one that its answer names. holds_out: whether validation rows
     will be split off after all.
@@ -111,6 +140,11 @@ def settings_like(folder: ComparisonFolder, loss: str | None, holds_out: bool) -
     its thresholds is that of the comparison's model of seed 0, or of the split that chose that penalty.
     Where validation rows are a file, or are held out, they choose the epoch and the rule as always.
     """
+    command_of(compared)
+    from lopsided.jobs.folder import ComparisonFolder
+    from lopsided.jobs.verdict import recommended
+
+    folder = ComparisonFolder.open(compared, check_data=False)
     results, config = folder.read_results(), folder.config
     loss = loss or recommended(results)
     if loss not in config.losses:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.evidence import LINEAR, Evidence
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.schema import Comparison, Gap, Results
-from lopsided.jobs.score import METRICS, Scored, evaluate
+from lopsided.jobs.score import Scored, evaluate
 from lopsided.metrics.significance import (
     LEVEL,
     Difference,

@@ -6,10 +6,8 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from lopsided.losses import curves
-from lopsided.losses.checks import check_clip, check_flag, check_number, check_numbers
+from lopsided.losses.checks import check_clip, check_flag, check_number, check_numbers, is_compiling
 from lopsided.losses.formulas import Curve, Formula, Setting
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, TwoWayPairs
 
@@ -177,7 +175,7 @@ def asymmetric_polynomial(
         detach_focus=detach_focus,
         monotone=None if monotone else False,
     )
-    if monotone and not torch.compiler.is_compiling():
+    if monotone and not is_compiling():
         _check_monotone(formula)
     return formula
 
@@ -231,7 +229,7 @@ def robust_asymmetric(
         **shown,
         detach_focus=detach_focus,
     )
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         _check_monotone(formula)
     return formula
 
@@ -362,6 +360,8 @@ def _trim(terms: Iterable[float]) -> tuple[float, ...]:
 @functools.lru_cache
 def _check_monotone(formula: Formula) -> None:
     """Refuses settings whose slope has the wrong sign by more than 1e-9 of what cross-entropy would have there."""
+    import torch
+
     z = torch.linspace(-25, 25, 5001, dtype=torch.float64, device="cpu")
     for side, curve, sign, p in (
         ("positive", formula.positive, -1, torch.sigmoid(-z)),

@@ -7,9 +7,12 @@ import numbers
 import sys
 from collections.abc import Iterable
 
-import torch
-
 SMALLEST_CLIP = 0.001
+
+
+def is_compiling() -> bool:
+    """Tells whether a graph is being made; never before torch is imported."""
+    return "torch" in sys.modules and bool(sys.modules["torch"].compiler.is_compiling())
 
 
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
@@ -23,7 +26,7 @@ def check_number(name: str, value: float, low: float = -math.inf, high: float = 
     if not (-math.inf < number < math.inf and low <= number < high):  # dynamo knows no isfinite of symbols
         bounds = f"in [{low:g}, {high:g})" if low > -math.inf else "finite"
         raise ValueError(f"{name} must be {bounds}, got {number:g}")
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         return number
     from torch.fx.experimental.symbolic_shapes import guard_scalar  # imports sympy, as every compiler has already
 

@@ -7,14 +7,15 @@ plain numbers. Hyperparameters are floats fixed by the caller, so a curve may br
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from lopsided.losses.vocabulary import log1p, logistic, maximum, power, select, softplus
 
-Values = tuple[Tensor, Tensor | float]
-_T = TypeVar("_T", Tensor, Tensor | float)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Values: TypeAlias = "tuple[Tensor, Tensor | float]"
+_T = TypeVar("_T", "Tensor", "Tensor | float")
 
 
 def polynomial_positive(

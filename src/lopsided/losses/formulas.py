@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lopsided.losses.curves import Values
 from lopsided.losses.pools import Pair, Pool
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Setting = float | tuple[float, ...]
 
@@ -81,6 +82,8 @@ class Formula:
 
     def grad(self, z: Tensor, weights: Pair, state: Tensor) -> Tensor:
         """Computes d loss_b / d z_bl, shape (..., L), given the joined states of the rows."""
+        import torch
+
         (up, rise), (down, fall) = self.positive(z), self.negative(z)
         total = torch.zeros_like(z)
         coefficients = self.pool.coefficients((up, down), weights, state)

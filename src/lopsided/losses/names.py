@@ -7,9 +7,8 @@ import difflib
 import inspect
 import re
 
-import torch
-
 from lopsided.losses.catalog import CATALOG, SEARCH, Range, asymmetric
+from lopsided.losses.checks import is_compiling
 from lopsided.losses.formulas import Formula
 
 PRESETS: dict[str, Formula] = {
@@ -71,7 +70,7 @@ _remember._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def as_formula(loss: Formula | str) -> Formula:
     """Returns a loss as it is, or by its name."""
     if isinstance(loss, str):
-        if not torch.compiler.is_compiling():
+        if not is_compiling():
             return formula(loss)
         _remember(loss)
         return _read[loss]

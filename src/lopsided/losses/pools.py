@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-import torch
-from torch import Tensor
+from lopsided.losses.vocabulary import select, softplus
 
-from lopsided.losses.vocabulary import softplus
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Pair = tuple[Tensor, Tensor]  # of the positive side, of the negative side
+Pair: TypeAlias = "tuple[Tensor, Tensor]"  # of the positive side, of the negative side
 
 _EMPTY = -1e30  # log 0, but finite: exp gives exactly 0 and no inf - inf arises
 
@@ -60,7 +60,7 @@ class Sum(Pool):
     counts = "labels"
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
-        sides = [torch.where(a > 0, a * v, 0.0).sum(-1) for v, a in zip(values, weights, strict=True)]
+        sides = [select(a > 0, a * v, 0.0).sum(-1) for v, a in zip(values, weights, strict=True)]
         return (sides[0] + sides[1]).unsqueeze(0)
 
     def merge(self, states: Tensor) -> Tensor:
@@ -81,10 +81,14 @@ class _Exponential(Pool):
     """
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
+        import torch
+
         sides = [_log_sum(v, a) for v, a in zip(values, weights, strict=True)]
         return torch.stack([peak for peak, _ in sides] + [rest for _, rest in sides])
 
     def merge(self, states: Tensor) -> Tensor:
+        import torch
+
         peak, rest = _merge_sums(states[:, :2], states[:, 2:])
         return torch.cat([peak, rest])
 
@@ -120,7 +124,7 @@ class LogSumExp(_Exponential):
         return softplus(sums).sum(0)
 
     def _slopes(self, sums: Tensor) -> Pair:
-        return torch.sigmoid(sums[0]), torch.sigmoid(sums[1])
+        return sums[0].sigmoid(), sums[1].sigmoid()
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class Pairs(_Exponential):
         return self.power_pos * sums[0] + self.power_neg * sums[1]
 
     def _slopes(self, sums: Tensor) -> Pair:
-        slope = torch.sigmoid(self._product(sums))
+        slope = self._product(sums).sigmoid()
         return self.power_pos * slope, self.power_neg * slope
 
 
@@ -156,7 +160,9 @@ class MeanPairs(Pool):
     counts = "positive rows"
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
-        sums = [torch.where(a > 0, a * v.exp(), 0.0).sum(-1) for v, a in zip(values, weights, strict=True)]
+        import torch
+
+        sums = [select(a > 0, a * v.exp(), 0.0).sum(-1) for v, a in zip(values, weights, strict=True)]
         return torch.stack([*sums, *(a.sum(-1) for a in weights)])
 
     def merge(self, states: Tensor) -> Tensor:
@@ -187,13 +193,17 @@ class Softmax(Pool):
     counts = "positive rows"
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
+        import torch
+
         mass = weights[0].sum(-1)
         share = weights[0] / _nonzero(mass).unsqueeze(-1)
         known = (weights[0] + weights[1] > 0).to(mass.dtype)
-        mean = torch.where(share > 0, share * values[0], 0.0).sum(-1)
+        mean = select(share > 0, share * values[0], 0.0).sum(-1)
         return torch.stack([*_log_sum(values[0], known), mean, mass])
 
     def merge(self, states: Tensor) -> Tensor:
+        import torch
+
         peak, rest = _merge_sums(states[:, 0], states[:, 1])
         mean, mass = states[:, 2], states[:, 3].sum(0)
         return torch.stack([peak, rest, (mean * states[:, 3]).sum(0) / _nonzero(mass), mass])
@@ -203,19 +213,19 @@ class Softmax(Pool):
 
     def value(self, state: Tensor) -> Tensor:
         peak, rest, mean, mass = state
-        return torch.where(mass > 0, (peak - mean) + rest, 0.0)
+        return select(mass > 0, (peak - mean) + rest, 0.0)
 
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         peak, rest, _, mass = state
         known = (weights[0] + weights[1] > 0).to(mass.dtype)
-        share = torch.where((mass > 0).unsqueeze(-1), _share(values[0], known, peak, rest), 0.0)
+        share = select((mass > 0).unsqueeze(-1), _share(values[0], known, peak, rest), 0.0)
         # a label with both weights is one label: its share stands on the positive side alone
         positive = share - weights[0] / _nonzero(mass).unsqueeze(-1)
-        return positive, torch.where(weights[0] > 0, 0.0, share)
+        return positive, select(weights[0] > 0, 0.0, share)
 
 
 def _log_sum(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    present = torch.where(weight > 0, value, _EMPTY)
+    present = select(weight > 0, value, _EMPTY)
     peak = present.detach().amax(-1)  # constant: the sum does not depend on it
     return peak, _nonzero((weight * _exp(present - peak.unsqueeze(-1))).sum(-1)).log()
 
@@ -234,9 +244,11 @@ def _exp(x: Tensor) -> Tensor:
 
     Results near the smallest normal number are up to 200 times slower on a CPU, and nothing beside a sum of 1.
     """
+    import torch
+
     limits = torch.finfo(x.dtype)
-    return torch.exp(x.clamp(math.log(limits.tiny) + 8, math.log(limits.max) - 1))
+    return x.clamp(math.log(limits.tiny) + 8, math.log(limits.max) - 1).exp()
 
 
 def _nonzero(mass: Tensor) -> Tensor:
-    return torch.where(mass > 0, mass, 1.0)
+    return select(mass > 0, mass, 1.0)

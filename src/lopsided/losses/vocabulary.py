@@ -6,24 +6,36 @@ and printed for other executors. None ever writes `1 - p` or adds an eps.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, log1p
-from torch import where as select
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
-__all__ = ["log1p", "logistic", "maximum", "power", "select", "softplus"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LARGEST_PRODUCT = 8
 
 
 def logistic(z: Tensor) -> tuple[Tensor, Tensor]:
     """Computes p and 1 - p for p = sigmoid(z), each exact to rounding for every finite z."""
-    return torch.sigmoid(z), torch.sigmoid(-z)
+    return z.sigmoid(), (-z).sigmoid()
 
 
 def softplus(z: Tensor) -> Tensor:
     """Computes log(1 + exp z), which is -log(1 - p), and -log p for -z; exact to rounding for every finite z."""
+    from torch.nn import functional
+
     return functional.softplus(z, threshold=40.0)  # past which it is z, in float64 too
+
+
+def log1p(x: Tensor) -> Tensor:
+    """Computes log(1 + x)."""
+    return x.log1p()
+
+
+def select(where: Tensor, one: Tensor | float, other: Tensor | float) -> Tensor:
+    """Returns one where a condition holds, else the other."""
+    import torch
+
+    return torch.where(where, one, other)
 
 
 def maximum(x: Tensor, floor: float) -> Tensor:
@@ -40,6 +52,8 @@ def power(x: Tensor, gamma: float) -> Tensor | float:
     if gamma == 0:
         return 1.0
     if gamma != int(gamma) or not 0 < gamma <= _LARGEST_PRODUCT:
+        import torch
+
         return x.clamp_min(torch.finfo(x.dtype).tiny) ** gamma
     exponent = int(gamma)
     half = power(x * x, exponent // 2)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,31 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.compute.topk import ranked_labels
-from lopsided.losses import Formula, formula
 from lopsided.losses.closed_form import settled_logit
 from lopsided.models.direct import DirectHead
 from lopsided.models.encoder import Body, DirectBody
+from lopsided.models.methods import Method, Powerset
 from lopsided.nn.fused import FusedStep
 from lopsided.nn.head import LinearHead
 from lopsided.nn.powerset import LabelPowerset
 from lopsided.targets import SparseTargets
 
-_POWERSET = re.compile(r"\s*powerset\s*(\(\s*(max_sets\s*=\s*(\d{1,9})\s*)?\))?\s*")
-_MAX_SETS = 1000
 _DENSE = 2**28  # entries of a matrix of label sets that label powerset may take
-
-
-@dataclass(frozen=True)
-class Powerset:
-    """Names label powerset as one of the things to compare: the most frequent label sets are classes of a softmax."""
-
-    max_sets: int = _MAX_SETS
-
-    def __str__(self) -> str:
-        return f"powerset(max_sets={self.max_sets})"
-
-
-Method = Formula | Powerset
 
 
 class Head(Protocol):
@@ -55,20 +38,6 @@ class Head(Protocol):
     def predict_topk(self, hidden: Any, k: int) -> tuple[Tensor, Tensor]:
         """Computes the k highest scores of each row, falling, and their labels: both (n, k)."""
         ...
-
-
-def parse_method(spec: str) -> Method:
-    """Reads a loss by name, or "powerset" or "powerset(max_sets=200)".
-
-    >>> print(parse_method("powerset"))
-    powerset(max_sets=1000)
-    """
-    if not spec.strip().startswith("powerset"):
-        return formula(spec)
-    match = _POWERSET.fullmatch(spec)
-    if match is None or match[3] == "0":
-        raise ValueError(f"cannot read {spec[:60]!r}: write powerset or powerset(max_sets=N) with N > 0")
-    return Powerset(int(match[3] or _MAX_SETS))
 
 
 def own_threshold(method: Method) -> float | None:

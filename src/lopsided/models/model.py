@@ -13,7 +13,8 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.metrics.scores import Scores
 from lopsided.models.encoder import Batch, Encoded, Encoder
-from lopsided.models.heads import Head, make_head, parse_method, stored_sets
+from lopsided.models.heads import Head, make_head, stored_sets
+from lopsided.models.methods import parse_method
 from lopsided.models.mixup import mixed
 from lopsided.models.registry import class_of
 from lopsided.nn.divergence import symmetric_kl

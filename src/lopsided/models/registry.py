@@ -3,46 +3,53 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import os
 import re
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
-from lopsided.data.image_files import ImageFiles
-from lopsided.data.inputs import Images, Inputs
 from lopsided.data.storage import UserError
 from lopsided.losses.names import split_specs
-from lopsided.models.bag import LinearBag, UnitLength
-from lopsided.models.convnet import Pixels
-from lopsided.models.custom import custom
-from lopsided.models.encoder import Encoder, takes
-from lopsided.models.image_files import ResNetImages
-from lopsided.models.ngrams import NGrams
-from lopsided.models.pair_transformer import PairTransformer
-from lopsided.models.pairs import PairWords
-from lopsided.models.patches import MANY_IMAGES, Patches
-from lopsided.models.static import Static
-from lopsided.models.tables import LinearTable, MlpTable
-from lopsided.models.transformers import Transformer
-from lopsided.models.vision import Vision
 
-# of those that take the same inputs, the first is the default
-_ALL = (
-    NGrams,
-    Transformer,
-    Static,
-    LinearBag,
-    UnitLength,
-    MlpTable,
-    LinearTable,
-    Pixels,
-    ResNetImages,
-    Patches,
-    Vision,
-    PairWords,
-    PairTransformer,
-)
-MODELS: dict[str, type[Encoder]] = {each.name: cast("type[Encoder]", each) for each in _ALL}
+if TYPE_CHECKING:
+    from lopsided.data.inputs import Inputs
+    from lopsided.models.encoder import Encoder
+
+# a module and its class, imported when it is asked for; of those that take the same inputs, the first is the default
+_HOMES = {
+    "ngrams": "ngrams:NGrams",
+    "transformer": "transformers:Transformer",
+    "static": "static:Static",
+    "linear_bag": "bag:LinearBag",
+    "bag": "bag:UnitLength",
+    "mlp": "tables:MlpTable",
+    "linear": "tables:LinearTable",
+    "convnet": "convnet:Pixels",
+    "resnet": "image_files:ResNetImages",
+    "patches": "patches:Patches",
+    "vision": "vision:Vision",
+    "pairs": "pairs:PairWords",
+    "pair_transformer": "pair_transformer:PairTransformer",
+}
+
+
+class _Models(Mapping[str, "type[Encoder]"]):
+    """Holds the encoders by name, in the order of `_HOMES`."""
+
+    def __getitem__(self, name: str) -> type[Encoder]:
+        module, _, kind = _HOMES[name].partition(":")
+        return cast("type[Encoder]", getattr(importlib.import_module(f"lopsided.models.{module}"), kind))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_HOMES)
+
+    def __len__(self) -> int:
+        return len(_HOMES)
+
+
+MODELS = _Models()
 _TRUSTED: set[str] = set()
 TRUST = "LOPSIDED_TRUST"  # the variable that names the code of the user's own that a stored model may run
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text, in quotation marks"}
@@ -89,6 +96,8 @@ def class_of(name: str) -> type[Encoder]:
     if ":" in name:
         if name not in _TRUSTED.union(os.environ.get(TRUST, "").split(",")):
             raise UserError(f"the model is made by code of your own, {name}: to run it, set {TRUST}={name}")
+        from lopsided.models.custom import custom
+
         return custom(name, MODELS)
     if name not in MODELS:
         known = f"{', '.join(MODELS)}, or package.module:make_model"
@@ -119,15 +128,27 @@ def fit_encoder(spec: str | None, inputs: Inputs, num_labels: int = 1) -> Encode
 
     Raises ValueError for a model that does not take them, and for settings that it cannot take.
     """
+    from lopsided.models.encoder import takes
+
     if spec is None:
-        if isinstance(inputs, ImageFiles) or (
-            isinstance(inputs, Images) and inputs.pixels.shape[1] == 3
-        ):  # photographs
-            return (Patches if len(inputs) <= MANY_IMAGES else ResNetImages).fit(inputs)
-        encoder = next(kind for kind in MODELS.values() if takes(kind, inputs)).fit(inputs)
-        return encoder.for_labels(num_labels) if isinstance(encoder, NGrams | LinearBag) else encoder
+        return _suiting(inputs, num_labels)
     kind, settings = read_model(spec)
     if not takes(kind, inputs):
         suited = [name for name, each in MODELS.items() if takes(each, inputs)]
         raise ValueError(f"{kind.name} takes no {inputs.kind} inputs: choose among {', '.join(suited)}")
     return kind.fit(inputs, **settings)
+
+
+def _suiting(inputs: Inputs, num_labels: int) -> Encoder:
+    """Fits the default model for such inputs and so many labels."""
+    from lopsided.data.image_files import ImageFiles
+    from lopsided.data.inputs import Images
+    from lopsided.models.bag import LinearBag
+    from lopsided.models.encoder import takes
+    from lopsided.models.ngrams import NGrams
+    from lopsided.models.patches import MANY_IMAGES
+
+    if isinstance(inputs, ImageFiles) or (isinstance(inputs, Images) and inputs.pixels.shape[1] == 3):  # photographs
+        return MODELS["patches" if len(inputs) <= MANY_IMAGES else "resnet"].fit(inputs)
+    encoder = next(kind for kind in MODELS.values() if takes(kind, inputs)).fit(inputs)
+    return encoder.for_labels(num_labels) if isinstance(encoder, NGrams | LinearBag) else encoder

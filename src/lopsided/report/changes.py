@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.results import FEW
 from lopsided.jobs.schema import Details, Results
-from lopsided.jobs.score import METRICS
 from lopsided.jobs.verdict import recommended
 
 _SHOWN = 5  # labels of each kind

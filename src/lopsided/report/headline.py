@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lopsided.jobs.compare_config import in_seconds
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.evidence import LINEAR
 from lopsided.jobs.numbers import between, p_value, share
 from lopsided.jobs.schema import Comparison, Results
-from lopsided.jobs.score import METRICS
 from lopsided.jobs.verdict import AHEAD, BEHIND, BELOW, BETTER, NOTHING, UNTESTED, WORSE, leading, recommended
 from lopsided.metrics.friedman import Ranks
 from lopsided.metrics.significance import LEVEL

@@ -18,10 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lopsided.data.storage import damaged, write_text
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.folder import ComparisonFolder, Histories
 from lopsided.jobs.numbers import around, between, cell, p_value, settings_in_words, share, signed
 from lopsided.jobs.schema import Details, Results
-from lopsided.jobs.score import METRICS
 from lopsided.jobs.verdict import AHEAD, BEHIND, BETTER, WORSE
 from lopsided.report import plots
 from lopsided.report.changes import label_changes

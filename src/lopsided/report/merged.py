@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lopsided.data.storage import UserError, write_text
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.numbers import p_value, share
 from lopsided.jobs.schema import Results
-from lopsided.jobs.score import METRICS
 from lopsided.metrics.friedman import Ranks, rank_losses
 from lopsided.report import plots
 from lopsided.report.critical_difference import critical_difference

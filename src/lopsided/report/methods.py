@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.evidence import LINEAR
 from lopsided.jobs.numbers import settings_in_words
 from lopsided.jobs.schema import Results
-from lopsided.jobs.score import METRICS
 from lopsided.report.headline import listed
 from lopsided.report.thresholds import has_thresholds
 

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.folder import Histories
 from lopsided.jobs.schema import Details, FrequencyGroups, Interval, ReliabilityCurve, Results, Stage, Trial
-from lopsided.jobs.score import METRICS
 from lopsided.report.svg import INK, MUTED, SERIES, Drawing, Margins, drawing
 
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float | None]]]  # loss -> abscissae and ordinates

@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.evaluate import Evaluation
 from lopsided.jobs.numbers import between, cell, p_value, share, signed
 from lopsided.jobs.schema import Results
-from lopsided.jobs.score import METRICS
 from lopsided.losses import CATALOG, PRESETS, SOURCES, Formula
 from lopsided.losses.closed_form import posterior_limits
 from lopsided.models.heads import own_threshold

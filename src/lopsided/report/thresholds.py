@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.numbers import share, signed
 from lopsided.jobs.schema import Results
-from lopsided.jobs.score import METRICS
 
 THRESHOLDS = {"own": "_own", "one tuned": "", "one a label": "_labels"}  # title -> end of a metric's name
 _LEAST = 0.0005  # a gain that three digits show

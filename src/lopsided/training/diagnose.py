@@ -8,7 +8,8 @@ from typing import cast
 import torch
 
 from lopsided.losses import Formula
-from lopsided.models.heads import Head, parse_method
+from lopsided.models.heads import Head
+from lopsided.models.methods import parse_method
 from lopsided.models.model import Model
 from lopsided.nn.functional import multilabel_loss
 from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lopsided.data.storage import UserError
 from lopsided.models.encoder import DirectBody, Encoder
-from lopsided.models.heads import Powerset, parse_method
+from lopsided.models.methods import Powerset, parse_method
 from lopsided.models.model import Model, Network
 from lopsided.models.recipe import Recipe
 from lopsided.nn.head import LinearHead

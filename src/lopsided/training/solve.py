@@ -14,7 +14,8 @@ from lopsided.data.split import rest_of
 from lopsided.metrics.scores import Scores
 from lopsided.models.direct import BagOf, NoBody, SparseLinear
 from lopsided.models.encoder import Encoder
-from lopsided.models.heads import Powerset, PowersetHead, parse_method
+from lopsided.models.heads import PowersetHead
+from lopsided.models.methods import Powerset, parse_method
 from lopsided.models.model import Model
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import SparseTargets

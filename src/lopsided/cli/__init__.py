@@ -13,12 +13,12 @@ from typing import Annotated, Any
 import typer
 
 from lopsided import __version__
-from lopsided.data.options import ReadOptions
-from lopsided.data.storage import STANDARD_OUTPUT, UserError
-from lopsided.jobs.command_options import with_options
-from lopsided.jobs.compare_config import CompareConfig
-from lopsided.jobs.config import BUILT_IN, FitConfig, checked
-from lopsided.jobs.console import Console, say
+from lopsided.cli.data import data_app
+from lopsided.data import BUILT_IN
+from lopsided.data.storage import STANDARD_OUTPUT, UserError, check_there
+from lopsided.jobs.command_options import Configured, with_options
+from lopsided.jobs.run_header import command_of, output
+from lopsided.jobs.say import say
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting by its name in a file, NAME=VALUE; may be repeated.")
@@ -26,7 +26,6 @@ Set = Annotated[
 Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-data_app = typer.Typer(help="Look at data, or make some.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -45,8 +44,8 @@ def _main(
     """Train multi-label classifiers whose positives are rare."""
 
 
-@app.command()
-@with_options(CompareConfig)
+@app.command(cls=Configured)
+@with_options("lopsided.jobs.compare_config:CompareConfig")
 def compare(
     data: Annotated[
         str | None,
@@ -61,21 +60,26 @@ def compare(
     **asked: Any,
 ) -> None:
     """Tell which loss trains the best classifier on the data, and whether the difference is real."""
-    from lopsided.jobs.begin import begin, going_on, trusted
+    from lopsided.jobs.compare_config import CompareConfig
+    from lopsided.jobs.settings import assigned, settled
+
+    settings = settled(CompareConfig, data or BUILT_IN, out, assigned(changes or [], CompareConfig) | asked)
+
+    from lopsided.jobs.begin import begin, going_on, trust_named
     from lopsided.jobs.compare import compare as train_and_compare
+    from lopsided.jobs.console import Console
     from lopsided.jobs.folder import ComparisonFolder
     from lopsided.jobs.progress import Progress
-    from lopsided.jobs.settings import assigned
     from lopsided.report import write_report
     from lopsided.report.terminal import print_results
     from lopsided.training.processes import count
 
     if count() > 1:
         raise UserError("a comparison trains in one process; several are for lopsided fit")
-    asked = assigned(changes or [], CompareConfig) | trusted(asked)
+    trust_named(asked.get("model"))
     console = Console()
     with Progress(console) as progress:
-        folder, prepared = begin(ComparisonFolder, data or BUILT_IN, out, asked, progress)
+        folder, prepared = begin(ComparisonFolder, settings, out, progress)
         with going_on(folder.continued):
             say(f"run folder: {folder.path}")
             train_and_compare(folder, prepared, progress)
@@ -84,8 +88,8 @@ def compare(
     say(f"\nreport: {page}")
 
 
-@app.command()
-@with_options(FitConfig)
+@app.command(cls=Configured)
+@with_options("lopsided.jobs.config:FitConfig")
 def fit(
     data: Annotated[
         Path | None,
@@ -103,24 +107,29 @@ def fit(
     **asked: Any,
 ) -> None:
     """Train a classifier for any number of labels."""
-    from lopsided.jobs.begin import begin, going_on, trusted
-    from lopsided.jobs.fit import fit as train_model
-    from lopsided.jobs.fit import recipe_of
-    from lopsided.jobs.folder import ComparisonFolder, RunFolder
-    from lopsided.jobs.progress import Progress
-    from lopsided.jobs.settings import assigned, settings_like
-    from lopsided.training.processes import is_first
+    from lopsided.jobs.config import FitConfig
+    from lopsided.jobs.settings import assigned, settings_like, settled
 
-    asked = assigned(changes or [], FitConfig) | trusted(asked)
+    model, asked = asked.get("model"), assigned(changes or [], FitConfig) | asked
     if like is not None:
-        compared = ComparisonFolder.open(like, check_data=False)
-        asked = settings_like(compared, asked.pop("loss", None), "valid" in asked) | asked
+        asked = settings_like(like, asked.pop("loss", None), "valid" in asked) | asked
         data = data or Path(asked["data"])
     if data is None:
         raise UserError("name the training rows, or a comparison with --like")
     asked.pop("data", None)
+    settings = settled(FitConfig, str(data), out, asked)
+
+    from lopsided.jobs.begin import begin, going_on, trust_named
+    from lopsided.jobs.console import Console
+    from lopsided.jobs.fit import fit as train_model
+    from lopsided.jobs.fit import recipe_of
+    from lopsided.jobs.folder import RunFolder
+    from lopsided.jobs.progress import Progress
+    from lopsided.training.processes import is_first
+
+    trust_named(model)
     with Progress(Console(quiet=not is_first()), each_epoch=True) as progress:
-        folder, prepared = begin(RunFolder, str(data), out, asked, progress)
+        folder, prepared = begin(RunFolder, settings, out, progress)
         progress.say(f"run folder: {folder.path}")
         with going_on(folder.continued):
             epochs = recipe_of(folder.config, prepared).epochs
@@ -137,8 +146,8 @@ def fit(
         say(f"evaluate with: lopsided evaluate {shlex.quote(str(folder.path))} FILE")
 
 
-@app.command()
-@with_options(ReadOptions)
+@app.command(cls=Configured)
+@with_options("lopsided.data.options:ReadOptions")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished `lopsided fit`.")],
     data: Annotated[Path | None, typer.Argument(help="Rows to evaluate on.", show_default="those of --test")] = None,
@@ -150,6 +159,9 @@ def evaluate(
 
     Rows are read as in training, or as said.
     """
+    command_of(run)
+    check_there(data)
+    from lopsided.jobs.console import Console
     from lopsided.jobs.evaluate import Propensity, evaluate_run
     from lopsided.jobs.folder import RunFolder
     from lopsided.jobs.progress import bars
@@ -176,7 +188,9 @@ def inspect_run(
     ] = None,
 ) -> None:
     """Tell what the gradient of a run worked on; or, with --missing, which positive labels seem to be forgotten."""
+    command_of(run)
     from lopsided.jobs.begin import going_on
+    from lopsided.jobs.console import Console
     from lopsided.jobs.folder import open_folder
     from lopsided.jobs.inspect_missing import inspect_missing
     from lopsided.jobs.progress import bars
@@ -193,8 +207,8 @@ def inspect_run(
     print_suspects(inspection, console)
 
 
-@app.command()
-@with_options(ReadOptions)
+@app.command(cls=Configured)
+@with_options("lopsided.data.options:ReadOptions")
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a finished `lopsided fit`.")],
     data: Annotated[Path, typer.Argument(help="Rows to predict the labels of, which need none; - for standard input.")],
@@ -202,6 +216,9 @@ def predict(
     **asked: Any,
 ) -> None:
     """Write the labels that a trained model predicts, and probabilities; rows are read as in training, or as said."""
+    command_of(run)
+    check_there(data)
+    from lopsided.jobs.console import Console
     from lopsided.jobs.predict import write_predictions
     from lopsided.jobs.progress import bars
 
@@ -219,6 +236,8 @@ def export(
     ] = None,
 ) -> None:
     """Write a trained model as an ONNX graph, with its probabilities and its rule inside."""
+    command_of(run)
+    check_there(rows)
     from lopsided.jobs.export import export as write_graph
 
     for path in write_graph(run, out, rows):
@@ -232,6 +251,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen at.", min=0, max=65535)] = 8000,
 ) -> None:
     """Answer requests: POST rows to /predict, get labels and probabilities; /health and /schema tell the rest."""
+    command_of(run)
     from lopsided.jobs.predict import Predictor
     from lopsided.jobs.serve import make_app
 
@@ -262,6 +282,7 @@ def verdict(
     """Tell which of several models is better, by the scores that any tool wrote."""
     from datetime import datetime
 
+    from lopsided.jobs.console import Console
     from lopsided.jobs.folder import RUNS
     from lopsided.jobs.score_sets import evidence_of_files
     from lopsided.report.outcome import Outcome
@@ -282,7 +303,8 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run again, or one page over runs of several data sets: mean ranks of the losses."""
-    from lopsided.jobs.folder import output
+    for folder in runs:
+        command_of(folder)
     from lopsided.report import read_finished, write_merged_report, write_report
 
     if len(runs) > 1:
@@ -302,21 +324,22 @@ def losses(
     plot: Annotated[Path | None, typer.Option(help="The picture of SPEC to write: .png, .svg or .pdf.")] = None,
 ) -> None:
     """List the losses, or say what one of them does, and draw it."""
+    if spec is None and plot is not None:
+        raise UserError("--plot needs a loss, such as: lopsided losses asl --plot asl.png")
     from lopsided.losses import formula
-    from lopsided.report.terminal import print_loss, print_losses
 
-    if spec is None:
-        if plot is not None:
-            raise UserError("--plot needs a loss, such as: lopsided losses asl --plot asl.png")
-        print_losses(Console())
-        return
     try:
-        loss = formula(spec)
+        loss = None if spec is None else formula(spec)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
+    from lopsided.jobs.console import Console
+    from lopsided.report.terminal import print_loss, print_losses
+
+    if loss is None:
+        print_losses(Console())
+        return
     print_loss(loss, Console())
     if plot is not None:
-        from lopsided.jobs.folder import output
         from lopsided.report.loss_plot import FORMATS, save_loss_plot
 
         if plot.suffix[1:] not in FORMATS:
@@ -331,67 +354,10 @@ def doctor() -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from lopsided.jobs.console import Console
     from lopsided.jobs.doctor import findings
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for subject, finding in findings().items():
         table.add_row(f"[bold]{subject}[/bold]", escape(finding))
     Console().print(table)
-
-
-@data_app.command()
-@with_options(ReadOptions)
-def check(
-    data: Annotated[Path, typer.Argument(help="A file, or a folder, of labelled rows; see docs/data.md.")],
-    test: Annotated[Path | None, typer.Option(help="Test rows, which are compared with them.")] = None,
-    **asked: Any,
-) -> None:
-    """Tell how files are understood, what stands in them, and what may spoil a training or a verdict."""
-    from lopsided.jobs.check_data import check_data
-    from lopsided.jobs.progress import bars
-    from lopsided.report.data_check import print_data_check
-
-    console = Console()
-    with bars(console) as live:
-        checked_data = check_data(data, test, checked(ReadOptions, asked), live)
-    print_data_check(checked_data, console)
-
-
-@data_app.command()
-def preview(
-    name: Annotated[str, typer.Argument(help=f"'{BUILT_IN}'.")],
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
-    data_seed: Annotated[int, typer.Option(help="Seed of the made data.", min=0, max=2**32 - 1)] = 0,
-) -> None:
-    """Save a picture of samples with their labels."""
-    from lopsided.data.digits_grid import digits_grid
-    from lopsided.data.preview import save_preview
-    from lopsided.jobs.folder import output
-
-    if name != BUILT_IN:
-        raise UserError(f"{name}: only {BUILT_IN} consists of images, so only it has a picture")
-    save_preview(digits_grid(train=12, valid=0, test=0, seed=data_seed).train, output(out))
-    say(f"picture: {out}", err=out == STANDARD_OUTPUT)
-
-
-@data_app.command("make-xmc")
-def make_xmc_files(
-    labels: Annotated[int, typer.Option(help="Number of labels.", min=2, max=2**31 - 1)],
-    out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="xmc-LABELS")] = None,
-    rows: Annotated[int, typer.Option(help="Training rows.", min=1)] = 100_000,
-    test_rows: Annotated[int, typer.Option(help="Test rows.", min=1)] = 10_000,
-    features: Annotated[
-        int | None, typer.Option(help="Number of features.", min=10, max=2**31 - 1, show_default="labels / 8")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the made data.", min=0, max=2**32 - 1)] = 0,
-) -> None:
-    """Make sparse rows of any size with a long tail of labels: train.txt and test.txt."""
-    from lopsided.data.make_xmc import XmcMaker, make_xmc
-    from lopsided.jobs.progress import bars
-
-    folder = out or Path(f"xmc-{labels}")
-    maker = XmcMaker(labels, features or max(1000, labels // 8), seed)
-    with bars(Console()) as live:
-        task = live.add_task("making rows", total=rows + test_rows + 2)  # and one header for each file
-        make_xmc(folder, maker, rows, test_rows, lambda count: live.advance(task, count))
-    say(f"made: {folder / 'train.txt'} and {folder / 'test.txt'}")

@@ -1,0 +1,39 @@
+"""Lists the metrics of a comparison, by name; the registry says what each is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Thresholds = Literal["own", "tuned", "by label"]
+
+
+@dataclass(frozen=True)
+class ComparedMetric:
+    """Names a metric of the registry, and the thresholds of the decisions that it reads, if it reads any."""
+
+    title: str
+    name: str
+    at: Thresholds = "tuned"
+
+    @property
+    def higher_is_better(self) -> bool:
+        from lopsided.metrics import registry
+
+        return registry.METRICS[self.name].higher_is_better
+
+
+METRICS = {
+    "map": ComparedMetric("mAP", "map"),
+    "auroc": ComparedMetric("AUROC", "auroc"),
+    "micro_f1_own": ComparedMetric("micro-F1 own", "micro_f1", "own"),
+    "macro_f1_own": ComparedMetric("macro-F1 own", "macro_f1", "own"),
+    "micro_f1": ComparedMetric("micro-F1 tuned", "micro_f1"),
+    "macro_f1": ComparedMetric("macro-F1 tuned", "macro_f1"),
+    "micro_f1_labels": ComparedMetric("micro-F1 by label", "micro_f1", "by label"),
+    "macro_f1_labels": ComparedMetric("macro-F1 by label", "macro_f1", "by label"),
+    "subset_accuracy": ComparedMetric("subset acc.", "subset_accuracy"),
+    "hamming_loss": ComparedMetric("Hamming loss", "hamming_loss"),
+    "p@1": ComparedMetric("P@1", "p@1"),
+    "p@3": ComparedMetric("P@3", "p@3"),
+}
