@@ -175,7 +175,12 @@ AMBIGUOUS: dict[str, tuple[Cells, str]] = {
     "a list that breaks off": (["['a', 'b']", "['a', b']", "c"], "line 1"),
     "half a list": (["[a", "b]", "[x]"], r"line 0|line 2"),
     "marks": ({"a": ["x", ""], "b": ["", "X"]}, "line 0: 'a' is 'x', .* nothing but 'x'.*--positive='x'"),
-    "two words": ({"a": ["ja", "nein"], "b": ["nein", "nein"]}, "nothing but 'ja' and 'nein'.*--positive='ja'"),
+    "two words": ({"a": ["ja", "nein"], "b": ["nein", "nein"]}, "nothing but 'ja', 'nein'.*--positive='ja'"),
+    "1 and -1": ({"a": ["1", "-1"], "b": ["-1", "1"]}, "line 1: 'a' is '-1',.*--unknown='-1', --negative='-1' or"),
+    "1, 0 and -1": ({"a": ["1", "-1", "0"], "b": ["0", "1", "-1"]}, "nothing but '-1', '0', '1'.*--unknown='-1'"),
+    "the same as numbers": ({"a": [1, -1, 0], "b": [0, 1, -1]}, "line 1: 'a' is '-1',.*--unknown='-1'"),
+    "names with values": (["a:0; b:1", "a:1; b:0"], "line 0: 'labels' holds 'a:0'.*--label-form names"),
+    "such words": (["a=no, b=yes", "a=yes, b=no"], "line 0: 'labels' holds 'a=no'.*--label-form names"),
     "one column of fractions": ({"drama": ["0.7", "0"]}, "'drama' holds only values from 0 to 1, such as '0.7'"),
     "commas in all columns": (
         {"a": ["0,7", "1"], "b": ["0", "0,2"]},
@@ -215,6 +220,12 @@ def test_options_settle_what_is_ambiguous() -> None:
     assert dense(read(words, positive=("ja",), negative=("nein",))[0]) == named("a", "")
     assert dense(read(words, label_form="names")[0]) == named("ja nein", "nein")
     assert dense(read({"a": ["3", "1"], "b": ["0", "0"]}, label_form="names")[0]) == named("0 3", "0 1")
+    assert dense(read(["a:0; b:1", "a:1"], label_form="names")[0]) == named("a:0 b:1", "a:1")
+
+
+def test_a_sign_that_stands_between_no_two_names_separates_none() -> None:
+    assert dense(read(["-1", "1", "0"])[0]) == named("-1", "1", "0")
+    assert dense(read(["genre:1; b", "b"])[0]) == named("b genre:1", "b")
 
 
 def test_names_are_written_alike_and_near_twins_are_noted() -> None:

@@ -213,6 +213,12 @@ def test_hints_lead_to_the_labels_and_never_astray(tmp_path: Path) -> None:
     for labels in (flags, ("*ing", "refund"), ("[br]*",)):
         data = read(path, options(text_columns=("comment",), label_columns=labels))
         assert rows(data) == [("a", ["refund"]), ("b", ["billing"])]
+    unknown = write(tmp_path / "unknown.csv", "text,billing,refund\na,,1\nb,1,\nc,?,0\n")
+    with pytest.raises(UserError, match=r"2 columns hold 0 and 1.*--label-columns 'billing,refund'$"):
+        read(unknown)
+    several = write(tmp_path / "several.csv", "text,Label 1,Label 2\na,x,y\n")
+    with pytest.raises(UserError, match=r"if 'Label 1', 'Label 2' hold labels: --label-columns 'Label\*'$"):
+        read(several)
     with pytest.raises(UserError, match="'comment' cannot be input and label at once"):
         read(path, options(text_columns=("comment",), label_columns=("*",)))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -83,16 +84,21 @@ class Finder:
             hint += "; a long name may be cut short with *, such as 'What*'"
         if any(column.isdecimal() or len(column) > _LONGEST_COMPARED for column in names):
             hint += "; if line 1 is a row and no header, name the columns with --column-names"
-        return f"no column {shown(name)} among {', '.join(map(shown, names))}{more}{hint} (say which with {option})"
+        which = "" if f"{option} " in hint else f" (say which with {option})"
+        return f"no column {shown(name)} among {', '.join(map(shown, names))}{more}{hint}{which}"
 
     def _label_hint(self) -> str:
         """Names the columns of 0 and 1, which are labels if several are; a column of names is not guessed."""
         values, column = Values(ReadOptions()), self.block.column
-        flags = [name for name in self.block.names if {values(cell) for cell in column(name)[:100]} == {0.0, 1.0}]
-        if len(flags) < 2:
+        flags = [name for name in self.block.names if _holds_flags(map(values, column(name)[:100]))]
+        if len(flags) > 1:
+            listed = shown(",".join(flags), 60)
+            return f"; {len(flags)} columns hold 0 and 1: if those are the labels, --label-columns {listed}"
+        begin = next((name[:5] for name in self.block.names if name.casefold().startswith("label")), None)
+        if begin is None:
             return ""
-        listed = shown(",".join(flags), 60)
-        return f"; {len(flags)} columns hold 0 and 1: if those are the labels, --label-columns {listed}"
+        named = [name for name in self.block.names if name.startswith(begin)]
+        return f"; if {', '.join(map(shown, named[:3]))} hold labels: --label-columns {shown(begin + '*')}"
 
 
 def choose(where: Where, path: Path, block: Block, options: ReadOptions, say: Say, with_labels: bool = True) -> Chosen:
@@ -147,6 +153,12 @@ def _texts(find: Finder, asked: Sequence[str], say: Say) -> Maker:
     columns = find.columns(asked, "--text-column")
     say(f"inputs: the texts in {'columns' if len(columns) > 1 else 'column'} {', '.join(map(shown, columns))}")
     return TextMaker(columns)
+
+
+def _holds_flags(values: Iterable[float | None]) -> bool:
+    """Tells whether the values of labels are 1 and 0, or 1 and unknown."""
+    different = {None if value is None else -1.0 if math.isnan(value) else value for value in values}
+    return {1.0} < different <= {1.0, 0.0, -1.0}
 
 
 def _holds_rows(cell: object) -> bool:

@@ -19,6 +19,7 @@ from lopsided.data.labels.forms import (
 )
 from lopsided.data.labels.names import LabelNames
 from lopsided.data.labels.targets import Labels
+from lopsided.data.numbers import number_in
 from lopsided.data.opening import Say, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
@@ -65,14 +66,15 @@ def find_form(reading: Reading, columns: Columns) -> str:
         columns_of = {kinds[name]: name for name in kinds if kinds[name] in present}
         (kind, name), (other, other_name) = list(columns_of.items())[:2]
         raise UserError(f"{reading.where(0)}: {shown(name)} holds {kind}, {shown(other_name)} {other}; {_ONE_KIND}")
-    if not one and "numbers" in present:
-        return _form_of_numbers(reading, columns)
     if not one:
         _refuse_commas(reading, columns)
-        _refuse_two_words(reading, columns)
+        _refuse_words(reading, columns)
+    if not one and "numbers" in present:
+        return _form_of_numbers(reading, columns)
     return _form_of_texts(reading, columns) if one and present else "names"
 
 
+_MOST_WORDS = 4  # of several columns: 0, 1, -1 and one more
 _ONE_KIND = "name columns of one kind in --label-columns, or say --label-form"
 
 
@@ -89,21 +91,27 @@ def _refuse_commas(reading: Reading, columns: Columns) -> None:
             )
 
 
-def _refuse_two_words(reading: Reading, columns: Columns) -> None:
-    """Raises UserError if all columns hold the same one or two words, such as "x" or "ja" and "nein"."""
-    words = {str(cell).strip().casefold() for cells in columns.values() for cell in cells if not is_missing(cell)}
-    if 1 <= len(words) <= 2:
-        (row, column, cell) = next(
-            (row, column, cell)
-            for column, cells in columns.items()
-            for row, cell in enumerate(cells)
-            if not is_missing(cell)
-        )
-        raise UserError(
-            f"{reading.where(row)}: {shown(column)} is {shown(cell)}, and all label columns hold nothing but "
-            f"{' and '.join(map(shown, sorted(words)))}: names of labels (--label-form names), or do they say whether "
-            f"a row has the label of the column (--positive={shown(cell, 20)}, --negative)?"
-        )
+def _refuse_words(reading: Reading, columns: Columns) -> None:
+    """Raises UserError if all columns hold the same few words: one or two, such as "x", or -1 beside 0 and 1."""
+    present = [(row, name, cell) for name, cells in columns.items() for row, cell in first_rows(cells)]
+    present = [each for each in present if not is_missing(each[2])]
+    words = {str(cell).strip().casefold() for _, _, cell in present}
+    odd = [each for each in present if reading.values(each[2]) is None and not str(each[2]).strip().isdecimal()]
+    if not odd or len(words) > _MOST_WORDS:
+        return
+    row, column, cell = odd[0]
+    beside_values = {0.0, 1.0} <= {reading.values(word) for word in words} or number_in(str(cell)) is not None
+    if len(words) > 2 and not beside_values:
+        return
+    word = shown(cell, 20)
+    meaning = f"--positive={word}" + ", --negative or the other way round" * (len(words) > 1)
+    if beside_values:
+        meaning = f"say what {word} means: --unknown={word}, --negative={word} or --positive={word}"
+    raise UserError(
+        f"{reading.where(row)}: {shown(column)} is {shown(cell)}, and all label columns hold nothing but "
+        f"{', '.join(map(shown, sorted(words)))}: names of labels (--label-form names), or do they say whether "
+        f"a row has the label of the column ({meaning})?"
+    )
 
 
 def _refuse_odd_cell(reading: Reading, kinds: dict[str, str], columns: Columns) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ Where = Callable[[int], str]  # from a row to its file and line
 Names = list[str] | None  # of a row; None if its labels are not known
 
 _MISSING = ("?", "nan", "null")  # as a cell of names
+_PAIR = re.compile(r"(.*\S)\s*[:=]\s*(\S+)", re.DOTALL)
 _VECTOR_SIGNS = str.maketrans(",;|[]()", "       ")
 
 
@@ -123,8 +126,24 @@ def _names_of(reading: Reading, column: str, cells: list[Any]) -> list[Names]:
     separator = "" if given is None else typed(given)
     if given is None and texts:
         separator = find_separator(f"{reading.where(0)}: column {shown(column)}", texts)
+    if reading.options.label_form is None and texts:
+        _refuse_pairs(reading, column, cells, separator)
     reading.say(f"labels: {_describe(cells, separator)} in column {shown(column)}")
     return [_names_in(reading, row, column, cell, separator) for row, cell in enumerate(cells)]
+
+
+def _refuse_pairs(reading: Reading, column: str, cells: list[Any], separator: str) -> None:
+    """Raises UserError if each name ends in a value, such as "drama:0", and some have two values."""
+    different = [(row, cell) for row, cell in first_rows(cells) if isinstance(cell, str)]
+    parts = {part: row for row, cell in reversed(different) for part in split_names(cell, separator)}
+    pairs = [_PAIR.fullmatch(part) for part in parts]
+    named = [pair for pair in pairs if pair and reading.values(pair[2]) is not None]
+    if named and len(named) == len(parts) and len({pair[1] for pair in named}) < len(named):
+        part, row = min(parts.items(), key=itemgetter(1))
+        raise UserError(
+            f"{reading.where(row)}: {shown(column)} holds {shown(part)}: the name of a label (--label-form names)? "
+            'Names with values must be written as {"name": 1, "another": 0}'
+        )
 
 
 def _is_bracketed(cell: str) -> bool:

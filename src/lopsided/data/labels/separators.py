@@ -65,11 +65,12 @@ def find_separator(where: str, cells: Iterable[str]) -> str:
 
 
 def _separates(cells: Sequence[str], sign: str) -> bool:
-    """Tells whether a sign may stand between labels."""
-    parts = {name for cell in cells for name in split_names(cell, sign)}
+    """Tells whether a sign may stand between labels; in "-1" it does not."""
+    cut = [split_names(cell, sign) for cell in cells]
+    parts = {name for names in cut for name in names}
     alone = parts.intersection(cells)
     usual_sign = sign not in INSIDE_NAMES or all(map(str.isdecimal, parts))
-    return len(parts) < len(cells) and (usual_sign or 2 * len(alone) >= len(parts))
+    return max(map(len, cut)) > 1 and len(parts) < len(cells) and (usual_sign or 2 * len(alone) >= len(parts))
 
 
 def _count(cells: Sequence[str], sign: str) -> int:
