@@ -233,3 +233,15 @@ def test_logits_of_a_model_are_not_taken_for_probabilities(monkeypatch: pytest.M
     train(encoder, "bce", rows, in_steps, seed=0)
     with pytest.warns(UserWarning, match="as probabilities do"):  # nor is the one warning used up
         lopsided.loss("bce")(torch.logit(shares).expand(200, 40).contiguous(), truth.float())
+
+
+def test_of_penalties_that_rank_alike_the_weakest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scores are the most decided, where the strongest would leave rare labels far below every threshold."""
+    values = iter([0.8, 0.95, 0.949999, 0.9498, 0.94])
+
+    def measure(*_: object) -> dict[str, float]:
+        return {"valid": next(values), "valid_map": 0.0, "valid_p_at_1": 0.0, "dead_labels": 0.0}
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    trained = solved(recipe=replace(SOLVED, epochs=5), validation=Validation(tabled(200)))
+    assert trained.best_epoch == 3

@@ -231,7 +231,7 @@ class _Loop:
             better = validation.is_better(measured["valid"], progress.best)
             if better:
                 progress.best = measured["valid"]
-            if better or measured["valid"] == progress.best:  # of equals, the one that was trained longest
+            if better or validation.is_equal(measured["valid"], cast(float, progress.best)):  # of equals, the last one
                 progress.best_epoch = number
                 self.state.best = {name: tensor.clone() for name, tensor in model.weights().items()}
         else:

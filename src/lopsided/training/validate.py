@@ -16,6 +16,7 @@ from lopsided.models.model import Model
 from lopsided.training.rows import Rows
 
 _GAIN = 0.004
+_EQUAL = 1e-4
 
 
 def judges() -> list[str]:
@@ -50,6 +51,10 @@ class Validation:
 
     def gives_up(self, epochs: int, improved_in: int) -> bool:
         return self.patience is not None and epochs - improved_in >= self.patience
+
+    def is_equal(self, value: float, best: float) -> bool:
+        """Tells whether a value is as good as the best so far, but for what a handful of ranks may change."""
+        return abs(value - best) <= _EQUAL * abs(best)
 
     def is_better(self, value: float, best: float | None, share: float = 0.0) -> bool:
         """Tells whether a value is better than the best so far, by more than a share of it."""
