@@ -53,7 +53,9 @@ def _run(arguments: Sequence[str] | None) -> int:
 
     from lopsided.cli import app
     from lopsided.data.storage import UserError
+    from lopsided.jobs.threads import wait_asleep
 
+    wait_asleep()
     command = typer.main.get_command(app)
     try:
         with command.make_context("lopsided", list(sys.argv[1:] if arguments is None else arguments)) as context:

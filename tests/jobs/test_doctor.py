@@ -1,5 +1,6 @@
 """`lopsided doctor`, and life without the C library."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ import lopsided
 from lopsided.__main__ import main
 from lopsided.compute.native import run as native
 from lopsided.jobs.doctor import findings
+from lopsided.jobs.threads import wait_asleep, waiting
 from lopsided.losses import CATALOG, formula
 from lopsided.nn.functional import multilabel_loss
 from tests.variants import example
@@ -28,10 +30,33 @@ def without_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_says_what_is_active(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for text in (lopsided.__version__, torch.__version__, "native on the CPU", "backend='eager'"):
+    for text in (waiting(), lopsided.__version__, torch.__version__, "native on the CPU", "backend='eager'"):
         assert text in said
     assert findings()["native losses"] == ", ".join(CATALOG)
     assert findings()["threads"].startswith(str(torch.get_num_threads()))
+
+
+@pytest.mark.parametrize(
+    ("given", "loaded", "said"),
+    [
+        ({}, False, "threads wait as OMP_WAIT_POLICY=PASSIVE says"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, False, "threads wait as OMP_WAIT_POLICY=ACTIVE says"),
+        ({"GOMP_SPINCOUNT": "100"}, False, "threads wait as GOMP_SPINCOUNT=100 says"),
+        ({}, True, "threads wait busily, as OpenMP's do by default"),
+    ],
+)
+def test_threads_wait_asleep_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], loaded: bool, said: str
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.setenv(name, "none")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "torch")
+    wait_asleep()
+    assert waiting() == said
 
 
 @pytest.mark.usefixtures("without_library")
