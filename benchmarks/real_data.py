@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from rich.progress import Progress as Bars
 from run import environment as facts
-from tables import RESULTS, ROOT, Row, metrics_grid, put, read
+from tables import RESULTS, ROOT, Row, environment, metrics_grid, put, read
 
 from lopsided.__main__ import main
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
@@ -176,10 +176,7 @@ def page() -> str:
     rows = read(FILE.name)
     missing = [name for name in BASELINES if name not in {row["set"] for row in rows}]
     note = f"\n\nNot measured: {', '.join(missing)}." if missing else ""
-    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
-    last = rows[-1]
-    machine = f"{last['processor']}, {last['cores']} cores, torch {last['torch']}, Python {last['python']}"
-    source = f"Measured by `python benchmarks/real_data.py` on {machine}, commits {commits}."
+    source = environment(rows, "real_data.py")
     return put(PAGE, {"real data": f"{table(rows)}{note}\n\n{source}", "verdicts": verdicts(rows)})
 
 

@@ -114,14 +114,14 @@ def environment() -> dict[str, object]:
 
 
 def write(path: Path, rows: Sequence[Mapping[str, object]], **facts: object) -> None:
-    """A line for each row, with facts and environment behind it; "" where a row has no such column."""
+    """A line for each row, with facts and environment behind it, unless it has some; "" where it lacks a column."""
     facts |= environment()
-    names = dict.fromkeys(name for row in rows for name in row)
+    names = dict.fromkeys(name for row in rows for name in row if name not in facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*names, *facts], restval="")
         writer.writeheader()
-        writer.writerows({**row, **facts} for row in rows)
+        writer.writerows({**facts, **row} for row in rows)
     print(path)
 
 

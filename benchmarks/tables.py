@@ -130,7 +130,10 @@ def on_gpus() -> dict[str, str]:
 def environment(rows: list[Row], script: str) -> str:
     first = rows[0]
     machine = f"{first['processor']}, {first['cores']} cores, torch {first['torch']}, Python {first['python']}"
-    return f"Measured by `python benchmarks/{script}` on {machine}, commit {first['commit']}."
+    commits = [*dict.fromkeys(row["commit"] for row in rows)]
+    return (
+        f"Measured by `python benchmarks/{script}` on {machine}, commit{'s' * (len(commits) > 1)} {', '.join(commits)}."
+    )
 
 
 def put(path: Path, tables: dict[str, str]) -> str:

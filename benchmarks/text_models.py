@@ -56,9 +56,8 @@ def measure(model: str, options: tuple[str, ...], paths: dict[str, Path], data: 
 
 
 def measure_all(models: list[str], paths: dict[str, Path], data: Path) -> None:
-    known = read(FILE.name) if FILE.exists() else []
-    columns = facts()
-    rows: list[dict[str, object]] = [{name: row[name] for name in row if name not in columns} for row in known]
+    facts()  # as it is before
+    rows: list[dict[str, object]] = [dict(row) for row in (read(FILE.name) if FILE.exists() else [])]
     for model in models:
         if model not in {row["model"] for row in rows}:
             rows.append(measure(model, RUNS[model], paths, data))

@@ -179,11 +179,11 @@ ALL = (*CHECKS, *PLANTED, REFERENCE)
 
 
 def measure(data: Path, names: list[str], minutes: float, repetitions: int, out: Path) -> None:
-    """Goes on with what is not in the file; what it says of machine and commit is that of the last call."""
+    """Goes on with what is not in the file."""
     CATALOG["times"], CATALOG["inverted"] = times, inverted  # names that --losses takes
+    facts()  # as it is before
     known = read(str(out)) if out.exists() else []
-    columns = facts()  # which `write` adds
-    lines: list[dict[str, object]] = [{k: v for k, v in row.items() if k not in columns} for row in known]
+    lines: list[dict[str, object]] = [dict(row) for row in known]
     done = {(row["check"], row["set"], int(row["repetition"])) for row in known}
     rows_of = cache(lambda set_: table_of(data, set_))
     for number in range(repetitions):
