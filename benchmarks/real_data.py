@@ -136,7 +136,7 @@ def measure(name: str, folder: Path) -> list[dict[str, object]]:
     """Returns a row for each loss that is compared, and one for the winner on all training rows."""
     with tempfile.TemporaryDirectory() as made:
         data = arguments(name, folder, Path(made))
-        options = ["--losses", ",".join(LOSSES), "--seeds", "1"]
+        options = ["--losses", ",".join(LOSSES), "--seeds", "1", "--keep-overlap"]  # the published test rows
         seconds = {"compare": run("compare", *data, *options, "--out", f"{made}/compared")}
         compared = ComparisonFolder.open(Path(made, "compared")).read_results()
         best = compared.best_loss("map") or LOSSES[0]

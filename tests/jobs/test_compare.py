@@ -304,7 +304,7 @@ def test_real_texts(shared: Path, folder: Path, monkeypatch: pytest.MonkeyPatch)
     from real_data import join_nlupp  # type: ignore[import-not-found]
 
     files = join_nlupp(shared / "data/nlupp", folder)
-    assert main(["compare", *files, "--losses", "bce,asl", "--out", "run"]) == 0
+    assert main(["compare", *files, "--keep-overlap", "--losses", "bce,asl", "--out", "run"]) == 0
     results = read_results(folder / "run")
     assert results["data"]["labels"] == 62
     assert results["data"]["rows"]["train"] + results["data"]["rows"]["valid"] == 2159

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lopsided.__main__ import main
-from tests.tools import read_results
+from lopsided.jobs.compare_config import make_config
+from tests.tools import load_quietly, read_results
 
 QUICK = ["--losses", "bce,asl", "--seeds", "1"]
 
@@ -59,11 +60,39 @@ def test_a_file_that_was_trained_on_is_said_to_be_that(folder: Path, capsys: pyt
 
 
 @pytest.mark.slow
-def test_test_rows_that_were_trained_on_are_counted_aloud(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_test_rows_that_were_trained_on_are_told_and_left_out(
+    kept: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = made(60)
     write(folder / "rows.jsonl", rows)
     write(folder / "test.jsonl", [(text.upper(), labels) for text, labels in rows[:7]] + made(20, seed=1))
-    assert main(["compare", "rows.jsonl", "--test", "test.jsonl", *QUICK, "--epochs", "1", "--out", "run"]) == 0
-    note = "7 of 27 test rows also stand in rows.jsonl"
-    assert " ".join(capsys.readouterr().out.split()).count(note) == 2, "before training, and beside the verdict"
-    assert f"{note}." in read_results(folder / "run")["notes"]
+    line = ["compare", "rows.jsonl", "--test", "test.jsonl", *QUICK, "--epochs", "1", "--out", "run"]
+    assert main([*line, "--keep-overlap"] if kept else line) == 0
+    printed, results = " ".join(capsys.readouterr().out.split()), read_results(folder / "run")
+    left_out = "" if kept else ", and are left out; --keep-overlap keeps them"
+    note = f"7 of 27 test rows also stand in rows.jsonl{left_out}"
+    assert printed.count(note) == 2, "before training, and beside the verdict"
+    assert f"{note}." in results["notes"]
+    assert (results["data"]["rows"]["test"], results["seen"]) == ((27, 7) if kept else (20, 0))
+    answer = "7 of 27 test rows are like rows of training, or of their groups, and say little of new ones"
+    assert (answer in printed) == kept
+
+
+def test_a_test_file_of_nothing_else_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = made(30)
+    write(folder / "rows.jsonl", rows)
+    write(folder / "test.jsonl", rows[:7])
+    assert main(["compare", "rows.jsonl", "--test", "test.jsonl", "--out", "run"]) == 2
+    assert "test.jsonl: all 7 test rows also stand in" in capsys.readouterr().err
+    assert not (folder / "run").exists()
+
+
+def test_rows_of_groups_that_stand_in_both_files_are_counted(folder: Path) -> None:
+    for name, first in (("a", 0), ("b", 30)):
+        lines = [f"text {first + n}|{'xy'[n % 2]}|{(first + n) // 8}\n" for n in range(30)]
+        (folder / f"{name}.csv").write_text("text|labels|patient\n" + "".join(lines))
+    asked = {"data": "a.csv", "test": "b.csv", "group_column": "patient", "separator": "|"}
+    splits = load_quietly(make_config(asked))
+    assert splits.seen == 2, "30 and 31 are of patient 3"
+    assert "2 of 30 test rows are of groups that also stand in a.csv" in splits.notes

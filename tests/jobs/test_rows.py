@@ -99,6 +99,7 @@ def test_of_very_many_labels_a_comparison_is_of_p_at_1(
     monkeypatch.setattr("lopsided.training.rows._SCORES", 149 * valid)
     files = [write_labelled(tmp_path / f"{name}.jsonl", rows) for name, rows in (("a", 300), ("v", valid), ("t", 90))]
     line = ["compare", str(files[0]), "--valid", str(files[1]), "--test", str(files[2]), "--losses", "bce,asl"]
+    line += ["--keep-overlap"]
     assert main([*line, "--seeds", "1", "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
     assert "too many labels to hold the scores of all: the verdict is of P@1, not of mAP" in said

@@ -76,6 +76,7 @@ class Splits:
     notes: sentences for people about how the files were understood, and about rows that stand in two parts.
     tuning: the rows that thresholds are tuned on, which may be those of validation. folds: numbers of them, none, or
     for models that are trained on the rows of tuning: each of these is then scored by a model without its fold.
+    seen: how many test rows are of a text, or of a group, that also stands among those of training or validation.
     unsplit: makes the rows of training and validation in one, where the latter were split off; else None.
     """
 
@@ -86,6 +87,7 @@ class Splits:
     unsplit: Callable[[], Dataset] | None = None
     tuning: Dataset | None = None
     folds: tuple[Tensor, ...] = ()
+    seen: int = 0
 
     def parts(self) -> dict[str, Dataset]:
         """Returns the parts that there are, by name; but for the rows of tuning, which belong to others."""

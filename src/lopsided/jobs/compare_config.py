@@ -145,7 +145,7 @@ class CompareConfig(Config):
         shared = {name: getattr(self, name) for name in Config.model_fields}
         if self.data != BUILT_IN:  # a run has other default shares
             shared |= {part: str(share) for part, share in self.default_shares.items() if shared[part] is None}
-        run = {"loss": loss, "seed": seed, "metric": self.validation_metric}
+        run = {"loss": loss, "seed": seed, "metric": self.validation_metric, "keep_overlap": bool(self.keep_overlap)}
         if self.resplit:
             run["data_seed"] = (self.data_seed + seed) % 2**32
         return checked(FitConfig, shared | run | changes)

@@ -87,6 +87,9 @@ class Config(ReadOptions):
     test: str | None = _rows(
         None, "File of test rows, or a share of the training rows; 0 for none.", unset="0, or 0.2 in compare"
     )
+    keep_overlap: bool | None = _rows(
+        None, "Keep test rows that also stand among those of training.", unset="yes, or no in compare"
+    )
     images: int | None = _rows(None, f"Training images of {BUILT_IN}.", unset=str(IMAGES), ge=10, le=1_000_000)
     imbalance: float | None = _rows(None, "Its frequent labels per rare one.", unset=f"{IMBALANCE:g}", ge=1, le=1000)
     missing: float = _rows(0.0, "Share of the training positives to hide.", ge=0, lt=1)

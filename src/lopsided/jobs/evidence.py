@@ -58,7 +58,7 @@ class Evidence:
     each seed split the rows anew; then `test`, `positives` and `data` are those of the first one. recipe: None where
     the models were trained elsewhere. sets: (rows,) int64, the number of the set of copies, or of one group, that a
     test row is in; None where all are independent. budget: what was asked for. tuned_on: the rows that have tuned the
-    thresholds. notes: what a reader must know besides.
+    thresholds. seen: the test rows that say little of new ones, see `Splits`. notes: what a reader must know besides.
     """
 
     data: DataSummary
@@ -76,6 +76,7 @@ class Evidence:
     resplit: float | None = None
     budget: str | None = None
     tuned_on: str = "the validation rows"
+    seen: int = 0
     notes: tuple[str, ...] = ()
 
     @property

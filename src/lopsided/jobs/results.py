@@ -67,6 +67,7 @@ def summarize(evidence: Evidence, progress: Progress) -> Results:
         groups=label_groups(evidence),
         tested=LabelTests(with_positives=int((tested > 0).sum()), few=int(((tested > 0) & (tested < FEW)).sum())),
         tuned_on=evidence.tuned_on,
+        seen=evidence.seen,
         notes=_notes(evidence),
     )
 
@@ -132,6 +133,7 @@ def evidence_of(
         notes=(*told, *_notes_on_training(config, chosen, splits, scored, trained, recipe), *left_out),
         budget=config.budget,
         tuned_on=tuned_on(splits),
+        seen=splits.seen,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -39,7 +39,7 @@ class Prepared:
     """Holds encoded rows, and the encoder that was fitted to those of training.
 
     valid: the rows that choose rate, epoch or penalty. tuning, folds: those that thresholds are tuned on, see `Splits`,
-    as for notes.
+    as for notes and seen.
     """
 
     encoder: Encoder
@@ -49,12 +49,13 @@ class Prepared:
     tuning: Rows | None
     folds: tuple[Tensor, ...]
     notes: tuple[str, ...] = ()
+    seen: int = 0
 
     @property
     def splits(self) -> Splits:
         """Returns the rows without what a body takes of them."""
         valid, test, tuning = (None if rows is None else rows.data for rows in (self.valid, self.test, self.tuning))
-        return Splits(self.train.data, valid, test, self.notes, tuning=tuning, folds=self.folds)
+        return Splits(self.train.data, valid, test, self.notes, None, tuning, self.folds, self.seen)
 
 
 def read_rows(path: Path, options: ReadOptions, bars: Bars) -> Dataset:
@@ -121,6 +122,8 @@ def _from_files(config: Config, bars: Bars) -> Splits:
         parts = aligned(parts)
     except UserError as error:
         raise UserError(f"{config.data}: {error}") from None
+    notes = [f"{path.name}: {note}" for path, part in zip(files.values(), parts, strict=True) for note in part.notes]
+    parts, shared, seen = _shared_rows(config, files, parts)
     given = dict(zip(files, parts, strict=True))
     train = given["data"]
     unsplit: Callable[[], Dataset] | None = None
@@ -138,21 +141,39 @@ def _from_files(config: Config, bars: Bars) -> Splits:
         if "valid" in shares:
             both = torch.cat([rows_of["data"], rows_of["valid"]]).sort().values
             unsplit = partial(train.take, both)
-    notes = [f"{files[name].name}: {note}" for name, part in given.items() if name in files for note in part.notes]
-    notes += _shared_rows(list(files.values()), list(files), parts)
-    return Splits(given["data"], given.get("valid"), given.get("test"), tuple(notes), unsplit)
+    return Splits(given["data"], given.get("valid"), given.get("test"), (*notes, *shared), unsplit, seen=seen)
 
 
-def _shared_rows(files: Sequence[Path], names: Sequence[str], parts: Sequence[Dataset]) -> Iterator[str]:
-    """Yields a sentence where rows of a file also stand in one before it, whether it is trained or tuned on."""
+def _shared_rows(
+    config: Config, files: Mapping[str, Path], parts: Sequence[Dataset]
+) -> tuple[list[Dataset], list[str], int]:
+    """Looks for rows of a file that also stand in one before it, whether it is trained or tuned on.
+
+    Returns the parts without the test rows that do, unless these are kept; sentences; and `Splits.seen`.
+    """
+    names, notes, kept = list(files), [], list(parts)
+    keep = config.keep_overlap or (config.keep_overlap is None and isinstance(config, FitConfig))
+    copied, grouped = (torch.zeros(len(parts[-1]), dtype=torch.bool) for _ in range(2))
     for one, other in combinations(range(len(parts)), 2):
-        copied = len(overlap(parts[one].inputs, parts[other].inputs))
-        grouped = len(shared_groups(parts[one], parts[other]))
-        rows, file = f"of {len(parts[other])} {names[other]} rows", printable(files[one].name)
-        if copied:
-            yield f"{copied} {rows} also stand in {file}"
-        if grouped:
-            yield f"{grouped} {rows} are of groups that also stand in {file}"
+        found = overlap(parts[one].inputs, parts[other].inputs), shared_groups(parts[one], parts[other])
+        is_test = names[other] == "test"
+        rows, file = f"of {len(parts[other])} {names[other]} rows", printable(files[names[one]].name)
+        if len(found[0]):
+            left_out = ", and are left out; --keep-overlap keeps them" * (is_test and not keep)
+            notes.append(f"{len(found[0])} {rows} also stand in {file}{left_out}")
+        if len(found[1]):
+            notes.append(f"{len(found[1])} {rows} are of groups that also stand in {file}")
+        if is_test:
+            copied[found[0]], grouped[found[1]] = True, True
+    if copied.any() and not keep:
+        if copied.all():
+            raise UserError(
+                f"{files['test']}: all {len(copied)} test rows also stand in {config.data}, or in the rows of --valid; "
+                "name another file, leave --test out to split rows off, or add --keep-overlap"
+            )
+        kept[-1] = parts[-1].take((~copied).nonzero()[:, 0])
+        return kept, notes, int((grouped & ~copied).sum())
+    return kept, notes, int((grouped | copied).sum())
 
 
 def prepare(config: Config, splits: Splits) -> Prepared:
@@ -175,7 +196,7 @@ def prepare(config: Config, splits: Splits) -> Prepared:
     except ValueError as error:
         raise UserError(f"{file}: {error}") from None
     parts = encoded["train"], encoded.get("valid"), encoded.get("test")
-    return Prepared(encoder, *parts, tuning, splits.folds, splits.notes)
+    return Prepared(encoder, *parts, tuning, splits.folds, splits.notes, splits.seen)
 
 
 def measurable(config: C, splits: Splits) -> C:

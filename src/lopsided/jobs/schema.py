@@ -199,6 +199,7 @@ class Results(StoredFile):
     groups: list[LabelGroup]  # from rare to frequent; none where labels are alike
     tested: LabelTests
     tuned_on: str  # which rows have tuned the thresholds
+    seen: int = 0  # test rows of a text, or of a group, that also stands among those of training or validation
     notes: list[str]
 
     def known_metrics(self) -> list[str]:

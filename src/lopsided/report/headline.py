@@ -53,6 +53,9 @@ def answer(results: Results) -> str:
 
 def _warnings(results: Results) -> Iterator[str]:
     """Yields what stands above any verdict: that the data decide little, or that the model is what lacks."""
+    if results.seen:
+        of_all = f"{results.seen} of {results.data.rows.test} test rows"
+        yield f"{of_all} are like rows of training, or of their groups, and say little of new ones: see the notes"
     tested, title = results.tested, METRICS[results.metric].title
     if _decides_little(results):
         known = tested.with_positives - tested.few
