@@ -1,7 +1,7 @@
 """Says how the threads of torch wait for each other: asleep, or busy, as OpenMP lets them by default.
 
-Those that wait busily keep a core from who has something to do on it: where another process keeps one of two cores busy, a
-training takes ten times as long as it does alone.
+Those that wait busily keep a core from whatever has something to do on it: beside other programs on both of two cores,
+`fit` of Bibtex had not ended after 300 s, and takes 38 s where they sleep.
 """
 
 from __future__ import annotations
