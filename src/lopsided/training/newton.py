@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 _NEAR = 2.0**-7  # how far away in scores a slope is taken, of which the difference tells the curvature
-_FORCING = 0.1  # the residual of the linear system of a Newton step, as a share of the gradient
+_FORCING = 0.3  # the residual of the linear system of a Newton step, as a share of the gradient
 _NEWTON_STEPS, _CONJUGATE_STEPS, _LINE_STEPS = 50, 60, 12
-_FLAT = 0.5  # a step ends where the slope along it has fallen to this share
+_FLAT = 0.2  # a step ends where the slope along it has fallen to this share
 _GROUPS = 2  # of labels that are not apart, whose curvatures are measured together
 _TOGETHER = 32  # labels whose linear systems are solved side by side: their numbers stay in the cache
 

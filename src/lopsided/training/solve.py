@@ -25,8 +25,7 @@ from lopsided.training.newton import Problem, minimise
 from lopsided.training.rows import Rows
 
 _FACTOR = 2.0  # from one penalty to the next
-_TOLERANCE = 0.01
-_FOLD_TOLERANCE = 0.003  # closer, until what the start has seen of the rows that are left out no longer tells
+_TOLERANCE = 0.003
 _TOGETHER = 32  # labels that are solved side by side, where they are apart: their numbers stay in the cache
 _BLOCK = 4096  # rows that are encoded at a time
 
@@ -74,16 +73,15 @@ class Solver:
     def out_of_fold(self, l2: float, folds: Sequence[Tensor]) -> Tensor:
         """Returns (rows, L) scores of the rows, those of each fold by a model that is solved without it.
 
-        folds: numbers of rows, which together are all. Each is solved from the last solution on, which is near.
+        folds: numbers of rows, which together are all. None is solved from the solution of all rows: at weak penalties
+        it is far, and has seen what is left out.
         """
-        pulls, device = self.solution.pulls, self.start.device
-        outputs = torch.empty_like(pulls)
-        parts = [(held.to(device), rest_of(held, len(pulls)).to(device)) for held in folds]
+        outputs, device = torch.empty_like(self.solution.pulls), self.start.device
+        parts = [(held.to(device), rest_of(held, len(outputs)).to(device)) for held in folds]
         for labels, targets in self._blocks():
             for held, kept in parts:
-                start = _without(pulls[:, labels], held)
                 problem = Problem(self._scores, self._slope(labels, targets, kept), self.apart)
-                scores = self._scores(minimise(problem, start, l2, _FOLD_TOLERANCE))
+                scores = self._scores(minimise(problem, torch.zeros_like(outputs[:, labels]), l2, _TOLERANCE))
                 outputs[held[:, None], labels] = scores[held] + self.start[labels]
         return self.head.powerset.log_odds(outputs) if isinstance(self.head, PowersetHead) else outputs
 
@@ -159,17 +157,6 @@ def solve_with_folds(
     solver = Solver(model, rows)
     solver.solve(l2)
     return model, Scores(solver.out_of_fold(l2, folds).cpu(), None, model.num_labels)
-
-
-def _without(pulls: Tensor, held: Tensor) -> Tensor:
-    """Returns pulls near those of a solution without some rows; up and down, the others pull as much as all did.
-
-    So the bias, which is their sum, stays where it was. Labels that nothing is left to pull up begin without pulls.
-    """
-    kept = pulls.index_fill(0, held, 0.0)
-    up, down = kept.clamp(min=0), kept.clamp(max=0)
-    by = [pulls.clamp(min=0).sum(0) / up.sum(0), pulls.clamp(max=0).sum(0) / down.sum(0)]
-    return torch.where(by[0].isfinite() & by[1].isfinite(), up * by[0] + down * by[1], 0.0)
 
 
 class _Sparse:
