@@ -23,6 +23,7 @@ from typing import Any
 
 from tables import RESULTS, ROOT, Row, metrics_grid, put, read
 
+HERE = Path(__file__).parent
 PAGE, FILE = ROOT / "docs/speed.md", RESULTS / "end_to_end.csv"
 TEXTS = {"reuters21578": (), "goemotions": (), "nlupp": ()}
 SPARSE = {"bibtex": (), "10,000 labels": (10_000, 30_000), "100,000 labels": (100_000, 100_000)}  # labels and rows
@@ -56,7 +57,7 @@ def measured(line: list[str], step: str) -> Row:
     """Runs a program; returns what it took."""
     start = time.perf_counter()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "OPENBLAS_"))}
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{' '.join(line)}: status {status}")
@@ -139,8 +140,6 @@ def contenders(name: str) -> list[str]:
 
 
 def measure_all(data: Path, environments: Path, names: list[str], again: bool) -> None:
-    from run import environment as facts
-
     rows: list[dict[str, Any]] = [dict(row) for row in read(FILE.name)] if FILE.exists() else []
     for name in names:
         if not again and name in {row["set"] for row in rows}:
@@ -154,6 +153,13 @@ def measure_all(data: Path, environments: Path, names: list[str], again: bool) -
             writer = csv.DictWriter(file, [*rows[0]])
             writer.writeheader()
             writer.writerows(rows)
+
+
+def facts() -> Row:
+    """Returns the machine and the versions, as run.py says them: here torch would count as memory of every program."""
+    program = "import json, run; print(json.dumps(run.environment()))"
+    said = subprocess.check_output([sys.executable, "-c", program], cwd=HERE)
+    return {name: str(value) for name, value in json.loads(said).items()}
 
 
 def page() -> str:
