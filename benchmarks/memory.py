@@ -11,7 +11,6 @@ command writes the table of docs/extreme.md from that file.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import re
@@ -28,7 +27,7 @@ from threading import Event, Thread
 import psutil
 import pyarrow as pa
 from pyarrow import parquet
-from run import environment as facts
+from run import write
 from tables import RESULTS, ROOT, Row, environment, grid, put, read
 
 from lopsided.data.make_xmc import XmcMaker
@@ -125,14 +124,6 @@ def measure_all(folder: Path) -> Iterator[Row]:
         yield what | measure_compare(folder)
 
 
-def add(row: Row) -> None:
-    rows = [*(read(FILE.name) if FILE.exists() else []), row | facts()]
-    with FILE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[-1]])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def page() -> str:
     rows, numbers = read(FILE.name), ("labels", "rows", "peak MiB", "CPU s")
     body = [
@@ -156,4 +147,4 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as made:
             for row in measure_all(Path(made)):
                 print(*(f"{name}: {value}" for name, value in row.items()), sep=", ", flush=True)
-                add(row)
+                write(FILE, [*(read(FILE.name) if FILE.exists() else []), row])
