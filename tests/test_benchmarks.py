@@ -52,6 +52,7 @@ def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) ->
     import decisions  # type: ignore[import-not-found]
     import diagnostics  # type: ignore[import-not-found]
     import end_to_end  # type: ignore[import-not-found]
+    import memory  # type: ignore[import-not-found]
     import missing  # type: ignore[import-not-found]
     import real_data  # type: ignore[import-not-found]
     import significance  # type: ignore[import-not-found]
@@ -63,6 +64,7 @@ def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) ->
     assert decisions.PAGE.read_text() == decisions.page(), "stale: run python benchmarks/decisions.py --tables"
     assert diagnostics.PAGE.read_text() == diagnostics.page(), "stale: run python benchmarks/diagnostics.py"
     assert end_to_end.PAGE.read_text() == end_to_end.page(), "stale: run python benchmarks/end_to_end.py --page"
+    assert memory.PAGE.read_text() == memory.page(), "stale: run python benchmarks/memory.py --page"
     assert missing.PAGE.read_text() == missing.page(), "stale: run python benchmarks/missing.py --page"
     assert real_data.PAGE.read_text() == real_data.page(), "stale: run python benchmarks/real_data.py --page"
     assert significance.PAGE.read_text() == significance.page(), "stale: run python benchmarks/significance.py"
