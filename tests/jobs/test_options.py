@@ -26,7 +26,7 @@ DEFAULTS = {
     "fit": {
         "loss": "asl",
         "model": "depends on the data",
-        "learning_rate": "depends on the data",
+        "learning_rate": "depends on the data; the best of a ladder in compare",
         "accumulate": "1",
         "schedule": "depends on the model",
         "at_least_one": "no",

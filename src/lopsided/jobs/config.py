@@ -52,7 +52,9 @@ class Config(ReadOptions):
         le=1_000_000,
     )
     batch_size: int | None = _training(None, "Rows per batch.", unset="depends on the data", ge=1, le=1_000_000)
-    learning_rate: float | None = _training(None, "Step size.", unset="depends on the data", gt=0, le=1e6)
+    learning_rate: float | None = _training(
+        None, "Step size.", unset="depends on the data; the best of a ladder in compare", gt=0, le=1e6
+    )
     schedule: Literal["constant", "cosine", "one_cycle"] | None = _training(
         None, "Of the step size: constant, cosine or one_cycle.", unset="depends on the model"
     )
