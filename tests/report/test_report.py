@@ -31,7 +31,7 @@ LIMIT = 3_000_000  # bytes of a report
 
 
 def stored_results(run: Path) -> Results:
-    return ComparisonFolder.open(run, check_data=False).read_results()
+    return ComparisonFolder.open(run).read_results()
 
 
 def read(path: Path) -> Any:

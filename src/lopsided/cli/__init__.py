@@ -169,7 +169,7 @@ def evaluate(
 
     console = Console()
     with bars(console) as live:
-        folder = RunFolder.open(run, check_data=False)
+        folder = RunFolder.open(run)
         evaluation, written = evaluate_run(folder, data, Propensity(a=propensity_a, b=propensity_b), live, asked)
     print_evaluation(evaluation, written, console)
 

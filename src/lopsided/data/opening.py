@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from lopsided.data.excerpts import printable
 from lopsided.data.storage import UserError
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ def readable(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: the compressed file is damaged or cut off ({error})") from None
     except OSError as error:
-        reason = " ".join((error.strerror or str(error)).split())
-        raise UserError(f"{path}: {reason[:100]}") from None
+        raise UserError(f"{path}: {printable(error.strerror or str(error), 100)}") from None
 
 
 @contextlib.contextmanager

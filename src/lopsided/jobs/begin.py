@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from lopsided.data.excerpts import printable
 from lopsided.data.storage import UserError, remove_leftovers
-from lopsided.jobs.config import C, Config
+from lopsided.jobs.config import C, Config, fingerprinted
 from lopsided.jobs.folder import RUNS, ConfigFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared, load, measurable, prepare, unsolved
@@ -34,14 +34,17 @@ def begin(kind: type[F], asked: Config | Path, out: Path | None, progress: Progr
     """
     if isinstance(asked, Path):
         folder = kind.open(asked)
-        remove_leftovers(folder.path)
-        return folder, _prepared(folder.config, progress)[1]
+        with fingerprinted(folder.config) as digests:
+            folder.refuse_other_data(digests)
+            remove_leftovers(folder.path)
+            return folder, _prepared(folder.config, progress)[1]
     try:
-        config, prepared = _prepared(asked, progress)
+        with fingerprinted(asked) as digests:
+            config, prepared = _prepared(asked, progress)
     except UserError as error:
         or_run = "; nor is it a run folder, which has a config.json" * Path(asked.data).is_dir()
         raise UserError(f"{error}{or_run}") from None
-    return on_first(lambda: kind.create(out or _new_folder(config), config)), prepared
+    return on_first(lambda: kind.create(out or _new_folder(config), config, digests)), prepared
 
 
 def _prepared(config: C, progress: Progress) -> tuple[C, Prepared]:

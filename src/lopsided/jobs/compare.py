@@ -60,7 +60,7 @@ def _help(path: Path, prepared: Prepared) -> None:
     """Works on a comparison in another process, in silence."""
     with Progress(Console(quiet=True)) as progress:
         progress.preparing()
-        Worker(ComparisonFolder.open(path, check_data=False), prepared, progress).work()
+        Worker(ComparisonFolder.open(path), prepared, progress).work()
 
 
 class Worker:

@@ -9,9 +9,11 @@ import difflib
 import hashlib
 import os
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from stat import S_ISFIFO
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
@@ -145,6 +147,11 @@ class Config(ReadOptions):
             for name, value in named.items()
             if value is not None and _as_share(value) is None and value != BUILT_IN
         }
+
+    def sources(self) -> dict[str, Path]:
+        """Returns all files that were named and are read, by option."""
+        others = {name: getattr(self, name) for name in ("labels_file", "targets_file", "filter_file")}
+        return self.files() | {name: path for name, path in others.items() if path is not None}
 
     def share(self, part: Literal["valid", "test"]) -> float:
         """Returns the share of the training rows that is split off for validation or test."""
@@ -305,14 +312,40 @@ def read_otherwise(options: ReadOptions, asked: dict[str, Any]) -> ReadOptions:
 
 def fingerprint(config: Config) -> dict[str, str]:
     """Returns the SHA-256 of every data file or folder, so that a run is not continued on other data."""
+    return {name: data_digest(path) for name, path in config.sources().items()}
+
+
+@contextmanager
+def fingerprinted(config: Config) -> Iterator[dict[str, str]]:
+    """Gives the same of files that are read meanwhile. Raises UserError, after it, for one that has changed since."""
+    before = {path: _state(path) for path in config.sources().values()}
+    yield fingerprint(config)
+    for path, state in before.items():
+        if _state(path) != state:
+            raise UserError(f"{path}: changed while it was read; run the same command again")
+
+
+def _state(path: Path) -> list[tuple[Any, ...]]:
+    """Returns what changes whenever a file is written, of a folder's files too."""
     try:
-        return {name: data_digest(path) for name, path in config.files().items()}
+        found = [file.stat() for file in (_files_in(path) if path.is_dir() else [path])]
+    except OSError:
+        return []
+    return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found if not S_ISFIFO(each.st_mode)]
+
+
+def data_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file, or of the files and names in a folder; "" for a pipe, which can be read but once.
+
+    Raises UserError for what cannot be read.
+    """
+    try:
+        return "" if path.exists() and not path.is_file() and not path.is_dir() else _digest(path)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
 
 
-def data_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file, or of the files and names in a folder."""
+def _digest(path: Path) -> str:
     from lopsided.data.image_files import ENDINGS
 
     digest = hashlib.sha256()
@@ -320,7 +353,7 @@ def data_digest(path: Path) -> str:
         for inside in _files_in(path):
             digest.update(os.fsencode(inside.relative_to(path)) + b"\0")
             if inside.suffix.lower() not in ENDINGS:  # of images, as of those that a list names, the names alone
-                digest.update(data_digest(inside).encode())
+                digest.update(_digest(inside).encode())
         return digest.hexdigest()
     with path.open("rb") as file:
         while block := file.read(2**24):

@@ -18,7 +18,7 @@ from lopsided.data.inputs import Numbered
 from lopsided.data.storage import UserError
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
-from lopsided.jobs.config import data_digest, read_otherwise
+from lopsided.jobs.config import data_digest, fingerprint, read_otherwise
 from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.progress import say
 from lopsided.jobs.rows import load, read_rows
@@ -70,6 +70,7 @@ class Evaluation(StoredFile):
     popularity: Mapping[str, Number]  # of ranking the labels of every row by their number of training rows
     rule: str
     decisions: Mapping[str, Number]
+    changed: bool  # whether the file is one of the run's, with other content than it had then
 
 
 def evaluate_run(
@@ -88,6 +89,7 @@ def evaluate_run(
         raise UserError(f"{folder.path}: was trained without --test; name the file to evaluate on")
     model, decision = folder.read_model(), folder.read_decision()
     if path is None:
+        folder.refuse_other_data(fingerprint(folder.config))  # or other rows are split off than were held out
         rows = _encoded(model, load(folder.config, bars).test, folder.config.data)
     else:
         read = read_rows(path, read_otherwise(folder.config.read_options(), asked or {}), bars)
@@ -113,8 +115,9 @@ def evaluate_run(
         popularity=ranking(popularity),
         rule=decision.name,
         decisions={name: METRICS[name].value(summary) for name in DECISIONS},
+        changed=path is not None and _has_changed(folder, path),
     )
-    written = folder.path / ("results.json" if data is None else f"results-{data.stem}.json")
+    written = folder.path / "results.json" if data is None else folder.result_of("results", data, ".json")
     schema.write_file(written, evaluation)
     return evaluation, written
 
@@ -125,6 +128,12 @@ def _seen(folder: RunFolder, data: Path) -> Iterator[str]:
     for name, what in (("data", "training"), ("valid", "validation")):
         if folder.data_sha256.get(name) == given:
             yield f"the {what} file of this run; rows that a model has seen say nothing about new ones"
+
+
+def _has_changed(folder: RunFolder, path: Path) -> bool:
+    """Tells whether a data file of the run has changed since the run began."""
+    names = [name for name, file in folder.config.files().items() if file == path.absolute()]
+    return any(folder.data_sha256.get(name) != data_digest(path) for name in names)
 
 
 def _propensities(counts: torch.Tensor, rows: int, constants: Propensity) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from lopsided.data.storage import damaged, write_text
@@ -61,8 +62,13 @@ def validation_of(config: FitConfig, prepared: Prepared) -> Validation | None:
 
 def fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRecord:
     """Trains the model of a run, from where an earlier call was stopped, and writes all files of the folder."""
-    if processes.on_first(lambda: folder.is_trained):
-        return folder.read_training()
+    with folder.alone() if processes.is_first() else nullcontext():
+        if processes.on_first(lambda: folder.is_trained):
+            return folder.read_training()
+        return _fit(folder, prepared, progress)
+
+
+def _fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingRecord:
     config, recipe = folder.config, recipe_of(folder.config, prepared)
 
     def on_epoch(history: list[Epoch]) -> None:
@@ -136,7 +142,7 @@ def decide(config: FitConfig, model: Model, judged: Judged | None, progress: Pro
     loss = "bce" if isinstance(parse_method(config.loss), Powerset) else config.loss  # log odds are logits as of bce
     name = config.decide
     if config.rule_from is not None:
-        decision = RunFolder.open(config.rule_from, check_data=False).read_decision()
+        decision = RunFolder.open(config.rule_from).read_decision()
         return decision.at_least_one() if config.at_least_one else decision
     try:
         if judged is None:

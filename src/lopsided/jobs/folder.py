@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from lopsided import __version__
@@ -68,23 +71,24 @@ class ConfigFolder(Generic[C]):
     def create(cls, path: Path, config: C, data_sha256: Mapping[str, str] | None = None) -> Self:
         """Makes a new folder, or returns the existing one if it holds the same configuration and data.
 
-        data_sha256: of the data files, where it is known and was checked.
+        data_sha256: of the data files, where it is known.
         """
+        digests = dict(fingerprint(config) if data_sha256 is None else data_sha256)
         if is_run_folder(path):
-            folder = cls.open(path, check_data=data_sha256 is None)
+            folder = cls.open(path)
             changed = [name for name, value in config if value != getattr(folder.config, name)]
             if changed:
                 raise UserError(f"{path}: holds a run with other settings ({', '.join(changed)}); choose another --out")
+            folder.refuse_other_data(digests)
             return folder
         if path.exists() and not (path.is_dir() and all(is_temporary(each) for each in path.iterdir())):
             raise UserError(f"{path}: exists and is not a run folder; choose another --out")
-        digests = dict(fingerprint(config) if data_sha256 is None else data_sha256)
         stored = cls.file_kind(lopsided=__version__, command=cls.command, config=config, data_sha256=digests)
         schema.write_file(path / "config.json", stored)
         return cls(path, config, digests)
 
     @classmethod
-    def open(cls, path: Path, check_data: bool = True) -> Self:
+    def open(cls, path: Path) -> Self:
         """Opens the folder of an earlier run, even where the data files changed or are gone."""
         command = command_of(path)
         if command != cls.command:
@@ -92,17 +96,44 @@ class ConfigFolder(Generic[C]):
                 f"{path}: a run of lopsided {command}, expected one of lopsided {cls.command}; {cls._instead(path)}"
             )
         stored = schema.read_file(path / "config.json", cls.file_kind, "start a new run")
-        if check_data:
-            digests, files = fingerprint(stored.config), stored.config.files()
-            changed = [str(files[name]) for name in files if stored.data_sha256.get(name) != digests[name]]
-            if changed:
-                raise UserError(f"{', '.join(changed)}: changed since the run in {path} began; start a new run")
         return cls(path, stored.config, stored.data_sha256)
 
     @classmethod
     def _instead(cls, path: Path) -> str:
         """Says which folder to name instead of one of the other command."""
         raise NotImplementedError
+
+    def refuse_other_data(self, digests: Mapping[str, str]) -> None:
+        """Raises UserError for files that are no longer those of the run."""
+        files = self.config.sources()
+        changed = [str(files[name]) for name in digests if self.data_sha256.get(name) != digests[name]]
+        if changed:
+            raise UserError(f"{', '.join(changed)}: changed since the run in {self.path} began; start a new run")
+
+    def result_of(self, kind: str, data: Path, ending: str) -> Path:
+        """Returns the file of what another data file gives: KIND-NAME, with a mark where that lies elsewhere.
+
+        Two files may have one name. Those beside the file of training with its ending cannot.
+        """
+        data, trained = data.absolute(), Path(self.config.data)
+        beside = (data.parent, data.suffix) == (trained.parent, trained.suffix)
+        mark = "" if beside else "-" + hashlib.sha256(os.fsencode(data)).hexdigest()[:8]
+        return self.path / f"{kind}-{data.stem}{mark}{ending}"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes out, until this one ends, however it does. Raises UserError where another is in."""
+        lock = FileLock(self.path / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{self.path}: another process trains this run; wait for it, or stop it") from None
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # on Windows, while it is locked
+                (self.path / "lock").unlink()
+            lock.release()
 
 
 class RunFolder(ConfigFolder[FitConfig]):
@@ -117,6 +148,7 @@ class RunFolder(ConfigFolder[FitConfig]):
     README.md                the model card
     training.json            how training ended; a run that has it is trained
     results*.json            what `lopsided evaluate` measured
+    lock                     held while a process trains
     """
 
     command = "fit"
@@ -268,7 +300,7 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
         return RunFolder.create(self.run_path(loss, seed), self.config.of_run(loss, seed, changes), self.data_sha256)
 
     def open_run(self, loss: str, seed: int) -> RunFolder:
-        return RunFolder.open(self.run_path(loss, seed), check_data=False)
+        return RunFolder.open(self.run_path(loss, seed))
 
     def run_path(self, loss: str, seed: int) -> Path:
         name = re.sub(r"[^a-z0-9]+", "-", loss.lower()).strip("-")[:60]
@@ -344,7 +376,7 @@ def _check_numbers(path: Path, histories: Sequence[Sequence[Epoch]], repair: str
 def open_folder(path: Path) -> RunFolder | ComparisonFolder:
     """Opens the folder of a run or a comparison, even where its data files changed or are gone."""
     kind = RunFolder if command_of(path) == RunFolder.command else ComparisonFolder
-    return kind.open(path, check_data=False)
+    return kind.open(path)
 
 
 def folder_of(kind: type[Config]) -> type[ConfigFolder[Any]]:

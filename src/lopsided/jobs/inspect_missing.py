@@ -69,7 +69,7 @@ def inspect_missing(
         raise UserError(f"--folds: must lie between 2 and the {len(rows)} rows, got {folds}")
     scores = _out_of_fold(_cache(folder.path, config, folds), rows, config, folds, bars)
     suspects = rank_suspects(Judged.of(scores, rows.hard_targets()), above, top)
-    path = folder.path / (f"missing-{data.stem}.csv" if data else "missing.csv")
+    path = folder.result_of("missing", data, ".csv") if data else folder.path / "missing.csv"
     names = [printable(rows.label_names[label]) for label in suspects.label.tolist()]
     excerpts = [rows.inputs.excerpt(row) for row in suspects.row.tolist()]
     texts = [printable(each) if isinstance(each, str) else "" for each in excerpts]

@@ -46,7 +46,7 @@ class Predictor:
     @classmethod
     def open(cls, folder: Path) -> Predictor:
         """Reads the folder of a run. Raises UserError where it holds no model, or a damaged one."""
-        run = RunFolder.open(folder, check_data=False)
+        run = RunFolder.open(folder)
         return cls(run.read_model(), run.read_decision(), Path(run.config.data), run.config.read_options())
 
     @property
@@ -106,7 +106,7 @@ def write_predictions(
     is found out about the file is said above the bars.
     """
     if out.is_file():
-        read = {"the rows to predict": data} | RunFolder.open(folder, check_data=False).config.files()
+        read = {"the rows to predict": data} | RunFolder.open(folder).config.files()
         for what, path in read.items():
             if path.exists() and out.samefile(path):
                 raise UserError(f"--out: {out} holds {what} of the run; name another file")

@@ -144,7 +144,7 @@ def settings_like(compared: Path, loss: str | None, holds_out: bool) -> dict[str
     from lopsided.jobs.folder import ComparisonFolder
     from lopsided.jobs.verdict import recommended
 
-    folder = ComparisonFolder.open(compared, check_data=False)
+    folder = ComparisonFolder.open(compared)
     results, config = folder.read_results(), folder.config
     loss = loss or recommended(results)
     if loss not in config.losses:

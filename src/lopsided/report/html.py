@@ -36,7 +36,7 @@ _KINDS = {BETTER: "ahead", AHEAD: "ahead", WORSE: "behind", BEHIND: "behind"}
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a finished run folder from its files, to report.html in it or to `out`; returns the path."""
-    run = ComparisonFolder.open(folder, check_data=False)
+    run = ComparisonFolder.open(folder)
     path = out or folder / "report.html"
     write_text(path, page(run.read_results(), run.read_details(), run))
     return path

@@ -30,7 +30,7 @@ class Finished:
 
 def read_finished(paths: Sequence[Path]) -> list[Finished]:
     """Reads the runs in these folders. Raises UserError for one that is not finished, or is no comparison."""
-    folders = [ComparisonFolder.open(path, check_data=False) for path in paths]
+    folders = [ComparisonFolder.open(path) for path in paths]
     names = [folder.config.name for folder in folders]
     return [
         Finished(folder, folder.read_results(), name if names.count(name) == 1 else f"{name} ({folder.path})")

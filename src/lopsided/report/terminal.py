@@ -222,6 +222,8 @@ def print_evaluation(evaluation: Evaluation, written: Path, console: Console) ->
         popular = evaluation.popularity.get(name)
         table.add_row(titles.get(kind, "mAP") + at + k, share(value), "" if popular is None else share(popular))
     console.print(f"\n{evaluation.rows} rows of {evaluation.data}", highlight=False, markup=False, soft_wrap=True)
+    if evaluation.changed:
+        console.print("this file has changed since the run began", highlight=False, markup=False)
     console.print(table)
     constants = f"A = {evaluation.propensity.a:g} and B = {evaluation.propensity.b:g}"
     console.print(f"[dim]PSP: propensities of the training label counts, {constants}.[/dim]", highlight=False)

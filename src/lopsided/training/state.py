@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
 from lopsided.data.storage import intact, read_tensors, write_tensors
@@ -23,12 +24,20 @@ class Progress:
     """
 
     history: list[Epoch] = field(default_factory=list)
-    step: int = 0
+    step: NonNegativeInt = 0
     total: float = 0.0
     seconds: float = 0.0
     best: float | None = None
-    improved_in: int = 0
-    best_epoch: int = 0
+    improved_in: NonNegativeInt = 0
+    best_epoch: NonNegativeInt = 0
+
+    def check(self) -> None:
+        """Raises ValueError for what no training reaches."""
+        done = len(self.history)
+        if [epoch.epoch for epoch in self.history] != list(range(1, done + 1)):
+            raise ValueError("field history: it must have every epoch, from 1 on")
+        if max(self.improved_in, self.best_epoch) > done:
+            raise ValueError(f"field best_epoch: {self.best_epoch}, improved_in: {self.improved_in}, of {done} epochs")
 
 
 @dataclass
@@ -63,13 +72,15 @@ class TrainingState:
         """Goes on from a file. Raises UserError for one that is damaged, or is of another training."""
         with intact(path, "delete it to train again"):
             tensors, metadata = read_tensors(path)
-            self._restore(tensors, json.loads(metadata["progress"]))
+            self._restore(tensors, metadata["progress"])
 
-    def _restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+    def _restore(self, tensors: dict[str, Tensor], progress: str) -> None:
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("best", "optimizer", "random", *self.modules)}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
+            if tensor.isnan().any():
+                raise ValueError(f"tensor {name} has values that are no numbers")
         for name, module in self.modules.items():
             module.load_state_dict(parts[name])
         if self.optimizer is not None:
@@ -77,10 +88,21 @@ class TrainingState:
             for name, tensor in parts["optimizer"].items():
                 number, _, moment = name.partition(".")
                 state.setdefault(int(number), {})[moment] = tensor
+            weights: list[Tensor] = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+            for place, moments in state.items():
+                _check_shapes(moments, dict.fromkeys(moments, weights[place]))
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        _check_shapes(parts["best"], self.modules["network"].state_dict())
         self.best = parts["best"]
-        history = [Epoch(**epoch) for epoch in progress.pop("history")]
-        self.progress = Progress(history=history, **progress)
+        self.progress = TypeAdapter(Progress).validate_json(progress, strict=True)
+        self.progress.check()
         torch.set_rng_state(parts["random"]["cpu"])
         if "cuda" in parts["random"]:
             torch.cuda.set_rng_state(parts["random"]["cuda"])
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for a tensor that is not like its namesake, nor, as a count of steps, a single number."""
+    for name, tensor in tensors.items():
+        if tensor.ndim and tensor.shape != like[name].shape:
+            raise ValueError(f"tensor {name}: expected {tuple(like[name].shape)}, got {tuple(tensor.shape)}")

@@ -17,7 +17,7 @@ import numpy as np
 from lopsided.data.opening import OnBytes, Say, read_lines, shown
 from lopsided.data.storage import UserError
 
-_QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+_QUOTED = r"'[^'\\]*(?:\\.[^'\\]*)*'|\"[^\"\\]*(?:\\.[^\"\\]*)*\""
 _TOKEN = re.compile(rf"\s*((?:\d+\s+)?(?:{_QUOTED})|[^,]*?)\s*(?:,|$)")  # of a sparse row, a number stands before it
 _ATTRIBUTE = re.compile(rf"@attribute\s+({_QUOTED}|\S+)\s+(.*\S)\s*", re.IGNORECASE)
 _RELATION = re.compile(r"@relation\s+(.*\S)\s*", re.IGNORECASE)

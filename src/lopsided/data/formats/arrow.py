@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lopsided.data.formats.base import BLOCK_ROWS, Block, Format
+from lopsided.data.labels.names import is_text
 from lopsided.data.opening import OnBytes, Say, readable, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
@@ -38,7 +39,7 @@ def read_parquet(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) 
 
         with parquet.ParquetFile(path) as file:
             total = max(1, file.metadata.num_rows)
-            batches = file.iter_batches(BLOCK_ROWS)
+            batches = map(_checked, file.iter_batches(BLOCK_ROWS))
             yield from _blocks(batches, 1, path.stat().st_size / total, say, on_bytes)
 
 
@@ -51,18 +52,29 @@ def read_arrow(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) ->
 def read_folder(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -> Iterator[Block]:
     """Yields the rows of a data set that Hugging Face's `save_to_disk` wrote, in blocks."""
     if (path / "dataset_dict.json").exists():
-        splits = _read_json(path / "dataset_dict.json").get("splits", [])
+        splits = _inside(path, "dataset_dict.json", "splits")
         if len(splits) != 1:
-            raise UserError(f"{path}: holds several data sets; name one: {', '.join(str(path / s) for s in splits)}")
-        path = path / splits[0]
-    files = [path / str(file["filename"]) for file in _read_json(path / "state.json").get("_data_files", [])]
-    names = _class_names(_read_json(path / "dataset_info.json").get("features") or {})
+            raise UserError(f"{path}: holds several data sets; name one: {', '.join(map(str, splits))}")
+        path = splits[0]
+    files = _inside(path, "state.json", "_data_files")
+    names = _class_names(_read_json(path / "dataset_info.json").get("features"))
     rows = 1
     for file in files:
         for block in _blocks(_batches(file), rows, 0, say, on_bytes, names):
             rows += len(block)
             yield block
         on_bytes(file.stat().st_size)
+
+
+def _inside(folder: Path, file: str, field: str) -> list[Path]:
+    """Returns the files or folders that a file of a folder lists, which lie in it."""
+    listed = _read_json(folder / file).get(field)
+    listed = listed if isinstance(listed, list) else [listed]
+    names: list[Any] = [each.get("filename") if isinstance(each, dict) else each for each in listed]
+    for name in names:
+        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name or not is_text(name):
+            raise UserError(f"{folder / file}: field {field}: expected names of files beside it, got {shown(name)}")
+    return [folder / name for name in names]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -90,7 +102,14 @@ def _batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
                 yield from _pieces(reader.get_batch(number))
 
 
+def _checked(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+    """Returns rows whose offsets lie in their buffers and whose texts are texts; what uses others may crash."""
+    batch.validate(full=True)
+    return batch
+
+
 def _pieces(batch: pyarrow.RecordBatch) -> Iterator[pyarrow.RecordBatch]:
+    _checked(batch)
     return (batch.slice(start, BLOCK_ROWS) for start in range(0, batch.num_rows, BLOCK_ROWS))
 
 
@@ -105,8 +124,7 @@ def _blocks(
     row = first_row
     for batch in batches:
         if names is None:
-            metadata = (batch.schema.metadata or {}).get(b"huggingface", b"{}")
-            names = _class_names(json.loads(metadata).get("info", {}).get("features") or {})
+            names = _class_names(_features_in((batch.schema.metadata or {}).get(b"huggingface", b"{}")))
         if row == 1 and names:
             say(f"names of labels are those that the file declares for {', '.join(map(shown, names))}")
         yield _block(batch, row, names)
@@ -122,15 +140,27 @@ def _block(batch: pyarrow.RecordBatch, row: int, names: Mapping[str, Sequence[st
     return Block(batch.schema.names, column, range(row, row + batch.num_rows), "row")
 
 
-def _class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
+def _features_in(metadata: bytes) -> Any:
+    """Returns what Hugging Face's metadata say of the columns."""
+    try:
+        return json.loads(metadata)["info"]["features"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _class_names(features: Any) -> dict[str, list[str]]:
     """Returns the names behind the numbers of columns that Hugging Face calls ClassLabel, or lists of it."""
-    result = {}
-    for name, feature in features.items():
+    result: dict[str, list[str]] = {}
+    for name, feature in features.items() if isinstance(features, dict) else ():
         while isinstance(feature, list) and len(feature) == 1:
             feature = feature[0]
         while isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
             feature = feature["feature"]
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names"):
+        if (
+            isinstance(feature, dict)
+            and feature.get("_type") == "ClassLabel"
+            and isinstance(feature.get("names"), list)
+        ):
             result[name] = list(map(str, feature["names"]))
     return result
 

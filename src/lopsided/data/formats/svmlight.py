@@ -39,7 +39,7 @@ _LONGEST_HEADER = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLOCK = 2**22  # bytes parsed at once
 _MOST = 2**31  # rows, features or labels: more would not fit into any memory
-_ALWAYS_TAKEN, _LABELS_AN_ENTRY = 2**24, 100  # labels; beyond, only so many for each that stands in a row
+_ALWAYS_TAKEN, _LABELS_AN_ENTRY = 2**20, 100  # labels; beyond, only so many for each that stands in a row
 _HALF = "the half of the format in two files"
 
 
@@ -244,7 +244,7 @@ class _File:
         """Raises the error that says which part of a row is wrong."""
         labels, *features = re.split(rb"[ \t]+", line.rstrip())
         if not self._labelled:
-            labels, features = b"", self._without_labels(line).split()
+            labels, features = b"", [*filter(None, re.split(rb"[ \t]+", self._without_labels(line).rstrip()))]
         if not re.fullmatch(rb"(%b(,%b)*)?" % (_LABEL, _LABEL), labels):
             hint = "; a row without labels begins with a space" if b":" in labels else ""
             self._fail(number, f"expected labels such as 3,17, got {_quoted(labels)}{hint}")
@@ -252,7 +252,7 @@ class _File:
             if not re.fullmatch(_PAIR, part):
                 hint = "; labels are cut by commas" if labels and re.fullmatch(_LABEL, part) else ""
                 self._fail(number, f"expected a {self.kind} and its value such as 12:0.5, got {_quoted(part)}{hint}")
-        raise AssertionError(f"line {number} is neither right nor wrong")
+        self._fail(number, f"expected a row such as 3,17 12:0.5, got {_quoted(line)}")
 
     def _fail(self, line: int, problem: str) -> NoReturn:
         raise UserError(f"{self.path}, line {line}: {problem}")

@@ -15,7 +15,7 @@ from lopsided.data.numbers import number_in
 from lopsided.data.options import ReadOptions
 
 _PAIRS = {"[": "]", "(": ")", "{": "}"}
-_ITEM = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|([^\s,'"\[\](){}]+))\s*,?""")
+_ITEM = re.compile(r"""\s*(?:('[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")|([^\s,'"\[\](){}]+))\s*,?""")
 # such as array([1, 0], dtype=int8)
 _CALL = re.compile(
     r"[\w.]{1,40}\(([\[{(].*[\]})])(?:,\s*\w{1,40}=[^,()]{1,40})*\)", re.DOTALL

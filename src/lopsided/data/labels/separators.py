@@ -52,7 +52,7 @@ def find_separator(where: str, cells: Iterable[str]) -> str:
     if len(usual) > 1:
         readings = [f"{_count(different, sign)} if cut at {shown(sign)},{_example(different, sign)}" for sign in usual]
         raise UserError(f"{where}: {'; '.join(readings)}; say which with --separator")
-    signs = sorted({sign for cell in different for sign in cell if not sign.isalnum() and sign not in '"[]{}'})
+    signs = sorted(sign for sign in set().union(*different) if not sign.isalnum() and sign not in '"[]{}')
     for sign in sorted(signs, key=INSIDE_NAMES.__contains__)[:_MOST_SIGNS]:
         if _separates(different, sign):
             example = _example(different, "", sign)
