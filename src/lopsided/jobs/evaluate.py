@@ -124,9 +124,9 @@ def evaluate_run(
 
 def _seen(folder: RunFolder, data: Path) -> Iterator[str]:
     """Yields a sentence where a file holds the bytes of one that the run trained or was tuned on."""
-    given = data_digest(data) if data.is_file() or data.is_dir() else None  # what came through a pipe is gone
+    given = data_digest(data)  # "" where it came through a pipe
     for name, what in (("data", "training"), ("valid", "validation")):
-        if folder.data_sha256.get(name) == given:
+        if given and folder.data_sha256.get(name) == given:
             yield f"the {what} file of this run; rows that a model has seen say nothing about new ones"
 
 
