@@ -42,7 +42,7 @@ class Ended:
 
 
 def in_child(
-    function: Callable[[], int], where: Path, limits: Sequence[tuple[int, int]] = (), timeout: float = 60
+    function: Callable[[], int], where: Path, limits: Sequence[tuple[int, int]] = (), timeout: float = 600
 ) -> Ended:
     """Calls a function in a child of this process, in a working directory; kills it after so many seconds.
 
