@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ _NO_MEMORY = (  # in errors of C++, of the linker and of threads
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, 2 after an error of the user, 130 or 143 when stopped, 141 if nobody reads."""
     received: list[int] = []
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where it keeps its fonts
     with _stoppable(received), _forgiving():
         try:
             return _message_of(lambda: _run(arguments))

@@ -10,9 +10,10 @@ import torch
 from tests.campaigns.campaign import Campaign, Tally, kind_of
 from tests.campaigns.folders import Folders
 from tests.campaigns.kills import Kills
+from tests.campaigns.limits import Limits
 from tests.campaigns.readers import Readers
 
-CAMPAIGNS: dict[str, Campaign] = {each.name: each for each in (Readers(), Folders(), Kills())}
+CAMPAIGNS: dict[str, Campaign] = {each.name: each for each in (Readers(), Folders(), Kills(), Limits())}
 _STORED = 200  # trials after which it is written how far a campaign is
 
 

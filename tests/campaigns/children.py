@@ -32,8 +32,9 @@ class Ended:
             return "traceback: " + self.err.strip().splitlines()[-1][:200]
         if self.code not in (0, 2, 130, 143):
             return f"ended with {self.code}: {self.err[-200:]}"
-        if self.code == 2 and (self.err.count("\n") != 1 or not self.err.startswith("lopsided: ")):
-            return f"not one line: {self.err[:300]!r}"
+        *notes, last = self.err.splitlines() or [""]
+        if self.code == 2 and (not last.startswith("lopsided: ") or any(note.startswith("lopsided") for note in notes)):
+            return f"not one line: {self.err[-300:]!r}"
         if any(len(line) > LONGEST for line in self.err.splitlines()):
             return f"a message of {len(self.err)} characters: {self.err[:200]!r}"
         if obeyed := _OBEYED.search(self.out + self.err):

@@ -44,7 +44,7 @@ class Kills:
 
     def run(self, numbers: range, seed: int, where: Path) -> Iterator[tuple[int, str | None]]:
         intact, whole = where / "intact", {}
-        _make(intact)
+        make_base(intact)
         for name, line in LINES.items():
             shutil.copytree(intact, where / "whole")
             ended, operations = _counted(line, where / "whole")
@@ -58,7 +58,7 @@ class Kills:
             shutil.rmtree(where / "copy")
 
 
-def _make(folder: Path) -> None:
+def make_base(folder: Path) -> None:
     folder.mkdir()
     write_texts(folder / "texts.jsonl", 80)
     write_texts(folder / "more.jsonl", 30, 1000)
@@ -147,7 +147,7 @@ def _ended_after(line: list[str], seconds: float, number: int) -> int:
 def _after_the_end(folder: Path, line: list[str], killed: Ended, way: str, whole: dict[str, Any]) -> str | None:
     if way == "stop" and (killed.fault() or (killed.code and killed.err.count("\n") != 1)):
         return f"{killed.fault()}: {killed.err[-300:]}"
-    if half := _half(folder):
+    if half := half_written(folder):
         return f"{half} is half written"
     begun = line[0] in ("fit", "compare") and (folder / "run/config.json").exists()
     again = in_child(lambda: main([line[0], "run"] if begun else line), folder)
@@ -167,7 +167,7 @@ def _files(folder: Path) -> dict[str, Any]:
     return files_of(folder) | {path.name: path.read_bytes() for path in others}
 
 
-def _half(folder: Path) -> str | None:
+def half_written(folder: Path) -> str | None:
     """A file that is not complete."""
     for path in folder.rglob("*"):
         try:
