@@ -46,11 +46,11 @@ class Kills:
         intact, whole = where / "intact", {}
         make_base(intact)
         for name, line in LINES.items():
-            shutil.copytree(intact, where / "whole")
-            ended, operations = _counted(line, where / "whole")
+            shutil.copytree(intact, where / "copy")  # where a run stands is in its settings
+            ended, operations = _counted(line, where / "copy")
             assert ended.code == 0, ended.err
-            whole[name] = ended, operations, _files(where / "whole")
-            shutil.rmtree(where / "whole")
+            whole[name] = ended, operations, _files(where / "copy")
+            shutil.rmtree(where / "copy")
         for number in numbers:
             name = kind_of(self, number)
             shutil.copytree(intact, where / "copy")

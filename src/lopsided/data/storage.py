@@ -165,16 +165,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors of a safetensors file and its metadata. Raises OSError, and ValueError for a damaged file."""
+    """Returns the tensors of a safetensors file and its metadata.
+
+    Raises OSError, and ValueError for a damaged file or where a value is no number.
+    """
     from safetensors import SafetensorError, safe_open
 
     with _nameable(path) as name:
         try:
             with safe_open(name, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it has no iterator
-                return tensors, file.metadata() or {}
+                metadata = file.metadata() or {}
         except SafetensorError as error:
             raise ValueError(str(error)) from None
+    for name, tensor in tensors.items():
+        if tensor.isnan().any():
+            raise ValueError(f"tensor {name} has values that are no numbers")
+    return tensors, metadata
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from lopsided import __version__
 from lopsided.data.storage import (
@@ -225,7 +224,7 @@ class RunFolder(ConfigFolder[FitConfig]):
             raise self._lacks("model.json", "model")
         header = schema.read_file(self.path / "model.json", ModelFile, self.repair)
         with intact(path, self.repair):
-            return Model.from_stored(header.model_dump(), _numbers(path)[0])
+            return Model.from_stored(header.model_dump(), read_tensors(path)[0])
 
     def write_decision(self, decision: Decision) -> None:
         tensors, header = choose.to_tensors(decision)
@@ -235,7 +234,7 @@ class RunFolder(ConfigFolder[FitConfig]):
         path = self.path / "decision.safetensors"
         try:
             with intact(path, self.repair):
-                tensors, metadata = _numbers(path)
+                tensors, metadata = read_tensors(path)
                 decision: Decision = choose.from_tensors(tensors, metadata["rule"])
         except FileNotFoundError:
             raise self._lacks(path.name, "rule") from None
@@ -249,7 +248,7 @@ class RunFolder(ConfigFolder[FitConfig]):
         """Returns the scores of the rows of tuning, or of test. Raises UserError where they are damaged."""
         path = self._scores(part)
         with intact(path, self.repair):
-            tensors, metadata = _numbers(path)
+            tensors, metadata = read_tensors(path)
             scores = Scores(tensors["values"], tensors.get("columns"), int(metadata["num_labels"]))
             if scores.values.ndim != 2 or len(scores) != rows or scores.values.dtype != torch.float32:
                 raise ValueError(f"scores are {scores.values.dtype} {tuple(scores.values.shape)} of {rows} rows")
@@ -355,15 +354,6 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
         entry = self.read_results().losses[loss]
         rate = (entry.tuned_settings or {}).get("learning_rate")
         return {"loss": entry.settings} | ({} if rate is None else {"learning_rate": rate})
-
-
-def _numbers(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors of a file and its metadata. Raises ValueError where one is not a number."""
-    tensors, metadata = read_tensors(path)
-    for name, tensor in tensors.items():
-        if tensor.isnan().any():
-            raise ValueError(f"tensor {name} has values that are no numbers")
-    return tensors, metadata
 
 
 def _check_numbers(path: Path, histories: Sequence[Sequence[Epoch]], repair: str) -> None:

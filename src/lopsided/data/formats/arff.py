@@ -63,9 +63,9 @@ def _label_columns(path: Path, options: ReadOptions, file: ArffFile, say: Say, n
     if meka and not options.label_columns and not source:
         number = int(meka[1][:9])
         if abs(number) > len(names):
-            raise UserError(f"{path}: {meka[0]!r} in the relation, but there are only {len(names)} attributes")
+            raise UserError(f"{path}: {shown(meka[0])} in the relation, but there are only {len(names)} attributes")
         end = "first" if number > 0 else "last"
-        say(f"labels: the {end} {abs(number)} attributes, as {meka[0]!r} in the relation says")
+        say(f"labels: the {end} {abs(number)} attributes, as {shown(meka[0])} in the relation says")
         columns = range(len(names))
         return list(columns[:number] if number > 0 else columns[number:])
     if source:
