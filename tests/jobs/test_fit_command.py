@@ -102,12 +102,13 @@ def test_another_file_and_other_propensities(fitted: Path, folder: Path, capsys:
     shutil.copytree(fitted, folder / "run")
     line = ["evaluate", "run", "two.svm", "--propensity-a", "0.6", "--propensity-b", "2.6"]
     assert main(line) == 0
-    results = results_of(folder / "run", "results-two.json")
+    (found,) = (folder / "run").glob("results-two-*.json")  # named by its digest, too
+    results = results_of(folder / "run", found.name)
     assert (results["rows"], results["propensity"]) == (2, {"a": 0.6, "b": 2.6})
     assert results["model"]["p@5"] <= 0.2
     out = capsys.readouterr().out
     assert "A = 0.6 and B = 2.6" in out
-    assert "results: run/results-two.json" in out
+    assert f"results: run/{found.name}" in out
     assert results_of(folder / "run") == results_of(fitted)
 
 
