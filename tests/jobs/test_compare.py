@@ -238,7 +238,7 @@ def test_a_killed_run_leaves_no_half_file(folder: Path) -> None:
     run = ComparisonFolder.open(folder / "run").run("bce", 0, {"learning_rate": 0.003, "patience": 3})
     for name in ("model.safetensors", "decision.safetensors", "scores-test.safetensors", "history.csv"):
         (run.path / name).write_bytes(b"half")
-    for name in (".model.safetensors.abcd1234", ".state.safetensors.abcd1234"):
+    for name in (".model.safetensors.abcd1234.part", ".state.safetensors.abcd1234.part"):
         (run.path / name).write_bytes(b"half")
     assert main(["compare", "run"]) == 0
     assert scores_of(run.path).shape == (20, 90)
