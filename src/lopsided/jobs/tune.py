@@ -23,6 +23,7 @@ Run = Callable[[str, float, Stage], float]  # (spec, learning rate, stage) -> va
 RUNGS = 5
 _STEP = math.sqrt(10)  # between two rungs
 EXTENSIONS = 2  # the most rungs that are added where the best is at an edge
+_ALIKE = 0.05  # of a value, or of what it lacks of 1: how far apart the values of two seeds easily are
 _DESIGNED = 8  # trials after which the search learns from those before
 
 
@@ -70,7 +71,18 @@ def climb(loss: str, default: float, run: Run, sign: int) -> float:
         short[beyond] = score(beyond, "short")
     better = sorted(short, key=lambda rung: -short[rung])[:half]
     long = {rung: score(rung, "long") for rung in better if short[rung] > -math.inf}
-    return rate_of(max(long, key=lambda rung: long[rung]), default) if long else default
+    return rate_of(_highest_of_the_best(long), default) if long else default
+
+
+def _highest_of_the_best(scores: dict[int, float]) -> int:
+    """Returns the highest rung of those that are as good as the best, but for luck.
+
+    What is compared has trained for a part of its time, in which the schedule has not let the rate fall yet: that
+    favours low rates, which are behind once it has.
+    """
+    best = max(scores.values())
+    alike = best - _ALIKE * min(abs(best), abs(1 - abs(best)))
+    return max(rung for rung, score in scores.items() if score >= alike)
 
 
 def rate_of(rung: int, default: float) -> float:
