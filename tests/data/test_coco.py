@@ -53,7 +53,7 @@ def test_images_have_the_categories_of_their_annotations(tmp_path: Path, images:
 
 def test_where_the_images_lie_can_be_said(tmp_path: Path) -> None:
     path = write(tmp_path, INSTANCES, "elsewhere")
-    with pytest.raises(UserError, match=r"no file .*7\.jpg nor 2 others of 3; say where they are with --image-folder"):
+    with pytest.raises(UserError, match=r"no file .*7\.jpg' nor 2 others of 3; say where they are with --image-folder"):
         readers.read(path)
     assert len(readers.read(path, ReadOptions(image_folder=tmp_path / "elsewhere"))) == 3
 

@@ -125,7 +125,7 @@ def test_where_images_lie_can_be_said(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(jsonl, "BLOCK_ROWS", 2)
     (tmp_path / "lists").mkdir()
     moved = manifest(tmp_path, column="picture").rename(tmp_path / "lists/a.jsonl")
-    with pytest.raises(UserError, match=r"line 1: no file .*lists/images/0\.PNG; .*--image-folder"):
+    with pytest.raises(UserError, match=r"line 1: no file .*lists/images/0\.PNG'; .*--image-folder"):
         readers.read(moved, ReadOptions(image_column="picture"))
     data = readers.read(moved, ReadOptions(image_column="picture", image_folder=tmp_path))
     assert data.inputs == ImageFiles(tmp_path, ("images/0.PNG", "images/1.PNG", "images/2.PNG"))
