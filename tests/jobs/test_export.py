@@ -14,7 +14,8 @@ from sklearn.feature_extraction.text import HashingVectorizer
 import lopsided
 from lopsided.__main__ import main
 from lopsided.data.inputs import Inputs, Table, Texts
-from lopsided.jobs.export import deployable
+from lopsided.data.storage import UserError
+from lopsided.jobs.export import deployable, export
 from tests.tools import write_texts
 
 ort = pytest.importorskip("onnxruntime")
@@ -121,7 +122,7 @@ def test_tables(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(tmp_path), "--out", "model.pt"]) == 2
-    assert "must end in .onnx" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"must end in \.onnx"):
+        export(tmp_path, Path("model.pt"))
     assert main(["export", str(tmp_path), "--out", "model.onnx"]) == 2
     assert "not a run folder" in capsys.readouterr().err
