@@ -21,12 +21,11 @@ from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import SparseTargets
 from lopsided.targets.checks import logits_of_a_model
 from lopsided.training import processes
-from lopsided.training.newton import Problem, minimise
+from lopsided.training.newton import TOGETHER, Problem, minimise
 from lopsided.training.rows import Rows
 
 _FACTOR = 2.0  # from one penalty to the next
 _TOLERANCE = 0.003
-_TOGETHER = 32  # labels that are solved side by side, where they are apart: their numbers stay in the cache
 _BLOCK = 4096  # rows that are encoded at a time
 
 
@@ -108,7 +107,7 @@ class Solver:
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields labels that are solved together, by number, and their (rows, k) targets, NaN where unknown."""
         for labels in torch.arange(len(self.start), device=self.start.device).split(
-            _TOGETHER if self.apart else len(self.start)
+            TOGETHER if self.apart else len(self.start)
         ):
             yield labels, _dense(self.targets, self.num_labels, labels if self.apart else None).to(labels.device)
 
