@@ -16,7 +16,7 @@ from lopsided import SparseTargets
 
 Function = Callable[[Tensor], Tensor]
 
-PUBLISHED = {
+PUBLISHED: dict[str, Callable[..., Tensor]] = {
     "focal": published.focal,
     "asl": published.asymmetric,
     "apl": published.asymmetric_polynomial,

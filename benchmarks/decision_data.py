@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.inputs import SparseFeatures, Texts
+from lopsided.data.inputs import SparseFeatures, Table, Texts
 from lopsided.data.readers import read
 from lopsided.targets import SparseTargets
 
@@ -65,6 +65,7 @@ def _matrix(data: Dataset) -> csr_array:
     if isinstance(rows, SparseFeatures):
         entries = rows.values.numpy(), rows.indices.numpy(), rows.indptr.numpy()
         return csr_array(entries, (len(rows), rows.num_features))
+    assert isinstance(rows, Table)
     return csr_array(rows.numbers.numpy())
 
 

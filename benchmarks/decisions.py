@@ -111,7 +111,7 @@ def measured(found: dict[str, Tensor], loss: str) -> Iterable[dict[str, object]]
     for name, rule in rules(scored, loss).items():
         summary = Weighable(judged, rule.decide(scores)).summary()
         values = {key: METRICS[key].value(summary) for key in ("micro_f1", "macro_f1", "sample_f1")}
-        yield {"kind": "rule", "name": name} | values
+        yield {"kind": "rule", "name": name, **values}
     for name, calibrate in calibrators(scored, loss).items():
         p = calibrate(scores)
         brier = float((p - truth.double()).square().sum(1).mean())  # of a row

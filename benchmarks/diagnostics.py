@@ -57,7 +57,7 @@ def measure(name: str, data: Dataset) -> dict[str, object]:
     steps = -(-len(rows) // recipe.batch_size)
     shown = {"task": name, "batch": f"{recipe.batch_size}x{data.num_labels}"}
     shown |= {"step ms": f"{1e3 * (epoch - update) / steps:.2f}", "update ms": f"{1e3 * update:.3f}"}
-    return shown | {"share of training": f"{update / epoch:.4f}"}
+    return {**shown, "share of training": f"{update / epoch:.4f}"}
 
 
 def page() -> str:

@@ -111,8 +111,8 @@ def make_data(name: str, data: Path, folder: Path) -> None:
         for part in ("train", "test"):
             (folder / f"{part}.txt").write_bytes((data / f"xmc_bibtex/bibtex_{part}.txt").read_bytes())
     elif name in SPARSE:
-        labels, rows = SPARSE[name]  # type: ignore[misc]
-        line = ["--labels", str(labels), "--rows", str(rows), "--test-rows", "5000", "--out", str(folder)]
+        labels, number = SPARSE[name]
+        line = ["--labels", str(labels), "--rows", str(number), "--test-rows", "5000", "--out", str(folder)]
         subprocess.run([sys.executable, "-m", "lopsided", "data", "make-xmc", *line], check=True)
     elif name == "reuters21578":
         for part in ("train", "test"):

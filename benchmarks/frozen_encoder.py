@@ -14,7 +14,9 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
@@ -76,7 +78,7 @@ def mean_precision(scaling: Tensor, train: Features, test: Features, truth: tupl
     with torch.no_grad():
         scores = head.logits(body(test.values)).numpy()
     tested = [label for label in range(len(prior)) if of_test[:, label].any()]
-    return sum(average_precision_score(of_test[:, label], scores[:, label]) for label in tested) / len(tested)
+    return float(np.mean([average_precision_score(of_test[:, label], scores[:, label]) for label in tested]))
 
 
 def dense(labels: list[list[int]], number: int) -> Tensor:
@@ -93,7 +95,8 @@ def measure(name: str, data: Path, model: str) -> list[list[object]]:
     encoder = Transformer.fit(train, path=model)
     assert encoder.scaling is not None
     truth = dense(of_train, number), dense(of_test, number)
-    features = encoder.encode(train), encoder.encode(test)
+    of_both = encoder.encode(train), encoder.encode(test)
+    features = cast("tuple[Features, Features]", of_both)  # of a frozen encoder
     return lines(name, encoder.scaling, features, truth)
 
 

@@ -93,6 +93,15 @@ def step(function: Function, z: Tensor, said: Targets) -> tuple[Tensor, Tensor]:
     return value.detach(), torch.autograd.grad(value, leaf)[0]
 
 
+def step_in_turn(function: Function, sets: list[Batch], turn: int) -> object:
+    batch = sets[turn % len(sets)]
+    return step(function, batch.z, batch.said)
+
+
+def ignoring_turn(run: Callable[[], object], turn: int) -> object:
+    return run()
+
+
 def is_right(case: Case, loss: str, function: Function, device: str) -> bool:
     batch = Batch.of(case, 0, device, min(max(CHECKED // case.labels, 1), case.rows))
     reference = partial(lopsided.functional.multilabel_loss, loss=loss, reduction="sum", backend="eager")
@@ -160,7 +169,7 @@ def run_case(case: Case, seconds: float, quick: bool, device: str) -> list[dict[
     for name, loss, function in contenders(case, quick):
         losses[name] = loss
         if is_right(case, loss, function, device):
-            steps[name] = lambda turn, f=function: step(f, sets[turn % len(sets)].z, sets[turn % len(sets)].said)
+            steps[name] = partial(step_in_turn, function, sets)
         else:
             wrong.append(name)
     bandwidth, found = copied(device), measure(steps, seconds, device)
@@ -194,7 +203,7 @@ def run_head(
                 torch.cuda.reset_peak_memory_stats()
                 run()
                 peaks[name] = (torch.cuda.max_memory_allocated() - before) / (1 << 30)
-            steps[name] = lambda _, run=run: run()
+            steps[name] = partial(ignoring_turn, run)
         except torch.cuda.OutOfMemoryError:
             pass
         case.hidden.grad = case.weight.grad = None
@@ -250,7 +259,8 @@ def main() -> None:
         sys.exit("benchmarks/gpu.py needs a GPU, and torch sees none: nothing was measured")
     rows: list[dict[str, object]] = []
     for shape, dtype, kind in itertools.product(asked.shapes, DTYPES, KINDS):
-        case = Case(*map(int, shape.split("x")), dtype, kind)
+        in_batch, labels = map(int, shape.split("x"))
+        case = Case(in_batch, labels, dtype, kind)
         rows += run_case(case, asked.seconds, asked.quick, asked.device)
         print(case, file=sys.stderr)
     write(asked.out / "gpu.csv", rows, asked.device)

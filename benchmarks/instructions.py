@@ -76,7 +76,7 @@ def compile_step(job: Any, loss: Formula) -> list[tuple[str, Any]]:
     made: list[tuple[str, Any]] = []
     names = "sum_rows", "fold_rows", "finish_rows"
     kernels = {each: Compiling(getattr(job.kernels, each), made) for each in names}
-    job.kernels = SimpleNamespace(How=job.kernels.How, **kernels)  # type: ignore[assignment]
+    job.kernels = SimpleNamespace(How=job.kernels.How, **kernels)
     if isinstance(loss.pool, Sum):
         job.sum()
     else:

@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from itertools import chain, cycle, islice
 from pathlib import Path
 from threading import Event, Thread
@@ -53,7 +52,12 @@ def measure(*line: str) -> Row:
     """Runs a command; returns its processor time and the most memory that its processes held together."""
     process = subprocess.Popen([sys.executable, "-m", "lopsided", *line], stdout=subprocess.DEVNULL)
     ended, seen = Event(), [0]
-    watch = Thread(target=lambda: [seen.append(held(process.pid)) for _ in iter(partial(ended.wait, 0.2), True)])
+
+    def look() -> None:
+        while not ended.wait(0.2):
+            seen.append(held(process.pid))
+
+    watch = Thread(target=look)
     watch.start()
     _, status, used = os.wait4(process.pid, 0)  # its ru_maxrss counts what this process held when it started that one
     ended.set()

@@ -144,7 +144,8 @@ def run_case(case: Case, backward: bool, threads: int, seconds: float, compiled:
         | {"ratio to limit": round(median / medians["limit"], 2)}
         for name, median in medians.items()
     ]
-    return rows + [shared | {"contender": name, "microseconds": "wrong, not timed"} for name in wrong]
+    rows += [{**shared, "contender": name, "microseconds": "wrong, not timed"} for name in wrong]
+    return rows
 
 
 def main() -> None:

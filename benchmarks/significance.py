@@ -111,7 +111,7 @@ def simulate_splits(trials: int) -> list[dict[str, object]]:
                 for name, ratio in zip(found, (1 / 3, 0.0), strict=True):
                     found[name] += sum(each.p_value < LEVEL for each in resplit_differences(values, ratio))
             rates = {name: round(100 * count / trials / (losses - 1), 2) for name, count in found.items()}
-            measured.append({"losses": losses, "splits": splits, "trials": trials} | rates)
+            measured.append({"losses": losses, "splits": splits, "trials": trials, **rates})
     return measured
 
 

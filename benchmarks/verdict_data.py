@@ -72,10 +72,9 @@ def solve(prepared: Prepared, loss: str, recipe: Recipe = SOLVED) -> Trained:
 def evidence_of(prepared: Prepared, trained: Mapping[str, Trained]) -> Evidence:
     assert prepared.valid is not None
     assert prepared.test is not None
-    systems = {}
+    systems, scored = {}, {"test": prepared.test, "validation": prepared.valid}
     for loss, one in trained.items():
-        parts = {"test": prepared.test, "validation": prepared.valid}
-        given = [Given(one.model.score(part.encoded), f"{loss}, {name}") for name, part in parts.items()]
+        given = [Given(one.model.score(part.encoded), f"{loss}, {name}") for name, part in scored.items()]
         systems[loss] = System(parse_method(loss), given[:1], given[1:])
     parts = prepared.splits.parts()
     evidence = evidence_of_scores(systems, Setting("rows", parts, scale="logits"))

@@ -22,6 +22,7 @@ from verdict_data import evidence_of, parts_of, solve
 
 from lopsided.data.inputs import Texts
 from lopsided.jobs.begin import begin
+from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.evidence import Evidence, Training
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
@@ -55,7 +56,7 @@ def real_rows(data: Path, name: str, made: Path) -> dict[str, Any]:
 def linear_baseline(prepared: Prepared) -> np.ndarray:
     """Test scores of scikit-learn's one-vs-rest logistic regression on the same training rows."""
     parts = prepared.splits.parts()
-    inputs = {name: part.inputs for name, part in parts.items()}
+    inputs: dict[str, Any] = {name: part.inputs for name, part in parts.items()}
     truth = {name: dense_targets(part.targets, part.num_labels).numpy().astype(int) for name, part in parts.items()}
     if isinstance(inputs["train"], Texts):
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2).fit(inputs["train"].texts)
@@ -98,8 +99,8 @@ def reference(data: Path, name: str) -> Iterator[dict[str, object]]:
     """The default comparison beside the finer and longer ladder, and beside scikit-learn."""
     start = time.process_time()
     with tempfile.TemporaryDirectory() as made, Progress(Console(quiet=True)) as progress:
-        asked = real_rows(data, name, Path(made)) | {"losses": COMPARED}
-        _, prepared = begin(ComparisonFolder, asked.pop("data"), Path(made, "run"), asked, progress)
+        settings = make_config(real_rows(data, name, Path(made)) | {"losses": COMPARED})
+        _, prepared = begin(ComparisonFolder, settings, Path(made, "run"), progress)
         trained = models(prepared)
         ways = [evidence_of(prepared, each) for each in trained]
         results = [summarize(each, progress) for each in ways]

@@ -33,6 +33,7 @@ from verdict_reference import REAL, REFERENCE, reference
 import lopsided
 from lopsided.jobs.begin import begin
 from lopsided.jobs.compare import compare
+from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.results import summarize
@@ -53,7 +54,11 @@ def times(factor: float, base: str = "bce") -> Formula:
     loss = formula(base)
 
     def scaled(curve: Curve) -> Curve:
-        return Curve(lambda z: tuple(factor * each for each in curve(z)))
+        def value(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+            up, slope = curve(z)
+            return factor * up, factor * slope
+
+        return Curve(value)
 
     return Formula(scaled(loss.positive), scaled(loss.negative), loss.pool, named=f"times(factor={factor:g})")
 
@@ -104,8 +109,9 @@ def compared(rows: Arrays, check: Check, number: int) -> Results:
     with tempfile.TemporaryDirectory() as made, Progress(Console(quiet=True)) as progress:
         path = Path(made, "rows.npz")
         np.savez(path, features=rows[0], labels=rows[1])
-        asked = {"losses": check.losses, "model": check.model, "data_seed": number, "resplit": check.resplit}
-        folder, prepared = begin(ComparisonFolder, str(path), Path(made, "run"), asked, progress)
+        asked = {"data": str(path), "losses": check.losses, "model": check.model}
+        settings = make_config({**asked, "data_seed": number, "resplit": check.resplit})
+        folder, prepared = begin(ComparisonFolder, settings, Path(made, "run"), progress)
         if check.model == "linear" and not check.resplit:
             models = {loss: solve(prepared, loss) for loss in folder.config.losses}
             return summarize(evidence_of(prepared, models), progress)
@@ -157,7 +163,7 @@ def planted(kind: str, set_: str, rows: Arrays, number: int) -> Iterator[dict[st
     def fit(labels: np.ndarray, seed: int) -> np.ndarray:
         drawn = train[np.random.default_rng(seed).integers(len(train), size=len(train))]
         model = OneVsRestClassifier(LogisticRegression(C=C, max_iter=200)).fit(features[drawn], labels[drawn])
-        return model.decision_function(features[test])
+        return np.asarray(model.decision_function(features[test]))
 
     outcome = lopsided.compare_losses(fit, {"as it is": rows[1], "spoilt": spoilt}, rows[1][test])
     found = outcome.results.comparisons["spoilt"]

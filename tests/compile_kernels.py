@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from triton.runtime import driver
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import instructions  # type: ignore[import-not-found]  # noqa: E402
+import instructions  # noqa: E402
 
 from lopsided.compute.triton import run as triton  # noqa: E402
 from lopsided.losses import formula  # noqa: E402
@@ -37,7 +38,7 @@ def compile_case(number: int, rows: int, labels: int, way: int) -> int:
 
 
 def main(target: str, every: int = 1) -> None:
-    instructions.driver.set_active(instructions.NoGPU(instructions.TARGETS[target]))
+    driver.set_active(instructions.NoGPU(instructions.TARGETS[target]))
     torch.use_deterministic_algorithms(True)  # the first of the tiles
     ways = len(said(*batch(1, 1)))
     cases = list(enumerate(itertools.product(SHAPES, range(ways))))[::every]

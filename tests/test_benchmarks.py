@@ -49,17 +49,17 @@ def test_the_gpu_benchmark_runs_and_says_where_it_did_not(tmp_path: Path) -> Non
 
 def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import decisions  # type: ignore[import-not-found]
-    import diagnostics  # type: ignore[import-not-found]
-    import end_to_end  # type: ignore[import-not-found]
-    import memory  # type: ignore[import-not-found]
-    import missing  # type: ignore[import-not-found]
-    import real_data  # type: ignore[import-not-found]
-    import significance  # type: ignore[import-not-found]
-    import split  # type: ignore[import-not-found]
-    import tables  # type: ignore[import-not-found]
-    import text_models  # type: ignore[import-not-found]
-    import verdicts  # type: ignore[import-not-found]
+    import decisions
+    import diagnostics
+    import end_to_end
+    import memory
+    import missing
+    import real_data
+    import significance
+    import split
+    import tables
+    import text_models
+    import verdicts
 
     assert decisions.PAGE.read_text() == decisions.page(), "stale: run python benchmarks/decisions.py --tables"
     assert diagnostics.PAGE.read_text() == diagnostics.page(), "stale: run python benchmarks/diagnostics.py"

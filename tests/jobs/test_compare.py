@@ -301,7 +301,7 @@ def test_a_loss_that_converges_in_half_the_epochs_is_named() -> None:
 def test_real_texts(shared: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On NLU++, BCE is level with a linear model on TF-IDF within two standard errors: .799 micro-F1 and .866 mAP."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    from real_data import join_nlupp  # type: ignore[import-not-found]
+    from real_data import join_nlupp
 
     files = join_nlupp(shared / "data/nlupp", folder)
     assert main(["compare", *files, "--keep-overlap", "--losses", "bce,asl", "--out", "run"]) == 0

@@ -209,7 +209,7 @@ def test_the_table_is_that_of_the_measurement() -> None:
     root = Path(__file__).parents[2]
     sys.path.insert(0, str(root / "benchmarks"))
     try:
-        import metrics  # type: ignore[import-not-found]
+        import metrics
     finally:
         sys.path.pop(0)
     assert metrics.page() == metrics.PAGE.read_text(), "docs/metrics.md is stale: run python benchmarks/metrics.py"
