@@ -167,6 +167,14 @@ def test_rows_to_predict_need_no_labels(tmp_path: Path, monkeypatch: pytest.Monk
         list(svmlight.read_inputs(write(tmp_path, "0:1 1:x\n"), ReadOptions()))
 
 
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    """As in scikit-learn's reader, whether the file is trained on or predicted."""
+    path = write(tmp_path, "0 1:1\n\n1 2:1\n \n# nothing\n1\n", "a.svm")
+    assert load_svmlight_file(str(path))[0].shape[0] == 3
+    assert labels(read(path)) == [[0], [1], [1]]
+    assert exhaust(path) == len(svmlight.read_all_inputs(path, ReadOptions())) == 3
+
+
 @pytest.mark.parametrize(
     ("name", "start", "expected"),
     [
