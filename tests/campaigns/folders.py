@@ -41,7 +41,7 @@ class Folders:
     kinds: tuple[str, ...] = (
         *("config.json", "model.json", "model.safetensors", "decision.safetensors", "training.json", "history.csv"),
         *("state.safetensors", "results.json", "details.json", "trials.csv", "scores-test.safetensors", "fold"),
-        *("scores-tuning.safetensors", "baselines.safetensors", "trials.db"),
+        *("scores-tuning.safetensors", "seen-rows.safetensors", "baselines.safetensors", "trials.db"),
     )
 
     def run(self, numbers: range, seed: int, where: Path) -> Iterator[tuple[int, str | None]]:

@@ -42,6 +42,7 @@ FILES = {
     "model.safetensors",
     "scores-test.safetensors",
     "scores-tuning.safetensors",
+    "seen-rows.safetensors",
     "training.json",
 }  # of a finished run
 

@@ -48,15 +48,23 @@ def test_the_training_file_is_no_test_file(
     assert not (folder / "run").exists()
 
 
-def test_a_file_that_was_trained_on_is_said_to_be_that(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, seed in (("rows.jsonl", 0), ("new.jsonl", 1)):
-        write(folder / name, made(30, seed))
-    (folder / "copy.jsonl").write_bytes((folder / "rows.jsonl").read_bytes())
-    assert main(["fit", "rows.jsonl", "--valid", "0", "--out", "run"]) == 0
-    for name, seen in (("rows.jsonl", True), ("copy.jsonl", True), ("new.jsonl", False)):
+@pytest.mark.parametrize("valid", ["0", "0.2", "valid.jsonl"])
+def test_rows_that_were_trained_or_tuned_on_are_counted(
+    valid: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, tuned, new = (made(30, seed) for seed in range(3))
+    write(folder / "rows.jsonl", rows)
+    write(folder / "valid.jsonl", tuned)
+    write(folder / "new.jsonl", new)
+    write(folder / "mixed.jsonl", [(text.upper(), []) for text, _ in rows[:7]] + tuned[:4] + new)
+    assert main(["fit", "rows.jsonl", "--valid", valid, "--out", "run"]) == 0
+    of_mixed = 11 if valid == "valid.jsonl" else 7
+    for name, seen in (("rows.jsonl", 30), ("mixed.jsonl", of_mixed), ("new.jsonl", 0)):
         capsys.readouterr()
         assert main(["evaluate", "run", name]) == 0
-        assert (f"{name}: the training file of this run" in capsys.readouterr().out) == seen
+        printed, (path,) = capsys.readouterr().out, (folder / "run").glob(f"results-{name.removesuffix('.jsonl')}*")
+        assert json.loads(path.read_text())["rows_seen"] == seen
+        assert (f"{seen} of them also stand among those that this model was trained" in printed) == (seen > 0)
 
 
 @pytest.mark.slow

@@ -67,8 +67,16 @@ def shared_groups(train: Dataset, test: Dataset) -> Tensor:
 
 def overlap(train: Inputs, test: Inputs) -> Tensor:
     """Returns the numbers, ascending int64, of the rows of `test` that also stand in `train`."""
-    trained = set(train.keys())
-    return torch.tensor([row for row, key in enumerate(test.keys()) if key in trained], dtype=torch.long)
+    return torch.isin(row_hashes(test), row_hashes(train)).nonzero()[:, 0]
+
+
+def row_hashes(inputs: Inputs) -> Tensor:
+    """Returns (rows,) int64 that stand for the contents of the rows; copies have the same.
+
+    That different rows of two sets of a million share one happens in one pair of sets of 18 million.
+    """
+    numbers = (int.from_bytes(key[:8], "big", signed=True) for key in inputs.keys())  # noqa: SIM118, it is no mapping
+    return torch.from_numpy(np.fromiter(numbers, np.int64, len(inputs)))
 
 
 def refuse_same_file(files: Mapping[str, Path]) -> None:

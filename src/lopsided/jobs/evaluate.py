@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from lopsided.data.dataset import Dataset
 from lopsided.data.excerpts import printable
+from lopsided.data.independence import row_hashes
 from lopsided.data.inputs import Numbered
 from lopsided.data.storage import UserError
 from lopsided.decision.choose import Decision
@@ -61,6 +62,7 @@ class Evaluation(StoredFile):
     data: str
     rows: int
     rows_without_labels: int
+    rows_seen: int  # that also stand among those that the model was trained or tuned on
     loss: str
     epochs: int
     seconds_per_epoch: float
@@ -94,7 +96,7 @@ def evaluate_run(
     else:
         read = read_rows(path, read_otherwise(folder.config.read_options(), asked or {}), bars)
         if data is not None:
-            for note in [*read.notes, *_seen(folder, data)]:
+            for note in read.notes:
                 say(bars, printable(f"{data.name}: {note}"))
         rows = _encoded(model, read, str(path))
     counts = pad(model.label_counts, (0, rows.data.num_labels - model.num_labels))
@@ -106,6 +108,7 @@ def evaluate_run(
         data=str(path or f"the test part of {folder.config.name}"),
         rows=len(rows),
         rows_without_labels=int((rows.data.targets.crow.diff() == 0).sum()),
+        rows_seen=int(torch.isin(row_hashes(rows.data.inputs), folder.read_seen_hashes()).sum()),
         loss=folder.config.loss,
         epochs=training.epochs,
         seconds_per_epoch=training.seconds / training.epochs,
@@ -120,14 +123,6 @@ def evaluate_run(
     written = folder.path / "results.json" if data is None else folder.result_of("results", data, ".json")
     schema.write_file(written, evaluation)
     return evaluation, written
-
-
-def _seen(folder: RunFolder, data: Path) -> Iterator[str]:
-    """Yields a sentence where a file holds the bytes of one that the run trained or was tuned on."""
-    given = data_digest(data)  # "" where it came through a pipe
-    for name, what in (("data", "training"), ("valid", "validation")):
-        if given and folder.data_sha256.get(name) == given:
-            yield f"the {what} file of this run; rows that a model has seen say nothing about new ones"
 
 
 def _has_changed(folder: RunFolder, path: Path) -> bool:

@@ -96,6 +96,7 @@ def _write(folder: RunFolder, trained: Trained, prepared: Prepared, progress: Pr
         model, tuning = _final(folder.config, trained, prepared)
         record = record.model_copy(update={"seconds": record.seconds + time.perf_counter() - began})
         folder.write_model(model)
+        folder.write_seen_hashes(prepared.seen_hashes)
         if prepared.test is not None:
             folder.write_scores("test", model.score(prepared.test.encoded, prepared.test.keep))
         if tuning is not None and prepared.tuning is not None:

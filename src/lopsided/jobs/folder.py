@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from lopsided import __version__
 from lopsided.data.storage import (
@@ -143,6 +144,7 @@ class RunFolder(ConfigFolder[FitConfig]):
     state.safetensors        what an unfinished training goes on from
     model.json, model.safetensors
     decision.safetensors     the rule, and the map from scores to probabilities
+    seen-rows.safetensors    hashes of the rows that it was trained or tuned on
     scores-tuning.safetensors, scores-test.safetensors
     README.md                the model card
     training.json            how training ended; a run that has it is trained
@@ -239,6 +241,18 @@ class RunFolder(ConfigFolder[FitConfig]):
         except FileNotFoundError:
             raise self._lacks(path.name, "rule") from None
         return decision
+
+    def write_seen_hashes(self, hashes: Tensor) -> None:
+        """Writes the (n,) int64 `row_hashes` of the rows that the run was trained or tuned on."""
+        write_tensors(self.path / "seen-rows.safetensors", {"hashes": hashes})
+
+    def read_seen_hashes(self) -> Tensor:
+        path = self.path / "seen-rows.safetensors"
+        try:
+            with intact(path, self.repair):
+                return read_tensors(path)[0]["hashes"]
+        except FileNotFoundError:
+            raise self._lacks(path.name, "list of training rows") from None
 
     def write_scores(self, part: str, scores: Scores) -> None:
         tensors = {"values": scores.values} | ({} if scores.columns is None else {"columns": scores.columns})

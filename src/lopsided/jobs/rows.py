@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from lopsided.data import BUILT_IN
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.excerpts import printable
-from lopsided.data.independence import overlap, refuse_same_file, shared_groups
+from lopsided.data.independence import overlap, refuse_same_file, row_hashes, shared_groups
 from lopsided.data.inputs import SparseFeatures, Texts
 from lopsided.data.opening import shown
 from lopsided.data.readers import ReadOptions, aligned, read
@@ -50,6 +50,13 @@ class Prepared:
     folds: tuple[Tensor, ...]
     notes: tuple[str, ...] = ()
     seen: int = 0
+
+    @cached_property
+    def seen_hashes(self) -> Tensor:
+        """Returns the `row_hashes` of all rows that a model is trained or tuned on, each once."""
+        parts = (self.train, self.valid, self.tuning)
+        hashes: Tensor = torch.cat([row_hashes(part.data.inputs) for part in parts if part is not None]).unique()
+        return hashes
 
     @property
     def splits(self) -> Splits:

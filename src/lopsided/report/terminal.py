@@ -222,6 +222,9 @@ def print_evaluation(evaluation: Evaluation, written: Path, console: Console) ->
         popular = evaluation.popularity.get(name)
         table.add_row(titles.get(kind, "mAP") + at + k, share(value), "" if popular is None else share(popular))
     console.print(f"\n{evaluation.rows} rows of {evaluation.data}", highlight=False, markup=False, soft_wrap=True)
+    if evaluation.rows_seen:
+        seen = f"{evaluation.rows_seen} of them also stand among those that this model was trained or tuned on"
+        console.print(f"{seen}, and say nothing about new ones", highlight=False, soft_wrap=True)
     if evaluation.changed:
         console.print("this file has changed since the run began", highlight=False, markup=False)
     console.print(table)
