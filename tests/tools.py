@@ -1,6 +1,7 @@
 """What the tests of the command share."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ HOSTILE = (  # names of labels
     "w" * 70,
     "plain",
 )
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes, which Windows lacks")
 
 
 def read_results(run: Path) -> dict[str, Any]:

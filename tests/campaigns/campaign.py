@@ -1,8 +1,10 @@
 """What all campaigns share: numbered trials, each of which is made by its number and a seed alone."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -22,6 +24,16 @@ class Campaign(Protocol):
 
 def randomness(seed: int, number: int) -> Random:
     return Random(f"{seed} {number}")
+
+
+@contextmanager
+def copied(intact: Path, copy: Path) -> Iterator[None]:
+    """Copies a folder for one trial."""
+    shutil.copytree(intact, copy, symlinks=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(copy)
 
 
 def kind_of(campaign: Campaign, number: int) -> str:

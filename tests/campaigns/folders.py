@@ -1,13 +1,12 @@
 """A run in which somebody changed a file ends in a result or one line, whichever command reads it."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 from lopsided.__main__ import main
 from lopsided.training import loop
-from tests.campaigns.campaign import kind_of, randomness
+from tests.campaigns.campaign import copied, kind_of, randomness
 from tests.campaigns.children import in_child
 from tests.campaigns.tampering import tamper
 from tests.tools import write_texts
@@ -48,12 +47,8 @@ class Folders:
         intact = make_runs(where / "intact")
         for number in numbers:
             random = randomness(seed, number)
-            copy = where / "copy"
-            shutil.copytree(intact, copy, symlinks=True)
-            try:
-                yield number, trial(copy, kind_of(self, number), random)
-            finally:
-                shutil.rmtree(copy)
+            with copied(intact, where / "copy"):
+                yield number, trial(where / "copy", kind_of(self, number), random)
 
 
 def trial(folder: Path, kind: str, random: Random) -> str | None:

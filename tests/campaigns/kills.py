@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from safetensors import safe_open
 from lopsided.__main__ import main
 from lopsided.data.storage import is_temporary
 from lopsided.training import loop
-from tests.campaigns.campaign import kind_of, randomness
+from tests.campaigns.campaign import copied, kind_of, randomness
 from tests.campaigns.children import Ended, in_child
 from tests.jobs.test_resume import files_of
 from tests.tools import write_texts
@@ -43,19 +42,16 @@ class Kills:
     kinds: tuple[str, ...] = (*list(LINES)[:5], *list(LINES)[:2], *LINES)
 
     def run(self, numbers: range, seed: int, where: Path) -> Iterator[tuple[int, str | None]]:
-        intact, whole = where / "intact", {}
+        intact, copy = where / "intact", where / "copy"
+        whole: dict[str, tuple[Ended, int, dict[str, Any]]] = {}
         make_base(intact)
-        for name, line in LINES.items():
-            shutil.copytree(intact, where / "copy")  # where a run stands is in its settings
-            ended, operations = _counted(line, where / "copy")
-            assert ended.code == 0, ended.err
-            whole[name] = ended, operations, _files(where / "copy")
-            shutil.rmtree(where / "copy")
         for number in numbers:
             name = kind_of(self, number)
-            shutil.copytree(intact, where / "copy")
-            yield number, trial(where / "copy", LINES[name], *whole[name], randomness(seed, number))
-            shutil.rmtree(where / "copy")
+            if name not in whole:
+                with copied(intact, copy):  # the trial has the same place, which stands in settings
+                    whole[name] = _undisturbed(LINES[name], copy)
+            with copied(intact, copy):
+                yield number, trial(copy, LINES[name], *whole[name], randomness(seed, number))
 
 
 def make_base(folder: Path) -> None:
@@ -70,8 +66,8 @@ def make_base(folder: Path) -> None:
         path.write_text(path.read_text().replace(f"{folder}/", ""))
 
 
-def _counted(line: list[str], where: Path) -> tuple[Ended, int]:
-    """Runs a command, and counts its file operations."""
+def _undisturbed(line: list[str], where: Path) -> tuple[Ended, int, dict[str, Any]]:
+    """Runs a command to its end, counts its file operations, and keeps what it wrote."""
 
     def child() -> int:
         done = [0]
@@ -85,9 +81,10 @@ def _counted(line: list[str], where: Path) -> tuple[Ended, int]:
         return code
 
     ended = in_child(child, where)
+    assert ended.code == 0, ended.err
     operations = int((where / "operations").read_text())
     (where / "operations").unlink()
-    return ended, operations
+    return ended, operations, _files(where)
 
 
 def _watch(before: Callable[[], None], after: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from random import Random
 from lopsided.__main__ import main
 from lopsided.data.storage import is_temporary
 from lopsided.training import loop
-from tests.campaigns.campaign import kind_of, randomness
+from tests.campaigns.campaign import copied, kind_of, randomness
 from tests.campaigns.children import in_child
 from tests.campaigns.kills import LINES, half_written, make_base
 
@@ -37,9 +37,8 @@ class Limits:
         make_base(where / "intact")
         for number in numbers:
             random, line = randomness(seed, number), list(_LINES.values())[number % len(_LINES)]
-            shutil.copytree(where / "intact", where / "copy")
-            yield number, trial(where / "copy", line, kind_of(self, number), random)
-            shutil.rmtree(where / "copy")
+            with copied(where / "intact", where / "copy"):
+                yield number, trial(where / "copy", line, kind_of(self, number), random)
 
 
 def trial(folder: Path, line: list[str], kind: str, random: Random) -> str | None:

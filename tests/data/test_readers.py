@@ -18,6 +18,7 @@ from lopsided.data.image_files import ImageFiles
 from lopsided.data.inputs import Table, Texts
 from lopsided.data.readers import ReadOptions, aligned, read, read_inputs
 from lopsided.data.storage import UserError
+from tests.tools import needs_pipes
 
 ROWS = [("a text; caf\u00e9, \u201cgood\u201d", ["x", "y"]), ("another", []), ("a third", ["y"])]
 
@@ -339,6 +340,7 @@ def test_rows_to_predict_are_joined_as_those_with_labels(tmp_path: Path) -> None
     assert [text for block in blocks for text in block.texts] == [f"text {i}" for i in range(3000)]  # type: ignore[attr-defined]
 
 
+@needs_pipes
 def test_standard_input_and_pipes_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for content in (JSON_LINES.encode(), gzip.compress(JSON_LINES.encode())):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))

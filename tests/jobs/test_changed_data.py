@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from lopsided.__main__ import main
 from lopsided.jobs.rows import load
-from tests.tools import write_texts
+from tests.tools import needs_pipes, write_texts
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +68,7 @@ def test_two_files_of_one_name_have_results_of_their_own(folder: Path) -> None:
     assert sorted(json.loads(path.read_text())["rows"] for path in written) == [20, 21, 22]
 
 
+@needs_pipes
 def test_a_pipe_is_read_once(folder: Path) -> None:
     content = write_texts(folder / "texts.jsonl").read_bytes()
     os.mkfifo(folder / "pipe")

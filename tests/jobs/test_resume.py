@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,7 @@ def files_of(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills children, which are forked")
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     name: str, killed: Path, monkeypatch: pytest.MonkeyPatch

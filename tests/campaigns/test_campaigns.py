@@ -1,0 +1,86 @@
+"""A few trials of each campaign find nothing, and what a campaign is there to see it does see."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lopsided.data.readers import read
+from tests.campaigns import readers
+from tests.campaigns.campaign import Tally
+from tests.campaigns.children import Ended, in_child
+from tests.campaigns.kills import half_written
+
+ONE_LINE = "lopsided: texts.jsonl: no such file\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
+@pytest.mark.parametrize(("name", "trials"), [("readers", 60), ("folders", 3), ("kills", 2), ("limits", 2)])
+def test_a_few_trials_find_nothing(name: str, trials: int, tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    line = [sys.executable, "-m", "tests.campaigns", name, "--trials", str(trials), "--state", str(state)]
+    ended = subprocess.run(line, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
+    tally = Tally.stored(state, 0)
+    assert (tally.done, tally.faults) == (trials, {})
+    assert ended.stdout.endswith(f"| all | {trials} | 0 |\n")
+
+
+def test_files_of_each_format_are_read_or_refused(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        faults = [readers.trial(number, 1, tmp_path) for number in range(len(readers.Readers.kinds))]
+    assert faults == [None] * len(faults)
+
+
+def test_rows_that_are_read_wrong_are_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shortened(*arguments: Any) -> Any:
+        data = read(*arguments)
+        return data.take(torch.arange(len(data) - 1))
+
+    monkeypatch.setattr(readers, "read", shortened)
+    faults = [readers.trial(number * len(readers.Readers.kinds) + 1, 1, tmp_path) for number in range(10)]
+    assert any("not as written" in str(fault) for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "err", "seconds", "fault"),
+    [
+        (0, "result\n", "", 1, None),
+        (2, "", ONE_LINE, 1, None),
+        (2, "", f"note\n{ONE_LINE}", 1, None),
+        (0, "result\n", "", 21, "21.0 s"),
+        (1, "", "Traceback (most recent call last):\nValueError: x\n", 1, "traceback: ValueError: x"),
+        (-11, "", "", 1, "ended with -11"),
+        (2, "", "something\n", 1, "not one line"),
+        (2, "", ONE_LINE + ONE_LINE, 1, "not one line"),
+        (2, "", f"lopsided: {'x' * 500}\n", 1, "a message of"),
+        (0, "a\x1b[31m", "", 1, "reaches the terminal"),
+    ],
+)
+def test_what_is_wrong_with_a_child(code: int, out: str, err: str, seconds: float, fault: str | None) -> None:
+    said = Ended(code, out, err, seconds, 100).fault()
+    assert said == fault or (fault is not None and fault in str(said))
+
+
+def test_a_child_is_limited_and_heard(tmp_path: Path) -> None:
+    ended = in_child(lambda: print(os.getcwd()) or 2, tmp_path)
+    assert (ended.code, ended.out) == (2, f"{tmp_path}\n")
+    ended = in_child(lambda: json.loads("{"), tmp_path)
+    assert "JSONDecodeError" in str(ended.fault())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.json", "{"), ("a.jsonl", "{}\n{"), ("a.csv", "a,b\n1"), ("a.safetensors", "12345678")]
+)
+def test_half_a_file_is_seen(name: str, content: str, tmp_path: Path) -> None:
+    assert half_written(tmp_path) is None
+    (tmp_path / name).write_text(content)
+    assert name in str(half_written(tmp_path))
