@@ -4,8 +4,9 @@
 
 Each peer is installed into an environment of its own in that folder, once; one that cannot be installed is left out.
 Contenders take turns within each set of data. Every process is counted from start to end with all that it
-starts; the five best labels of each test row are judged by this script alone. What stands in the file of results is
-not run again, unless `--sets` names it. The second command writes the table of docs/speed.md from that file.
+starts; the best labels of each test row, five or for texts all, are judged by quality.py alone. What stands in the
+file of results is not run again, unless `--sets` names it. The second command writes the table of docs/speed.md from
+that file.
 """
 
 from __future__ import annotations
@@ -18,26 +19,36 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from peers import TUNED, labels_of
 from tables import RESULTS, ROOT, Row, metrics_grid, put, read
 
 HERE = Path(__file__).parent
 PAGE, FILE = ROOT / "docs/speed.md", RESULTS / "end_to_end.csv"
 TEXTS = {"reuters21578": (), "goemotions": (), "nlupp": ()}
 SPARSE = {"bibtex": (), "10,000 labels": (10_000, 30_000), "100,000 labels": (100_000, 100_000)}  # labels and rows
+TOOK = [f"{step} {what}" for step in ("train", "predict") for what in ("s", "CPU s", "peak MB")]
+COLUMNS = ["set", "contender", *TOOK, "model MB", "mAP", "P@1", "P@3", "P@5"]
+COLUMNS += ["torch", "lopsided", "commit", "processor", "python", "cores"]
 PACKAGES = {
     "LinearSVC": "scikit-learn",
+    TUNED: "scikit-learn",
     "logistic regression": "scikit-learn",
     "fastText": "fasttext",
     "omikuji": "omikuji",
     "napkinXC": "napkinxc",
     "LibMultiLabel": "libmultilabel",
 }
-OF_TEXTS = ("LinearSVC", "logistic regression", "fastText")
-OF_SPARSE = ("LinearSVC", "logistic regression", "omikuji", "napkinXC", "LibMultiLabel")
-OURS = ("lopsided bce", "lopsided asl")
+ONE = ", one penalty"  # that which the training before it chose
+OF_TEXTS = (
+    *(f"lopsided {loss}{more}" for loss in ("bce", "focal", "asl", "apl", "zlpr") for more in ("", ONE)),
+    *("LinearSVC", TUNED, "logistic regression", "fastText"),
+)
+OF_MANY = ("lopsided bce", "lopsided asl", "omikuji", "napkinXC")
+OF_SPARSE = (*OF_MANY, "LinearSVC", "logistic regression", "LibMultiLabel")
 
 
 def environment_of(peer: str, folder: Path) -> Path | None:
@@ -60,7 +71,7 @@ def measured(line: list[str], step: str) -> Row:
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     _, status, used = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError(f"{' '.join(line)}: status {status}")
+        raise RuntimeError(f"{' '.join(line)}: status {os.waitstatus_to_exitcode(status)}")
     return {
         f"{step} s": f"{time.perf_counter() - start:.1f}",
         f"{step} CPU s": f"{used.ru_utime + used.ru_stime:.1f}",
@@ -70,39 +81,37 @@ def measured(line: list[str], step: str) -> Row:
 
 def train_and_predict(name: str, folder: Path, environments: Path) -> Row | None:
     """Returns the row of a contender; None for a peer that cannot be installed."""
-    ending = ".jsonl" if (folder / "train.jsonl").exists() else ".txt"
-    train, test, model = folder / f"train{ending}", folder / f"test{ending}", folder / "model"
-    subprocess.run(["rm", "-rf", str(model)], check=True)
-    if name in OURS:
-        command = [sys.executable, "-m", "lopsided"]
-        fit = [*command, "fit", str(train), "--loss", name.split()[1], "--decide", "top-5", "--out", str(model)]
-        row = measured(fit, "train")
-        size = sum(
-            (model / file).stat().st_size for file in ("model.safetensors", "model.json", "decision.safetensors")
-        )
-        row |= measured(
-            [*command, "predict", str(model), str(test), "--out", str(folder / "predicted.jsonl")], "predict"
-        )
+    model = folder / "model"
+    if name.startswith("lopsided"):
+        row = ours(name, folder)
+        files = [model / file for file in ("model.safetensors", "model.json", "decision.safetensors")]
     else:
         python = environment_of(name, environments)
         if python is None:
             return None
+        subprocess.run(["rm", "-rf", str(model)], check=True)
         line = [str(python), str(ROOT / "benchmarks/peers.py"), name]
         row = measured([*line, "train", str(folder)], "train")
-        files = [model] if model.is_file() else [each for each in model.rglob("*") if each.is_file()]
-        size = sum(file.stat().st_size for file in files)
         row |= measured([*line, "predict", str(folder)], "predict")
-    return row | {"model MB": f"{size / 1e6:.2f}"} | quality(test, folder / "predicted.jsonl")
+        files = [model] if model.is_file() else [each for each in model.rglob("*") if each.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    return row | {"model MB": f"{size / 1e6:.2f}"} | judged(folder)
 
 
-def quality(test: Path, predicted: Path) -> Row:
-    from peers import rows_of
-
-    _, truth = rows_of(test.parent, "test")
-    found = [json.loads(line) for line in predicted.open(encoding="utf-8")]
-    labels = [row["labels"] if isinstance(row, dict) else row for row in found]
-    hits = {k: sum(len({*row[:k]} & {*true}) for row, true in zip(labels, truth, strict=True)) for k in (1, 3, 5)}
-    return {f"P@{k}": f"{hits[k] / k / len(truth):.3f}" for k in hits}
+def ours(name: str, folder: Path) -> Row:
+    """Trains and predicts; with one penalty, that of the model which is there."""
+    is_text, model = (folder / "train.jsonl").exists(), folder / "model"
+    ending, best = (".jsonl", f"top-{len(labels_of(folder))}") if is_text else (".txt", "top-5")
+    options = ["--loss", name.removesuffix(ONE).split()[1], "--decide", best, "--out", str(model)]
+    if name.endswith(ONE):
+        tried = list(csv.DictReader((model / "history.csv").open()))
+        chosen = json.loads((model / "training.json").read_text())["best_epoch"]
+        options += ["--l2", tried[chosen - 1]["l2"], "--valid", "0"]
+    subprocess.run(["rm", "-rf", str(model)], check=True)
+    command = [sys.executable, "-m", "lopsided"]
+    row = measured([*command, "fit", str(folder / f"train{ending}"), *options], "train")
+    predict = [*command, "predict", str(model), str(folder / f"test{ending}")]
+    return row | measured([*predict, "--out", str(folder / "predicted.jsonl")], "predict")
 
 
 def make_data(name: str, data: Path, folder: Path) -> None:
@@ -133,10 +142,8 @@ def put_texts(path: Path, rows: list[tuple[str, list[str]]]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def contenders(name: str) -> list[str]:
-    peers = list(OF_TEXTS if name in TEXTS else OF_SPARSE)
-    many = name in SPARSE and name != "bibtex"
-    return [*OURS, *(each for each in peers if not many or each in ("omikuji", "napkinXC"))]
+def contenders(name: str) -> Sequence[str]:
+    return OF_TEXTS if name in TEXTS else OF_SPARSE if name == "bibtex" else OF_MANY
 
 
 def measure_all(data: Path, environments: Path, names: list[str], again: bool) -> None:
@@ -150,9 +157,15 @@ def measure_all(data: Path, environments: Path, names: list[str], again: bool) -
         new = [{"set": name, "contender": each} | row | facts() for each, row in found if row is not None]
         rows = [row for row in rows if row["set"] != name] + new
         with FILE.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*rows[0]])
+            writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
+
+
+def judged(folder: Path) -> Row:
+    """Returns how good the predictions are; computed apart, since libraries here would count as memory of programs."""
+    values: Row = json.loads(subprocess.check_output([sys.executable, "quality.py", str(folder)], cwd=HERE))
+    return values
 
 
 def facts() -> Row:
@@ -166,8 +179,18 @@ def page() -> str:
     if not FILE.exists():
         return put(PAGE, {"end to end": "**Not measured yet.**"})
     rows = read(FILE.name)
-    columns = ["train CPU s", "train s", "train peak MB", "predict CPU s", "predict peak MB", "model MB", "P@1", "P@5"]
-    body = [[row["set"], row["contender"], *(row[name] for name in columns)] for row in rows]
+    columns = [
+        "train CPU s",
+        "train s",
+        "train peak MB",
+        "predict CPU s",
+        "predict peak MB",
+        "model MB",
+        "mAP",
+        "P@1",
+        "P@5",
+    ]
+    body = [[row["set"], row["contender"], *(row[name] or "" for name in columns)] for row in rows]
     missing = [name for name in (*TEXTS, *SPARSE) if name not in {row["set"] for row in rows}]
     note = f"\n\nNot measured: {', '.join(missing)}." if missing else ""
     last = rows[-1]

@@ -5,7 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
+from lopsided.jobs.fit import outcome
 from lopsided.jobs.progress import Progress
+from lopsided.jobs.schema import TrainingRecord
 from lopsided.training.history import Epoch
 
 
@@ -22,3 +24,10 @@ def test_a_solved_model_has_penalties_instead_of_epochs(epoch: Epoch, line: str)
         progress.preparing()
         progress.epoch(epoch, 24)
     assert console.file.getvalue().strip() == line  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("best", "diverged", "said"), [(1, False, "validation mAP .500"), (0, True, "diverged")])
+def test_the_end_of_a_training_tells_of_the_model_that_it_kept(best: int, diverged: bool, said: str) -> None:
+    history = [Epoch(1, 0.5, 1.5, valid_map=0.5), Epoch(2, 0.4, 1.5, valid_map=0.25)]
+    record = TrainingRecord(method="bce", seed=0, rows=9, epochs=2, best_epoch=best, seconds=3.0, diverged=diverged)
+    assert outcome(history, record) == said

@@ -203,8 +203,8 @@ class Worker:
         run = self.folder.open_run(loss, seed)
         if how:
             self.progress.begin(f"{loss}, seed {seed}", self.pace.full)
-        history = run.read_history()
-        seconds = "" if how else f", {sum(epoch.seconds for epoch in history):.1f} s"
-        self.progress.end(f"{outcome(history)}{how}{seconds}")
+        history, record = run.read_history(), run.read_training()
+        seconds = "" if how else f", {record.seconds:.1f} s"
+        self.progress.end(f"{outcome(history, record)}{how}{seconds}")
         self._histories[loss, seed] = history
         self.folder.write_histories({part: self._histories[part] for part in self.trainings if part in self._histories})

@@ -176,10 +176,9 @@ def read_run(folder: RunFolder, loss: str, prepared: Prepared) -> TrainedRun:
     return TrainedRun(loss, record.seed, folder.config.loss, history, record, *scores)
 
 
-def outcome(history: list[Epoch]) -> str:
-    """Says in a few words how a training ended."""
-    last = history[-1]
-    if last.is_lost:
+def outcome(history: list[Epoch], record: TrainingRecord) -> str:
+    """Says in a few words how a training ended, and how good the model is that it kept."""
+    if record.diverged:
         return "diverged"
-    title, value = last.ranking
+    title, value = history[record.best_epoch - 1].ranking
     return f"validation {title} {share(value)}"
