@@ -12,8 +12,9 @@ from tests.campaigns.folders import Folders
 from tests.campaigns.kills import Kills
 from tests.campaigns.limits import Limits
 from tests.campaigns.readers import Readers
+from tests.campaigns.requests import Requests
 
-CAMPAIGNS: dict[str, Campaign] = {each.name: each for each in (Readers(), Folders(), Kills(), Limits())}
+CAMPAIGNS: dict[str, Campaign] = {each.name: each for each in (Readers(), Folders(), Kills(), Limits(), Requests())}
 _STORED = 200  # trials after which it is written how far a campaign is
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,21 @@ import torch
 
 from lopsided.data.readers import read
 from tests.campaigns import readers
+from tests.campaigns.__main__ import CAMPAIGNS
 from tests.campaigns.campaign import Tally
 from tests.campaigns.children import Ended, in_child
 from tests.campaigns.kills import half_written
+from tests.campaigns.requests import fault_of
 
+TRIALS = {"readers": 60, "folders": 3, "kills": 2, "limits": 2, "requests": 14}
 ONE_LINE = "lopsided: texts.jsonl: no such file\n"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
-@pytest.mark.parametrize(("name", "trials"), [("readers", 60), ("folders", 3), ("kills", 2), ("limits", 2)])
+@pytest.mark.parametrize(
+    ("name", "trials"), [("readers", 60), ("folders", 3), ("kills", 2), ("limits", 2), ("requests", 30)]
+)
 def test_a_few_trials_find_nothing(name: str, trials: int, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     line = [sys.executable, "-m", "tests.campaigns", name, "--trials", str(trials), "--state", str(state)]
@@ -31,6 +38,10 @@ def test_a_few_trials_find_nothing(name: str, trials: int, tmp_path: Path) -> No
     tally = Tally.stored(state, 0)
     assert (tally.done, tally.faults) == (trials, {})
     assert ended.stdout.endswith(f"| all | {trials} | 0 |\n")
+
+
+def test_each_campaign_is_tried() -> None:
+    assert set(TRIALS) == set(CAMPAIGNS)
 
 
 def test_files_of_each_format_are_read_or_refused(tmp_path: Path) -> None:
@@ -84,3 +95,22 @@ def test_half_a_file_is_seen(name: str, content: str, tmp_path: Path) -> None:
     assert half_written(tmp_path) is None
     (tmp_path / name).write_text(content)
     assert name in str(half_written(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (b"422 OK\r\nContent-Type: application/json\r\n\r\n" + b'{"error": "too few"}', None),
+        (b"422 OK\r\nContent-Type: application/json\r\n\r\n" + b'{"error": "a\\nb"}', "error {"),
+        (b"422 OK\r\nContent-Type: text/plain\r\n\r\ntoo few", "422 b'too few'"),
+        (b"500 OK\r\nContent-Type: application/json\r\n\r\n" + b'{"error": "x"}', "500 {"),
+        (b"", "the connection is closed"),
+    ],
+)
+def test_what_is_wrong_with_an_answer(answer: bytes, fault: str | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as client:
+        said = client.submit(fault_of, server.getsockname()[1], b"GET / HTTP/1.1\r\n\r\n")
+        with server.accept()[0] as connection:
+            connection.recv(100)
+            connection.sendall(b"HTTP/1.1 " + answer if answer else b"")
+    assert said.result() == fault or (fault is not None and fault in str(said.result()))

@@ -1,12 +1,11 @@
 """`lopsided serve`, asked by a real client."""
 
+import errno
 import json
+import os
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from lopsided.__main__ import main
 from lopsided.data.storage import UserError
 from lopsided.jobs.predict import Predictor
 from lopsided.jobs.serve import predict_records
+from tests.serving import ask, served
 from tests.tools import write_texts
 
 pytestmark = pytest.mark.slow
@@ -34,45 +34,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(run: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "lopsided", "serve", str(run), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                assert ask(f"{address}/health") == {"status": "ok"}
-                break
-            except urllib.error.URLError:
-                assert server.poll() is None
-                time.sleep(0.1)
-        yield address
-    finally:
-        server.terminate()
-        server.wait()
+def port(run: Path) -> Iterator[int]:
+    limits = {"SECONDS": 2, "MOST_BYTES": 10_000, "MOST_BYTES_HELD": 25_000}
+    with served(run, run.parent / "log", **limits) as port:
+        yield port
+        assert "Traceback" not in (run.parent / "log").read_text()
 
 
-def ask(url: str, content: Any = None) -> Any:
-    body = None if content is None else content if isinstance(content, bytes) else json.dumps(content).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=60) as answer:
-        return json.load(answer)
-
-
-def test_eight_clients_at_once_get_what_the_model_says(run: Path, address: str) -> None:
+def test_eight_clients_at_once_get_what_the_model_says(run: Path, port: int) -> None:
     model = lopsided.load(run)
     questions = [[f"the goal {i}", f"a song and bread {i}"] for i in range(40)]
     with ThreadPoolExecutor(8) as clients:
-        answers = list(clients.map(lambda rows: ask(f"{address}/predict", {"rows": rows})["predictions"], questions))
+        answers = list(clients.map(lambda rows: ask(port, "/predict", {"rows": rows})["predictions"], questions))
     assert answers == [model.predict(rows) for rows in questions]
     assert {label for answer in answers for row in answer for label in row["labels"]} >= {"sport", "music", "food"}
 
 
-def test_rows_may_be_objects_as_in_a_file(run: Path, address: str) -> None:
+def test_rows_may_be_objects_as_in_a_file(run: Path, port: int) -> None:
     rows = [{"text": "a goal"}, {"text": "bread", "labels": ["of no", "interest"]}]
-    answer = ask(f"{address}/predict", {"rows": rows})["predictions"]
+    answer = ask(port, "/predict", {"rows": rows})["predictions"]
     assert answer == lopsided.load(run).predict(["a goal", "bread"])
 
 
@@ -92,21 +72,86 @@ def test_embeddings_are_lists_of_numbers(folder: Path, capsys: pytest.CaptureFix
     assert "serve takes texts and tables, but the model takes sparse inputs" in capsys.readouterr().err
 
 
-def test_the_schema_names_the_labels(address: str) -> None:
-    schema = ask(f"{address}/schema")
+def test_the_schema_names_the_labels(port: int) -> None:
+    schema = ask(port, "/schema")
     assert schema["labels"] == ["food", "music", "sport"]
     assert schema["loss"] == "asl"
 
 
-@pytest.mark.parametrize(
-    "content", [b"{", b"[" * 100_000, {"rows": []}, {"row": ["a"]}, {"rows": [3]}, {"rows": [{"words": "a"}]}]
-)
-def test_bad_requests_are_one_sentence(address: str, content: Any) -> None:
+BAD: dict[str, tuple[int, Any]] = {
+    "half of an object": (422, b"{"),
+    "deep": (422, b"[" * 9000),
+    "no UTF-8": (422, b'{"rows": ["caf\xe9"]}'),
+    "a huge number": (422, b'{"rows": [' + b"9" * 9000 + b"]}"),
+    "a list": (422, [["a"]]),
+    "no rows": (422, {"rows": []}),
+    "rows by another name": (422, {"row": ["a"]}),
+    "rows that are one text": (422, {"rows": "a text"}),
+    "a number": (422, {"rows": [3]}),
+    "nothing": (422, {"rows": [None]}),
+    "of two kinds": (422, {"rows": ["a", {"text": ["b"]}]}),
+    "numbers for texts": (422, {"rows": [[1.5, 2]]}),
+    "numbers beyond all": (422, b'{"rows": [[1e999, NaN]]}'),
+    "another column": (422, {"rows": [{"words": "\x1b[31m\ud800"}]}),
+    "too many bytes": (413, b'{"rows": ["' + b"a" * 10_000 + b'"]}'),
+    "no such page": (404, None),
+    "another method": (405, None),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_requests_are_one_sentence(port: int, name: str) -> None:
+    status, content = BAD[name]
+    path = {"no such page": "/a\x1b", "another method": "/predict"}.get(name, "/predict")
     with pytest.raises(urllib.error.HTTPError) as caught:
-        ask(f"{address}/predict", content)
-    assert caught.value.code == 422
+        ask(port, path.replace("\x1b", "%1b"), content)
+    assert caught.value.code == status
     message = json.load(caught.value)["error"]
     assert message
-    assert "\n" not in message
-    assert "Traceback" not in message
-    assert ask(f"{address}/health") == {"status": "ok"}
+    assert message.isprintable()
+    assert len(message) <= 500
+    assert ask(port, "/health") == {"status": "ok"}
+
+
+def exchange(port: int, sent: bytes) -> bytes:
+    """What comes back until the server closes the connection, though nothing more is sent."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(sent)
+        return b"".join(iter(lambda: client.recv(2**16), b""))
+
+
+def test_what_is_sent_too_slowly_is_cut_off(port: int) -> None:
+    begun = time.monotonic()
+    assert exchange(port, b"POST /predict HTTP/1.1\r\nHost: a\r\nX") == b""
+    answer = exchange(port, b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.endswith(b'{"error":"the body was not there within 2 s"}')
+    assert time.monotonic() - begun < 15
+    answer = exchange(port, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health")
+    assert answer.count(b"HTTP/1.1 200 OK") == 1
+    assert exchange(port, b"\xff\0 nothing\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert ask(port, "/health") == {"status": "ok"}
+
+
+def test_a_length_that_nobody_told_is_counted(port: int) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = exchange(port, head + b"2000\r\n" + b" " * 0x2000 + b"\r\n2000\r\n" + b" " * 0x2000 + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_bodies_held_at_once_are_limited(port: int) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9001\r\n\r\n" + b" " * 9000
+    with ThreadPoolExecutor(3) as clients:
+        answers = list(clients.map(lambda _: exchange(port, head), range(3)))
+    assert sorted(answer[9:12] for answer in answers) == [b"408", b"408", b"503"]
+    assert ask(port, "/predict", {"rows": ["a goal"]})["predictions"]
+
+
+def test_a_port_that_is_taken_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        assert main(["serve", str(run), "--port", str(number)]) == 2
+    message = f"cannot listen at 127.0.0.1, port {number}: {os.strerror(errno.EADDRINUSE)}; choose --host and --port"
+    assert capsys.readouterr().err == f"lopsided: {message}\n"
+    assert main(["serve", str(run), "--host", "no.such.host.invalid"]) == 2
+    assert "cannot listen at no.such.host.invalid, port 8000" in capsys.readouterr().err

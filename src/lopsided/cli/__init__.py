@@ -253,12 +253,9 @@ def serve(
     """Answer requests: POST rows to /predict, get labels and probabilities; /health and /schema tell the rest."""
     command_of(run)
     from lopsided.jobs.predict import Predictor
-    from lopsided.jobs.serve import make_app
+    from lopsided.jobs.serve import run_server
 
-    application = make_app(Predictor.open(run))
-    import uvicorn
-
-    uvicorn.run(application, host=host, port=port)
+    run_server(Predictor.open(run), host, port)
 
 
 @app.command()
