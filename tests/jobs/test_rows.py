@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from lopsided.__main__ import main
@@ -14,7 +15,9 @@ from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.config import checked
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import bars
-from lopsided.jobs.rows import load
+from lopsided.jobs.rows import load, prepare
+from lopsided.models.bag import BagRows
+from lopsided.models.ngrams import NGrams
 from tests.tools import read_results
 
 
@@ -89,6 +92,27 @@ def write_labelled(path: Path, rows: int) -> Path:
     """Texts of two words, and of 150 labels in all, a label for each word."""
     lines = [{"text": f"word{n % 150} word{n % 7}", "labels": [f"l{n % 150}", f"l{n % 7}"]} for n in range(rows)]
     return write(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_rows_that_are_trained_and_tuned_on_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"text": f"word{n % 9} only{n}", "labels": [f"l{n % 9}"]} for n in range(300)]
+    file = write(tmp_path / "a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    config, encode, seen = checked(CompareConfig, {"data": str(file)}), NGrams.encode, [0]
+
+    def counted(encoder: NGrams, inputs: Texts) -> BagRows:
+        seen[0] += len(inputs)
+        return encode(encoder, inputs)
+
+    monkeypatch.setattr(NGrams, "encode", counted)
+    with bars(Console(quiet=True)) as live:
+        prepared = prepare(config, load(config, live))
+    assert prepared.folds
+    assert seen[0] == 300
+    assert prepared.valid is not None
+    for rows in (prepared.train, prepared.valid):
+        alone = encode(prepared.encoder, rows.data.inputs)  # type: ignore[arg-type]
+        every = torch.arange(len(rows))
+        assert all(torch.equal(*pair) for pair in zip(rows.encoded.batch(every), alone.batch(every), strict=True))
 
 
 @pytest.mark.slow

@@ -1,12 +1,11 @@
 """The rows that thresholds are tuned on have chosen nothing else, where there are enough."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 
-from lopsided.data.dataset import Dataset, Splits
+from lopsided.data.dataset import Dataset, Splits, Unsplit
 from lopsided.data.inputs import Texts
 from lopsided.jobs.tuning import tuned_on, with_tuning
 from lopsided.targets import SparseTargets
@@ -19,8 +18,8 @@ def rows_of(number: int, copies: int = 1) -> Dataset:
 
 
 def parts(valid: Dataset | None) -> Splits:
-    everything = rows_of(300)
-    return Splits(rows_of(100), valid, None, unsplit=partial(everything.take, torch.arange(300)))
+    unsplit = Unsplit(rows_of(300), torch.arange(100), torch.arange(100, 300))
+    return Splits(rows_of(100), valid, None, unsplit=unsplit)
 
 
 @pytest.mark.parametrize("copies", [1, 3])

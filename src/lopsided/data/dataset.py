@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -70,6 +70,27 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Unsplit:
+    """Holds a file of which rows were split into training and validation, and the numbers of these, (n,) int64."""
+
+    file: Dataset
+    train: Tensor
+    valid: Tensor
+
+    def joined(self) -> Dataset:
+        """Returns the rows of both, in the order of the file."""
+        return self.file.take(self._numbers)
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Returns the numbers of the rows of training and of validation among those that are joined."""
+        return torch.searchsorted(self._numbers, self.train), torch.searchsorted(self._numbers, self.valid)
+
+    @property
+    def _numbers(self) -> Tensor:
+        return torch.cat([self.train, self.valid]).sort().values
+
+
+@dataclass(frozen=True)
 class Splits:
     """Holds the parts of a data set; all share the same labels in the same order.
 
@@ -77,14 +98,14 @@ class Splits:
     tuning: the rows that thresholds are tuned on, which may be those of validation. folds: numbers of them, none, or
     for models that are trained on the rows of tuning: each of these is then scored by a model without its fold.
     seen: how many test rows are of a text, or of a group, that also stands among those of training or validation.
-    unsplit: makes the rows of training and validation in one, where the latter were split off; else None.
+    unsplit: where the rows of validation were split off, what from; else None.
     """
 
     train: Dataset
     valid: Dataset | None
     test: Dataset | None
     notes: tuple[str, ...] = ()
-    unsplit: Callable[[], Dataset] | None = None
+    unsplit: Unsplit | None = None
     tuning: Dataset | None = None
     folds: tuple[Tensor, ...] = ()
     seen: int = 0

@@ -31,6 +31,7 @@ from lopsided.metrics.summary import Summary
 from lopsided.metrics.top_k import propensities
 from lopsided.metrics.truth import Truth
 from lopsided.metrics.weighted import Weighable
+from lopsided.models.encoder import Part
 from lopsided.models.model import Model
 from lopsided.training.rows import Rows
 
@@ -169,24 +170,10 @@ def _blocks(model: Model, rows: Rows, decision: Decision, weights: torch.Tensor,
     """Yields rows with their decisions: all at once where all scores are held, else some thousand at a time."""
     bar = bars.add_task("evaluating", total=len(rows))
     for part in torch.arange(len(rows)).split(len(rows) if rows.keep is None else _ROWS):
-        encoded = _Part(rows, part)
-        scores = model.score(encoded, rows.keep, lambda count: bars.advance(bar, count))
+        scores = model.score(Part(rows.encoded, part), rows.keep, lambda count: bars.advance(bar, count))
         decided = decision.rule.decide(scores)
         yield _weighable(scores, decided, rows.data.take(part), weights)
     bars.remove_task(bar)
-
-
-class _Part:
-    """Shows a range of encoded rows as if they were all."""
-
-    def __init__(self, rows: Rows, part: torch.Tensor) -> None:
-        self._rows, self._part = rows, part
-
-    def __len__(self) -> int:
-        return len(self._part)
-
-    def batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self._rows.encoded.batch(self._part[rows])
 
 
 def _weighable(scores: Scores, decided: torch.Tensor | None, data: Dataset, weights: torch.Tensor) -> Weighable:

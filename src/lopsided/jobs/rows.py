@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 from torch import Tensor
 
 from lopsided.data import BUILT_IN
-from lopsided.data.dataset import Dataset, Splits
+from lopsided.data.dataset import Dataset, Splits, Unsplit
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.excerpts import printable
 from lopsided.data.independence import overlap, refuse_same_file, row_hashes, shared_groups
@@ -27,7 +27,7 @@ from lopsided.jobs.config import IMAGES, IMBALANCE, C, Config, FitConfig
 from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.tuning import with_tuning
 from lopsided.metrics.registry import METRICS
-from lopsided.models.encoder import Encoder
+from lopsided.models.encoder import Encoder, Part
 from lopsided.models.registry import fit_encoder
 from lopsided.training.rows import Rows, scores_to_keep
 
@@ -133,7 +133,7 @@ def _from_files(config: Config, bars: Bars) -> Splits:
     parts, shared, seen = _shared_rows(config, files, parts)
     given = dict(zip(files, parts, strict=True))
     train = given["data"]
-    unsplit: Callable[[], Dataset] | None = None
+    unsplit: Unsplit | None = None
     shares = {part: config.share(part) for part in ("valid", "test") if part not in given and config.share(part)}
     if shares:
         if len(train) < _SMALLEST_SPLIT:
@@ -146,8 +146,7 @@ def _from_files(config: Config, bars: Bars) -> Splits:
         rows_of = dict(zip(["data", *shares], parts_of_it, strict=True))
         given |= {name: train.take(rows) for name, rows in rows_of.items()}
         if "valid" in shares:
-            both = torch.cat([rows_of["data"], rows_of["valid"]]).sort().values
-            unsplit = partial(train.take, both)
+            unsplit = Unsplit(train, rows_of["data"], rows_of["valid"])
     return Splits(given["data"], given.get("valid"), given.get("test"), (*notes, *shared), unsplit, seen=seen)
 
 
@@ -193,17 +192,33 @@ def prepare(config: Config, splits: Splits) -> Prepared:
         encoder = fit_encoder(config.model, splits.train.inputs, splits.train.num_labels)
         is_solved = encoder.recipe(len(splits.train), splits.train.num_labels).optimizer == "solve"
         splits = with_tuning(splits, is_solved and not config.no_refit, config.data_seed)
-        encoded: dict[str, Rows] = {}
+        rows = _joined(encoder, splits)
         for name, part in splits.parts().items():
             file = str(files.get(name, config.data))
-            encoded[name] = Rows(encoder.encode(part.inputs), part)
-        tuning = encoded.get("valid")
-        if splits.tuning is not splits.valid and splits.tuning is not None:
-            tuning = Rows(encoder.encode(splits.tuning.inputs), splits.tuning)
+            if name not in rows:
+                rows[name] = Rows(encoder.encode(part.inputs), part)
+        if splits.tuning is not None and "tuning" not in rows:
+            same = splits.tuning is splits.valid
+            rows["tuning"] = rows["valid"] if same else Rows(encoder.encode(splits.tuning.inputs), splits.tuning)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from None
-    parts = encoded["train"], encoded.get("valid"), encoded.get("test")
-    return Prepared(encoder, *parts, tuning, splits.folds, splits.notes, splits.seen)
+    valid, test, tuning = (rows.get(name) for name in ("valid", "test", "tuning"))
+    return Prepared(encoder, rows["train"], valid, test, tuning, splits.folds, splits.notes, splits.seen)
+
+
+def _joined(encoder: Encoder, splits: Splits) -> dict[str, Rows]:
+    """Encodes the rows of training and validation once where those of tuning are both; returns none elsewhere."""
+    if not splits.folds:
+        return {}
+    assert splits.tuning is not None
+    assert splits.unsplit is not None
+    assert splits.valid is not None
+    whole, (train, valid) = encoder.encode(splits.tuning.inputs), splits.unsplit.places()
+    return {
+        "train": Rows(Part(whole, train), splits.train),
+        "valid": Rows(Part(whole, valid), splits.valid),
+        "tuning": Rows(whole, splits.tuning),
+    }
 
 
 def measurable(config: C, splits: Splits) -> C:

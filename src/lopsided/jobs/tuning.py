@@ -27,7 +27,7 @@ def with_tuning(splits: Splits, is_solved: bool, seed: int) -> Splits:
     if splits.valid is None:
         return splits
     if is_solved and splits.unsplit is not None:
-        rows = splits.unsplit()
+        rows = splits.unsplit.joined()
         folds = _split(rows, _FOLDS, seed)
         if folds:
             return replace(splits, tuning=rows, folds=folds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -23,6 +24,20 @@ class Encoded(Protocol):
     def batch(self, rows: Tensor) -> Batch:
         """Returns the arguments of the body for rows, by (n,) int64 number, on the CPU."""
         ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """Shows some of encoded rows, by (n,) int64 number, as if they were all."""
+
+    encoded: Encoded
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: Tensor) -> Batch:
+        return self.encoded.batch(self.rows[rows])
 
 
 class Body(Protocol):
