@@ -87,6 +87,7 @@ def test_candidates_are_the_best_of_all_scores(spec: str, method: str) -> None:
     torch.testing.assert_close(few.values, order.values[:, :3])
 
 
+LARGER = r"its settings describe a model of more than \d+ bytes, but its stored tensors have \d+"
 SETS = "network.head._extra_state"
 FILLED, WEIGHTS, KEPT = "encoder.filled", "encoder.weights", "encoder.kept"
 HARMS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Tensor]], object], str]] = {
@@ -110,6 +111,9 @@ HARMS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Tensor]], object
     "features in no order": ("bag", lambda h, t: t[KEPT].copy_(t[KEPT].flip(0)), "kept features must be rising"),
     "other features": ("bag", lambda h, t: t.update({KEPT: torch.arange(10**4)}), ""),
     "another width": ("bag", lambda h, t: h["encoder_values"].update(hidden=8), "size mismatch"),
+    "a width of gigabytes": ("bag", lambda h, t: h["encoder_values"].update(hidden=2**28), LARGER),
+    "a width of n-grams": ("ngrams(hidden=8)", lambda h, t: h["encoder_values"].update(hidden=2**28), LARGER),
+    "pixels of gigabytes": ("convnet", lambda h, t: h["encoder_values"].update(shape=[2**24, 8, 8]), LARGER),
     "no values": ("bag", lambda h, t: h.update(encoder_values={}), "num_features"),
     "values that are a list": ("bag", lambda h, t: h.update(encoder_values=[1]), ""),
     "weights of n-grams cut": ("ngrams", lambda h, t: t.update({WEIGHTS: torch.ones(9).double()}), "weights must"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.metrics.scores import Scores
+from lopsided.models.bounded import NoLargerThan
 from lopsided.models.encoder import Batch, Encoded, Encoder
 from lopsided.models.heads import Head, make_head, stored_sets
 from lopsided.models.methods import parse_method
@@ -153,7 +154,10 @@ class Model:
 
     @classmethod
     def from_stored(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
-        """Restores a model. Raises ValueError, TypeError or RuntimeError for what `stored` did not give."""
+        """Restores a model. Raises ValueError, TypeError or RuntimeError for what `stored` did not give.
+
+        A header that describes a larger model than the tensors are is refused before memory is taken for it.
+        """
         parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "network": {}, "labels": {}}
         try:
             for name, tensor in tensors.items():
@@ -161,7 +165,8 @@ class Model:
                 parts[part][rest] = tensor
                 if tensor.is_floating_point() and not tensor.isfinite().all():
                     raise ValueError(f"{name} holds numbers that are not finite")
-            return cls._of_parts(header, parts)
+            with NoLargerThan(tensors.values()):
+                return cls._of_parts(header, parts)
         except (LookupError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"no model: {type(error).__name__} {error}") from error
 

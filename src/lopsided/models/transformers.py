@@ -106,7 +106,10 @@ class Transformer:
     @classmethod
     def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> Transformer:
         settings = Settings(bool(values["freeze"]), str(values["pooling"]), int(values["queries"]))
-        return cls(Pretrained.from_stored(values, tensors), settings, tensors.get("scaling"))
+        encoder = cls(Pretrained.from_stored(values, tensors), settings, tensors.get("scaling"))
+        if settings.freeze:
+            _ = encoder._frozen  # what is wrong with it is told now
+        return encoder
 
     def in_graph(self, inputs: Texts, body: torch.nn.Module) -> tuple[Tokens, torch.nn.Module]:
         tokens = self.pretrained.tokens(inputs.texts)

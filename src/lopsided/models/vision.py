@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,7 +142,7 @@ class Vision:
     def encode(self, inputs: Images | ImageFiles) -> Encoded:
         if not self.settings.freeze:
             return Squares(inputs, self.settings.size)
-        return Features(self._features(self._make_network(), inputs))
+        return Features(self._features(self._frozen, inputs))
 
     def make_body(self) -> Body:
         """Makes the body. One that is fine-tuned has its pretrained weights only before it is stored."""
@@ -168,7 +169,14 @@ class Vision:
     def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> Vision:
         weights = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
         settings, augmentation = VisionSettings(**values["settings"]), Augmentation(**values["augmentation"])
-        return cls(values["config"], weights or None, settings, augmentation, tensors.get("scaling"))
+        encoder = cls(values["config"], weights or None, settings, augmentation, tensors.get("scaling"))
+        if settings.freeze:
+            _ = encoder._frozen  # what is wrong with it is told now
+        return encoder
+
+    @cached_property
+    def _frozen(self) -> PretrainedVision:
+        return self._make_network()
 
     def _make_network(self) -> PretrainedVision:
         """Makes the network, in evaluation mode; torch's random state stays as it is."""
