@@ -1,7 +1,9 @@
 """A rate, and perhaps settings, for each loss: as many trials for all, judged on validation; killed, they go on."""
 
 import math
+import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from lopsided.__main__ import main
+from lopsided.data.storage import UserError
 from lopsided.jobs.compare import Worker
 from lopsided.jobs.compare_config import make_config
 from lopsided.jobs.fit import recipe_of
@@ -122,6 +125,34 @@ def test_trials_do_not_see_the_test_rows(tmp_path: Path) -> None:
     (trial,) = trials.of("zlpr")
     assert trial == trials_of(tmp_path / "run")[0]
     assert (trial.spec, trial.learning_rate, trial.epochs) == ("zlpr(scale=2)", 0.01, 1)
+
+
+def changed(statement: str) -> Callable[[Path], object]:
+    return lambda path: sqlite3.connect(path, isolation_level=None).execute(statement).connection.close()
+
+
+HARMS: dict[str, Callable[[Path], object]] = {  # by what is said about each
+    "file is not a database": lambda path: path.write_bytes(b"SQLite" * 1000),
+    "malformed": lambda path: path.write_bytes(path.read_bytes()[:20_000]),
+    "trial 0 has no value": changed("DELETE FROM trial_values"),
+    "epochs": changed("UPDATE trial_user_attributes SET value_json = '[1]' WHERE key = 'epochs'"),
+    "Expecting value": changed("UPDATE trial_user_attributes SET value_json = 'x' WHERE key = 'epochs'"),
+}
+
+
+@pytest.mark.slow
+def test_a_damaged_database_of_trials_is_told(tmp_path: Path) -> None:
+    config = make_config({"images": 60, "epochs": 1, "losses": "bce,asl", "tune": 2})
+    run, database = ComparisonFolder.create(tmp_path / "run", config), tmp_path / "run/trials.db"
+    prepared = prepare(config, load_quietly(config))
+    Worker(run, prepared, quiet_progress()).trials.run("bce", "bce", 0.01, "tuned")
+    whole = database.read_bytes()
+    for reason, harm in HARMS.items():
+        database.write_bytes(whole)
+        harm(database)
+        with pytest.raises(UserError, match=rf"trials\.db: not .* trials that can be used \((?s:.*){reason}") as told:
+            Worker(run, prepared, quiet_progress()).trials.of("bce")
+        assert str(told.value).endswith(f"; delete it, then write it again with: lopsided compare {tmp_path / 'run'}")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 from transformers import ViTConfig, ViTModel
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.inputs import Inputs, Texts
+from lopsided.data.inputs import Texts
 from lopsided.models.model import Model
 from lopsided.models.static import Static
 from lopsided.models.transformers import Transformer
@@ -28,7 +28,7 @@ LARGER = r"its settings describe a model of more than \d+ bytes, but its stored 
 
 def stored(folder: Path, kind: str, freeze: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """An untrained model, as it stands in a run."""
-    inputs: Inputs = TEXTS
+    inputs: Any = TEXTS
     if kind == "static":
         save_file({"embeddings": torch.randn(14, 8)}, folder / "model.safetensors")
         tokenizer().save(str(folder / "tokenizer.json"))
@@ -36,7 +36,12 @@ def stored(folder: Path, kind: str, freeze: bool) -> tuple[dict[str, Any], dict[
     elif kind == "transformer":
         encoder = Transformer.fit(inputs, path=write_encoder(folder), freeze=freeze)
     else:
-        small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        small: dict[str, Any] = {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        }
         ViTModel(ViTConfig(image_size=24, patch_size=8, **small)).save_pretrained(folder)
         inputs = pictures(4)[0]
         encoder = Vision.fit(inputs, path=str(folder), freeze=freeze, size=24)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from pydantic import TypeAdapter
 
+from lopsided.data.storage import UserError
 from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
@@ -86,7 +89,7 @@ class Trials(Rehearsal):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path = self.folder.path
         config = hashlib.sha256((path / "config.json").read_bytes()).hexdigest()[:16]  # the database may have others
-        with FileLock(path / "locks" / "trials"):
+        with FileLock(path / "locks" / "trials"), self._telling():
             storage = optuna.storages.get_storage(self.config.storage or f"sqlite:///{path / 'trials.db'}")
             return {
                 loss: optuna.create_study(storage=storage, study_name=f"{config} {loss}", load_if_exists=True)
@@ -95,8 +98,25 @@ class Trials(Rehearsal):
 
     def of(self, loss: str) -> list[Trial]:
         """Returns the trials of a loss so far, in their order."""
-        stored = self._studies[loss].get_trials(deepcopy=False)
-        return [Trial(**each.user_attrs, value=math.nan if each.value is None else each.value) for each in stored]
+        with self._telling():
+            stored = self._studies[loss].get_trials(deepcopy=False)
+            return TypeAdapter(list[Trial]).validate_python([_line(each) for each in stored])
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turns whatever goes wrong with the database, which anybody may have written, into a UserError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason: BaseException = error
+            while reason.__cause__ is not None:  # optuna and SQLAlchemy say over it what they did
+                reason = reason.__cause__
+            where = "--storage" if self.config.storage else str(self.folder.path / "trials.db")
+            raise UserError(
+                f"{where}: not a database of the trials that can be used ({reason}); {self.folder.repair}"
+            ) from None
 
     def value(self, loss: str, spec: str, rate: float, stage: Stage) -> float:
         """Returns the value of a candidate for a loss. Raises MissingTrialError if it was not tried yet."""
@@ -156,6 +176,14 @@ class Trials(Rehearsal):
             },
             user_attrs=line,
         )
-        self._studies[trial.loss].add_trial(made)
+        with self._telling():
+            self._studies[trial.loss].add_trial(made)
         lines = [each for loss in self.config.losses for each in self.of(loss)]
         write_table(self.folder.path / "trials.csv", Trial, lines)
+
+
+def _line(stored: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """Returns the fields of a `Trial`. Raises ValueError for one that ended well but has no value."""
+    if stored.value is None and stored.state.name != "FAIL":
+        raise ValueError(f"trial {stored.number} has no value")
+    return stored.user_attrs | {"value": math.nan if stored.value is None else stored.value}

@@ -27,7 +27,7 @@ class NoLargerThan(TorchDispatchMode):
     """
 
     def __init__(self, stored: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.stored = sum(tensor.nbytes for tensor in stored)
         self.most = self.left = 2 * self.stored + _BESIDE
 
