@@ -83,6 +83,11 @@ def compared(
             "learning rate 1: no loss is shown to beat it in mAP, .800.",
         ),
         (
+            compared(_linear=1.0, asl=comparison("no difference shown", 0.2)),
+            "The linear baseline has nothing left to gain on these test rows: mAP 1.000. Keep bce with learning rate "
+            "1: no loss is shown to beat it in mAP, .800.",
+        ),
+        (
             compared(asl=comparison("ahead so far", 0.02), apl=comparison("ahead so far", 0.01)),
             "Train longer before you choose: asl and apl are ahead of bce in mAP so far, asl by .020, but bce is "
             "unfinished.",

@@ -68,7 +68,9 @@ def _warnings(results: Results) -> Iterator[str]:
         return
     value = share(results.baselines[LINEAR].metrics[results.metric])
     sign = 1 if METRICS[results.metric].higher_is_better else -1
-    if all(sign * (gap.mean or 0.0) < 0 for gap in results.to_linear.values()):
+    if results.baselines[LINEAR].metrics[results.metric] == max(sign, 0):
+        yield f"The linear baseline has nothing left to gain on these test rows: {title} {value}"
+    elif all(sign * (gap.mean or 0.0) < 0 for gap in results.to_linear.values()):
         yield f"The model is the problem, not the loss: none is ahead of the linear baseline, {title} {value}"
     else:
         yield f"No loss is shown to beat the linear baseline, {title} {value}: a better model may bring more"
