@@ -1,25 +1,30 @@
 """`lopsided export`: the graph gives what the model gives, in onnxruntime, for any number of rows."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
-from scipy.sparse import hstack
-from sklearn.feature_extraction.text import HashingVectorizer
 
 import lopsided
 from lopsided.__main__ import main
 from lopsided.data.inputs import Inputs, Table, Texts
 from lopsided.data.storage import UserError
 from lopsided.jobs.export import deployable, export
+from lopsided.models.tables import Mlp
 from tests.tools import write_texts
 
 ort = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow
+PAGE = Path(__file__).parents[2] / "docs/models.md"
+OWN = "tests.jobs.test_export:make_own"
+
+
+def make_own(encoder: Any) -> Mlp:
+    return Mlp(encoder.columns.scale.width, encoder.columns.num_codes, hidden=4)
 
 
 def run_graph(path: Path, batch: tuple[torch.Tensor, ...]) -> dict[str, np.ndarray]:
@@ -54,28 +59,18 @@ def check_graph(run: Path, inputs: Inputs) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("model", ["ngrams", "ngrams(hidden=8)"])
-def test_texts_with_hashing_done_by_scikit_learn_alone(tmp_path: Path, model: str) -> None:
+def test_texts_with_hashing_as_the_page_on_models_has_it(tmp_path: Path, model: str) -> None:
     data = write_texts(tmp_path / "texts.jsonl")
     run = tmp_path / "run"
     assert main(["fit", str(data), "--model", model, "--epochs", "3", "--out", str(run)]) == 0
     texts = ("the goal today", "a song", "bread and guitar", "none of them", "")
     result = check_graph(run, Texts(texts))
 
-    beside = json.loads((tmp_path / "graph" / "model.json").read_text())["encoder_values"]
-    stored = load_file(tmp_path / "graph" / "model.safetensors")
-    plain: dict[str, Any] = {"n_features": 2**22, "alternate_sign": False, "norm": None}
-    hashers = [HashingVectorizer(ngram_range=(1, 2), **plain)]
-    if beside["characters"]:
-        hashers.append(HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **plain))
-    parts = []
-    for kind, hasher in enumerate(hashers):
-        here = stored["filled"] // 2**22 == kind
-        counts = hasher.transform(texts)[:, stored["filled"][here] % 2**22]
-        counts.data = (1 + np.log(counts.data)) * stored["weights"][here][counts.indices]
-        lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(1)).ravel())
-        parts.append(counts.multiply(1 / np.where(lengths > 0, lengths, 1)[:, None]).tocsr())
-    bags = hstack(parts, format="csr")
-    arrays = bags.indices.astype(np.int64), bags.indptr[:-1].astype(np.int64), bags.data.astype(np.float32)
+    code = re.search(r"^```python bags.py\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert code is not None
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    arrays = names["bags"](texts, tmp_path / "graph" / "model.onnx")
     by_hand = run_graph(tmp_path / "graph" / "model.onnx", tuple(map(torch.from_numpy, arrays)))
     np.testing.assert_allclose(by_hand["scores"], result["scores"], rtol=1e-5, atol=1e-5)
 
@@ -110,15 +105,22 @@ def test_static_vectors_with_their_tokens(tmp_path: Path) -> None:
     check_graph(run, TEXTS)
 
 
-def test_tables(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["mlp(hidden=8)", "linear", OWN])
+def test_tables_as_they_are_in_the_file(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers are standardised in the graph, which nobody who feeds it could guess."""
+    monkeypatch.setenv("LOPSIDED_TRUST", OWN)
     random = np.random.default_rng(0)
-    numbers = random.normal(size=(200, 3)).astype(np.float32)
+    numbers = random.normal(size=(200, 3)).astype(np.float32) * np.array([1, 1e-3, 1e5], np.float32)
+    numbers[::20, 1] = np.nan
     np.save(tmp_path / "rows.npy", numbers)
     np.save(tmp_path / "labels.npy", (numbers[:, :2] > 0).astype(np.int8))
     run = tmp_path / "run"
-    options = ["--targets-file", str(tmp_path / "labels.npy"), "--epochs", "3", "--out", str(run)]
+    options = ["--targets-file", str(tmp_path / "labels.npy"), "--model", model, "--epochs", "3", "--out", str(run)]
     assert main(["fit", str(tmp_path / "rows.npy"), *options]) == 0
-    check_graph(run, Table.of_numbers(torch.from_numpy(numbers[:7])))
+    rows = torch.from_numpy(numbers[:7])
+    expected = check_graph(run, Table.of_numbers(rows))["scores"]
+    by_hand = run_graph(tmp_path / "graph" / "model.onnx", (rows, torch.zeros(7, 0, dtype=torch.long)))
+    np.testing.assert_allclose(by_hand["scores"], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

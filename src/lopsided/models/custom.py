@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lopsided.data.inputs import Inputs
 from lopsided.models.bag import LinearBag, recipe_of_bags
-from lopsided.models.encoder import Body, Encoded, Encoder, takes
+from lopsided.models.encoder import Body, Encoded, Encoder, InGraph, takes
 from lopsided.models.recipe import Recipe
 from lopsided.models.tables import recipe_of_layers
 
@@ -115,6 +115,9 @@ class Custom:
                 "forward returns for a row"
             )
         return cast("Body", body)
+
+    def in_graph(self, inputs: Inputs, body: nn.Module) -> tuple[Encoded, nn.Module]:
+        return self.base.in_graph(inputs, body) if isinstance(self.base, InGraph) else (self.encode(inputs), body)
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         recipe = self.base.recipe(rows, num_labels)

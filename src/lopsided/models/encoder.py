@@ -105,10 +105,10 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class InGraph(Protocol):
-    """Is an encoder that computes features by a network, which an exported graph can hold as well."""
+    """Is an encoder that computes features from numbers, which an exported graph can do as well."""
 
     def in_graph(self, inputs: Any, body: nn.Module) -> tuple[Encoded, nn.Module]:
-        """Returns rows as they are before that network, and one module of it and the body, which takes them."""
+        """Returns rows as they are before that, and one module of it and the body, which takes them."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ class TableRows:
 
     numbers: Tensor  # (rows, D) float32, NaN where a cell is empty
     codes: Tensor  # (rows, C) int64
-    scale: Scale
+    scale: Callable[[Tensor], Tensor]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -69,6 +70,18 @@ class Scaled(nn.Module):
         return torch.cat([numbers, values.scatter_(1, codes, 1.0)], 1)
 
 
+class FromNumbers(nn.Module):
+    """Computes `body` of numbers as a file has them, NaN where a cell is empty, and of the codes of categories."""
+
+    def __init__(self, scale: Scale, body: nn.Module) -> None:
+        super().__init__()
+        self.scale, self.body = scale, body
+
+    def forward(self, numbers: Tensor, codes: Tensor) -> Tensor:
+        hidden: Tensor = self.body(self.scale(numbers), codes)
+        return hidden
+
+
 @dataclass(frozen=True)
 class _TableEncoder:
     """Encodes a table by what its training rows were like."""
@@ -79,6 +92,9 @@ class _TableEncoder:
     def encode(self, inputs: Table) -> TableRows:
         """Finds the columns of training by name. Raises ValueError where one is missing."""
         return TableRows(self.columns.numbers(inputs), self.columns.codes(inputs), self.columns.scale)
+
+    def in_graph(self, inputs: Table, body: nn.Module) -> tuple[TableRows, nn.Module]:
+        return replace(self.encode(inputs), scale=nn.Identity()), FromNumbers(self.columns.scale, body)
 
 
 @dataclass(frozen=True)
