@@ -18,7 +18,10 @@ _NO_MEMORY = (  # in errors of C++, of the linker and of threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0, 2 after an error of the user, 130 or 143 when stopped, 141 if nobody reads."""
+    """Run the command line; returns 0, 1 if `check` finds a fault, 2 after an error of the user.
+
+    Returns 130 or 143 when stopped, 141 if nobody reads.
+    """
     received: list[int] = []
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells where it keeps its fonts
     with _stoppable(received), _forgiving():

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lopsided import __version__
+from lopsided.cli.check import check
 from lopsided.cli.data import data_app
 from lopsided.data import BUILT_IN
 from lopsided.data.storage import STANDARD_OUTPUT, UserError, check_there
@@ -337,12 +338,13 @@ def losses(
         return
     print_loss(loss, Console())
     if plot is not None:
-        from lopsided.report.loss_plot import FORMATS, save_loss_plot
+        from lopsided.report.loss_plot import picture, save_loss_plot
 
-        if plot.suffix[1:] not in FORMATS:
-            raise UserError(f"{plot}: a plot must end in {', '.join('.' + name for name in FORMATS)}")
-        save_loss_plot(loss, output(plot))
+        save_loss_plot(loss, picture(plot))
         say(f"picture: {plot}")
+
+
+app.command()(check)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
@@ -63,18 +64,23 @@ def _fit_of(make: Callable[..., Any]) -> Callable[..., Custom]:
     return fit
 
 
+def import_here(module: str) -> ModuleType:
+    """Imports a module from the Python path or, as `python -m` does, from where the user stands."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return importlib.import_module(module)
+
+
 def _imported(name: str) -> Any:
     module, colon, attribute = name.partition(":")
     if not (colon and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise ValueError(f"a model of your own is named as package.module:make_model, got {name!r}")
-    here = os.getcwd()
-    if here not in sys.path:  # as of `python -m`: the file lies where the user stands
-        sys.path.insert(0, here)
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(import_here(module), attribute)
     except ImportError as error:
         raise ValueError(
-            f"cannot import {module!r} for --model {name} from {here} or the Python path: {error}"
+            f"cannot import {module!r} for --model {name} from {os.getcwd()} or the Python path: {error}"
         ) from None
     except AttributeError:
         raise ValueError(f"{module} has no {attribute!r}, which --model {name} asks for") from None

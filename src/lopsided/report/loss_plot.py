@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lopsided.data.storage import write_atomically
+from lopsided.data.storage import UserError, write_atomically
 from lopsided.jobs.numbers import share
+from lopsided.jobs.run_header import output
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import profile
 from lopsided.models.heads import own_threshold
@@ -20,19 +23,35 @@ from lopsided.report.svg import Ticks
 
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 
-FORMATS = ("png", "svg", "pdf")
+_FORMATS = ("png", "svg", "pdf")
+_STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def picture(path: Path) -> Path:
+    """Returns where to write a picture; raises UserError where its ending names no format, or it cannot be written."""
+    if path.suffix[1:] not in _FORMATS:
+        raise UserError(f"{path}: a plot must end in {', '.join('.' + name for name in _FORMATS)}")
+    return output(path)
+
+
+@contextmanager
+def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Gives a figure to draw on, sized in inches, and writes it: the same bytes for the same drawing."""
+    with mpl.rc_context(_STYLE | {"svg.fonttype": "none", "svg.hashsalt": "lopsided"}):  # type: ignore[arg-type]
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        date = {} if path.suffix == ".png" else {"Date": None} if path.suffix == ".svg" else {"CreationDate": None}
+        write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=110, metadata=date))
 
 
 def save_loss_plot(loss: Formula, path: Path) -> None:
-    """Writes value and gradient of positives and negatives, and where labels are decided, as .png, .svg or .pdf."""
+    """Writes value and gradient of positives and negatives, and where labels are decided."""
     p = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
     sides = {
         "positive": (*profile(loss, torch.logit(p), positive=True), POSITIVE),
         "negative": (*profile(loss, torch.logit(p), positive=False), NEGATIVE),
     }
-    style = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
-    with mpl.rc_context(style | {"svg.fonttype": "none", "svg.hashsalt": "lopsided"}):  # type: ignore[arg-type]
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
+    with drawn(path, 9, 3.4) as figure:
         value_axis, gradient_axis = figure.subplots(1, 2)
         for name, (value, gradient, colour) in sides.items():
             value_axis.plot(p, value, color=colour, lw=1.8, label=f"{name} label")
@@ -48,8 +67,6 @@ def save_loss_plot(loss: Formula, path: Path) -> None:
             axis.grid(alpha=0.3)
         value_axis.legend(frameon=False, loc="upper center")
         figure.suptitle(str(loss), fontsize=10)
-        date = {} if path.suffix == ".png" else {"Date": None} if path.suffix == ".svg" else {"CreationDate": None}
-        write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=110, metadata=date))
 
 
 def _floor(sides: dict[str, tuple[Tensor, Tensor, str]]) -> float:
