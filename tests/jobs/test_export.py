@@ -15,6 +15,7 @@ from lopsided.data.inputs import Inputs, Table, Texts
 from lopsided.data.storage import UserError
 from lopsided.jobs.export import deployable, export
 from lopsided.models.tables import Mlp
+from tests.models.pictures import pictures, write
 from tests.tools import write_texts
 
 ort = pytest.importorskip("onnxruntime")
@@ -120,6 +121,26 @@ def test_tables_as_they_are_in_the_file(model: str, tmp_path: Path, monkeypatch:
     rows = torch.from_numpy(numbers[:7])
     expected = check_graph(run, Table.of_numbers(rows))["scores"]
     by_hand = run_graph(tmp_path / "graph" / "model.onnx", (rows, torch.zeros(7, 0, dtype=torch.long)))
+    np.testing.assert_allclose(by_hand["scores"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["patches(patches=8, size=24)", "resnet(channels=8, size=24)", "vision(path=VIT)"])
+def test_images_as_pixels(model: str, tmp_path: Path) -> None:
+    """Features that are computed once, without training, are computed in the graph as well."""
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.ViTConfig(image_size=24, patch_size=8, **small)
+    transformers.ViTModel(config).save_pretrained(tmp_path / "vit")
+    images, truth = pictures(60)
+    files = write(tmp_path, images)
+    lines = [f"{name},{int(a)},{int(b)}" for name, (a, b) in zip(files.names, truth, strict=True)]
+    (tmp_path / "list.csv").write_text("\n".join(["file_name,patch,line", *lines]))
+    options = ["--label-columns", "patch,line", "--model", model.replace("VIT", str(tmp_path / "vit")), "--epochs", "1"]
+    run = tmp_path / "run"
+    assert main(["fit", str(tmp_path / "list.csv"), *options, "--out", str(run)]) == 0
+    rows = torch.arange(7)
+    expected = check_graph(run, files.take(rows))["scores"]
+    by_hand = run_graph(tmp_path / "graph" / "model.onnx", (images.pixels[rows],))
     np.testing.assert_allclose(by_hand["scores"], expected, rtol=1e-5, atol=1e-5)
 
 

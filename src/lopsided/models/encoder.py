@@ -124,6 +124,18 @@ class Then(nn.Module):
         return hidden
 
 
+class ThenOfImages(nn.Module):
+    """Computes `body` of what `network` gives for images, uint8 (n, 3, size, size)."""
+
+    def __init__(self, network: nn.Module, body: nn.Module) -> None:
+        super().__init__()
+        self.network, self.body = network, body
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden: Tensor = self.body(self.network(images))
+        return hidden
+
+
 def takes(encoder: type[Encoder], inputs: Inputs) -> bool:
     """Tells whether the encoder is one for such inputs."""
     return isinstance(inputs, encoder.inputs)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, unfold
 
 from lopsided.data.image_files import ImageFiles
 from lopsided.data.inputs import Images
+from lopsided.models.encoder import ThenOfImages
 from lopsided.models.features import Features, Standardised, scaling_of
 from lopsided.models.pixels import Squares
 from lopsided.models.recipe import Recipe
@@ -85,12 +86,25 @@ class Patches:
     def from_stored(cls, values: dict[str, Any], tensors: dict[str, Tensor]) -> Patches:
         return cls(int(values["size"]), int(values["grid"]), **tensors)
 
+    def in_graph(self, inputs: Images | ImageFiles, body: nn.Module) -> tuple[Squares, nn.Module]:
+        return Squares(inputs, self.size, keep=False), ThenOfImages(_Likeness(self), body)
+
     @torch.no_grad()
     def _features(self, inputs: Images | ImageFiles) -> Tensor:
         """Computes (rows, 2 * patches * grid * grid) float32."""
-        squares = Squares(inputs, self.size, keep=False)
-        parts = (squares.batch(rows)[0] for rows in torch.arange(len(squares)).split(_ROWS))
-        return torch.cat([(self._pooled(part) + self._pooled(part.flip(3))) / 2 for part in parts])
+        squares, likeness = Squares(inputs, self.size, keep=False), _Likeness(self)
+        return torch.cat([likeness(*squares.batch(rows)) for rows in torch.arange(len(squares)).split(_ROWS)])
+
+
+class _Likeness(nn.Module):
+    """Computes the features of `Patches` of (n, 3, size, size) uint8 images."""
+
+    def __init__(self, encoder: Patches) -> None:
+        super().__init__()
+        self.size, self.grid, self.filters, self.offset = encoder.size, encoder.grid, encoder.filters, encoder.offset
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self._pooled(images) + self._pooled(images.flip(3))) / 2
 
     def _pooled(self, pixels: Tensor) -> Tensor:
         likeness = _even(unfold(pixels.float(), _SIDE, stride=_STEP).transpose(1, 2)) @ self.filters - self.offset

@@ -16,7 +16,7 @@ from lopsided.data.image_files import ImageFiles
 from lopsided.data.inputs import Images
 from lopsided.data.storage import UserError
 from lopsided.models.augment import Augment, Augmentation
-from lopsided.models.encoder import Body, Encoded
+from lopsided.models.encoder import Body, Encoded, ThenOfImages
 from lopsided.models.features import Features, Standardised
 from lopsided.models.pixels import Squares
 from lopsided.models.pretrained import device_of_encoding, import_transformers, silenced
@@ -173,6 +173,11 @@ class Vision:
         if settings.freeze:
             _ = encoder._frozen  # what is wrong with it is told now
         return encoder
+
+    def in_graph(self, inputs: Images | ImageFiles, body: nn.Module) -> tuple[Encoded, nn.Module]:
+        if not self.settings.freeze:
+            return self.encode(inputs), body
+        return Squares(inputs, self.settings.size, keep=False), ThenOfImages(self._frozen, body)
 
     @cached_property
     def _frozen(self) -> PretrainedVision:
