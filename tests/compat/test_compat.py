@@ -118,8 +118,8 @@ def test_timm_reduces_smooths_and_weighs(options: dict[str, Any]) -> None:
         focus = (1 - right) ** (options.get("gamma_pos", 1) * soft + 4 * (1 - soft))
         entries = -weight * focus * (pos_weight * soft * torch.log(p) + (1 - soft) * torch.log(shifted))
         whole: dict[str, Tensor] = {"sum": entries.sum(), "mean": entries.mean(), "none": entries}
-        name: str = options.get("reduction", "batchmean")
-        return whole.get(name, entries.sum() / len(z))
+        name = options.get("reduction", "batchmean")
+        return whole[name] if name in whole else entries.sum() / len(z)
 
     criterion = timm.AsymmetricLossMultiLabel(**options)
     same(lambda z: criterion(z, y), by_hand, z)
