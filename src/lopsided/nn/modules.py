@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from lopsided.losses import Formula, as_formula, catalog, closed_form, formula
 from lopsided.nn.functional import multilabel_loss
 from lopsided.nn.options import DEFAULTS, complete_options, show_options
-from lopsided.targets import SparseTargets
+from lopsided.targets import SparseTargets, Supervision, labels_last
+from lopsided.targets.checks import check_inputs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -75,6 +77,40 @@ class MultiLabelLoss(nn.Module):
             backend=self._executor(logits),
             inplace=self.inplace,
         )
+
+    def count(
+        self, targets: Tensor | SparseTargets, mask: Tensor | None = None, *, num_labels: int | None = None
+    ) -> Tensor:
+        """Returns what `reduction="mean"` divides the sum of a batch by, before any logits are there.
+
+        The sum of several batches, of the micro-batches of a step or of ranks, divided by the sum of their counts, is
+        the mean over all of them, however many labels of each are known; the mean of their means is not.
+
+        Args:
+            targets, mask: as in `forward`.
+            num_labels: L, where sparse targets do not hold it.
+
+        Returns:
+            An integer tensor of shape (), on the device of the targets: the known entries, or the rows with a known
+            label for ZLPR, or the rows with a positive for losses that compare positives with negatives.
+
+        Raises:
+            ValueError: for losses that compare rows, whose mean is none of batches; for targets as `forward` does.
+
+        >>> import torch
+        >>> criterion = MultiLabelLoss("asl", reduction="sum")
+        >>> criterion.count(torch.tensor([[1, 0, torch.nan], [0, 0, 1]]))
+        tensor(5)
+        """
+        if self.formula.pool.transposed:
+            raise ValueError(f"{self.formula} compares the rows of a batch: no sum over parts of it is its mean")
+        ndim = targets.ndim if isinstance(targets, Tensor) else 2
+        given, mask, weight = (labels_last(each, ndim, self.label_dim) for each in (targets, mask, self.weight))
+        weights = {"weight": weight, "pos_weight": self.pos_weight, "label_smoothing": self.label_smoothing}
+        supervision = Supervision.of(given, self.ignore_index, mask=mask, **weights)
+        shape, device = supervision.shape(num_labels)
+        check_inputs(torch.zeros((), device=device).expand(shape), supervision)
+        return torch.as_tensor(supervision.number_of(self.formula.pool.counts, shape), device=device)
 
     def _executor(self, logits: Tensor) -> str:
         return self.backend

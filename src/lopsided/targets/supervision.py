@@ -68,6 +68,16 @@ class Supervision(NamedTuple):
         values, crow, col, mask, weight, pos_weight = tensors
         return self._replace(values=values, crow=crow, col=col, mask=mask, weight=weight, pos_weight=pos_weight)
 
+    def shape(self, num_labels: int | None = None) -> tuple[torch.Size, torch.device]:
+        """Returns the shape that logits must have, and the device; of sparse targets (rows, L), if it is known."""
+        if self.crow is None:
+            assert self.values is not None
+            return self.values.shape, self.values.device
+        labels = num_labels or self.num_labels
+        if labels is None:
+            raise ValueError("these sparse targets do not say how many labels there are: pass num_labels=")
+        return torch.Size((len(self.crow) - 1, labels)), self.crow.device
+
     def dense(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """Returns (..., L) targets. Unknown ones may be anything, NaN included."""
         if self.crow is None:
