@@ -1,13 +1,17 @@
 """`lopsided predict` and `evaluate` read rows as those of training were, or as their own options say."""
 
+import csv
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from lopsided.__main__ import main
+from tests.models.pictures import pictures, write
 
 ROWS = [("hot bowl", "soup"), ("raw fish", "sushi"), ("hot fish", "soup, sushi")] * 8
 
@@ -46,6 +50,28 @@ def test_predict(
     labels = [json.loads(line)["labels"] for line in (folder / "out.jsonl").read_text().splitlines()]
     assert labels == [["soup"], ["sushi"]]
     assert "predictions of 2 rows: out.jsonl" in capsys.readouterr().out
+
+
+def test_predictions_of_images_name_their_files(folder: Path) -> None:
+    """The folder to predict has no list, so that nothing else says which prediction is of which image."""
+    files = write(folder, pictures(12)[0])
+    lines = [f"{name},{label}" for name, label in zip(files.names, ["line", "patch"] * 6, strict=True)]
+    (folder / "list.csv").write_text("\n".join(["file_name,labels", *lines]))
+    model = ["--model", "patches(patches=2, size=24)", "--valid", "0", "--epochs", "1"]
+    assert main(["fit", "list.csv", *model, "--out", "run"]) == 0
+    (folder / "new").mkdir()
+    for name in ("9.png", "11.png"):
+        shutil.copy(name, folder / "new" / f"=of {name}")
+    for ending in ("jsonl", "csv", "parquet"):
+        assert main(["predict", "run", "new", "--out", f"out.{ending}"]) == 0
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [[*row] for row in rows] == [["image", "labels", "probabilities"]] * 2
+    assert [row["image"] for row in rows] == ["=of 11.png", "=of 9.png"]
+    assert pyarrow.parquet.read_table("out.parquet").to_pylist() == rows
+    with (folder / "out.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert [cell["image"] for cell in cells] == ["'=of 11.png", "'=of 9.png"], "no spreadsheet takes it for a formula"
+    assert [json.loads(cell["labels"]) for cell in cells] == [row["labels"] for row in rows]
 
 
 def test_what_is_found_out_about_a_file_is_said(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +13,7 @@ import torch
 from rich.progress import Progress as Bars
 
 from lopsided.data.excerpts import printable
+from lopsided.data.image_files import ImageFiles
 from lopsided.data.inputs import Inputs, Table, Texts
 from lopsided.data.opening import STANDARD_INPUT
 from lopsided.data.options import ReadOptions
@@ -96,14 +98,19 @@ def as_inputs(rows: Any) -> Inputs:
     return Table.of_numbers(numbers)
 
 
+def _named(inputs: Inputs) -> Iterator[Prediction]:
+    """Yields what says which row it is, where that is not its place in a file: the name of an image."""
+    return ({"image": name} for name in inputs.names) if isinstance(inputs, ImageFiles) else repeat({})
+
+
 def write_predictions(
     folder: Path, data: Path, out: Path, bars: Bars, asked: dict[str, Any] | None = None
 ) -> tuple[int, str]:
     """Writes the predictions of every row of a file; returns how many those are, and the name of the rule.
 
     asked: options of reading in which the file differs from that of training. out: JSON lines as of
-    `Predictor.predict`; .csv or .parquet for a table; - for standard output. Memory does not grow with the rows. What
-    is found out about the file is said above the bars.
+    `Predictor.predict`, with the name of each image file; .csv or .parquet for a table; - for standard output. Memory
+    does not grow with the rows. What is found out about the file is said above the bars.
     """
     if out.is_file():
         read = {"the rows to predict": data} | RunFolder.open(folder).config.files()
@@ -121,9 +128,12 @@ def write_predictions(
 
     def write(file: BinaryIO) -> None:
         nonlocal rows
-        with writer_for(out, file, predictor.values) as add:
-            for inputs in read_inputs(data, options, say=lambda note: say(bars, printable(f"{data.name}: {note}"))):
-                add(list(predictor.stream(inputs)))
+        blocks = read_inputs(data, options, say=lambda note: say(bars, printable(f"{data.name}: {note}")))
+        first = next(blocks, None)
+        names = ["image"] if isinstance(first, ImageFiles) else []
+        with writer_for(out, file, predictor.values, names) as add:
+            for inputs in chain([] if first is None else [first], blocks):
+                add([row | each for row, each in zip(_named(inputs), predictor.stream(inputs), strict=False)])
                 rows += len(inputs)
                 bars.advance(bar, len(inputs))
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lopsided.data.excerpts import escaped
+from lopsided.data.excerpts import cell, escaped
 from lopsided.data.storage import UserError
 
 ENDINGS = ("", ".jsonl", ".json", ".ndjson", ".csv", ".parquet")  # a pipe or a device has none: JSON lines
@@ -18,17 +18,17 @@ Add = Callable[[Sequence[dict[str, Any]]], None]  # takes some rows' labels and 
 
 
 @contextmanager
-def writer_for(out: Path, file: BinaryIO, values: str) -> Iterator[Add]:
+def writer_for(out: Path, file: BinaryIO, values: str, names: Sequence[str] = ()) -> Iterator[Add]:
     """Yields a function that writes some predictions, in the format that the name of `out` says.
 
-    values: what stands beside the labels, "probabilities" or "scores".
+    values: what stands beside the labels, "probabilities" or "scores". names: of texts that say which row it is.
     """
     ending = out.suffix.lower()
     if ending == ".parquet":
-        with _parquet(file, values) as add:
+        with _parquet(file, values, names) as add:
             yield add
     else:
-        yield _csv(file, values) if ending == ".csv" else _json_lines(file)
+        yield _csv(file, values, names) if ending == ".csv" else _json_lines(file)
 
 
 def _json(value: Any) -> str:
@@ -43,26 +43,29 @@ def _json_lines(file: BinaryIO) -> Add:
     return add
 
 
-def _csv(file: BinaryIO, values: str) -> Add:
+def _csv(file: BinaryIO, values: str, names: Sequence[str]) -> Add:
     """Writes a JSON list into each cell: names of labels may hold any sign that could stand between them."""
-    file.write(f"labels,{values}\r\n".encode())
+    lists = ["labels", values]
+    file.write(f"{','.join([*names, *lists])}\r\n".encode())
 
     def add(predictions: Sequence[dict[str, Any]]) -> None:
         text = io.StringIO()
-        cells = ([_json(each["labels"]), _json(each[values])] for each in predictions)
-        csv.writer(text).writerows(cells)
+        texts = ([cell(each[name]) for name in names] for each in predictions)
+        cells = ([_json(each[name]) for name in lists] for each in predictions)
+        csv.writer(text).writerows([*some, *others] for some, others in zip(texts, cells, strict=True))
         file.write(text.getvalue().encode())
 
     return add
 
 
 @contextmanager
-def _parquet(file: BinaryIO, values: str) -> Iterator[Add]:
+def _parquet(file: BinaryIO, values: str, names: Sequence[str]) -> Iterator[Add]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
     except ModuleNotFoundError:
         raise UserError("Parquet needs the package pyarrow; install it with: pip install 'lopsided[files]'") from None
-    schema = pa.schema({"labels": pa.list_(pa.string()), values: pa.list_(pa.float64())})
+    texts = dict.fromkeys(names, pa.string())
+    schema = pa.schema({**texts, "labels": pa.list_(pa.string()), values: pa.list_(pa.float64())})
     with parquet.ParquetWriter(file, schema) as writer:
         yield lambda predictions: writer.write_table(pa.Table.from_pylist(list(predictions), schema))
