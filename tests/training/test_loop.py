@@ -296,3 +296,21 @@ def test_label_powerset_trains_sets_and_scores_labels() -> None:
 def test_bad_powersets_are_named(spec: str) -> None:
     with pytest.raises(ValueError, match=r"write powerset or powerset\(max_sets=N\) with N > 0"):
         parse_method(spec)
+
+
+@pytest.mark.parametrize(
+    ("valid", "dead", "progresses"),
+    [
+        (0.5, 10, False),
+        (0.5019, 0, False),
+        (0.5021, 20, True),
+        (0.50004, 9, True),
+        (0.50004, 9.6, False),
+        (0.4998, 0, False),
+    ],
+)
+def test_where_the_metric_stays_fewer_dead_labels_are_progress(valid: float, dead: float, progresses: bool) -> None:
+    before = Epoch(1, 1.0, 1.0, valid=0.5, dead_labels=10)
+    measured = {"valid": valid + 1e-9, "dead_labels": dead}
+    assert Validation(points(3)).is_progress(measured, before) == progresses
+    assert Validation(points(3)).is_progress(measured, None)

@@ -225,8 +225,8 @@ class _Loop:
             if scores is None:
                 return None
             measured = scores
-            before = progress.history[progress.improved_in - 1].valid if progress.improved_in else None
-            if validation.is_progress(measured["valid"], before):
+            before = progress.history[progress.improved_in - 1] if progress.improved_in else None
+            if validation.is_progress(measured, before):
                 progress.improved_in = number
             better = validation.is_better(measured["valid"], progress.best)
             if better:
