@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-MODULES = ("", ".losses", ".targets", ".nn", ".compat", ".testing", ".metrics", ".decision")
+MODULES = ("", ".losses", ".targets", ".nn", ".compat", ".integrations", ".testing", ".metrics", ".decision")
 
 
 def public_names(module: ModuleType) -> Iterator[tuple[str, Any]]:
