@@ -73,3 +73,15 @@ def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) ->
     assert text_models.PAGE.read_text() == text_models.page(), "stale: run python benchmarks/text_models.py --page"
     for path, text in tables.pages().items():
         assert path.read_text() == text, f"{path.name} is stale: run python benchmarks/tables.py"
+
+
+def test_the_page_on_real_data_tells_what_is_behind_a_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import real_data
+
+    row = {"set": "nlupp", "command": "fit --like"}
+    for title, value, error in zip(real_data.METRICS, (0.855, 0.795, 0.85), (0.01, 0.005, 0.01), strict=False):
+        row |= {title: f"{value}", f"SE of {title}": f"{error}"}
+    start = "Behind the linear baseline by more than one standard error: "
+    assert real_data.behind([row]) == start + "nlupp in mAP (.855, .866 of the baseline)."
+    assert real_data.behind([row | {"mAP": "0.857"}]) == start + "none, in any metric."
