@@ -242,6 +242,42 @@ def test_a_header_of_eight_terabytes_allocates_nothing(tmp_path: Path) -> None:
             npy.read_all_inputs(damaged, ReadOptions())
 
 
+@pytest.mark.parametrize("name", ["a.npz", "a.npy.gz"])
+def test_what_unpacks_to_more_than_the_limit_is_refused(tmp_path: Path, name: str) -> None:
+    zeros, path = np.zeros((10_000, 100)), tmp_path / name
+    if path.suffix == ".npz":
+        np.savez_compressed(path, X=zeros)
+    else:
+        np.save(tmp_path / "a.npy", zeros)
+        path.write_bytes(gzip.compress((tmp_path / "a.npy").read_bytes()))
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    with pytest.raises(
+        UserError, match=rf"{name}: unpacks to more than 0.002 GB; where it is meant to: --max-unpacked 1"
+    ):
+        list(readers.read_inputs(path, ReadOptions(max_unpacked=0.002, format="npy")))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < zeros.nbytes
+    inputs = list(readers.read_inputs(path, ReadOptions(max_unpacked=0.02, format="npy")))
+    assert sum(map(len, inputs)) == 10_000
+
+
+def test_what_a_file_has_on_the_disk_is_never_too_much(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.npz", X=np.zeros((10_000, 100)))
+    assert len(npy.read_all_inputs(path, ReadOptions(max_unpacked=0.002))) == 10_000
+
+
+def test_labels_of_a_shape_with_hardly_any_entries_are_refused(tmp_path: Path) -> None:
+    save_alone(tmp_path / "train.npy", VECTORS)
+    truth = scipy.sparse.csr_matrix(TRUTH.astype(np.float32))
+    scipy.sparse.save_npz(
+        tmp_path / "train_y.npz", scipy.sparse.csr_matrix((truth.data, truth.indices, truth.indptr), (3, 2**40))
+    )
+    with pytest.raises(UserError, match="1099511627776 labels by its shape, but the rows have 3 different ones"):
+        readers.read(tmp_path / "train.npy")
+
+
 def test_both_files_must_have_the_same_rows(tmp_path: Path) -> None:
     save_alone(tmp_path / "a_labels.npy", TRUTH[:2])
     with pytest.raises(UserError, match=r"a_labels\.npy: labels of 2 rows, but .*a\.npy has 3"):

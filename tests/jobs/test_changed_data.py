@@ -1,5 +1,6 @@
 """What was read is what a run remembers: data that change are told, pipes are read once, names may repeat."""
 
+import hashlib
 import json
 import os
 import threading
@@ -53,6 +54,21 @@ def test_data_of_a_run_that_change_are_told(folder: Path, capsys: pytest.Capture
     write_texts(train)
     (folder / "names.txt").write_text("food\nmusic\nsport\nx\n")
     assert "names.txt" in errors_of(["fit", "run"], capsys)
+
+
+def test_labels_beside_the_data_are_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{number % 3}:1 3:{1 + number % 5}\n" for number in range(40)]
+    (folder / "trainX.txt").write_text("40 4\n" + "".join(lines))
+    (folder / "trainY.txt").write_text("40 3\n" + "".join(f"{number % 3}:1\n" for number in range(40)))
+    assert main(["fit", "trainX.txt", "--out", "run"]) == 0
+    stored = json.loads((folder / "run/config.json").read_text())["data_sha256"]
+    labels = (folder / "trainY.txt").read_bytes()
+    assert stored["labels of data"] == hashlib.sha256(labels).hexdigest()
+    (folder / "run/training.json").unlink()
+    assert main(["fit", "run"]) == 0
+    (folder / "run/training.json").unlink()
+    (folder / "trainY.txt").write_bytes(labels.replace(b"0:1", b"1:1", 1))
+    assert f"{folder}/trainY.txt: changed since the run in run began" in errors_of(["fit", "run"], capsys)
 
 
 def test_two_files_of_one_name_have_results_of_their_own(folder: Path) -> None:

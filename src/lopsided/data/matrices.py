@@ -1,13 +1,17 @@
-"""Makes targets of a matrix with a value for each row and label."""
+"""Makes targets of a matrix with a value for each row and label, and bounds how wide one may be."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from lopsided.data.storage import UserError
 from lopsided.targets import SparseTargets
 
 _CELLS = 2**24  # looked at at once
+_ALWAYS_TAKEN, _LABELS_AN_ENTRY = 2**20, 100  # labels; beyond, only so many for each that stands in a row
 
 
 def targets_of_matrix(values: np.ndarray) -> SparseTargets:
@@ -38,3 +42,15 @@ def targets_of_matrix(values: np.ndarray) -> SparseTargets:
     all_listed = np.concatenate(listed)
     soft = None if (all_listed == 1).all() else torch.from_numpy(all_listed)
     return SparseTargets(torch.from_numpy(lengths.cumsum()), torch.from_numpy(np.concatenate(columns)), soft, labels)
+
+
+def refuse_gaps(path: Path, num_labels: int, listed: np.ndarray, by: str) -> None:
+    """Raises UserError if hardly any of the labels occurs, since a model has numbers for each.
+
+    listed: the label of each entry. by: what says how many labels there are.
+    """
+    if num_labels > max(_ALWAYS_TAKEN, _LABELS_AN_ENTRY * len(listed)):
+        raise UserError(
+            f"{path}: {num_labels} labels by {by}, but the rows have {len(np.unique(listed))} different ones; a model "
+            "needs memory for each: number them without gaps"
+        )

@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import io
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,6 +141,36 @@ class _Counted(io.RawIOBase):
         count = cast(int, self._file.readinto(buffer))  # type: ignore[attr-defined]
         self._on_bytes(count)
         return count
+
+
+def read_unpacked(path: Path, most: float, on_bytes: OnBytes = ignore) -> bytes:
+    """Returns all bytes of a file, unpacked. Raises UserError for a compressed one that has more gigabytes."""
+    size, parts = 0, []
+    with open_bytes(path, on_bytes) as file:
+        while part := file.read(_CHUNK):
+            size += len(part)
+            _check_unpacked(path, size, most)
+            parts.append(part)
+    return b"".join(parts)
+
+
+def check_archive(path: Path, archive: zipfile.ZipFile, most: float) -> None:
+    """Raises UserError where the files of an archive have more gigabytes; no more is read of each than it says."""
+    _check_unpacked(path, sum(member.file_size for member in archive.infolist()), most)
+
+
+def _check_unpacked(path: Path, size: int, most: float) -> None:
+    if size > _bytes(path, most):
+        raise UserError(
+            f"{path}: unpacks to more than {most:g} GB; where it is meant to: --max-unpacked {size // 10**9 + 1}, or "
+            "save it without compression"
+        )
+
+
+def _bytes(path: Path, most: float) -> int:
+    """Returns how many bytes a file may have when it is unpacked: what it has on the disk is never too much."""
+    packed = path.stat().st_size if path.is_file() else 0
+    return max(packed, int(most * 10**9))
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from lopsided.data.records import all_inputs, input_blocks, read_records
 from lopsided.data.storage import UserError
 from lopsided.data.target_files import with_targets, without_filtered
 
-__all__ = ["FORMATS", "ReadOptions", "aligned", "read", "read_inputs"]
+__all__ = ["FORMATS", "ReadOptions", "aligned", "labels_beside", "read", "read_inputs"]
 
 _MODULES = (jsonl, delimited, xlsx, fasttext, svmlight, arff, npy, docred, coco)
 _LISTED = (*(module.FORMAT for module in _MODULES), *arrow.FORMATS, image_folder.FORMAT)
@@ -51,13 +51,21 @@ def read(path: Path, options: ReadOptions | None = None, on_bytes: OnBytes = ign
 
 def _read(path: Path, form: Format, options: ReadOptions, on_bytes: OnBytes) -> Dataset:
     notes: list[str] = []
-    targets = options.targets_file or (form.find_targets(path, options) if form.find_targets else None)
+    targets = labels_beside(path, options)
     if targets:
         return with_targets(_all_inputs(path, form, options, on_bytes, notes.append), path, targets, options, notes)
     if form.read is not None:
         return form.read(path, options, on_bytes)
     assert form.blocks is not None
     return read_records(path, form.blocks(path, options, notes.append, on_bytes), options, notes)
+
+
+def labels_beside(path: Path, options: ReadOptions) -> Path | None:
+    """Returns the file with the labels of the rows of another; None where they stand in that one."""
+    if options.targets_file is not None:
+        return options.targets_file
+    form = find_format(path, options)
+    return form.find_targets(path, options) if form.find_targets else None
 
 
 def _all_inputs(path: Path, form: Format, options: ReadOptions, on_bytes: OnBytes, say: Say) -> Inputs:

@@ -149,8 +149,13 @@ class Config(ReadOptions):
         }
 
     def sources(self) -> dict[str, Path]:
-        """Returns all files that were named and are read, by option."""
+        """Returns all files that are read: those that were named, by option, and those of labels beside them."""
+        from lopsided.data.readers import labels_beside
+
         others = {name: getattr(self, name) for name in ("labels_file", "targets_file", "filter_file")}
+        if self.targets_file is None:
+            files = {name: path for name, path in self.files().items() if path.is_file()}
+            others |= {f"labels of {name}": labels_beside(path, self) for name, path in files.items()}
         return self.files() | {name: path for name, path in others.items() if path is not None}
 
     def share(self, part: Literal["valid", "test"]) -> float:

@@ -16,8 +16,8 @@ import torch
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import BLOCK_ROWS, Format
 from lopsided.data.inputs import Images, Inputs, Numbered, SparseFeatures, Table
-from lopsided.data.matrices import targets_of_matrix
-from lopsided.data.opening import OnBytes, ignore, open_bytes, shown
+from lopsided.data.matrices import refuse_gaps, targets_of_matrix
+from lopsided.data.opening import OnBytes, check_archive, ignore, read_unpacked, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 from lopsided.targets import SparseTargets
@@ -28,6 +28,7 @@ LABEL_NAMES = ("classes", "label_names", "class_names", "names")
 _SPARSE = {"format", "shape", "data", "indices", "indptr"}  # the arrays of a matrix that scipy saved
 _RENAMED = (("X", "Y"), ("X", "y"), ("x", "y"), ("embeddings", "labels"), ("features", "labels"), ("vectors", "labels"))
 _ENDINGS = (".npy", ".npz", ".jsonl", ".txt", ".csv", ".tsv")
+_DEFAULT = ReadOptions()
 _ALONE = ""  # the name of the array of a .npy file
 
 Arrays = dict[str, np.ndarray]
@@ -39,7 +40,7 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     Arrays are chosen by options.feature_columns and options.label_columns, else by their usual names.
     options.unknown_array: an array like that of the labels, true where a label is unknown.
     """
-    arrays = load_arrays(path)
+    arrays = load_arrays(path, options)
     labels = _chosen(path, arrays, options.label_columns, LABELS, "labels", "--label-columns")
     values = _with_unknown(path, arrays[labels], options, arrays)
     names = label_names_of(path, arrays, values.shape[1])
@@ -52,16 +53,16 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
 
 def read_all_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Inputs:
     """Reads the features of all rows; those of a .npy file stay on disk until they are needed."""
-    return _inputs(path, load_arrays(path), options)
+    return _inputs(path, load_arrays(path, options), options)
 
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[Inputs]:
     """Yields the same in blocks, for each of which a .npy file is mapped anew: memory is that of a block."""
-    arrays = load_arrays(path)
+    arrays = load_arrays(path, options)
     if _ALONE in arrays and len(arrays[_ALONE].shape):
         rows = len(arrays.pop(_ALONE))
         for first in range(0, rows, BLOCK_ROWS):
-            part = {_ALONE: np.array(load_arrays(path)[_ALONE][first : first + BLOCK_ROWS])}
+            part = {_ALONE: np.array(load_arrays(path, options)[_ALONE][first : first + BLOCK_ROWS])}
             yield _inputs(path, part, options, first)
         return
     inputs = _inputs(path, arrays, options)
@@ -75,7 +76,7 @@ def find_targets(path: Path, options: ReadOptions) -> Path | None:
     Its name is that of this one, with another ending, or with "labels" or "y" for "embeddings" or "X", or with _labels
     at its end.
     """
-    with _opened(path) as loaded:
+    with _opened(path, options) as loaded:
         names = [] if isinstance(loaded, np.ndarray) else loaded.files
     if not set(names) >= _SPARSE and (options.label_columns or any(name.lower() in LABELS for name in names)):
         return None
@@ -92,9 +93,10 @@ def find_targets(path: Path, options: ReadOptions) -> Path | None:
 
 def read_targets(path: Path, options: ReadOptions) -> tuple[SparseTargets, Sequence[str]]:
     """Reads labels, (rows, labels) values or a sparse matrix that scipy saved, and their names."""
-    arrays = load_arrays(path)
+    arrays = load_arrays(path, options)
     if set(arrays) >= _SPARSE:
         indptr, indices, values, (_, width) = csr_arrays(path, arrays)
+        refuse_gaps(path, width, indices, "its shape")
         present = values != 0
         starts = np.pad(present.cumsum(), (1, 0))[indptr]
         listed = _as_values(values[present], options)
@@ -113,14 +115,15 @@ def read_targets(path: Path, options: ReadOptions) -> tuple[SparseTargets, Seque
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, options: ReadOptions) -> Iterator[Any]:
     """Opens a file: an array that is mapped into memory, or an archive that reads its arrays when asked for them."""
     try:
         if path.suffix.lower() in (".npy", ".npz"):
             loaded = np.load(path, mmap_mode="c", allow_pickle=False)
         else:
-            with open_bytes(path) as file:
-                loaded = np.load(io.BytesIO(file.read()), allow_pickle=False)
+            loaded = np.load(io.BytesIO(read_unpacked(path, options.max_unpacked)), allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile) and loaded.zip is not None:
+            check_archive(path, loaded.zip, options.max_unpacked)
         with contextlib.nullcontext(loaded) if isinstance(loaded, np.ndarray) else loaded:
             yield loaded
     except OSError as error:
@@ -134,9 +137,9 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(f"{path}: {reason}") from None
 
 
-def load_arrays(path: Path) -> Arrays:
+def load_arrays(path: Path, options: ReadOptions = _DEFAULT) -> Arrays:
     """Returns the arrays of a file by name."""
-    with _opened(path) as loaded:
+    with _opened(path, options) as loaded:
         return {_ALONE: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
 
 

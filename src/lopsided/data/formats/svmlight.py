@@ -23,6 +23,7 @@ import torch
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import Format
 from lopsided.data.inputs import Numbered, SparseFeatures
+from lopsided.data.matrices import refuse_gaps
 from lopsided.data.opening import STANDARD_INPUT, OnBytes, ignore, open_bytes, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
@@ -39,7 +40,6 @@ _LONGEST_HEADER = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLOCK = 2**22  # bytes parsed at once
 _MOST = 2**31  # rows, features or labels: more would not fit into any memory
-_ALWAYS_TAKEN, _LABELS_AN_ENTRY = 2**20, 100  # labels; beyond, only so many for each that stands in a row
 _HALF = "the half of the format in two files"
 
 
@@ -72,18 +72,9 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     num_labels = file.header.labels if file.header else _one_more(rows.label)
     if num_labels is None:
         raise UserError(f"{path}: only features, {_HALF}; name that of the labels with --targets-file")
-    _refuse_gaps(path, num_labels, rows.label, file.header)
+    refuse_gaps(path, num_labels, rows.label, "its header" if file.header else "the largest")
     targets = SparseTargets(_starts(rows.lengths[:, 0]), torch.from_numpy(rows.label), num_labels=num_labels)
     return Dataset(_features(rows, file.header), targets, Numbered(num_labels))
-
-
-def _refuse_gaps(path: Path, num_labels: int, label: np.ndarray, header: Header | None) -> None:
-    """Raises UserError if hardly any of the labels occurs, since a model has numbers for each."""
-    if num_labels > max(_ALWAYS_TAKEN, _LABELS_AN_ENTRY * len(label)):
-        raise UserError(
-            f"{path}: {num_labels} labels by {'its header' if header else 'the largest'}, but the rows have "
-            f"{len(np.unique(label))} different ones; a model needs memory for each: number them without gaps"
-        )
 
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[SparseFeatures]:
@@ -137,7 +128,7 @@ def read_targets(path: Path, on_bytes: OnBytes = ignore) -> SparseTargets:
             f"{path}, row {_row(rows.lengths[:, 1], entry) + 1}: the value of a label must be in 0 to 1, "
             f"got {rows.feature[entry]}:{rows.value[entry]:g}"
         )
-    _refuse_gaps(path, file.header.columns, rows.feature, file.header)
+    refuse_gaps(path, file.header.columns, rows.feature, "its header")
     values = None if (rows.value == 1).all() else torch.from_numpy(rows.value)
     return SparseTargets(_starts(rows.lengths[:, 1]), torch.from_numpy(rows.feature), values, file.header.columns)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -12,7 +13,7 @@ from typing import Any
 
 from lopsided.data.formats.base import Block, Format
 from lopsided.data.formats.delimited import Row, table_blocks
-from lopsided.data.opening import OnBytes, Say, open_bytes, shown
+from lopsided.data.opening import OnBytes, Say, check_archive, read_unpacked, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
@@ -21,14 +22,13 @@ _FIRST_ROWS = 100  # in which something stands, or the sheet counts as empty
 
 def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -> Iterator[Block]:
     """Yields the rows of a sheet in blocks: the one that is asked for, or the only one in which something stands."""
-    with open_bytes(path, on_bytes) as file:
-        content = io.BytesIO(file.read())  # packed as in the file; its rows are unpacked one by one
-    with _sheets(path, content) as sheets:
+    content = io.BytesIO(read_unpacked(path, options.max_unpacked, on_bytes))  # its rows are unpacked one by one
+    with _sheets(path, content, options) as sheets:
         yield from table_blocks(path, _rows(_sheet(path, sheets, options)), options, say, "row")
 
 
 @contextmanager
-def _sheets(path: Path, content: io.BytesIO) -> Iterator[list[Any]]:
+def _sheets(path: Path, content: io.BytesIO, options: ReadOptions) -> Iterator[list[Any]]:
     try:
         import openpyxl
     except ImportError:
@@ -36,6 +36,8 @@ def _sheets(path: Path, content: io.BytesIO) -> Iterator[list[Any]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of styles and of checks of cells, which are not looked at
+            with zipfile.ZipFile(content) as archive:
+                check_archive(path, archive, options.max_unpacked)
             book = openpyxl.load_workbook(content, read_only=True, data_only=True)
         yield book.worksheets
     except UserError:
