@@ -25,6 +25,8 @@ Say = Callable[[str], None]
 STANDARD_INPUT = Path("-")
 
 _CHUNK = 1 << 20
+_MOST_UNPACKED = 2.0  # gigabytes that a file may have which is read at once; --max-unpacked
+_MOST_BLANK = 2**22  # bytes of blanks and line ends on end in a text
 _ENCODING_SAMPLE = 1 << 16
 _ZSTANDARD_CHUNK = 1 << 14  # a few bytes may stand for many
 _MARKS = (  # that of UTF-32 begins with that of UTF-16
@@ -65,6 +67,8 @@ def readable(path: Path) -> Iterator[None]:
             f"{path}: not {error.encoding} (bytes {error.object[error.start : error.start + 4]!r}); "
             "name the encoding, such as --encoding cp1252"
         ) from None
+    except UnicodeError as error:
+        raise UserError(f"{path}: {error}; name the encoding, such as --encoding utf-16-le") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: the compressed file is damaged or cut off ({error})") from None
     except OSError as error:
@@ -143,7 +147,31 @@ class _Counted(io.RawIOBase):
         return count
 
 
-def read_unpacked(path: Path, most: float, on_bytes: OnBytes = ignore) -> bytes:
+def without_gaps(path: Path, file: io.BufferedReader) -> io.BufferedReader:
+    """Returns the bytes of a text, which raise UserError where nothing but blanks and line ends comes for long.
+
+    Each empty line takes a reader a microsecond, so that a file of nothing else would keep it busy for minutes.
+    """
+    return io.BufferedReader(_WithoutGaps(path, file), _CHUNK)
+
+
+class _WithoutGaps(io.RawIOBase):
+    def __init__(self, path: Path, file: io.BufferedReader) -> None:
+        self._path, self._file, self._blank = path, file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        part = self._file.read1(len(memoryview(buffer)))
+        memoryview(buffer)[: len(part)] = part
+        self._blank = self._blank + len(part) if part.isspace() else 0
+        if self._blank > _MOST_BLANK:
+            raise UserError(f"{self._path}: more than {_MOST_BLANK} blanks and line ends on end; is it the right file?")
+        return len(part)
+
+
+def read_unpacked(path: Path, most: float | None, on_bytes: OnBytes = ignore) -> bytes:
     """Returns all bytes of a file, unpacked. Raises UserError for a compressed one that has more gigabytes."""
     size, parts = 0, []
     with open_bytes(path, on_bytes) as file:
@@ -154,23 +182,20 @@ def read_unpacked(path: Path, most: float, on_bytes: OnBytes = ignore) -> bytes:
     return b"".join(parts)
 
 
-def check_archive(path: Path, archive: zipfile.ZipFile, most: float) -> None:
+def check_archive(path: Path, archive: zipfile.ZipFile, most: float | None) -> None:
     """Raises UserError where the files of an archive have more gigabytes; no more is read of each than it says."""
     _check_unpacked(path, sum(member.file_size for member in archive.infolist()), most)
 
 
-def _check_unpacked(path: Path, size: int, most: float) -> None:
-    if size > _bytes(path, most):
+def _check_unpacked(path: Path, size: int, most: float | None) -> None:
+    """Raises UserError for so many bytes; what a file has on the disk is never too much."""
+    most = most or _MOST_UNPACKED
+    packed = path.stat().st_size if path.is_file() else 0
+    if size > max(packed, most * 10**9):
         raise UserError(
             f"{path}: unpacks to more than {most:g} GB; where it is meant to: --max-unpacked {size // 10**9 + 1}, or "
             "save it without compression"
         )
-
-
-def _bytes(path: Path, most: float) -> int:
-    """Returns how many bytes a file may have when it is unpacked: what it has on the disk is never too much."""
-    packed = path.stat().st_size if path.is_file() else 0
-    return max(packed, int(most * 10**9))
 
 
 @contextlib.contextmanager
@@ -181,7 +206,8 @@ def open_text(
 
     Without `encoding` it is UTF-8, what a byte order mark says, or what charset-normalizer finds likely, which is said.
     """
-    with open_bytes(path, on_bytes) as file:
+    with open_bytes(path, on_bytes) as packed:
+        file = without_gaps(path, packed)
         start = file.peek(_CHUNK)
         name = encoding or _find_encoding(path, start, say)
         try:

@@ -69,8 +69,11 @@ class ReadOptions(BaseModel):
     feature_columns: tuple[str, ...] = option((), "Columns of inputs that are no texts; the array of a .npz file.")
     category_columns: tuple[str, ...] = option((), "Of them, those whose numbers stand for categories.")
     unknown_array: str | None = option(None, "Of a .npz file, true where a label is unknown.", unset="none")
-    max_unpacked: float = option(
-        2.0, "Gigabytes that a compressed .npz, .npy or .xlsx file may unpack to, which is read at once.", gt=0
+    max_unpacked: float | None = option(
+        None,
+        "Gigabytes that a compressed .npz, .npy or .xlsx file, which is read at once, may unpack to.",
+        unset="2",
+        gt=0,
     )
     image_column: str | None = option(None, "Column of the paths of images.")
     image_folder: Path | None = option(None, "What those paths are relative to.", unset="the file's folder")

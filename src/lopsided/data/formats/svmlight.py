@@ -24,15 +24,20 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import Format
 from lopsided.data.inputs import Numbered, SparseFeatures
 from lopsided.data.matrices import refuse_gaps
-from lopsided.data.opening import STANDARD_INPUT, OnBytes, ignore, open_bytes, shown
+from lopsided.data.opening import STANDARD_INPUT, OnBytes, ignore, open_bytes, shown, without_gaps
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 from lopsided.targets import SparseTargets
 
 _LABEL = rb"\d+(?:\.0*)?"  # 3.0 is what scikit-learn's reader gives for 3
 _PAIR = rb"\d+:[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
-_LABELLED = re.compile(rb"(%b(?:[ \t]*,[ \t]*%b)*)?((?:[ \t]+%b)*)\s*" % (_LABEL, _LABEL, _PAIR))
-_UNLABELLED = re.compile(rb"()((?:(?:^|[ \t]+)%b)*)\s*" % _PAIR)
+_LABELLED = re.compile(rb"(%b(?:[ \t]*,[ \t]*%b)*)?((?:[ \t]+%b)*)" % (_LABEL, _LABEL, _PAIR))
+_UNLABELLED = re.compile(rb"()((?:(?:^|[ \t]+)%b)*)" % _PAIR)
+_MORE = re.compile(rb"(?:[ \t]+%b)*" % _PAIR)
+_PART = re.compile(rb"[^ \t]*")
+_BLANK = re.compile(rb"[^ \t][ \t]")
+_LONGEST_LIST = 2**20  # bytes of the labels of a row
+_AT_ONCE = 2**16  # bytes of a row that are matched; a match takes 200 times their memory
 _HEADER = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+(\d{1,18}))?\s*")
 _ROW_START = re.compile(rb"[\d., \t]*(?:^|[ \t])\d+:[-+.\d]\S*(?:\s*$|[ \t]+\d+:|[ \t]*#)")
 _ENDINGS = (".svm", ".svmlight", ".libsvm")
@@ -155,7 +160,8 @@ class _File:
         self.rows = 0
 
     def blocks(self) -> Iterator[Rows]:
-        with open_bytes(self.path, self.on_bytes) as file:
+        with open_bytes(self.path, self.on_bytes) as packed:
+            file = without_gaps(self.path, packed)
             first = file.readline().removeprefix(_BYTE_ORDER_MARK)
             self.header = _header(first)
             if self.header:
@@ -177,11 +183,11 @@ class _File:
         features: list[bytes] = []
         place: list[int] = []  # line number of each
         for number, line in enumerate(lines, self.lines + 1):
-            text, match = self._match(number, line)
+            text, of_labels, of_features = self._match(number, line)
             if not text.strip() and (self.header is None or self.rows + len(place) >= self.header.rows):
                 continue  # with a header, a blank line before the last row is a row without anything
-            labels.append(match[1] or b"")
-            features.append(match[2])
+            labels.append(of_labels)
+            features.append(of_features)
             place.append(number)
         self.lines += len(lines)
         self.rows += len(place)
@@ -211,12 +217,12 @@ class _File:
             bound = f"the header (line 1) says {limit}, numbered from 0" if self.header else f"the most is {limit - 1}"
             self._fail(place[_row(lengths, entry)], f"{kind} {numbers[entry]:.0f}, but {bound}")
 
-    def _match(self, number: int, line: bytes) -> tuple[bytes, re.Match[bytes]]:
-        """Returns a row without its comment, which svmlight alone has, and its parts."""
+    def _match(self, number: int, line: bytes) -> tuple[bytes, bytes, bytes]:
+        """Returns a row without its comment, which svmlight alone has, its labels and its features."""
         for text in (line,) if self.header else (line, line.partition(b"#")[0]):
-            match = _LABELLED.fullmatch(text) if self._labelled else _UNLABELLED.fullmatch(self._without_labels(text))
-            if match:
-                return text, match
+            parts = _matched(_LABELLED, text) if self._labelled else _matched(_UNLABELLED, self._without_labels(text))
+            if parts:
+                return text, *parts
         self._explain(number, line)
 
     @property
@@ -233,13 +239,14 @@ class _File:
 
     def _explain(self, number: int, line: bytes) -> NoReturn:
         """Raises the error that says which part of a row is wrong."""
-        labels, *features = re.split(rb"[ \t]+", line.rstrip())
-        if not self._labelled:
-            labels, features = b"", [*filter(None, re.split(rb"[ \t]+", self._without_labels(line).rstrip()))]
+        text = line.rstrip() if self._labelled else self._without_labels(line).rstrip()
+        labels = _PART.match(text)[0] if self._labelled else b""  # type: ignore[index]
+        if len(labels) > _LONGEST_LIST:
+            self._fail(number, f"{len(labels)} bytes without a blank; is it a file of sparse rows?")
         if not re.fullmatch(rb"(%b(,%b)*)?" % (_LABEL, _LABEL), labels):
             hint = "; a row without labels begins with a space" if b":" in labels else ""
             self._fail(number, f"expected labels such as 3,17, got {_quoted(labels)}{hint}")
-        for part in features:
+        for part in filter(None, (match[0] for match in _PART.finditer(text, len(labels)))):
             if not re.fullmatch(_PAIR, part):
                 hint = "; labels are cut by commas" if labels and re.fullmatch(_LABEL, part) else ""
                 self._fail(number, f"expected a {self.kind} and its value such as 12:0.5, got {_quoted(part)}{hint}")
@@ -247,6 +254,26 @@ class _File:
 
     def _fail(self, line: int, problem: str) -> NoReturn:
         raise UserError(f"{self.path}, line {line}: {problem}")
+
+
+def _matched(pattern: re.Pattern[bytes], line: bytes) -> tuple[bytes, bytes] | None:
+    """Returns the labels and the features of a row, None if it is none; a long one is matched piece by piece."""
+    text = line.rstrip()
+    end = _end_of_piece(text, 0)
+    match = pattern.fullmatch(text, 0, end) if end <= _LONGEST_LIST else None
+    while match and end < len(text):
+        start, end = end, _end_of_piece(text, end)
+        if not _MORE.fullmatch(text, start, end):
+            return None
+    return (match[1] or b"", text[match.start(2) :]) if match else None
+
+
+def _end_of_piece(text: bytes, start: int) -> int:
+    """Returns where a blank begins, or the end."""
+    if len(text) - start <= _AT_ONCE:
+        return len(text)
+    blank = _BLANK.search(text, start + _AT_ONCE)
+    return blank.start() + 1 if blank else len(text)
 
 
 def _joined(blocks: Iterator[Rows]) -> Rows:
