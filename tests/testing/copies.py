@@ -63,6 +63,21 @@ def ported_zlpr(y: Tensor, s: Tensor) -> Tensor:
     return sum((side.logsumexp(-1) for side in sides), torch.zeros(())).mean()
 
 
+def focal_of_mean(z: Tensor, y: Tensor) -> Tensor:
+    """The focus is taken of the mean of the batch: no label is focused."""
+    mean = functional.binary_cross_entropy_with_logits(z, y)
+    return (1 - torch.exp(-mean)) ** 2 * mean
+
+
+def dice(z: Tensor, y: Tensor) -> Tensor:
+    p = z.sigmoid()
+    return 1 - 2 * (p * y).sum() / (p.sum() + y.sum())
+
+
+def squared_error(z: Tensor, y: Tensor) -> Tensor:
+    return functional.mse_loss(z.sigmoid(), y)
+
+
 def unshifted_focus(z: Tensor, y: Tensor) -> Tensor:
     p = torch.sigmoid(z)
     return -(y * (p + EPS).log() + (1 - y) * p**4 * (1 - p + 0.05).clamp(max=1).log()).sum()

@@ -138,6 +138,12 @@ def test_each_fault_is_found(loss: Loss, subject: str, text: str) -> None:
         (copies.twice, "note", "empty batch", "the value is NaN"),
         (copies.ported_zlpr, "ok", "coupling", "the labels of a row are compared"),
         (lopsided.loss("two_way"), "note", "coupling", "depends on the other rows"),
+        (copies.focal_of_mean, "note", "coupling", "depends on the other rows of the batch, as where a focus is"),
+        (copies.dice, "ok", "nearest loss", "absolute_error (distance 0.000)"),
+        (copies.dice, "note", "dead zone of positives", "are pulled by 0.13 % of the most"),
+        (copies.squared_error, "ok", "nearest loss", "squared_error (distance 0.000)"),
+        (copies.Optimized(), "note", "focus", "the gradient goes through the focus"),
+        (copies.Optimized(1, 4), "note", "focus", "perhaps the gammas are swapped"),
         (copies.noisy, "note", "repeated call", "draws random numbers"),
         (copies.unshifted_focus, "note", "nearest loss", "with the focus of p before the margin"),
         (copies.official, "ok", "reduction", "a sum"),
@@ -225,4 +231,5 @@ def test_what_to_write_instead_is_reduced_alike() -> None:
     assert check_callable(copies.official).instead == (
         'lopsided.loss("asl(gamma_neg=4, gamma_pos=1, clip=0.05, detach_focus=True)", reduction="sum")'
     )
+    assert check_callable(copies.squared_error).instead == ""  # this library has no such loss
     assert check_callable(copies.label_sums).instead == 'lopsided.loss("bce", reduction="batchmean")'

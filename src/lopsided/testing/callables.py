@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lopsided.testing.behaviour import cost, far_logits, half_precision, odd_batches, odd_targets, side_effects
+from lopsided.testing.candidates import OUTSIDE
 from lopsided.testing.findings import Finding, Subject
 from lopsided.testing.gradients import (
     NEAREST,
@@ -18,6 +19,7 @@ from lopsided.testing.gradients import (
     dead_zones,
     derivative,
     direction,
+    focus,
     likeness,
     reduction,
     reduction_of,
@@ -27,6 +29,7 @@ from lopsided.testing.probe import Loss, Side, ask, batch
 
 _CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     likeness,
+    focus,
     direction,
     dead_zones,
     derivative,
@@ -157,9 +160,9 @@ def _verdict(match: Match, findings: list[Finding]) -> str:
 
 def _instead(subject: Subject) -> str:
     """Returns the Python of what was meant, reduced alike where this library has a name for that."""
-    if not subject.match.same:
-        return ""
     loss, found = subject.match.candidate.loss, reduction_of(subject)
+    if not subject.match.same or loss in OUTSIDE:
+        return ""
     keyword = (
         found.keyword if found and not subject.answer.value.ndim else "none" if subject.answer.value.ndim == 1 else ""
     )

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from lopsided.losses import Curve, Formula, formula
+from lopsided.losses import Curve, Formula, Sum, formula
 from lopsided.losses.curves import Values
 from lopsided.losses.vocabulary import logistic
 from lopsided.nn.functional import multilabel_loss
@@ -69,6 +69,7 @@ def _published() -> tuple[Formula, ...]:
         *_grid("apl", gamma_neg=(0, 2, 4), gamma_pos=(0, 1), clip=(0, 0.05), detach_focus=(True, False)),
         *_grid("hill", gamma=(2, 1, 0), margin=(1, 0)),
         *_grid("ral", gamma_neg=(4, 2, 0), detach_focus=(False, True)),
+        *OUTSIDE,
         *_grid("zlpr", scale=(1, 0.5, 2)),
         *(formula(name) for name in ("lsep", "two_way", "bp_mll", "softmax")),
     )
@@ -103,6 +104,21 @@ def _published_gradients(loss: Formula) -> Gradients:
     reduction = "mean" if loss.pool.transposed else "sum"
     gradient = ask(lambda z, y: multilabel_loss(z, y, loss, reduction=reduction), z.double(), y.double()).gradient
     return gradient[y == 1], gradient[y == 0]
+
+
+def _error(z: Tensor, *, power: int, sign: int) -> Values:
+    """Computes w^power, w the probability of the wrong answer: of negatives with sign 1, of positives with -1."""
+    w, right = logistic(sign * z)
+    return w**power, sign * power * w**power * right
+
+
+def _outside(name: str, power: int) -> Formula:
+    up, down = (Curve(_error, (("power", power), ("sign", sign))) for sign in (-1, 1))
+    return Formula(up, down, Sum(), named=name)
+
+
+# Not of the catalog, but known; Dice has the gradient of the first, times what depends on the batch
+OUTSIDE = (_outside("absolute_error", 1), _outside("squared_error", 2))
 
 
 def _swapped(loss: Formula) -> Gradients:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lopsided.losses.names import read
 from lopsided.testing.findings import Finding, Status, Subject, percent
 from lopsided.testing.probe import Side, ask
 
@@ -70,6 +71,18 @@ def likeness(subject: Subject) -> Iterator[Finding]:
         yield Finding(NEAREST, "note", f"none is like it; the nearest, at {match.distance:.2f}, is {match}")
 
 
+def focus(subject: Subject) -> Iterator[Finding]:
+    """Remarks on the settings of ASL and APL that its paper does not have, and that may not be meant."""
+    name, settings = read(subject.match.candidate.loss.name)
+    if not subject.match.same or name not in ("asl", "apl"):
+        return
+    gamma_neg, gamma_pos = settings["gamma_neg"], settings["gamma_pos"]
+    if float(str(gamma_pos)) > float(str(gamma_neg)):
+        yield Finding("focus", "note", "positives are focused more than negatives: perhaps the gammas are swapped")
+    elif gamma_neg and not settings["detach_focus"]:
+        yield Finding("focus", "note", "the gradient goes through the focus; in the training of the paper it does not")
+
+
 def derivative(subject: Subject) -> Iterator[Finding]:
     """Tells whether the gradient is the derivative of the value, along one direction, in float64."""
     z, y = subject.logits.double(), subject.targets.double()
@@ -88,16 +101,22 @@ def derivative(subject: Subject) -> Iterator[Finding]:
 
 def coupling(subject: Subject) -> Iterator[Finding]:
     """Tells whether the gradient of a label depends on other labels of its row, or on other rows."""
-    z = subject.logits.clone()
-    z[0, 0] += 1 if z[0, 0] < 0 else -1
-    change = (ask(subject.loss, z, subject.targets).gradient - subject.answer.gradient).abs()
-    change = change / subject.answer.gradient.abs().max()
-    if (change[1:] > _SMALL).any():
-        yield Finding("coupling", "note", "the gradient of a label depends on the other rows of the batch")
-    elif (change[0, 1:] > _SMALL).any():
+    rows, labels = (size // 2 for size in subject.logits.shape)
+    if _changes(subject, (slice(rows), slice(None)), (slice(rows, None), slice(None))):
+        text = "the gradient of a label depends on the other rows of the batch, as where a focus is taken of their mean"
+        yield Finding("coupling", "note", text)
+    elif _changes(subject, (slice(None), slice(labels)), (slice(None), slice(labels, None))):
         yield Finding("coupling", "ok", "the labels of a row are compared with each other")
     else:
         yield Finding("coupling", "ok", "each label is judged alone")
+
+
+def _changes(subject: Subject, seen: tuple[slice, slice], moved: tuple[slice, slice]) -> bool:
+    """Tells whether the gradient of some labels changes when the logits of others do."""
+    z, before = subject.logits.clone(), subject.answer.gradient
+    z[moved] = 0
+    change = (ask(subject.loss, z, subject.targets).gradient - before)[seen].abs()
+    return bool((change > 1e-3 * before.abs().max()).any())
 
 
 @dataclass(frozen=True)
