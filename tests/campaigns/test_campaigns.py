@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lopsided.data.readers import read
-from tests.campaigns import readers
+from tests.campaigns import readers, record
 from tests.campaigns.__main__ import CAMPAIGNS
 from tests.campaigns.campaign import Tally
 from tests.campaigns.children import Ended, in_child
@@ -38,6 +38,28 @@ def test_a_few_trials_find_nothing(name: str, trials: int, tmp_path: Path) -> No
     tally = Tally.stored(state, 0)
     assert (tally.done, tally.faults) == (trials, {})
     assert ended.stdout.endswith(f"| all | {trials} | 0 |\n")
+
+
+def test_the_page_has_the_table_of_the_file() -> None:
+    assert record.table() in record.PAGE.read_text()
+    assert "| readers | all | " in record.table()
+
+
+def test_what_is_recorded_counts_what_was_found_and_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "campaigns.csv")
+    monkeypatch.setattr(record, "PAGE", tmp_path / "page.md")
+    record.PAGE.write_text("before\n<!-- campaigns -->\nold\n<!-- end of campaigns -->\nafter\n")
+    campaign = readers.Readers()
+    for seed in (1, 2, 2):
+        tally = Tally(seed)
+        for number in range(26):
+            tally.add(campaign, number, "wrong" if number in (1, 14) else None)
+        record.record(campaign, tally, {14})
+    text = record.PAGE.read_text()
+    assert "| readers | csv, tsv | 8 | 0 | 0 |\n| readers | json | 6 | 4 | 2 |" in text
+    assert "| readers | all | 52 | 4 | 2 |\n<!-- end of campaigns -->\nafter\n" in text
 
 
 def test_each_campaign_is_tried() -> None:
