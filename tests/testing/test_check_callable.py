@@ -176,7 +176,6 @@ def test_memory_is_that_of_what_is_saved() -> None:
     assert "16 bytes a logit" in found(check_callable(Saves.apply), "memory")[1]
 
 
-@pytest.mark.slow
 def test_what_is_unlike_all_is_not_accused() -> None:
     def hinge(z: Tensor, y: Tensor) -> Tensor:
         return (1 - (2 * y - 1) * z).clamp(min=0).sum()

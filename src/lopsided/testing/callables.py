@@ -140,7 +140,10 @@ def _read(loss: Loss) -> tuple[Subject, str]:
         return Subject(loss, z, y, plain, nearest(plain)), ""
     for misread, reading in _READINGS.items():
         answer = ask(reading(loss), z, y)
-        if answer.finite and (other := nearest(answer)).same and not (plain.finite and other.wrong):
+        if not answer.finite or not (other := nearest(answer)).same:
+            continue
+        # what works as it is called needs more: hinge losses are the absolute error of probabilities, too
+        if not plain.finite or not (other.wrong or other.candidate.loss in OUTSIDE):
             return Subject(reading(loss), z, y, answer, other), misread
     if plain.error:
         raise ValueError(f"it cannot be called with logits (40, 8) float32 and targets of that shape: {plain.error}")
