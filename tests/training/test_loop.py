@@ -314,3 +314,15 @@ def test_where_the_metric_stays_fewer_dead_labels_are_progress(valid: float, dea
     measured = {"valid": valid + 1e-9, "dead_labels": dead}
     assert Validation(points(3)).is_progress(measured, before) == progresses
     assert Validation(points(3)).is_progress(measured, None)
+
+
+def test_of_equal_epochs_the_last_with_the_fewest_dead_labels_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = iter([(0.5, 9), (0.6, 7), (0.6, 5), (0.60001, 5), (0.59999, 6), (0.55, 0)])
+
+    def measure(self: Validation, model: Model) -> dict[str, float]:
+        valid, dead = next(seen)
+        return {"valid": valid, "dead_labels": dead}
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    trained = train(AsTheyAre(), "bce", points(10), replace(RECIPE, epochs=6), 0, validation=Validation(points(30, 1)))
+    assert trained.best_epoch == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -231,13 +231,21 @@ class _Loop:
             better = validation.is_better(measured["valid"], progress.best)
             if better:
                 progress.best = measured["valid"]
-            if better or validation.is_equal(measured["valid"], cast(float, progress.best)):  # of equals, the last one
+            if better or self._is_equal(measured):
                 progress.best_epoch = number
                 self.state.best = {name: tensor.clone() for name, tensor in model.weights().items()}
         else:
             progress.best_epoch = number
         seen = measured | diagnose(model, self.rows)
         return Epoch(number, progress.total / len(self.rows), progress.seconds, **seen, l2=self.l2)
+
+    def _is_equal(self, measured: Mapping[str, float]) -> bool:
+        """Tells whether an epoch is as good as the best so far, with no more dead labels: the last such one is kept."""
+        progress = self.state.progress
+        assert self.validation is not None
+        assert progress.best is not None
+        dead = progress.history[progress.best_epoch - 1].dead_labels
+        return self.validation.is_equal(measured["valid"], progress.best) and measured["dead_labels"] <= dead
 
     def _save(self) -> None:
         if self.state_file is not None and self.accelerator.is_main_process:
