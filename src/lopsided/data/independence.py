@@ -54,7 +54,7 @@ def number_groups(cells: Sequence[Any]) -> Tensor:
 
 
 def _hash(name: str) -> int:
-    """Returns a number of 56 bits, since two of a million names then differ but once in 100,000 files."""
+    """Returns a number of 56 bits, so that any two of a million names share one with probability 7e-6."""
     return int.from_bytes(digest(name.encode("utf-8", "surrogatepass"))[:7], "big")
 
 
@@ -73,7 +73,7 @@ def overlap(train: Inputs, test: Inputs) -> Tensor:
 def row_hashes(inputs: Inputs) -> Tensor:
     """Returns (rows,) int64 that stand for the contents of the rows; copies have the same.
 
-    That different rows of two sets of a million share one happens in one pair of sets of 18 million.
+    Different rows may have the same, but two sets of a million rows share one by chance with probability 5e-8.
     """
     numbers = (int.from_bytes(key[:8], "big", signed=True) for key in inputs.keys())  # noqa: SIM118, it is no mapping
     return torch.from_numpy(np.fromiter(numbers, np.int64, len(inputs)))

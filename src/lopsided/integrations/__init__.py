@@ -1,1 +1,1 @@
-"""What makes the losses fit into the trainers of other libraries: a module for each, and none imports its library."""
+"""Losses for the trainers of other libraries: a module for each library, which it does not import."""

@@ -1,4 +1,4 @@
-"""What examines a loss of your own: one made of curves, or any callable."""
+"""Examines a loss of your own: one made of curves, or any callable."""
 
 from lopsided.testing.callables import Examination, check_callable
 from lopsided.testing.findings import Finding

@@ -97,7 +97,7 @@ class Examination:
 def check_callable(loss: Callable[[Tensor, Tensor], Tensor], name: str = "") -> Examination:
     """Examines any callable `loss(logits, targets)` that returns a tensor: a function, a module, an object.
 
-    It is called about two hundred times, on the CPU, with batches made here: logits (n, L) float32, which are raw
+    It is called about a hundred times, on the CPU, with batches made here: logits (n, L) float32, which are raw
     scores, and targets of the same shape, 0.0 or 1.0; L is mostly 8. Gradients are compared with those of known losses
     on 160 positives and 160 negatives with logits from -8 to 8, up to a factor for positives and one for negatives.
 
@@ -142,7 +142,8 @@ def _read(loss: Loss) -> tuple[Subject, str]:
         answer = ask(reading(loss), z, y)
         if not answer.finite or not (other := nearest(answer)).same:
             continue
-        # what works as it is called needs more: hinge losses are the absolute error of probabilities, too
+        # Where it works with logits as well, only a loss of the catalog without a mistake counts: any hinge loss, if it
+        # is given probabilities, is their absolute error.
         if not plain.finite or not (other.wrong or other.candidate.loss in OUTSIDE):
             return Subject(reading(loss), z, y, answer, other), misread
     if plain.error:
@@ -166,8 +167,7 @@ def _instead(subject: Subject) -> str:
     loss, found = subject.match.candidate.loss, reduction_of(subject)
     if not subject.match.same or loss in OUTSIDE:
         return ""
-    keyword = (
-        found.keyword if found and not subject.answer.value.ndim else "none" if subject.answer.value.ndim == 1 else ""
-    )
+    dimensions = subject.answer.value.ndim
+    keyword = found.keyword if found and dimensions == 0 else "none" if dimensions == 1 else ""
     shown = f', reduction="{keyword}"' if keyword else ""
     return f'lopsided.loss("{loss}"{shown})'
