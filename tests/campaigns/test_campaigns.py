@@ -21,15 +21,13 @@ from tests.campaigns.children import Ended, in_child
 from tests.campaigns.kills import half_written
 from tests.campaigns.requests import fault_of
 
-TRIALS = {"readers": 60, "folders": 3, "kills": 2, "limits": 2, "requests": 14}
+TRIALS = {"readers": 60, "folders": 3, "kills": 2, "limits": 2, "requests": 30}
 ONE_LINE = "lopsided: texts.jsonl: no such file\n"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
-@pytest.mark.parametrize(
-    ("name", "trials"), [("readers", 60), ("folders", 3), ("kills", 2), ("limits", 2), ("requests", 30)]
-)
+@pytest.mark.parametrize(("name", "trials"), TRIALS.items())
 def test_a_few_trials_find_nothing(name: str, trials: int, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     line = [sys.executable, "-m", "tests.campaigns", name, "--trials", str(trials), "--state", str(state)]

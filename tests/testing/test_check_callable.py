@@ -41,7 +41,6 @@ def found(examination: Examination, subject: str) -> tuple[str, str]:
 @every_variant
 def test_the_catalog_is_named(spec: str) -> None:
     match = nearest(ask(lopsided.loss(spec), *batch()))
-    print(match, match.distance)
     assert not (match.same and match.wrong)
     if not any(setting in spec for setting in UNUSUAL):
         name, settings = read(formula(spec).name)
