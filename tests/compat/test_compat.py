@@ -189,3 +189,11 @@ def test_grad_mode_is_left_alone() -> None:
         asl.AsymmetricLoss()(z, y)
         apl.APLLoss()(z, y)
         assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "loss", [mmpretrain.asymmetric_loss, kornia.binary_focal_loss_with_logits, torchvision.sigmoid_focal_loss]
+)
+def test_an_unknown_reduction_is_refused(loss: Callable[..., Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"reduction must be one of .*; got 'total'"):
+        loss(*batch(), reduction="total")

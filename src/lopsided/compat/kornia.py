@@ -28,8 +28,6 @@ def binary_focal_loss_with_logits(
 
     Source: arXiv 1708.02002. Deviation: "mean" divides by the known entries, the original by those to be ignored too.
     """
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction must be one of none, mean, sum; got {reduction!r}")
     logits, targets = pred.movedim(1, -1), target.movedim(1, -1)
     formula = focal(gamma, alpha)
     value = label_wise(logits, targets, formula, reduction, weight, pos_weight, ignore_index=ignore_index)

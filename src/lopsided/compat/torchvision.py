@@ -18,6 +18,4 @@ def sigmoid_focal_loss(
 
     Source: arXiv 1708.02002. Deviation: soft targets mix the two terms.
     """
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction must be one of none, mean, sum; got {reduction!r}")
     return sigmoid_asymmetric_loss(inputs, targets, alpha, gamma, reduction)
