@@ -77,8 +77,8 @@ def climb(loss: str, default: float, run: Run, sign: int) -> float:
 def _highest_of_the_best(scores: dict[int, float]) -> int:
     """Returns the highest rung of those that are as good as the best, but for luck.
 
-    They have trained for a part of the time, a third where the rate is constant. On the built-in images the higher of two
-    such rates ended .05 of mAP ahead of the lower one; on other sets neither was ahead.
+    They have trained for a part of the time, a third where the rate is constant. On the built-in images the higher of
+    two such rates ended .05 of mAP ahead of the lower one; on Emotions neither was ahead.
     """
     best = max(scores.values())
     alike = best - _ALIKE * min(abs(best), abs(1 - abs(best)))
