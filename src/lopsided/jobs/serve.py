@@ -5,8 +5,9 @@ GET /schema     the names of the labels, the rule, what rows must look like
 POST /predict   {"rows": ["a text", ...]}, or objects as in a file of JSON lines: [{"age": 31, "colour": "red"}, ...],
                 or embeddings: [[0.25, -1.5], ...]
 
-Whatever else is asked, and whatever goes wrong, is answered by {"error": "one sentence"}. No client can hold more of
-the server than the limits below.
+Whatever else is asked, and whatever goes wrong, is answered by {"error": "one sentence"}; but for what is no HTTP, and
+for connections beyond the limit, which uvicorn answers by 400 and 503 in plain text. No client can hold more of the
+server than the limits below.
 """
 
 from __future__ import annotations
