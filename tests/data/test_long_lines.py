@@ -60,6 +60,13 @@ def test_a_long_row_takes_memory_for_its_numbers(tmp_path: Path) -> None:
     assert peak < 20 * len(rows)  # `re` took 150 times the row
 
 
+def test_a_long_list_of_labels_may_have_blanks(tmp_path: Path) -> None:
+    labels = b" , ".join(b"%d" % number for number in range(20_000))
+    assert len(labels) > 2**16
+    (tmp_path / "a.svm").write_bytes(b"0 1:1\n1 2:1\n" + labels + b" 1:1\n")
+    assert read(tmp_path / "a.svm").hard_counts().tolist() == [2, 2] + [1] * 19_998
+
+
 @pytest.mark.parametrize("row", [b"0 1:1  " * 20_000, b"0" + b" 1:1" * 20_000 + b"x", b"0" + b",1" * 600_000 + b" 1:1"])
 def test_a_long_row_that_is_none_is_told(tmp_path: Path, row: bytes) -> None:
     (tmp_path / "a.svm").write_bytes(b"0 1:1\n1 2:1\n" + row + b"\n")

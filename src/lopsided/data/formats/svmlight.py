@@ -35,7 +35,7 @@ _LABELLED = re.compile(rb"(%b(?:[ \t]*,[ \t]*%b)*)?((?:[ \t]+%b)*)" % (_LABEL, _
 _UNLABELLED = re.compile(rb"()((?:(?:^|[ \t]+)%b)*)" % _PAIR)
 _MORE = re.compile(rb"(?:[ \t]+%b)*" % _PAIR)
 _PART = re.compile(rb"[^ \t]*")
-_BLANK = re.compile(rb"[^ \t][ \t]")
+_BLANK = re.compile(rb"[^ \t,](?=[ \t]+[^ \t,])")  # after a label or a pair; none stands beside a comma
 _LONGEST_LIST = 2**20  # bytes of the labels of a row
 _AT_ONCE = 2**16  # bytes of a row that are matched; a match takes 200 times their memory
 _HEADER = re.compile(rb"\s*(\d{1,18})[ \t]+(\d{1,18})(?:[ \t]+(\d{1,18}))?\s*")
