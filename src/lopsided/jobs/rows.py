@@ -193,13 +193,12 @@ def prepare(config: Config, splits: Splits) -> Prepared:
         is_solved = encoder.recipe(len(splits.train), splits.train.num_labels).optimizer == "solve"
         splits = with_tuning(splits, is_solved and not config.no_refit, config.data_seed)
         rows = _joined(encoder, splits)
-        for name, part in splits.parts().items():
+        parts = splits.parts() | ({} if splits.tuning is None else {"tuning": splits.tuning})
+        for name, part in parts.items():
             file = str(files.get(name, config.data))
             if name not in rows:
-                rows[name] = Rows(encoder.encode(part.inputs), part)
-        if splits.tuning is not None and "tuning" not in rows:
-            same = splits.tuning is splits.valid
-            rows["tuning"] = rows["valid"] if same else Rows(encoder.encode(splits.tuning.inputs), splits.tuning)
+                same = name == "tuning" and part is splits.valid
+                rows[name] = rows["valid"] if same else Rows(encoder.encode(part.inputs), part)
     except ValueError as error:
         raise UserError(f"{file}: {error}") from None
     valid, test, tuning = (rows.get(name) for name in ("valid", "test", "tuning"))
