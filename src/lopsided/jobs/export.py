@@ -3,8 +3,8 @@
 The graph begins with numbers: of tokens, of features, of pixels. What makes them, such as the hashing of n-grams or a
 tokenizer, stands beside it:
 
-NAME.onnx            takes what the body takes, or what a frozen encoder of texts before it takes; gives scores,
-                     probabilities (where the run tells any) and decided
+NAME.onnx            takes numbers as they are in a file, pixels, tokens or numbers of features (docs/models.md); gives
+                     scores, probabilities (where the run tells any) and decided
 NAME.json            the names of inputs and labels, and the settings of the encoder
 NAME.safetensors     the tensors of the encoder, if it has any
 """

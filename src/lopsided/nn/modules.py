@@ -95,7 +95,7 @@ class MultiLabelLoss(nn.Module):
             label for ZLPR, or the rows with a positive for losses that compare positives with negatives.
 
         Raises:
-            ValueError: for losses that compare rows, whose mean is none of batches; for targets as `forward` does.
+            ValueError: for losses that compare the rows of a batch; for targets as `forward` does.
 
         >>> import torch
         >>> criterion = MultiLabelLoss("asl", reduction="sum")
@@ -103,7 +103,9 @@ class MultiLabelLoss(nn.Module):
         tensor(5)
         """
         if self.formula.pool.transposed:
-            raise ValueError(f"{self.formula} compares the rows of a batch: no sum over parts of it is its mean")
+            raise ValueError(
+                f"{self.formula} compares the rows of a batch: its mean cannot be computed from parts of one"
+            )
         ndim = targets.ndim if isinstance(targets, Tensor) else 2
         given, mask, weight = (labels_last(each, ndim, self.label_dim) for each in (targets, mask, self.weight))
         weights = {"weight": weight, "pos_weight": self.pos_weight, "label_smoothing": self.label_smoothing}

@@ -30,7 +30,7 @@ Gradients: TypeAlias = "tuple[Tensor, Tensor]"  # of the positives and of the ne
 class Change:
     """Holds what is different from a published loss, in words, and the gradients that follow.
 
-    wrong: is it a mistake? needs: the settings of the negative curve without which it changes nothing.
+    wrong: whether it is a mistake. needs: the settings of the negative curve without which it changes nothing.
     """
 
     words: str
@@ -117,7 +117,7 @@ def _outside(name: str, power: int) -> Formula:
     return Formula(up, down, Sum(), named=name)
 
 
-# Not of the catalog, but known; Dice has the gradient of the first, times what depends on the batch
+# They are not in the catalog. Dice has the gradient of the first, times factors that depend on the batch.
 OUTSIDE = (_outside("absolute_error", 1), _outside("squared_error", 2))
 
 

@@ -37,7 +37,7 @@ class Subject:
 
     @property
     def own_fault(self) -> Status:
-        """Returns the status of what the gradient does wrong: a published loss has it from its paper."""
+        """Returns the status of what the gradient does wrong: a note if the published loss does it, too."""
         return "note" if self.match.same and not self.match.wrong else "fault"
 
     @property

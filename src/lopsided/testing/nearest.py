@@ -43,12 +43,12 @@ class Match:
 
     @property
     def distance(self) -> float:
-        """Returns the larger one."""
+        """Returns the larger of the two distances."""
         return max(self.distances)
 
     @property
     def apart(self) -> float:
-        """Returns their sum, which each of them changes, to what float32 can tell."""
+        """Returns the sum of the two distances, rounded to what float32 can tell."""
         return round(sum(self.distances), 4)
 
     @property
