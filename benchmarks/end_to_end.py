@@ -179,17 +179,8 @@ def page() -> str:
     if not FILE.exists():
         return put(PAGE, {"end to end": "**Not measured yet.**"})
     rows = read(FILE.name)
-    columns = [
-        "train CPU s",
-        "train s",
-        "train peak MB",
-        "predict CPU s",
-        "predict peak MB",
-        "model MB",
-        "mAP",
-        "P@1",
-        "P@5",
-    ]
+    columns = ["train CPU s", "train s", "train peak MB", "predict CPU s", "predict peak MB", "model MB"]
+    columns += ["mAP", "P@1", "P@5"]
     body = [[row["set"], row["contender"], *(row[name] or "" for name in columns)] for row in rows]
     missing = [name for name in (*TEXTS, *SPARSE) if name not in {row["set"] for row in rows}]
     note = f"\n\nNot measured: {', '.join(missing)}." if missing else ""

@@ -158,7 +158,7 @@ def measure(name: str, folder: Path) -> list[dict[str, object]]:
 
 def measure_all(data: Path, names: list[str], again: bool) -> None:
     """Measures sets that are not in the file, or all; each row keeps the machine and the commit of its measurement."""
-    facts()  # as it is before
+    facts()  # kept from here on: results that are written make the working copy dirty
     rows: list[dict[str, Any]] = [dict(row) for row in read(FILE.name)] if FILE.exists() else []
     for name in names:
         if again or name not in {row["set"] for row in rows}:

@@ -57,7 +57,7 @@ def measure(model: str, options: tuple[str, ...], paths: dict[str, Path], data: 
 
 
 def measure_all(models: list[str], paths: dict[str, Path], data: Path) -> None:
-    facts()  # as it is before
+    facts()  # kept from here on: results that are written make the working copy dirty
     rows: list[dict[str, object]] = [dict(row) for row in (read(FILE.name) if FILE.exists() else [])]
     for model in models:
         if model not in {row["model"] for row in rows}:

@@ -187,7 +187,7 @@ ALL = (*CHECKS, *PLANTED, REFERENCE)
 def measure(data: Path, names: list[str], minutes: float, repetitions: int, out: Path) -> None:
     """Goes on with what is not in the file."""
     CATALOG["times"], CATALOG["inverted"] = times, inverted  # names that --losses takes
-    facts()  # as it is before
+    facts()  # kept from here on: results that are written make the working copy dirty
     known = read(str(out)) if out.exists() else []
     lines: list[dict[str, object]] = [dict(row) for row in known]
     done = {(row["check"], row["set"], int(row["repetition"])) for row in known}
