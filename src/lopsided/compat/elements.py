@@ -24,6 +24,10 @@ def label_wise(
 
     reduction: as in `multilabel_loss`, but for "none": the shape of the logits. The rest as there. Raises ValueError
     for another reduction, and where a pos_weight meets soft targets without a reduction.
+
+    >>> from lopsided.losses.catalog import binary_cross_entropy
+    >>> label_wise(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), binary_cross_entropy(), "none")
+    tensor([[0.6931, 0.6931]])
     """
     if reduction != "none":
         options |= {"weight": weight, "pos_weight": pos_weight}

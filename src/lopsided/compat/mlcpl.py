@@ -14,6 +14,10 @@ class PartialLoss(nn.Module):
     """A label-wise loss of the known labels: `forward(logits, targets)`, (N, L) each.
 
     Deviations: a batch without a known label costs 0, where the original gives NaN; normalize=True is refused.
+
+    >>> criterion = PartialLoss(binary_cross_entropy(), alpha_pos=2, alpha_neg=1, normalize=False, reduction="sum")
+    >>> criterion(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, torch.nan]]))  # 3 log 2
+    tensor(2.0794)
     """
 
     def __init__(self, formula: Formula, alpha_pos: float, alpha_neg: float, normalize: bool, reduction: str) -> None:
