@@ -8,9 +8,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from threading import Timer, main_thread
 from typing import Any
 
 _LONGEST = 500  # characters of a message
+_MOMENT = 0.01  # seconds
 _NO_MEMORY = (  # in errors of C++, of the linker and of threads
     *("can't allocate memory", "annot allocate memory", "bad_alloc", "out of memory"),
     *("failed to map segment", "can't start new thread"),
@@ -93,10 +95,16 @@ def _stoppable(received: list[int]) -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
+    timers: list[Timer] = []
+
     def again(unraised: Any) -> None:
-        """Stops as well where the exception came up in a callback, which Python would only report."""
+        """Stops a moment later where the exception came up in a callback, which Python would only report.
+
+        Not at once: it would come up in this function, which is such a callback itself.
+        """
         if isinstance(unraised.exc_value, KeyboardInterrupt) and received:
-            signal.raise_signal(received[0])
+            timers.append(Timer(_MOMENT, _signal_main_thread, received[:1]))
+            timers[-1].start()
         else:
             sys.__unraisablehook__(unraised)
 
@@ -109,9 +117,19 @@ def _stoppable(received: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
+        for timer in timers:
+            timer.cancel()
         sys.unraisablehook = hook
         for each, handler in old.items():
             signal.signal(each, handler)
+
+
+def _signal_main_thread(number: int) -> None:
+    """Sends a signal where handlers run, so that a wait there ends; Windows has no waits that a signal ends."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(main_thread().ident or 0, number)
 
 
 @contextmanager

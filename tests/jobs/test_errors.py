@@ -236,3 +236,24 @@ def test_the_library_needs_torch_alone() -> None:
     allowed = set(sys.stdlib_module_names) | {"lopsided", "torch"}
     assert set(json.loads(result.stdout.replace("'", '"'))) <= allowed
     assert torch.__version__
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_within_a_callback_is_one_line(number: signal.Signals, status: int) -> None:
+    """Python reports what comes up in the finalizer of an object, and goes on."""
+    program = (
+        "import signal, sys, time; import lopsided.__main__ as program\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Closed:\n"
+        "    def __del__(self):\n"
+        f"        signal.raise_signal({int(number)})\n"
+        "def run(arguments):\n"
+        "    closed = Closed()\n"
+        "    del closed\n"
+        "    time.sleep(20)\n"
+        "    return 0\n"
+        "program._run = run\n"
+        "sys.exit(program.main([]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False)
+    assert (done.returncode, done.stderr) == (status, "stopped\n")
