@@ -56,6 +56,10 @@ def test_rows_may_be_objects_as_in_a_file(run: Path, port: int) -> None:
     assert answer == lopsided.load(run).predict(["a goal", "bread"])
 
 
+def test_of_no_rows_there_are_no_predictions(run: Path) -> None:
+    assert lopsided.load(run).predict([]) == []
+
+
 def test_embeddings_are_lists_of_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vectors = np.eye(2)[[0, 1] * 10]
     np.save("x.npy", vectors)

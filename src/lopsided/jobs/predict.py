@@ -68,6 +68,8 @@ class Predictor:
 
     def stream(self, inputs: Inputs) -> Iterator[Prediction]:
         """Yields the same, row by row."""
+        if not len(inputs):  # encoders need not take none
+            return
         model, decision = self.model, self.decision
         keep = None if model.num_labels <= _ALL_SCORES else CANDIDATES
         for scores in model.blocks(model.encode(inputs), keep):

@@ -12,7 +12,7 @@ from lopsided.losses import Formula, as_formula, catalog, closed_form, formula
 from lopsided.nn.functional import multilabel_loss
 from lopsided.nn.options import DEFAULTS, complete_options, show_options
 from lopsided.targets import SparseTargets, Supervision, labels_last
-from lopsided.targets.checks import check_inputs
+from lopsided.targets.checks import check_inputs, check_values
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -111,7 +111,9 @@ class MultiLabelLoss(nn.Module):
         weights = {"weight": weight, "pos_weight": self.pos_weight, "label_smoothing": self.label_smoothing}
         supervision = Supervision.of(given, self.ignore_index, mask=mask, **weights)
         shape, device = supervision.shape(num_labels)
-        check_inputs(torch.zeros((), device=device).expand(shape), supervision)
+        logits = torch.zeros((), device=device).expand(shape)  # what checks are told of logits, without their memory
+        check_inputs(logits, supervision)
+        supervision = check_values(logits, supervision)
         return torch.as_tensor(supervision.number_of(self.formula.pool.counts, shape), device=device)
 
     def _executor(self, logits: Tensor) -> str:
