@@ -191,6 +191,21 @@ def test_memory_is_that_of_what_is_saved() -> None:
     assert "16 bytes a logit" in found(check_callable(Saves.apply), "memory")[1]
 
 
+def test_a_loss_without_a_gradient_for_hard_targets_is_examined_to_the_end() -> None:
+    def positives_alone(z: Tensor, y: Tensor) -> Tensor:
+        return -(y * functional.logsigmoid(z)).mean()
+
+    def soft_alone(z: Tensor, y: Tensor) -> Tensor:  # at logit 1
+        return (y * (-z).relu() + (1 - y) * (z - 2).relu() + y * (1 - y) * z).mean()
+
+    examination = check_callable(positives_alone)
+    assert found(examination, "dead zone of negatives")[0] == "fault"
+    assert found(examination, "target -1")[1] == "counts, without a word: -1 times the gradient of a positive"
+    examination = check_callable(soft_alone)
+    assert found(examination, "target -1")[1] == "counts, without a word"
+    assert found(examination, "soft targets")[1] == "at 0.3 there is a gradient, where 0 and 1 have none"
+
+
 def test_what_is_unlike_all_is_not_accused() -> None:
     def hinge(z: Tensor, y: Tensor) -> Tensor:
         return (1 - (2 * y - 1) * z).clamp(min=0).sum()

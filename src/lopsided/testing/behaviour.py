@@ -132,11 +132,12 @@ def _odd(name: str, answer: Answer, usual: dict[float, Tensor], at: tuple[int, i
     given = float(answer.gradient[at])
     if given == 0:
         return Finding(name, "ok", "left out: no gradient")
-    for target, kind in ((0.0, "a negative"), (1.0, "a positive")):
-        if abs(given - float(usual[target][at])) < 1e-3 * abs(given):
+    hard = {kind: float(usual[target][at]) for kind, target in (("a negative", 0.0), ("a positive", 1.0))}
+    for kind, gradient in hard.items():
+        if abs(given - gradient) < 1e-3 * abs(given):
             return Finding(name, "note", f"taken for {kind}, without a word")
-    ratio = given / float(usual[0.0][at])
-    return Finding(name, "note", f"counts, without a word: {ratio:.3g} times the gradient of a negative")
+    times = (f": {given / gradient:.3g} times the gradient of {kind}" for kind, gradient in hard.items() if gradient)
+    return Finding(name, "note", f"counts, without a word{next(times, '')}")
 
 
 def _soft(answer: Answer, usual: dict[float, Tensor], at: tuple[int, int]) -> Finding:
@@ -148,6 +149,8 @@ def _soft(answer: Answer, usual: dict[float, Tensor], at: tuple[int, int]) -> Fi
         return Finding("soft targets", "note", "a target between 0 and 1 has no gradient: neither cost nor effect")
     if abs(given - mixed) <= 1e-3 * largest:
         return Finding("soft targets", "ok", "mix the gradients of a positive and a negative")
+    if not largest:
+        return Finding("soft targets", "note", "at 0.3 there is a gradient, where 0 and 1 have none")
     text = (
         f"at 0.3 the gradient is {given / largest:.2f} of a hard one, where the mix of both has {mixed / largest:.2f}"
     )
