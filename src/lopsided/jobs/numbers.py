@@ -34,8 +34,13 @@ def loss_value(value: float) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """Formats a difference with its sign: +.862."""
-    return f"+{share(value, digits)}" if value is not None and value > 0 else share(value, digits)
+    """Formats a difference with its sign, if it has one in so many digits.
+
+    >>> signed(0.8617), signed(0.0001), signed(-0.0001)
+    ('+.862', '.000', '.000')
+    """
+    text = share(value, digits)
+    return f"+{text}" if value is not None and value > 0 and float(text) else text
 
 
 def between(interval: Interval) -> str:
