@@ -262,3 +262,15 @@ def test_what_to_write_instead_is_reduced_alike() -> None:
     )
     assert check_callable(copies.squared_error).instead == ""  # this library has no such loss
     assert check_callable(copies.label_sums).instead == 'lopsided.loss("bce", reduction="batchmean")'
+
+
+@pytest.mark.parametrize("smoothing", [0.05, 0.1, 0.2])
+def test_smoothed_targets_are_a_variant_and_no_fault(smoothing: float) -> None:
+    def loss(z: Tensor, y: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(z, y * (1 - smoothing) + smoothing / 2)
+
+    examination = check_callable(loss)
+    assert not examination.faults
+    assert str(examination.match) == f"bce with label_smoothing={smoothing:g}"
+    assert found(examination, "direction of positives")[0] == "note"
+    assert examination.instead == f'lopsided.loss("bce", label_smoothing={smoothing:g}, reduction="mean")'

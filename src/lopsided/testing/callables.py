@@ -169,5 +169,6 @@ def _instead(subject: Subject) -> str:
         return ""
     dimensions = subject.answer.value.ndim
     keyword = found.keyword if found and dimensions == 0 else "none" if dimensions == 1 else ""
-    shown = f', reduction="{keyword}"' if keyword else ""
-    return f'lopsided.loss("{loss}"{shown})'
+    reduction = f'reduction="{keyword}"' if keyword else ""
+    arguments = filter(None, (f'"{loss}"', subject.match.candidate.change.option, reduction))
+    return f"lopsided.loss({', '.join(arguments)})"

@@ -30,13 +30,15 @@ Gradients: TypeAlias = "tuple[Tensor, Tensor]"  # of the positives and of the ne
 class Change:
     """Holds what is different from a published loss, in words, and the gradients that follow.
 
-    wrong: whether it is a mistake. needs: the settings of the negative curve without which it changes nothing.
+    wrong: whether it is a mistake. needs: the settings of the negative curve without which it changes nothing. option:
+    the keyword of `lopsided.loss` that makes the same change, if there is one.
     """
 
     words: str
     wrong: bool
     gradients: Callable[[Formula], Gradients]
     needs: tuple[str, ...] = ()
+    option: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,13 @@ def _of_sigmoid(loss: Formula) -> Gradients:
     return _slopes(_OfSigmoid(loss.positive), 1), _slopes(_OfSigmoid(loss.negative), 0)
 
 
+def _smoothed(loss: Formula, smoothing: float) -> Gradients:
+    own = _published_gradients(loss)
+    other = _slopes(loss.negative, 1), _slopes(loss.positive, 0)
+    positives, negatives = ((1 - smoothing / 2) * a + smoothing / 2 * b for a, b in zip(own, other, strict=True))
+    return positives, negatives
+
+
 @functools.lru_cache(_KEPT)
 def _slopes(curve: Callable[[Tensor], Values], target: int) -> Tensor:
     """Returns the slopes of a curve at the logits of the labels with this target."""
@@ -195,6 +204,9 @@ def _written(curve: Curve, target: int, margin: str, m: float, focus: _Focus, ep
 def _changes() -> Iterator[Change]:
     yield Change("with positives and negatives swapped", True, _swapped)
     yield Change("with the sigmoid taken twice", True, _of_sigmoid)
+    for smoothing in (0.05, 0.1, 0.2):
+        smoothed, option = functools.partial(_smoothed, smoothing=smoothing), f"label_smoothing={smoothing:g}"
+        yield Change(f"with {option}", False, smoothed, option=option)
     for eps in (1e-5, 1e-4, 1e-3, 1e-2):
         yield Change(f"with an eps of {eps:g} inside the logarithms", True, functools.partial(_as_written, eps=eps))
     for margin, (words, focus) in itertools.product(_MARGINS, _FOCUSES):
