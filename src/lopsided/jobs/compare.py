@@ -18,7 +18,7 @@ from lopsided.jobs.budget import TIMED, Budget, TooShortError
 from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.console import Console
 from lopsided.jobs.details import details
-from lopsided.jobs.fit import fit, outcome, read_run, recipe_of
+from lopsided.jobs.fit import fit, outcome, read_epochs, read_run, recipe_of
 from lopsided.jobs.folder import ComparisonFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.resplit import RowsBySeed
@@ -203,7 +203,7 @@ class Worker:
         run = self.folder.open_run(loss, seed)
         if how:
             self.progress.begin(f"{loss}, seed {seed}", self.pace.full)
-        history, record = run.read_history(), run.read_training()
+        record, history = read_epochs(run)
         seconds = "" if how else f", {record.seconds:.1f} s"
         self.progress.end(f"{outcome(history, record)}{how}{seconds}")
         self._histories[loss, seed] = history

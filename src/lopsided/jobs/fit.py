@@ -164,16 +164,22 @@ def decide(config: FitConfig, model: Model, judged: Judged | None, progress: Pro
 
 def read_run(folder: RunFolder, loss: str, prepared: Prepared) -> TrainedRun:
     """Returns what `fit` wrote."""
-    record, history = folder.read_training(), folder.read_history()
-    trained = sum(not epoch.is_lost for epoch in history)
-    if trained + record.diverged != record.epochs:
-        problem = ValueError(f"{trained} epochs, but training.json tells of {record.epochs}")
-        raise damaged(folder.path / "history.csv", problem, folder.repair)
+    record, history = read_epochs(folder)
     scores = [
         None if record.diverged or rows is None else folder.read_scores(name, len(rows))
         for name, rows in (("tuning", prepared.tuning), ("test", prepared.test))
     ]
     return TrainedRun(loss, record.seed, folder.config.loss, history, record, *scores)
+
+
+def read_epochs(folder: RunFolder) -> tuple[TrainingRecord, list[Epoch]]:
+    """Returns how a training ended, and its epochs. Raises UserError where one tells of more epochs than the other."""
+    record, history = folder.read_training(), folder.read_history()
+    trained = sum(not epoch.is_lost for epoch in history)
+    if trained + record.diverged != record.epochs:
+        problem = ValueError(f"{trained} epochs, but training.json tells of {record.epochs}")
+        raise damaged(folder.path / "history.csv", problem, folder.repair)
+    return record, history
 
 
 def outcome(history: list[Epoch], record: TrainingRecord) -> str:
