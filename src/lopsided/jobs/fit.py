@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
-from lopsided.data.storage import damaged, write_text
+from lopsided.data.storage import UserError, damaged, write_text
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
 from lopsided.decision.names import TUNED
@@ -88,9 +89,22 @@ def _fit(folder: RunFolder, prepared: Prepared, progress: Progress) -> TrainingR
     return processes.on_first(lambda: _write(folder, trained, prepared, progress))
 
 
+def fit_in_memory(config: FitConfig, prepared: Prepared, say: Callable[[str], object]) -> tuple[Model, Decision]:
+    """Trains a model as `fit` does, and writes nothing; `say` is told what is worth a sentence.
+
+    Raises UserError where training diverges.
+    """
+    recipe, validation = recipe_of(config, prepared), validation_of(config, prepared)
+    trained = train(prepared.encoder, config.loss, prepared.train, recipe, config.seed, validation=validation)
+    if trained.diverged:
+        raise UserError(f"training with {config.loss} diverged: its loss is no longer finite")
+    model, tuning = _final(config, trained, prepared)
+    return model, decide(config, model, _judged(tuning, prepared), say)
+
+
 def _write(folder: RunFolder, trained: Trained, prepared: Prepared, progress: Progress) -> TrainingRecord:
     folder.write_history(trained.history)
-    record, judged = _record(folder.config, trained, prepared), None
+    record = _record(folder.config, trained, prepared)
     if not trained.diverged:
         began = time.perf_counter()
         model, tuning = _final(folder.config, trained, prepared)
@@ -99,10 +113,9 @@ def _write(folder: RunFolder, trained: Trained, prepared: Prepared, progress: Pr
         folder.write_seen_hashes(prepared.seen_hashes)
         if prepared.test is not None:
             folder.write_scores("test", model.score(prepared.test.encoded, prepared.test.keep))
-        if tuning is not None and prepared.tuning is not None:
+        if tuning is not None:
             folder.write_scores("tuning", tuning)
-            judged = Judged.of(tuning, prepared.tuning.data.hard_targets())
-        folder.write_decision(decide(folder.config, model, judged, progress))
+        folder.write_decision(decide(folder.config, model, _judged(tuning, prepared), progress.say))
         card = model_card(folder, model, folder.read_decision(), record)
         write_text(folder.path / "README.md", card)
     folder.write_training(record)
@@ -138,7 +151,13 @@ def _final(config: FitConfig, trained: Trained, prepared: Prepared) -> tuple[Mod
     return trained.model, trained.model.score(tuning.encoded, tuning.keep)
 
 
-def decide(config: FitConfig, model: Model, judged: Judged | None, progress: Progress) -> Decision:
+def _judged(tuning: Scores | None, prepared: Prepared) -> Judged | None:
+    """Returns the scores of the rows of tuning with their truth, if there are any."""
+    rows = prepared.tuning
+    return None if tuning is None or rows is None else Judged.of(tuning, rows.data.hard_targets())
+
+
+def decide(config: FitConfig, model: Model, judged: Judged | None, say: Callable[[str], object]) -> Decision:
     """Returns the rule that was asked for, tuned on the rows for it, if there are any."""
     loss = "bce" if isinstance(parse_method(config.loss), Powerset) else config.loss  # log odds are logits as of bce
     name = config.decide
@@ -151,11 +170,11 @@ def decide(config: FitConfig, model: Model, judged: Judged | None, progress: Pro
         else:
             decision = choose.tuned(name or "per-label", judged, loss, model.labels_per_row)
     except ValueError as error:  # the model is trained, though no rule can be tuned
-        progress.say(f"the decision rule is not tuned: {error}")
+        say(f"the decision rule is not tuned: {error}")
         untuned = None if name in TUNED else name
         decision = choose.untuned(untuned, loss, model.labels_per_row)
     if (name or ("own" if judged is None else "")) == "own" and choose.saturates(loss):
-        progress.say(
+        say(
             f"{config.loss} saturates: no logit stands for a probability of 0.5, so that its own threshold would "
             f"predict nothing; the rule is {decision.name} instead"
         )

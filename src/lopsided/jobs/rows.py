@@ -31,7 +31,7 @@ from lopsided.models.encoder import Encoder, Part
 from lopsided.models.registry import fit_encoder
 from lopsided.training.rows import Rows, scores_to_keep
 
-_SMALLEST_SPLIT = 10  # rows of a file that is to be split
+SMALLEST_SPLIT = 10  # rows of a file that is to be split
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ def _from_files(config: Config, bars: Bars) -> Splits:
     unsplit: Unsplit | None = None
     shares = {part: config.share(part) for part in ("valid", "test") if part not in given and config.share(part)}
     if shares:
-        if len(train) < _SMALLEST_SPLIT:
+        if len(train) < SMALLEST_SPLIT:
             files_of, none = (" and ".join(f"--{part}{of}" for part in shares) for of in ("", " 0"))
             raise UserError(
-                f"{config.data}: {len(train)} rows are too few to split; give at least {_SMALLEST_SPLIT}, or separate "
+                f"{config.data}: {len(train)} rows are too few to split; give at least {SMALLEST_SPLIT}, or separate "
                 f"files with {files_of}" + f", or {none} for none" * isinstance(config, FitConfig)
             )
         parts_of_it = split_rows(train, [1 - sum(shares.values()), *shares.values()], config.data_seed)

@@ -1,0 +1,16 @@
+"""An integration whose library is not installed says what to install."""
+
+import importlib
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(("module", "package", "extra"), [("sklearn", "sklearn", "tool")])
+def test_the_extra_is_named(module: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [package, *sys.modules]:
+        if name.partition(".")[0] == package:
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"lopsided.integrations.{module}", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=rf"{package}\S* is missing: pip install 'lopsided\[{extra}\]'"):
+        importlib.import_module(f"lopsided.integrations.{module}")
