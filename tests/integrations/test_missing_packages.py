@@ -6,7 +6,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize(("module", "package", "extra"), [("sklearn", "sklearn", "tool")])
+@pytest.mark.parametrize(
+    ("module", "package", "extra"), [("sklearn", "sklearn", "tool"), ("transformers", "transformers", "transformers")]
+)
 def test_the_extra_is_named(module: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [package, *sys.modules]:
         if name.partition(".")[0] == package:

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import socket
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 
 import lopsided
-from lopsided.integrations.transformers import UNKNOWN, loss
+from lopsided.decision.calibrators import ClosedForm
+from lopsided.decision.choose import Decision
+from lopsided.decision.rules import LabelThresholds, Threshold
+from lopsided.integrations.transformers import (
+    UNKNOWN,
+    DecisionPipeline,
+    LossCallback,
+    adaptive_loss,
+    loss,
+    mark_unknown,
+    metrics,
+    store_rule,
+    stored_rule,
+)
 
 ROWS, LABELS = 8, 5
 
@@ -30,28 +57,35 @@ def model() -> nn.Module:
     return made
 
 
-def rows(unknown: bool, dtype: torch.dtype) -> list[dict[str, Tensor]]:
+def rows(unknown: float | None, dtype: torch.dtype = torch.float32) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randint(20, (ROWS, 4), generator=generator)
     labels = (torch.rand(ROWS, LABELS, generator=generator) < 0.3).to(dtype)
-    if unknown:
-        labels[0, :4] = labels[1, 2:] = UNKNOWN  # others have none, so that batches differ
+    if unknown is not None:
+        labels[0, :4] = labels[1, 2:] = unknown  # others have none, so that batches differ
     return [{"input_ids": x, "labels": y} for x, y in zip(inputs, labels, strict=True)]
 
 
+def arguments(folder: Path, **settings: Any) -> TrainingArguments:
+    """One step of two batches, by plain gradient descent; the second one of 6 rows at 4 is smaller."""
+    usual: dict[str, Any] = {
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 1, "optim": "sgd",
+        "learning_rate": 1.0, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "use_cpu": True,
+        "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1,
+    }  # fmt: skip
+    return TrainingArguments(output_dir=str(folder), **usual | settings)
+
+
 def step(folder: Path, trained: nn.Module, spec: str, data: list[dict[str, Tensor]], size: int = 4) -> None:
-    """Trains one step of two batches; the second one of 6 rows at 4 is smaller."""
-    arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=size, gradient_accumulation_steps=2, max_steps=1,
-        optim="sgd", learning_rate=1.0, lr_scheduler_type="constant", max_grad_norm=0.0, use_cpu=True, report_to="none",
-        save_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
-    Trainer(trained, arguments, train_dataset=data, compute_loss_func=loss(spec)).train()
+    """Trains one step of two batches; unknown labels may be -100, -1 or NaN."""
+    options = arguments(folder, per_device_train_batch_size=size)
+    Trainer(trained, options, mark_unknown(), train_dataset=data, compute_loss_func=loss(spec)).train()
 
 
 def is_one_step(before: nn.Module, after: nn.Module, spec: str, data: list[dict[str, Tensor]]) -> bool:
     """Tells whether weights have moved against the gradient of all rows at once."""
     x, y = (torch.stack([row[name] for row in data]) for name in ("input_ids", "labels"))
+    y = torch.where(y.isnan() | (y == -1), UNKNOWN, y)
     lopsided.loss(spec, ignore_index=UNKNOWN)(before(input_ids=x).logits, y).backward()
     moved = False
     for old, new in zip(before.parameters(), after.parameters(), strict=True):
@@ -64,9 +98,17 @@ def is_one_step(before: nn.Module, after: nn.Module, spec: str, data: list[dict[
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "unknown", "dtype"),
-    [("asl", True, torch.float32), ("bce", True, torch.int64), ("zlpr", False, torch.float32)],
+    [
+        ("asl", UNKNOWN, torch.float32),
+        ("asl", math.nan, torch.float32),
+        ("bce", UNKNOWN, torch.int64),
+        ("bce", -1, torch.int64),
+        ("zlpr", None, torch.float32),
+    ],
 )
-def test_a_step_is_that_of_one_large_batch(spec: str, unknown: bool, dtype: torch.dtype, tmp_path: Path) -> None:
+def test_a_step_is_that_of_one_large_batch(
+    spec: str, unknown: float | None, dtype: torch.dtype, tmp_path: Path
+) -> None:
     data, trained = rows(unknown, dtype)[:6], model()
     before = copy.deepcopy(trained)
     step(tmp_path, trained, spec, data)
@@ -77,8 +119,11 @@ def worker(rank: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
     os.environ["MASTER_PORT"] = (Path(folder) / "port").read_text()
     trained = model()
-    step(Path(folder), trained, "asl", rows(True, torch.float32), size=2)
+    step(Path(folder), trained, "asl", rows(math.nan), size=2)
     torch.save(trained.state_dict(), f"{folder}/rank{rank}")
+    compute_loss = adaptive_loss(step=1.0)
+    Trainer(model(), arguments(Path(folder)), train_dataset=rows(None), compute_loss_func=compute_loss).train()
+    Path(f"{folder}/gamma{rank}").write_text(str(compute_loss.criterion.gamma_neg))
     torch.distributed.destroy_process_group()
 
 
@@ -91,7 +136,10 @@ def test_a_step_of_two_processes_is_that_of_one_large_batch(tmp_path: Path) -> N
     for rank in range(2):
         trained = model()
         trained.load_state_dict(torch.load(tmp_path / f"rank{rank}", weights_only=True))
-        assert is_one_step(model(), trained, "asl", rows(True, torch.float32))
+        assert is_one_step(model(), trained, "asl", rows(math.nan))
+    gammas = {float((tmp_path / f"gamma{rank}").read_text()) for rank in range(2)}
+    assert len(gammas) == 1
+    assert gammas != {4.0}
 
 
 @pytest.mark.parametrize(("spec", "options"), [("bce", {}), ("zlpr", {}), ("asl", {"pos_weight": torch.ones(3) * 2})])
@@ -119,3 +167,111 @@ def test_labels_that_would_be_counted_wrongly_are_refused() -> None:
         loss("zlpr")((logits,), torch.tensor([[1, 0, UNKNOWN], [0, 0, 1]]), 5)
     with pytest.raises(ValueError, match=r"targets must lie in \[0, 1\]"):
         loss("bce")((logits,), torch.tensor([[1, 0, -1], [0, 0, 1]]), 5)
+    with pytest.raises(ValueError, match='the batch has no labels: name their column "labels"'):
+        loss("bce")((logits,), None, 5)
+
+
+@pytest.mark.parametrize("make", [partial(loss, "bce"), adaptive_loss])
+def test_what_the_trainer_fixes_cannot_be_set(make: Any) -> None:
+    with pytest.raises(ValueError, match="reduction cannot be set: here it is a sum that it divides by the Trainer's"):
+        make(reduction="mean")
+    with pytest.raises(ValueError, match="ignore_index cannot be set: here it is -100"):
+        make(ignore_index=-1)
+
+
+@pytest.mark.slow
+def test_the_callback_logs_where_the_gradient_of_all_batches_goes(tmp_path: Path) -> None:
+    trained, data, compute_loss = model(), rows(UNKNOWN), loss("focal")
+    before = copy.deepcopy(trained)
+    trainer = Trainer(
+        trained, arguments(tmp_path), train_dataset=data, compute_loss_func=compute_loss,
+        callbacks=[LossCallback(compute_loss)],
+    )  # fmt: skip
+    trainer.train()
+    x, y = (torch.stack([row[name] for row in data]) for name in ("input_ids", "labels"))
+    logits = before(input_ids=x).logits
+    logits.retain_grad()
+    lopsided.loss("focal", ignore_index=UNKNOWN)(logits, y).backward()
+    tracker = lopsided.DiagnosticsTracker()
+    tracker.update(logits, logits.grad, y, ignore_index=UNKNOWN)
+    for name, value in vars(tracker.result()).items():
+        assert trainer.state.log_history[0][name] == pytest.approx(value, rel=1e-4), name
+
+
+@pytest.mark.slow
+def test_an_adaptive_loss_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    def trainer(**settings: Any) -> Trainer:
+        compute_loss = adaptive_loss(target=0.5, step=1.0)
+        options = arguments(tmp_path, max_steps=3, save_strategy="steps", save_steps=1, **settings)
+        return Trainer(
+            model(), options, train_dataset=rows(None), compute_loss_func=compute_loss,
+            callbacks=[LossCallback(compute_loss)],
+        )  # fmt: skip
+
+    straight, resumed = trainer(), trainer()
+    straight.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    gammas = [entry["gamma_neg"] for entry in straight.state.log_history if "gamma_neg" in entry]
+    assert len(set(gammas)) == 3
+    assert [entry["gamma_neg"] for entry in resumed.state.log_history if "gamma_neg" in entry] == gammas
+    with pytest.raises(ValueError, match="leave restore_callback_states_from_checkpoint at False"):
+        trainer(restore_callback_states_from_checkpoint=True).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+        )
+
+
+@pytest.mark.slow
+def test_metrics_are_those_of_the_rows_whole_or_by_batches(tmp_path: Path) -> None:
+    data, trained = rows(UNKNOWN), model()
+    x, y = (torch.stack([row[name] for row in data]) for name in ("input_ids", "labels"))
+    expected = lopsided.metrics.MultiLabelMetrics(LABELS, "logits", decide=-0.01)
+    expected.update(trained(input_ids=x).logits, y, ignore_index=UNKNOWN)
+    for by_batch in (False, True):
+        options = arguments(tmp_path, batch_eval_metrics=by_batch, per_device_eval_batch_size=3)
+        evaluated = Trainer(
+            trained, options, eval_dataset=data, compute_loss_func=loss("asl"), compute_metrics=metrics(decide=-0.01)
+        ).evaluate()
+        for name, value in expected.compute().items():
+            assert evaluated[f"eval_{name}"] == pytest.approx(value, abs=1e-6, nan_ok=True), name
+
+
+def texts_pipeline(trained: Any, folder: Path) -> Any:
+    """The model as it comes back from a folder, with a tokenizer of 20 words."""
+    trained.save_pretrained(folder)
+    words = Tokenizer(WordLevel({f"w{number}": number for number in range(20)}, unk_token="w0"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=words, unk_token="w0", pad_token="w0"
+    )
+    back = BertForSequenceClassification.from_pretrained(folder)
+    return pipeline("text-classification", back, tokenizer=tokenizer, pipeline_class=DecisionPipeline, device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_the_rule_is_stored_with_the_model_and_its_pipeline_decides(calibrated: bool, tmp_path: Path) -> None:
+    trained: Any = model()
+    thresholds = LabelThresholds(torch.tensor([-9.0, 9.0, -9.0, -9.0, torch.inf]))
+    rule = Decision("per-label", thresholds, ClosedForm("asl")) if calibrated else thresholds
+    store_rule(trained, rule)
+    decided = texts_pipeline(trained, tmp_path)
+    back = stored_rule(decided.model)
+    assert torch.equal((back.rule if calibrated else back).thresholds, thresholds.thresholds)
+    logits = trained.eval()(input_ids=torch.tensor([[3, 7]])).logits[0].detach()
+    shown = ClosedForm("asl")(logits[None])[0] if calibrated else logits
+    (row, _) = decided(["w3 w7", "w1"])
+    assert {each["label"] for each in row} == {"LABEL_0", "LABEL_2", "LABEL_3"}
+    assert row == sorted(row, key=lambda each: -each["score"])
+    for each in row:
+        assert each["score"] == pytest.approx(float(shown[int(each["label"][-1])]), rel=1e-5)
+    store_rule(decided.model, Threshold(100.0))
+    assert decided("w3") == [[]]
+
+
+def test_a_model_without_a_rule_and_one_with_a_damaged_one_say_so() -> None:
+    config = SimpleNamespace()
+    with pytest.raises(ValueError, match="the model stores no rule: call store_rule"):
+        stored_rule(SimpleNamespace(config=config))
+    config.lopsided_rule = {"header": '{"kind": "LabelThresholds"}', "tensors": {}}
+    with pytest.raises(ValueError, match="the stored rule is damaged: KeyError 'thresholds'"):
+        stored_rule(SimpleNamespace(config=config))

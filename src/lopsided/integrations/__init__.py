@@ -1,1 +1,1 @@
-"""Losses for the trainers of other libraries: a module for each library, which it does not import."""
+"""What the trainers of other libraries call: a module for each library."""

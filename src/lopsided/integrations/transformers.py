@@ -1,22 +1,77 @@
-"""Losses for the Trainer of Hugging Face's transformers, exact under gradient accumulation."""
+"""For Hugging Face's transformers: loss, diagnostics and metrics for its Trainer, and a model that stores its rule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
+try:
+    from transformers import TextClassificationPipeline, TrainerCallback, default_data_collator
+    from transformers.trainer_callback import ExportableState
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{error.name} is missing: pip install 'lopsided[transformers]'", name=error.name
+    ) from None
+
+from lopsided.decision import rules, serialization
+from lopsided.decision.choose import Decision
+from lopsided.metrics.collection import MultiLabelMetrics
 from lopsided.nn import modules
+from lopsided.nn.adaptive import AdaptiveAsymmetricLoss
+from lopsided.nn.modules import MultiLabelLoss
+from lopsided.nn.trackers import DiagnosticsTracker
 
 UNKNOWN = -100  # what the Trainer does not count
+_FIXED = {"reduction": "a sum that it divides by the Trainer's count", "ignore_index": f"{UNKNOWN}, as in the Trainer"}
+_STORED = "lopsided_rule"  # of a model's config
 
 
-def loss(spec: str, **settings: Any) -> Callable[..., Tensor]:
+class ComputeLoss:
+    """What `loss` and `adaptive_loss` return: a function of (outputs, labels, num_items_in_batch).
+
+    criterion: the module that it calls. tracker: what a `LossCallback` sets, and is told of every gradient.
+    """
+
+    def __init__(self, criterion: MultiLabelLoss) -> None:
+        if criterion.formula.pool.counts == "positive rows":
+            raise ValueError(
+                f"{criterion.formula} divides by the rows with a positive, which the Trainer does not count: take a "
+                "loss that judges labels alone, or zlpr"
+            )
+        self.criterion, self.tracker = criterion, DiagnosticsTracker()
+        self.is_watched = False
+
+    def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        if labels is None:
+            raise ValueError('the batch has no labels: name their column "labels", (rows, L) of 0 and 1')
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        if labels.is_floating_point() and labels.isnan().any():
+            raise ValueError(f"the Trainer counts labels of NaN as known: mark unknown ones with {UNKNOWN}")
+        value: Tensor = self.criterion.to(logits.device)(logits, labels)
+        if self.is_watched and logits.requires_grad:
+            seen = logits.detach()
+            logits.register_hook(lambda gradient: self.tracker.update(seen, gradient, labels, ignore_index=UNKNOWN))
+        if num_items_in_batch is None:
+            return value / self.criterion.count(labels).clamp_min(1)
+        if self.criterion.formula.pool.counts == "rows":
+            if (labels == UNKNOWN).any():
+                raise ValueError(
+                    f"{self.criterion.formula} divides by rows, and the Trainer counts known labels, so that labels of "
+                    f"{UNKNOWN} would change the loss: take a loss that judges labels alone"
+                )
+            return value / max(num_items_in_batch / labels.shape[-1], 1)
+        return value / max(num_items_in_batch, 1)
+
+
+def loss(spec: str, **settings: Any) -> ComputeLoss:
     """Returns a loss by name for `Trainer(compute_loss_func=...)`: the mean over all batches of a step.
 
     The Trainer counts the labels of a step that are not -100, on all processes, and the loss divides by that. So labels
-    must be 0, 1 or between, and -100 where they are unknown; the collator may make them float or integer.
+    must be 0, 1 or between, and -100 where they are unknown; the collator may make them float or integer, and that of
+    `mark_unknown` puts -100 where they are NaN or -1.
 
     Args:
         spec: a name such as "asl", or a name with settings such as "asl(gamma_neg=2)".
@@ -29,34 +84,157 @@ def loss(spec: str, **settings: Any) -> Callable[..., Tensor]:
     Raises ValueError for losses that compare positives with negatives: their mean is over the rows with a positive,
     which the Trainer does not count.
 
-    >>> import torch
     >>> compute_loss = loss("asl(gamma_neg=2)")
     >>> outputs = {"logits": torch.zeros(2, 3)}
     >>> compute_loss(outputs, torch.tensor([[1, 0, -100], [0, 0, 1]]), num_items_in_batch=5)
     tensor(0.3499)
     """
-    criterion = modules.loss(spec, reduction="sum", ignore_index=UNKNOWN, **settings)
-    counts = criterion.formula.pool.counts
-    if counts == "positive rows":
-        raise ValueError(
-            f"{criterion.formula} divides by the rows with a positive, which the Trainer does not count: take a loss "
-            "that judges labels alone, or zlpr"
-        )
+    return ComputeLoss(modules.loss(spec, **_free(settings), reduction="sum", ignore_index=UNKNOWN))
 
-    def compute_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        if labels.is_floating_point() and labels.isnan().any():
-            raise ValueError(f"the Trainer counts labels of NaN as known: mark unknown ones with {UNKNOWN}")
-        value: Tensor = criterion.to(logits.device)(logits, labels)
-        if num_items_in_batch is None:
-            return value / criterion.count(labels).clamp_min(1)
-        if counts == "rows":
-            if (labels == UNKNOWN).any():
-                raise ValueError(
-                    f"{criterion.formula} divides by rows, and the Trainer counts known labels, so that labels of "
-                    f"{UNKNOWN} would change the loss: take a loss that judges labels alone"
-                )
-            return value / max(num_items_in_batch / labels.shape[-1], 1)
-        return value / max(num_items_in_batch, 1)
 
-    return compute_loss
+def adaptive_loss(**settings: Any) -> ComputeLoss:
+    """Returns the same of a `lopsided.AdaptiveAsymmetricLoss`, whose gamma_neg moves with every batch of training.
+
+    settings: those of that class, but for reduction and ignore_index. With a `LossCallback`, gamma_neg is logged, and
+    goes on from a checkpoint; without one, it begins anew there.
+
+    >>> adaptive_loss(target=0.1, step=0.05).criterion.gamma_neg
+    4.0
+    """
+    return ComputeLoss(AdaptiveAsymmetricLoss(**_free(settings), reduction="sum", ignore_index=UNKNOWN))
+
+
+def _free(settings: dict[str, Any]) -> dict[str, Any]:
+    for name in _FIXED.keys() & settings:
+        raise ValueError(f"{name} cannot be set: here it is {_FIXED[name]}")
+    return settings
+
+
+def mark_unknown(collator: Callable[[list[Any]], Any] = default_data_collator) -> Callable[[list[Any]], Any]:
+    """Returns a data collator that puts -100, which the Trainer does not count, where labels are NaN or -1.
+
+    >>> mark_unknown()([{"labels": [1.0, float("nan"), 0.0]}, {"labels": [-1.0, 0.0, 1.0]}])["labels"]
+    tensor([[   1., -100.,    0.],
+            [-100.,    0.,    1.]])
+    """
+
+    def collate(rows: list[Any]) -> Any:
+        batch = collator(rows)
+        labels = batch["labels"]
+        batch["labels"] = labels.masked_fill(labels.isnan() | (labels == -1), UNKNOWN)
+        return batch
+
+    return collate
+
+
+class LossCallback(TrainerCallback, ExportableState):
+    """Logs what a loss does: where its gradient goes, see `lopsided.Diagnostics`, and gamma_neg where that is adaptive.
+
+    The numbers are of all batches since the last log, on the first process, and stand beside the loss in
+    `trainer.state.log_history` and in what is printed; reporters such as TensorBoard are told before any callback of
+    yours. Checkpoints hold the state of an adaptive loss, and `resume_from_checkpoint` goes on from it.
+
+    compute_loss: what `Trainer(compute_loss_func=...)` was given.
+
+    >>> compute_loss = adaptive_loss(target=0.1)
+    >>> callback = LossCallback(compute_loss)  # Trainer(..., compute_loss_func=compute_loss, callbacks=[callback])
+    """
+
+    def __init__(self, compute_loss: ComputeLoss | None = None) -> None:
+        if compute_loss is None:  # as the Trainer makes it anew
+            raise ValueError("it restores itself: leave restore_callback_states_from_checkpoint at False")
+        self._loss, compute_loss.is_watched = compute_loss, True
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._loss.tracker = DiagnosticsTracker()
+        stored = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {})
+        for name, module in self._stateful():
+            module.set_extra_state(torch.tensor(stored[name], dtype=torch.float64))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        numbers = vars(self._loss.tracker.result()).copy()
+        criterion = self._loss.criterion
+        if isinstance(criterion, AdaptiveAsymmetricLoss):
+            numbers |= {"gamma_neg": criterion.gamma_neg, "probability_gap": criterion.tracker.gap}
+        self._loss.tracker = DiagnosticsTracker()
+        logs.update(numbers)
+        state.log_history[-1].update(numbers)
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint holds."""
+        return {
+            "args": {},
+            "attributes": {name: module.get_extra_state().tolist() for name, module in self._stateful()},
+        }
+
+    def _stateful(self) -> list[tuple[str, Any]]:
+        criterion = self._loss.criterion
+        adaptive = isinstance(criterion, AdaptiveAsymmetricLoss)
+        return [("criterion", criterion), ("tracker", criterion.tracker)] if adaptive else []
+
+
+def metrics(decide: Any = None, **settings: Any) -> Callable[..., dict[str, float]]:
+    """Returns a function for `Trainer(compute_metrics=...)`: all metrics of `lopsided.MultiLabelMetrics`, of logits.
+
+    decide: the threshold or rule that decisions are counted by, such as
+    `compute_loss.criterion.decision_threshold()`; a logit of 0 when left out. settings: more of `MultiLabelMetrics`.
+    Labels of -100 are unknown. With `TrainingArguments(batch_eval_metrics=True)` batches are added up one by one.
+
+    >>> import numpy as np
+    >>> logits, labels = np.array([[2.0, -1.0], [-1.0, 3.0]]), np.array([[1, 0], [0, 1]])
+    >>> metrics()((logits, labels))["map"]
+    1.0
+    """
+    collected: list[MultiLabelMetrics] = []
+
+    def compute(evaluated: Any, compute_result: bool = True) -> dict[str, float]:
+        logits, labels = evaluated
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        if not collected:
+            collected.append(MultiLabelMetrics(logits.shape[-1], "logits", decide=decide, **settings))
+        collected[0].update(logits, labels, ignore_index=UNKNOWN)
+        return collected.pop().compute() if compute_result else {}
+
+    return compute
+
+
+def store_rule(model: Any, rule: Any) -> None:
+    """Stores a rule in the config of a model, so that `save_pretrained` writes it and `from_pretrained` reads it.
+
+    rule: one of `lopsided.decision.rules`, or a `lopsided.decision.choose.Decision`, which tells probabilities too.
+    """
+    tensors, header = serialization.to_tensors(rule)
+    parts = {name: [str(each.dtype).removeprefix("torch."), each.tolist()] for name, each in tensors.items()}
+    setattr(model.config, _STORED, {"header": header, "tensors": parts})
+
+
+def stored_rule(model: Any) -> Any:
+    """Returns the rule that `store_rule` stored. Raises ValueError for a model without one, or with a damaged one."""
+    stored = getattr(model.config, _STORED, None)
+    if stored is None:
+        raise ValueError("the model stores no rule: call store_rule(model, rule) before save_pretrained")
+    try:
+        tensors = {name: torch.tensor(of, dtype=getattr(torch, kind)) for name, (kind, of) in stored["tensors"].items()}
+        return serialization.from_tensors(tensors, stored["header"], (Decision, *rules.KINDS))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"the stored rule is damaged: {type(error).__name__} {error}") from None
+
+
+class DecisionPipeline(TextClassificationPipeline):
+    """Gives for each text the labels that the rule of the model decides for, highest score first.
+
+    A list of {"label": ..., "score": ...} a text, empty where nothing is decided for. The score is a probability where
+    `store_rule` was given a `Decision` with a calibrator; else the logit. Raises ValueError where the model stores no
+    rule. Use it as `pipeline("text-classification", model, tokenizer=..., pipeline_class=DecisionPipeline)`.
+    """
+
+    def postprocess(self, model_outputs: Any, *args: Any, **settings: Any) -> list[dict[str, Any]]:
+        stored, logits = stored_rule(self.model), model_outputs["logits"].float().cpu()
+        rule, calibrator = (stored.rule, stored.calibrator) if isinstance(stored, Decision) else (stored, None)
+        values = (logits if calibrator is None else calibrator(logits))[0]
+        chosen = rule.decide(logits)[0].nonzero()[:, 0].tolist()
+        names: Any = self.model.config.id2label
+        best = sorted(chosen, key=lambda label: -float(values[label]))
+        return [{"label": names[label], "score": float(values[label])} for label in best]
