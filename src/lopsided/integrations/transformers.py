@@ -110,8 +110,10 @@ def _free(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def mark_unknown(collator: Callable[[list[Any]], Any] = default_data_collator) -> Callable[[list[Any]], Any]:
+def mark_unknown(collator: Callable[[list[Any]], Any] | None = None) -> Callable[[list[Any]], Any]:
     """Returns a data collator that puts -100, which the Trainer does not count, where labels are NaN or -1.
+
+    collator: the one that makes batches; that of the Trainer when left out.
 
     >>> mark_unknown()([{"labels": [1.0, float("nan"), 0.0]}, {"labels": [-1.0, 0.0, 1.0]}])["labels"]
     tensor([[   1., -100.,    0.],
@@ -119,7 +121,7 @@ def mark_unknown(collator: Callable[[list[Any]], Any] = default_data_collator) -
     """
 
     def collate(rows: list[Any]) -> Any:
-        batch = collator(rows)
+        batch = (collator or default_data_collator)(rows)
         labels = batch["labels"]
         batch["labels"] = labels.masked_fill(labels.isnan() | (labels == -1), UNKNOWN)
         return batch
