@@ -243,3 +243,35 @@ def test_annotators_who_disagree_are_told(tmp_path: Path, name: str) -> None:
     two = json.loads(json.dumps(DISPUTED[name]))
     two["annotations"] = two["annotations"][: 2 if name == "Label Studio" else 3]
     assert rows(read(write(tmp_path / "b.json", json.dumps([two])))) == [("a", ["x", "y"])], "of two, one is half"
+
+
+BOMBS = {
+    "one text in all rows": pyarrow.table({"text": ["a" * 1000] * 20_000}),
+    "texts that compress well": pyarrow.table({"text": [f"{row}" + "a" * 1000 for row in range(20_000)]}),
+    "empty texts": pyarrow.table({"text": [""] * 700_000}),
+    "lists": pyarrow.table({"text": ["a"], "labels": [[1] * 2_000_000]}),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_parquet_file_takes_no_more_than_the_limit(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(BOMBS[kind], path, compression="zstd")
+    assert path.stat().st_size < 500_000
+    usual, counted = pyarrow.default_memory_pool(), pyarrow.proxy_memory_pool(pyarrow.default_memory_pool())
+    pyarrow.set_memory_pool(counted)
+    try:
+        with pytest.raises(UserError, match=r"a\.parquet: unpacks to more than 0\.005 GB; .* --max-unpacked 1"):
+            list(read_inputs(path, ReadOptions(max_unpacked=0.005)))
+    finally:
+        pyarrow.set_memory_pool(usual)
+    assert counted.max_memory() < 10_000_000
+    assert sum(map(len, read_inputs(path, ReadOptions(max_unpacked=0.05, text_columns=("text",))))) == len(BOMBS[kind])
+
+
+def test_an_arrow_file_takes_no_more_than_the_limit(tmp_path: Path) -> None:
+    pyarrow.feather.write_feather(
+        BOMBS["one text in all rows"], tmp_path / "a.feather", compression="zstd", chunksize=1000
+    )
+    with pytest.raises(UserError, match=r"a\.feather: unpacks to more than 0\.005 GB"):
+        list(read_inputs(tmp_path / "a.feather", ReadOptions(max_unpacked=0.005)))

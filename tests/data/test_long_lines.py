@@ -1,17 +1,41 @@
 """A line that is as long as a file, or a file of nothing but line ends, ends soon in rows or in one line."""
 
+import bz2
+import gzip
+import json
 import time
 import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from lopsided.data.options import ReadOptions
 from lopsided.data.readers import read
 from lopsided.data.storage import UserError
 
-PIECES = (b"a", b" ", b",", b'"', b"[", b"7", b"\t", b"ab ", b"1:1 ", b'"a",', b";", b"\\", b"{", b"__label__a ", b"\n")
+PIECES = (
+    *(
+        b"a",
+        b" ",
+        b",",
+        b'"',
+        b"[",
+        b"7",
+        b"\t",
+        b"ab ",
+        b"1:1 ",
+        b'"a",',
+        b"'a',",
+        b";",
+        b"\\",
+        b"{",
+        b"__label__a ",
+        b"\n",
+    ),
+)
 HEADS = {
     "a.csv": b"text,labels\na,x\nb,y\n",
     "a.tsv": b"text\tlabels\na\tx\nb\ty\n",
@@ -40,6 +64,61 @@ def test_time_grows_no_faster_than_the_line(tmp_path: Path, name: str) -> None:
             seconds(tmp_path / name, HEADS[name] + piece * (size // len(piece))) for size in (250_000, 2_000_000)
         )
         assert long < 3 * 8 * short + 0.2, f"{piece!r}: {short:.3f} s, then {long:.3f} s for 8 times as much"
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_more_is_read_of_a_line_than_it_may_have(tmp_path: Path, name: str, packed: bool) -> None:
+    content, path = HEADS[name] + b'"' + b"ab" * 10_000_000 + b"\n", tmp_path / name
+    if packed:
+        content, path = gzip.compress(content), tmp_path / f"{name}.gz"
+    path.write_bytes(content)
+    place = "record 2" if name == "a.json" else f"line {HEADS[name].count(10) + 1}"
+    tracemalloc.start()
+    with pytest.raises(UserError, match=rf"{name}.*, {place}: .*longer than 0\.5 MB; .*--max-line 1$"):
+        read(path, ReadOptions(absent="negative", max_line=0.5))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 15_000_000  # some chunks of 1 MB
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_quoted_cell_over_many_lines_is_as_long_as_a_line_at_most(tmp_path: Path, name: str) -> None:
+    head = HEADS[name]
+    (tmp_path / name).write_bytes(head + b'"' + b"a\n" * 400_000)
+    with pytest.raises(UserError, match=rf"{name}, line 4: longer than 0\.5 MB"):
+        read(tmp_path / name, ReadOptions(absent="negative", max_line=0.5))
+    (tmp_path / name).write_bytes(head + b'"' + b"a\n" * 100_000 + b'"' + head[4:5] + b"x\n")
+    assert len(read(tmp_path / name, ReadOptions(absent="negative", max_line=0.5))) == 3
+
+
+def test_a_list_in_one_line_may_have_more_than_a_line(tmp_path: Path) -> None:
+    rows = [{"text": "a" * 1000, "labels": ["x", "y"][: 1 + row % 2]} for row in range(2000)]
+    for name, content in (("a.json", json.dumps(rows)), ("b.json", " " * 2000 + json.dumps(rows[:1] + rows))):
+        (tmp_path / name).write_text(content)
+        assert len(read(tmp_path / name, ReadOptions(absent="negative", max_line=1.1))) >= 2000
+
+
+ROWS = {name: head.split(b"\n")[-2] for name, head in HEADS.items()}
+ROWS |= {"instances.json": b"[", "docred.json": b'{"sents": [["a"]], "vertexSet": []}'}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_text_unpacks_to_no_more_than_the_limit(tmp_path: Path, name: str) -> None:
+    row, path = ROWS[name] + b"\n", tmp_path / f"{name}.gz"
+    path.write_bytes(gzip.compress(HEADS.get(name, b"") + row * (2_000_000 // len(row))))
+    assert path.stat().st_size < 100_000
+    form = {"instances.json": "coco", "docred.json": "docred"}.get(name)
+    with pytest.raises(UserError, match=rf"{name}\.gz: unpacks to more than 0\.001 GB; .* --max-unpacked 1, or save"):
+        read(path, ReadOptions(absent="negative", max_unpacked=0.001, format=form))
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, zstandard.compress])
+def test_so_it_does_whatever_it_is_packed_with(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "a.csv").write_bytes(compress(HEADS["a.csv"] + (b"c" * 1000 + b",x\n") * 1500))
+    with pytest.raises(UserError, match=r"a\.csv: unpacks to more than 0\.001 GB"):
+        read(tmp_path / "a.csv", ReadOptions(max_unpacked=0.001))
+    assert len(read(tmp_path / "a.csv", ReadOptions(max_unpacked=0.002))) == 1502
 
 
 @pytest.mark.parametrize("name", HEADS)

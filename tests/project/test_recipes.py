@@ -141,7 +141,7 @@ from lopsided.data.opening import read_lines
 
 
 def read_blocks(path, options, say, on_bytes):
-    header, *rows = [line.split("|") for line in "".join(read_lines(path, options.encoding, say, on_bytes)).split()]
+    header, *rows = [line.split("|") for line in "".join(read_lines(path, options, say, on_bytes)).split()]
     columns = dict(zip(header, zip(*rows)))
     yield Block(header, columns.__getitem__, range(2, len(rows) + 2))
 

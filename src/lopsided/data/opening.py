@@ -11,10 +11,12 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, AnyStr, BinaryIO, cast
 
 from lopsided.data.excerpts import printable
+from lopsided.data.options import DEFAULT, ReadOptions
 from lopsided.data.storage import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ Say = Callable[[str], None]
 STANDARD_INPUT = Path("-")
 
 _CHUNK = 1 << 20
-_MOST_UNPACKED = 2.0  # gigabytes that a file may have which is read at once; --max-unpacked
+_MOST_UNPACKED = 2.0  # gigabytes; --max-unpacked
+_LONGEST_LINE = 32.0  # megabytes; --max-line
 _MOST_BLANK = 2**22  # bytes of blanks and line ends on end in a text
 _ENCODING_SAMPLE = 1 << 16
 _ZSTANDARD_CHUNK = 1 << 14  # a few bytes may stand for many
@@ -76,15 +79,19 @@ def readable(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_bytes(path: Path, on_bytes: OnBytes = ignore) -> Iterator[io.BufferedReader]:
+def open_bytes(path: Path, options: ReadOptions = DEFAULT, on_bytes: OnBytes = ignore) -> Iterator[io.BufferedReader]:
     """Opens a file, or standard input for "-", and unpacks gzip, bzip2 and Zstandard, known by their first bytes.
 
-    on_bytes is called with the number of bytes read from the file itself. Raises UserError for what cannot be read.
+    on_bytes is called with the number of bytes read from the file itself. Raises UserError for what cannot be read,
+    and for a compressed file that has more than options.max_unpacked gigabytes.
     """
     with readable(path), contextlib.ExitStack() as stack:
         file = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
         counted: io.BufferedReader = io.BufferedReader(_Counted(file, on_bytes), _CHUNK)
-        yield io.BufferedReader(cast(io.RawIOBase, _unpacked(path, counted, counted.peek(4)[:4])), _CHUNK)
+        unpacked = _unpacked(path, counted, counted.peek(4)[:4])
+        if unpacked is not counted:
+            unpacked = _Counted(cast(BinaryIO, unpacked), Unpacked(path, options).add)
+        yield io.BufferedReader(cast(io.RawIOBase, unpacked), _CHUNK)
 
 
 def _unpacked(path: Path, file: io.BufferedReader, start: bytes) -> io.IOBase:
@@ -171,45 +178,48 @@ class _WithoutGaps(io.RawIOBase):
         return len(part)
 
 
-def read_unpacked(path: Path, most: float | None, on_bytes: OnBytes = ignore) -> bytes:
-    """Returns all bytes of a file, unpacked. Raises UserError for a compressed one that has more gigabytes."""
-    size, parts = 0, []
-    with open_bytes(path, on_bytes) as file:
-        while part := file.read(_CHUNK):
-            size += len(part)
-            _check_unpacked(path, size, most)
-            parts.append(part)
-    return b"".join(parts)
+def read_unpacked(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> bytes:
+    """Returns all bytes of a file, unpacked."""
+    with open_bytes(path, options, on_bytes) as file:
+        return b"".join(iter(lambda: file.read(_CHUNK), b""))
 
 
-def check_archive(path: Path, archive: zipfile.ZipFile, most: float | None) -> None:
-    """Raises UserError where the files of an archive have more gigabytes; no more is read of each than it says."""
-    _check_unpacked(path, sum(member.file_size for member in archive.infolist()), most)
+class Unpacked:
+    """Counts the bytes that a file unpacks to; what it has on the disk is never too much."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self._path, self._gigabytes, self._size = path, options.max_unpacked or _MOST_UNPACKED, 0
+        self._most = max(self._gigabytes * 10**9, path.stat().st_size if path.is_file() else 0)
+
+    def add(self, size: int) -> None:
+        """Raises UserError for too many bytes in all."""
+        self._size += size
+        if self._size > self._most:
+            enough = max(2 * self._gigabytes, self._size // 10**9 + 1)  # of a stream it is not known how many follow
+            raise UserError(
+                f"{self._path}: unpacks to more than {self._gigabytes:g} GB; where it is meant to: "
+                f"--max-unpacked {enough:g}, or save it without compression"
+            )
 
 
-def _check_unpacked(path: Path, size: int, most: float | None) -> None:
-    """Raises UserError for so many bytes; what a file has on the disk is never too much."""
-    most = most or _MOST_UNPACKED
-    packed = path.stat().st_size if path.is_file() else 0
-    if size > max(packed, most * 10**9):
-        raise UserError(
-            f"{path}: unpacks to more than {most:g} GB; where it is meant to: --max-unpacked {size // 10**9 + 1}, or "
-            "save it without compression"
-        )
+def check_archive(path: Path, archive: zipfile.ZipFile, options: ReadOptions) -> None:
+    """Raises UserError where the files of an archive have too many bytes; no more is read of each than it says."""
+    Unpacked(path, options).add(sum(member.file_size for member in archive.infolist()))
 
 
 @contextlib.contextmanager
 def open_text(
-    path: Path, encoding: str | None = None, say: Say = ignore, on_bytes: OnBytes = ignore
+    path: Path, options: ReadOptions = DEFAULT, say: Say = ignore, on_bytes: OnBytes = ignore
 ) -> Iterator[io.TextIOWrapper]:
     """Opens a text file; its line ends stay as they are.
 
-    Without `encoding` it is UTF-8, what a byte order mark says, or what charset-normalizer finds likely, which is said.
+    Without options.encoding it is UTF-8, what a byte order mark says, or what charset-normalizer finds likely, which is
+    said.
     """
-    with open_bytes(path, on_bytes) as packed:
+    with open_bytes(path, options, on_bytes) as packed:
         file = without_gaps(path, packed)
         start = file.peek(_CHUNK)
-        name = encoding or _find_encoding(path, start, say)
+        name = options.encoding or _find_encoding(path, start, options, say)
         try:
             if start.startswith(codecs.BOM_UTF8) and codecs.lookup(name).name == "utf-8":
                 name = "utf-8-sig"
@@ -219,12 +229,40 @@ def open_text(
         yield text
 
 
-def read_lines(path: Path, encoding: str | None = None, say: Say = ignore, on_bytes: OnBytes = ignore) -> Iterator[str]:
+def read_lines(
+    path: Path, options: ReadOptions = DEFAULT, say: Say = ignore, on_bytes: OnBytes = ignore
+) -> Iterator[str]:
     """Yields the lines of a text file, with their ends. Raises UserError where it is no text, or ends too early."""
-    with open_text(path, encoding, say, on_bytes) as text:
-        for number, line in enumerate(text, 1):
+    with open_text(path, options, say, on_bytes) as text:
+        for number, line in enumerate(limited_lines(path, text, options), 1):
             check_line(path, number, line)
             yield line
+
+
+def limited_lines(path: Path, file: IO[AnyStr], options: ReadOptions, first: int = 1) -> Iterator[AnyStr]:
+    """Yields the lines of a file, of which the first has that number. Raises UserError for one that is too long.
+
+    No more of it is read than options.max_line allows: a small compressed file may hold a line of gigabytes.
+    """
+    most = longest_line(options)
+    for number in count(first):
+        line = file.readline(most + 1)
+        if len(line) > most:
+            raise too_long(f"{path}, line {number}", options)
+        if not line:
+            break
+        yield line
+
+
+def longest_line(options: ReadOptions) -> int:
+    """Returns how many characters a line may have."""
+    return int((options.max_line or _LONGEST_LINE) * 10**6)
+
+
+def too_long(where: str, options: ReadOptions) -> UserError:
+    """Returns the error for a line, or what stands for one, that has more."""
+    most = options.max_line or _LONGEST_LINE
+    return UserError(f"{where}: longer than {most:g} MB; where a row is so long: --max-line {2 * most:g}")
 
 
 def check_line(path: Path, number: int, line: str) -> None:
@@ -232,7 +270,7 @@ def check_line(path: Path, number: int, line: str) -> None:
         raise UserError(f"{path}, line {number}: a NUL character, which no text holds; is it a text file?")
 
 
-def _find_encoding(path: Path, start: bytes, say: Say) -> str:
+def _find_encoding(path: Path, start: bytes, options: ReadOptions, say: Say) -> str:
     for mark, name in _MARKS:
         if start.startswith(mark):
             if name != "utf-8-sig":
@@ -243,7 +281,7 @@ def _find_encoding(path: Path, start: bytes, say: Say) -> str:
         name = "utf-16-be" if zeros[0] else "utf-16-le"
         say(f"encoding: {name.upper()}, since every other byte is zero (change it with --encoding)")
         return name
-    strange = _not_utf8(path, start)
+    strange = _not_utf8(path, start, options)
     if not strange:
         return "utf-8"
     lines = [line for line in strange.splitlines(keepends=True) if not line.isascii()]
@@ -260,13 +298,13 @@ def _find_encoding(path: Path, start: bytes, say: Say) -> str:
     return likely
 
 
-def _not_utf8(path: Path, start: bytes) -> bytes:
+def _not_utf8(path: Path, start: bytes, options: ReadOptions) -> bytes:
     """Returns a part of the file that is not UTF-8, empty if there is none. Of a pipe only the start is looked at."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with contextlib.ExitStack() as stack:
         parts = iter([start])
         if path != STANDARD_INPUT and path.is_file():
-            file = stack.enter_context(open_bytes(path))
+            file = stack.enter_context(open_bytes(path, options))
             parts = iter(lambda: file.read(_CHUNK), b"")
         for part in parts:
             try:

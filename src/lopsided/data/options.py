@@ -71,9 +71,12 @@ class ReadOptions(BaseModel):
     unknown_array: str | None = option(None, "Of a .npz file, true where a label is unknown.", unset="none")
     max_unpacked: float | None = option(
         None,
-        "Gigabytes that a compressed .npz, .npy or .xlsx file, which is read at once, may unpack to.",
+        "Gigabytes that a compressed file may unpack to, and those that the rows of a Parquet or Arrow file may take.",
         unset="2",
         gt=0,
+    )
+    max_line: float | None = option(
+        None, "Megabytes that a line of a text, or a record of JSON, may have.", unset="32", gt=0
     )
     image_column: str | None = option(None, "Column of the paths of images.")
     image_folder: Path | None = option(None, "What those paths are relative to.", unset="the file's folder")
@@ -92,3 +95,6 @@ class ReadOptions(BaseModel):
     @classmethod
     def _from_one_string(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+DEFAULT = ReadOptions()

@@ -46,7 +46,7 @@ def read(path: Path, options: ReadOptions | None = None, on_bytes: OnBytes = ign
     """
     options = options or ReadOptions()
     data = _read(path, find_format(path, options), options, on_bytes)
-    return without_filtered(data, options.filter_file) if options.filter_file else data
+    return without_filtered(data, options.filter_file, options) if options.filter_file else data
 
 
 def _read(path: Path, form: Format, options: ReadOptions, on_bytes: OnBytes) -> Dataset:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from lopsided.data.formats import npy
+from lopsided.data.formats.arrow import tables
 from lopsided.data.inputs import Numbered
 from lopsided.data.opening import readable, shown
+from lopsided.data.options import DEFAULT
 from lopsided.data.storage import UserError
 
 ENDINGS = (".npz", ".npy", ".parquet", ".csv", ".tsv")
@@ -84,7 +86,8 @@ def _of_table(path: Path, ending: str) -> Matrix:
     try:
         with readable(path), path.open("rb") as file:
             if ending == ".parquet":
-                table = parquet.read_table(file)
+                opened = parquet.ParquetFile(file)
+                table = pyarrow.concat_tables([opened.schema_arrow.empty_table(), *tables(path, opened, DEFAULT)])
             else:
                 table = csv.read_csv(file, parse_options=csv.ParseOptions(delimiter="\t" if ending == ".tsv" else ","))
     except pyarrow.ArrowException as error:

@@ -46,10 +46,10 @@ def _labels(path: Path, options: ReadOptions, say: Say) -> Labels:
     elif kind in (".jsonl", ".ndjson"):
         columns, lines = _json_column(path, options, say)
     elif svmlight.read_header(path) is not None:
-        targets = svmlight.read_targets(path)
+        targets = svmlight.read_targets(path, options)
         return Labels(targets, Numbered(targets.num_labels or 0))
     else:
-        cells = [line.strip() for line in read_lines(path, options.encoding, say)]
+        cells = [line.strip() for line in read_lines(path, options, say)]
         columns, lines = {"labels": cells}, range(1, len(cells) + 1)
     return read_labels(columns, lambda row: f"{path}, line {lines[row]}", options, say)
 
@@ -71,7 +71,7 @@ def _json_column(path: Path, options: ReadOptions, say: Say) -> tuple[dict[str, 
     """Takes the labels of each line: the whole of it, or what its object has under the name of the label column."""
     name = options.label_columns[0] if options.label_columns else "labels"
     cells, lines = [], []
-    for number, line in enumerate(read_lines(path, options.encoding, say), 1):
+    for number, line in enumerate(read_lines(path, options, say), 1):
         if line.isspace():
             continue
         where = f"{path}, line {number}"
@@ -87,12 +87,12 @@ def _json_column(path: Path, options: ReadOptions, say: Say) -> tuple[dict[str, 
     return {name: cells}, lines
 
 
-def without_filtered(data: Dataset, path: Path) -> Dataset:
+def without_filtered(data: Dataset, path: Path, options: ReadOptions) -> Dataset:
     """Makes unknown what a filter file lists: lines of a row and a label, numbered from 0, that are not to be judged.
 
     The extreme-classification repository has such files for sets in which a row is itself one of the labels.
     """
-    with open_bytes(path) as file:
+    with open_bytes(path, options) as file:
         lines = file.read().split(b"\n")
     pairs = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     for number, pair in pairs:

@@ -21,6 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_MOST = 10**6  # bytes
 _BESIDE = ("labels_file", "targets_file", "filter_file", "image_folder")
 _FILES = ("data", "valid", "test", *_BESIDE)
 
@@ -72,6 +73,8 @@ def read_settings(path: Path, kind: type[Config]) -> dict[str, Any]:
 
         return dict(folder_of(kind).open(path.parent).config.model_dump())
     try:
+        if (size := path.stat().st_size) > _MOST:
+            raise UserError(f"{path}: {size} bytes, and settings have {_MOST} at most; is it the right file?")
         stored = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

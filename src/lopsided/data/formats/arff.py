@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.parsers import expat
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     which attributes with the values 0 and 1 are numbers and other nominal ones are categories.
     """
     notes: list[str] = []
-    with open_arff(path, options.encoding, notes.append, on_bytes) as file:
+    with open_arff(path, options, notes.append, on_bytes) as file:
         labels = _label_columns(path, options, file, notes.append, needed=True)
         cells = file.read(None)
     if not labels:
@@ -49,7 +49,7 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[Inputs]:
     """Yields inputs in blocks; labels may be there, or not."""
-    with open_arff(path, options.encoding, ignore, on_bytes) as file:
+    with open_arff(path, options, ignore, on_bytes) as file:
         labels = _label_columns(path, options, file, ignore, needed=False)
         while (cells := file.read(BLOCK_ROWS)).rows:
             yield _inputs(path, file, cells, labels, options)
@@ -69,7 +69,7 @@ def _label_columns(path: Path, options: ReadOptions, file: ArffFile, say: Say, n
         columns = range(len(names))
         return list(columns[:number] if number > 0 else columns[number:])
     if source:
-        listed = _listed_names(source)
+        listed = _listed_names(source, options)
         say(f"labels: the {len(listed)} attributes that {source.name} names")
         missing = [name for name in listed if name not in names]
     else:
@@ -92,15 +92,22 @@ def _xml_beside(path: Path) -> Path | None:
     return max(fitting, key=lambda other: len(other.stem), default=None)
 
 
-def _listed_names(source: Path) -> list[str]:
-    lines = list(read_lines(source))
+def _listed_names(source: Path, options: ReadOptions) -> list[str]:
+    lines = list(read_lines(source, options))
     if not "".join(lines[:1]).lstrip("\ufeff ").startswith("<"):
         return [line.strip() for line in lines if line.strip()]
+    names: list[str | None] = []
+
+    def collect(tag: str, attributes: dict[str, str]) -> None:
+        if tag.rpartition("}")[2] == "label":
+            names.append(attributes.get("name"))
+
+    parser = expat.ParserCreate(namespace_separator="}")
+    parser.StartElementHandler = collect  # of a tree, whose elements take a hundred times their bytes, nothing is kept
     try:
-        root = ElementTree.fromstring("".join(lines).encode())
-    except ElementTree.ParseError as error:
+        parser.Parse("".join(lines), True)
+    except expat.ExpatError as error:
         raise UserError(f"{source}: not XML: {error}") from None
-    names = [element.get("name") for element in root.iter() if element.tag.rpartition("}")[2] == "label"]
     if not names or None in names:
         raise UserError(f'{source}: expected labels such as <label name="sad"></label>')
     return [unquoted(name) for name in names if name is not None]

@@ -15,6 +15,7 @@ from typing import NoReturn, cast
 import numpy as np
 
 from lopsided.data.opening import OnBytes, Say, read_lines, shown
+from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
 _QUOTED = r"'[^'\\]*(?:\\.[^'\\]*)*'|\"[^\"\\]*(?:\\.[^\"\\]*)*\""
@@ -76,9 +77,9 @@ class Cells:
 
 
 @contextmanager
-def open_arff(path: Path, encoding: str | None, say: Say, on_bytes: OnBytes) -> Iterator[ArffFile]:
+def open_arff(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -> Iterator[ArffFile]:
     """Opens a file and reads its header."""
-    lines = cast("Generator[str, None, None]", read_lines(path, encoding, say, on_bytes))
+    lines = cast("Generator[str, None, None]", read_lines(path, options, say, on_bytes))
     with closing(lines):
         yield ArffFile(path, lines)
 
@@ -212,4 +213,6 @@ def unquoted(token: str) -> str:
     """Returns a name or value without the quotation marks and backslashes that protect it."""
     if len(token) > 1 and token[0] == token[-1] and token[0] in "'\"":
         token = token[1:-1]
-    return re.sub(r"\\(.)", r"\1", token)
+    token = token.replace("\\\\", "\0")  # which no text holds; `re` takes half a microsecond for each
+    last = "\\" * token.endswith("\\")  # it protects nothing
+    return token.replace("\\", "").replace("\0", "\\") + last

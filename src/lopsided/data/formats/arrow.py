@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lopsided.data.formats.base import BLOCK_ROWS, Block, Format
 from lopsided.data.labels.names import is_text
-from lopsided.data.opening import OnBytes, Say, readable, shown
+from lopsided.data.opening import OnBytes, Say, Unpacked, readable, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
 if TYPE_CHECKING:
     import pyarrow
+
+
+_AT_ONCE = 256  # rows of a Parquet file; one text may stand for the texts of all of them, and be a megabyte
+_CELL = 8  # bytes that any cell takes in Python, however few it has in a file
 
 
 @contextmanager
@@ -39,13 +44,40 @@ def read_parquet(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) 
 
         with parquet.ParquetFile(path) as file:
             total = max(1, file.metadata.num_rows)
-            batches = map(_checked, file.iter_batches(BLOCK_ROWS))
-            yield from _blocks(batches, 1, path.stat().st_size / total, say, on_bytes)
+            yield from _blocks(tables(path, file, options), 1, path.stat().st_size / total, say, on_bytes)
+
+
+def tables(path: Path, file: pyarrow.parquet.ParquetFile, options: ReadOptions) -> Iterator[pyarrow.Table]:
+    """Yields the rows of a Parquet file in blocks.
+
+    Raises UserError as soon as the file says, or shows, that they have more bytes than options.max_unpacked allows.
+    """
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    sizes = (max(column.total_uncompressed_size, _CELL * column.num_values) for column in columns)
+    Unpacked(path, options).add(sum(sizes))
+    return _bounded(path, file.iter_batches(_AT_ONCE), options)
+
+
+def _bounded(path: Path, batches: Iterable[pyarrow.RecordBatch], options: ReadOptions) -> Iterator[pyarrow.Table]:
+    """Yields rows in blocks. Raises UserError as soon as they take more than options.max_unpacked allows."""
+    import pyarrow
+
+    unpacked = Unpacked(path, options)
+    part: list[pyarrow.RecordBatch] = []
+    for batch in map(_checked, batches):
+        unpacked.add(batch.nbytes + _CELL * batch.num_rows * batch.num_columns)
+        part.append(batch)
+        if sum(each.num_rows for each in part) >= BLOCK_ROWS:
+            yield pyarrow.Table.from_batches(part)
+            part = []
+    if part:
+        yield pyarrow.Table.from_batches(part)
 
 
 def read_arrow(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -> Iterator[Block]:
     """Yields the rows of an Arrow file, of the file or the stream format, in blocks."""
-    yield from _blocks(_batches(path), 1, 0, say, on_bytes)
+    yield from _blocks(_batches(path, options), 1, 0, say, on_bytes)
     on_bytes(path.stat().st_size)
 
 
@@ -60,7 +92,7 @@ def read_folder(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -
     names = _class_names(_read_json(path / "dataset_info.json").get("features"))
     rows = 1
     for file in files:
-        for block in _blocks(_batches(file), rows, 0, say, on_bytes, names):
+        for block in _blocks(_batches(file, options), rows, 0, say, on_bytes, names):
             rows += len(block)
             yield block
         on_bytes(file.stat().st_size)
@@ -89,17 +121,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _batches(path: Path) -> Iterator[pyarrow.RecordBatch]:
+def _batches(path: Path, options: ReadOptions) -> Iterator[pyarrow.Table]:
     with _arrow(path) as pyarrow, pyarrow.OSFile(str(path)) as file:
         try:
             reader = pyarrow.ipc.open_file(file)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
         except pyarrow.ArrowInvalid:
             file.seek(0)
-            for batch in pyarrow.ipc.open_stream(file):
-                yield from _pieces(batch)
-        else:
-            for number in range(reader.num_record_batches):
-                yield from _pieces(reader.get_batch(number))
+            batches = iter(pyarrow.ipc.open_stream(file))
+        yield from _bounded(path, chain.from_iterable(map(_pieces, batches)), options)
 
 
 def _checked(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
@@ -109,12 +139,11 @@ def _checked(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
 
 
 def _pieces(batch: pyarrow.RecordBatch) -> Iterator[pyarrow.RecordBatch]:
-    _checked(batch)
     return (batch.slice(start, BLOCK_ROWS) for start in range(0, batch.num_rows, BLOCK_ROWS))
 
 
 def _blocks(
-    batches: Iterable[pyarrow.RecordBatch],
+    batches: Iterable[pyarrow.Table],
     first_row: int,
     row_bytes: float,
     say: Say,
@@ -132,7 +161,7 @@ def _blocks(
         row += batch.num_rows
 
 
-def _block(batch: pyarrow.RecordBatch, row: int, names: Mapping[str, Sequence[str]]) -> Block:
+def _block(batch: pyarrow.Table, row: int, names: Mapping[str, Sequence[str]]) -> Block:
     def column(name: str) -> list[Any]:
         cells = batch.column(name).to_pylist(maps_as_pydicts="lossy")
         return [_named(cell, names[name]) for cell in cells] if name in names else cells

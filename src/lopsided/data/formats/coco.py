@@ -32,7 +32,7 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     Images lie in options.image_folder, else beside the file or in a folder whose name ends the file's, such as
     train2017 of instances_train2017.json. Raises UserError for anything malformed.
     """
-    content = _content(path, on_bytes)
+    content = _content(path, options, on_bytes)
     images = _images(path, content, options)
     row_of = {image["id"]: row for row, image in enumerate(content["images"])}
     if len(row_of) < len(images):
@@ -63,13 +63,13 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[Inputs]:
     """Yields the images in blocks; annotations may be there, or not."""
-    images = _images(path, _content(path, on_bytes), options)
+    images = _images(path, _content(path, options, on_bytes), options)
     for rows in torch.arange(len(images)).split(BLOCK_ROWS):
         yield images.take(rows)
 
 
-def _content(path: Path, on_bytes: OnBytes) -> dict[str, Any]:
-    with open_bytes(path, on_bytes) as file:
+def _content(path: Path, options: ReadOptions, on_bytes: OnBytes) -> dict[str, Any]:
+    with open_bytes(path, options, on_bytes) as file:
         text = file.read().decode("utf-8-sig")
     content = parse(str(path), text)
     if not isinstance(content, dict):

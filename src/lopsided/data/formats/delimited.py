@@ -9,12 +9,13 @@ from itertools import chain, islice
 from pathlib import Path
 
 from lopsided.data.formats.base import BLOCK_ROWS, Block, Format
-from lopsided.data.opening import OnBytes, Say, read_lines, shown, typed
+from lopsided.data.opening import OnBytes, Say, longest_line, read_lines, shown, too_long, typed
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
 DELIMITERS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
 _SAMPLE_LINES = 50
+_MOST_BEHIND = 1000  # lines of a row that are remembered, but for the last
 
 _DECLARED = re.compile("sep=(.)", re.IGNORECASE)
 
@@ -25,7 +26,7 @@ Row = tuple[int, list[str]]  # the number of its first line, and its cells
 def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -> Iterator[Block]:
     """Yields the rows of a file in blocks; the first line names the columns, unless options.column_names do."""
     csv.field_size_limit(2**30)  # characters; its own default refuses long texts
-    lines = enumerate(read_lines(path, options.encoding, say, on_bytes), 1)
+    lines = enumerate(read_lines(path, options, say, on_bytes), 1)
     sample = list(islice(lines, _SAMPLE_LINES))
     declared = sample and _DECLARED.fullmatch(sample[0][1].strip())
     if declared:  # Excel writes this before the header
@@ -104,18 +105,18 @@ def _rows(path: Path, lines: Iterator[Line], delimiter: str, options: ReadOption
     if options.quoting == "none":
         return ((number, _cut(line, delimiter)) for number, line in lines if not line.isspace() or delimiter in line)
     if options.quoting is None and delimiter == "\t":
-        return _line_by_line(path, lines, delimiter, say)
-    return _quoted(path, lines, delimiter, options.quoting is None, say)
+        return _line_by_line(path, lines, delimiter, options, say)
+    return _quoted(path, lines, delimiter, options, say)
 
 
 def _cut(line: str, delimiter: str) -> list[str]:
     return line.rstrip("\r\n").split(delimiter)
 
 
-def _quoted(path: Path, lines: Iterator[Line], delimiter: str, suspicious: bool, say: Say) -> Iterator[Row]:
+def _quoted(path: Path, lines: Iterator[Line], delimiter: str, options: ReadOptions, say: Say) -> Iterator[Row]:
     """Yields rows whose cells may stand in quotation marks and run over line ends, as RFC 4180 has them."""
-    behind: list[Line] = []  # the lines of the row that is read
-    reader = csv.reader((line for number, line in _remembered(lines, behind)), delimiter=delimiter, strict=True)
+    behind: list[Line] = []  # the lines of the row that is read; of many, the first ones and the last
+    reader = csv.reader(_remembered(path, lines, behind, options), delimiter=delimiter, strict=True)
     width, long_rows, first_long = 0, 0, 0
     while True:
         behind.clear()
@@ -128,7 +129,7 @@ def _quoted(path: Path, lines: Iterator[Line], delimiter: str, suspicious: bool,
         width = width or len(cells)
         if len(behind) > 1:
             long_rows, first_long = long_rows + 1, first_long or behind[0][0]
-            if suspicious and _swallowed(behind[1:-1], delimiter, width):
+            if options.quoting is None and _swallowed(behind[1:-1], delimiter, width):
                 raise UserError(f"{path}, line {behind[0][0]}: {_unclosed(behind[-1][0])}")
         if cells:
             yield behind[0][0], cells
@@ -136,9 +137,13 @@ def _quoted(path: Path, lines: Iterator[Line], delimiter: str, suspicious: bool,
         say(f"rows that run over several lines: {long_rows}, the first in line {first_long}")
 
 
-def _remembered(lines: Iterator[Line], behind: list[Line]) -> Iterator[Line]:
-    for line in lines:
-        behind.append(line)
+def _remembered(path: Path, lines: Iterator[Line], behind: list[Line], options: ReadOptions) -> Iterator[str]:
+    most, length = longest_line(options), 0
+    for number, line in lines:
+        length = length + len(line) if behind else 0
+        if length > most:
+            raise too_long(f"{path}, line {behind[0][0]}", options)
+        behind[_MOST_BEHIND:] = [(number, line)]
         yield line
 
 
@@ -174,7 +179,7 @@ class _Ahead(Iterator[Line]):
         return line
 
 
-def _line_by_line(path: Path, lines: Iterator[Line], delimiter: str, say: Say) -> Iterator[Row]:
+def _line_by_line(path: Path, lines: Iterator[Line], delimiter: str, options: ReadOptions, say: Say) -> Iterator[Row]:
     """Yields rows of which most need no quoting: a line that has all columns is a row, whatever its quotation marks.
 
     Programs that write TSV do not quote; Excel does. A cell is quoted if its quotation marks enclose all of it.
@@ -191,7 +196,7 @@ def _line_by_line(path: Path, lines: Iterator[Line], delimiter: str, say: Say) -
                 literal = literal or number * any(map(_opens, cells))
                 cells = list(map(_unquoted, cells))
             else:
-                cells = _joined(path, number, line, ahead, delimiter, width)
+                cells = _joined(f"{path}, line {number}", line, ahead, delimiter, width, options)
         elif line.isspace() and delimiter not in line:
             continue
         width = width or len(cells)
@@ -209,19 +214,22 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if cell.startswith('"') and not _opens(cell) else cell
 
 
-def _joined(path: Path, number: int, line: str, lines: _Ahead, delimiter: str, width: int) -> list[str]:
+def _joined(where: str, line: str, lines: _Ahead, delimiter: str, width: int, options: ReadOptions) -> list[str]:
     """Returns the cells of a row of which one holds the delimiter or line ends."""
-    part, opened = [line], line.count('"') % 2 == 1
+    part, opened, length = [line], line.count('"') % 2 == 1, 0
     while opened and lines.following is not None:
         end, line = next(lines)
         part.append(line)
+        length += len(line)
+        if length > longest_line(options):
+            raise too_long(where, options)
         opened ^= line.count('"') % 2 == 1
         if opened and len(_cut(line, delimiter)) == width:
-            raise UserError(f"{path}, line {number}: {_unclosed(end)}")
+            raise UserError(f"{where}: {_unclosed(end)}")
     try:
         return next(csv.reader(part, delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}, line {number}: {_reason(error)}") from None
+        raise UserError(f"{where}: {_reason(error)}") from None
 
 
 FORMAT = Format("csv", (".csv", ".tsv", ".tab"), blocks=read_blocks)

@@ -17,7 +17,7 @@ from lopsided.data.formats.base import BLOCK_ROWS, Format
 from lopsided.data.independence import number_groups
 from lopsided.data.inputs import Inputs
 from lopsided.data.labels.names import is_text
-from lopsided.data.opening import OnBytes, ignore, open_bytes, shown
+from lopsided.data.opening import OnBytes, ignore, longest_line, open_bytes, shown, too_long
 from lopsided.data.options import ReadOptions
 from lopsided.data.pairs import Document, Pairs, Span
 from lopsided.data.storage import UserError
@@ -41,7 +41,7 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     documents: list[Document] = []
     relations: list[tuple[int, Relation]] = []  # number of a pair among all, and what is said about it
     starts = [0]
-    for document, listed in _documents(path, on_bytes):
+    for document, listed in _documents(path, options, on_bytes):
         count = len(document.mentions)
         if listed is None:
             raise UserError(f"{path}, document {len(documents) + 1}: no 'labels', which only documents to predict lack")
@@ -67,7 +67,7 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[Inputs]:
     """Yields the pairs of some documents at a time; `labels` may be there, or not."""
     documents: list[Document] = []
-    for document, _ in _documents(path, on_bytes):
+    for document, _ in _documents(path, options, on_bytes):
         documents.append(document)
         if sum(len(document.mentions) ** 2 for document in documents) >= BLOCK_ROWS:
             yield _all_pairs(documents)
@@ -86,9 +86,9 @@ def _all_pairs(documents: list[Document]) -> Pairs:
     return Pairs(tuple(documents), torch.cat(parts))
 
 
-def _documents(path: Path, on_bytes: OnBytes) -> Iterator[tuple[Document, list[Relation] | None]]:
+def _documents(path: Path, options: ReadOptions, on_bytes: OnBytes) -> Iterator[tuple[Document, list[Relation] | None]]:
     words: dict[str, str] = {}  # each once in memory, however often it stands in the file
-    for number, record in enumerate(_records(path, on_bytes), 1):
+    for number, record in enumerate(_records(path, options, on_bytes), 1):
         where = f"{path}, document {number}"
         if not isinstance(record, dict):
             raise UserError(f"{where}: expected an object such as {_EXAMPLE}, got {shown(record)}")
@@ -96,10 +96,10 @@ def _documents(path: Path, on_bytes: OnBytes) -> Iterator[tuple[Document, list[R
         yield document, _relations(where, record.get("labels"), len(document.mentions))
 
 
-def _records(path: Path, on_bytes: OnBytes) -> Iterator[Any]:
+def _records(path: Path, options: ReadOptions, on_bytes: OnBytes) -> Iterator[Any]:
     """Yields the items of one JSON list, or of lines of JSON, of which only some are in memory at a time."""
     decoder, text, number = json.JSONDecoder(), "", 0
-    with open_bytes(path, on_bytes) as file:
+    with open_bytes(path, options, on_bytes) as file:
         characters = io.TextIOWrapper(file, encoding="utf-8-sig")
         while True:
             text = text.lstrip(_BETWEEN if number else _BETWEEN + "[")
@@ -108,6 +108,8 @@ def _records(path: Path, on_bytes: OnBytes) -> Iterator[Any]:
             except RecursionError:
                 raise UserError(f"{path}, document {number + 1}: nested too deeply") from None
             except ValueError as error:
+                if len(text) > longest_line(options):
+                    raise too_long(f"{path}, document {number + 1}: not JSON", options) from None
                 if part := characters.read(max(_CHUNK, len(text))):
                     text += part
                     continue

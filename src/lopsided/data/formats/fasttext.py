@@ -16,7 +16,7 @@ PREFIX = "__label__"
 
 def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -> Iterator[Block]:
     """Yields the lines of a file in blocks of the columns text and labels."""
-    lines = enumerate(read_lines(path, options.encoding, say, on_bytes), 1)
+    lines = enumerate(read_lines(path, options, say, on_bytes), 1)
     while part := list(islice(lines, BLOCK_ROWS)):
         rows = [(number, *_split(line)) for number, line in part if not line.isspace()]
         numbers, texts, labels = zip(*rows, strict=True) if rows else ((), (), ())

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from lopsided.data.formats import exports
 from lopsided.data.formats.base import BLOCK_ROWS, Block, Format
-from lopsided.data.opening import OnBytes, Say, check_line, open_text, shown
+from lopsided.data.opening import OnBytes, Say, check_line, limited_lines, longest_line, open_text, shown, too_long
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
@@ -25,22 +25,19 @@ _DECODER = json.JSONDecoder()
 
 def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -> Iterator[Block]:
     """Yields the objects of a file in blocks."""
-    with open_text(path, options.encoding, say, on_bytes) as file:
+    with open_text(path, options, say, on_bytes) as file:
         number, start = 1, file.readline(_CHUNK)
         while start.isspace():
             number, start = number + 1, file.readline(_CHUNK)
         if start.lstrip().startswith("[") and not _is_complete(start):
-            unit, records = "record", _listed(path, file, start)
+            unit, records = "record", _listed(path, _Text(file, start, options))
         else:
-            unit, records = "line", _one_a_line(path, number, chain([start + _rest(file, start)], file))
+            rest = "" if start.endswith(("\r", "\n")) else next(limited_lines(path, file, options, number), "")
+            lines = chain([start + rest], limited_lines(path, file, options, number + 1))
+            unit, records = "line", _one_a_line(path, number, lines)
         objects = ((place, _object(f"{path}, {unit} {place}", record)) for place, record in exports.adapt(records, say))
         while rows := list(islice(objects, BLOCK_ROWS)):
             yield _block([record for _, record in rows], [place for place, _ in rows], unit)
-
-
-def _rest(file: TextIO, start: str) -> str:
-    """Reads the rest of a line of which a part was read."""
-    return "" if start.endswith(("\r", "\n")) else file.readline()
 
 
 def _block(records: list[Record], places: list[int], unit: str) -> Block:
@@ -63,9 +60,8 @@ def _is_complete(line: str) -> bool:
         return False
 
 
-def _listed(path: Path, file: TextIO, start: str) -> Iterator[Numbered]:
+def _listed(path: Path, text: _Text) -> Iterator[Numbered]:
     """Yields the items of a list, of which no more than a part is in memory."""
-    text = _Text(file, start)
     text.next_sign(path, 1)
     for number in count(1):
         sign = text.next_sign(path, number)
@@ -85,8 +81,8 @@ def _listed(path: Path, file: TextIO, start: str) -> Iterator[Numbered]:
 class _Text:
     """Holds the part of a file from which JSON is read. What is read at once grows with a value that needs more."""
 
-    def __init__(self, file: TextIO, text: str) -> None:
-        self._file, self._text, self.place = file, text, 0
+    def __init__(self, file: TextIO, text: str, options: ReadOptions) -> None:
+        self._file, self._text, self._options, self.place = file, text, options, 0
 
     def _more(self) -> bool:
         left = self._text[self.place :]
@@ -119,6 +115,8 @@ class _Text:
                 value, self.place = _DECODER.raw_decode(self._text, self.place)
                 return value
             except json.JSONDecodeError as error:
+                if len(self._text) - self.place > longest_line(self._options):
+                    raise too_long(f"{where}: not JSON: {error.msg}", self._options) from None
                 if not self._more():
                     raise UserError(f"{where}: not JSON: {error.msg}") from None
             except ValueError:

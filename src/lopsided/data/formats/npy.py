@@ -18,7 +18,7 @@ from lopsided.data.formats.base import BLOCK_ROWS, Format
 from lopsided.data.inputs import Images, Inputs, Numbered, SparseFeatures, Table
 from lopsided.data.matrices import refuse_gaps, targets_of_matrix
 from lopsided.data.opening import OnBytes, check_archive, ignore, read_unpacked, shown
-from lopsided.data.options import ReadOptions
+from lopsided.data.options import DEFAULT, ReadOptions
 from lopsided.data.storage import UserError
 from lopsided.targets import SparseTargets
 
@@ -28,7 +28,6 @@ LABEL_NAMES = ("classes", "label_names", "class_names", "names")
 _SPARSE = {"format", "shape", "data", "indices", "indptr"}  # the arrays of a matrix that scipy saved
 _RENAMED = (("X", "Y"), ("X", "y"), ("x", "y"), ("embeddings", "labels"), ("features", "labels"), ("vectors", "labels"))
 _ENDINGS = (".npy", ".npz", ".jsonl", ".txt", ".csv", ".tsv")
-_DEFAULT = ReadOptions()
 _ALONE = ""  # the name of the array of a .npy file
 
 Arrays = dict[str, np.ndarray]
@@ -121,9 +120,9 @@ def _opened(path: Path, options: ReadOptions) -> Iterator[Any]:
         if path.suffix.lower() in (".npy", ".npz"):
             loaded = np.load(path, mmap_mode="c", allow_pickle=False)
         else:
-            loaded = np.load(io.BytesIO(read_unpacked(path, options.max_unpacked)), allow_pickle=False)
+            loaded = np.load(io.BytesIO(read_unpacked(path, options)), allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile) and loaded.zip is not None:
-            check_archive(path, loaded.zip, options.max_unpacked)
+            check_archive(path, loaded.zip, options)
         with contextlib.nullcontext(loaded) if isinstance(loaded, np.ndarray) else loaded:
             yield loaded
     except OSError as error:
@@ -137,7 +136,7 @@ def _opened(path: Path, options: ReadOptions) -> Iterator[Any]:
         raise UserError(f"{path}: {reason}") from None
 
 
-def load_arrays(path: Path, options: ReadOptions = _DEFAULT) -> Arrays:
+def load_arrays(path: Path, options: ReadOptions = DEFAULT) -> Arrays:
     """Returns the arrays of a file by name."""
     with _opened(path, options) as loaded:
         return {_ALONE: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}

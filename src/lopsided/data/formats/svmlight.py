@@ -13,7 +13,8 @@ The format in two files keeps features and labels apart; both begin with the num
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -24,8 +25,8 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import Format
 from lopsided.data.inputs import Numbered, SparseFeatures
 from lopsided.data.matrices import refuse_gaps
-from lopsided.data.opening import STANDARD_INPUT, OnBytes, ignore, open_bytes, shown, without_gaps
-from lopsided.data.options import ReadOptions
+from lopsided.data.opening import STANDARD_INPUT, OnBytes, ignore, limited_lines, open_bytes, shown, without_gaps
+from lopsided.data.options import DEFAULT, ReadOptions
 from lopsided.data.storage import UserError
 from lopsided.targets import SparseTargets
 
@@ -72,7 +73,7 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
     infinite numbers, a feature twice in a row, counts that are not those of the header; and if hardly any label below
     the largest occurs. scikit-learn's svmlight reader is as fast, but does not tell the line.
     """
-    file = _File(path, on_bytes, with_labels=True)
+    file = _File(path, options, on_bytes, with_labels=True)
     rows = _joined(file.blocks())
     num_labels = file.header.labels if file.header else _one_more(rows.label)
     if num_labels is None:
@@ -84,14 +85,14 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
 
 def read_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Iterator[SparseFeatures]:
     """Yields the features of some thousand rows at a time. Labels may be there or not, and are not looked at."""
-    file = _File(path, on_bytes)
+    file = _File(path, options, on_bytes)
     for rows in file.blocks():
         yield _features(rows, file.header)
 
 
 def read_all_inputs(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> SparseFeatures:
     """Reads the same of all rows."""
-    file = _File(path, on_bytes)
+    file = _File(path, options, on_bytes)
     return _features(_joined(file.blocks()), file.header)
 
 
@@ -120,9 +121,9 @@ def _renamed(path: Path, old: str, new: str) -> list[Path]:
     return [path.with_name(stem[: i.start()] + new + stem[i.end() :] + dot + endings) for i in places[-1:]]
 
 
-def read_targets(path: Path, on_bytes: OnBytes = ignore) -> SparseTargets:
+def read_targets(path: Path, options: ReadOptions = DEFAULT) -> SparseTargets:
     """Reads the file of labels of the format in two files."""
-    file = _File(path, on_bytes, kind="label")
+    file = _File(path, options, kind="label")
     rows = _joined(file.blocks())
     if file.header is None or file.header.labels is not None:
         raise UserError(f"{path}: expected a first line such as '4880 159', the numbers of rows and of labels")
@@ -152,27 +153,33 @@ def _header(line: bytes) -> Header | None:
 class _File:
     """Parses a file. header: known as soon as the first block is."""
 
-    def __init__(self, path: Path, on_bytes: OnBytes, with_labels: bool = False, kind: str = "feature") -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: ReadOptions,
+        on_bytes: OnBytes = ignore,
+        with_labels: bool = False,
+        kind: str = "feature",
+    ) -> None:
         """with_labels: whether labels are read; else what stands before the features of a row is passed over."""
-        self.path, self.on_bytes, self.with_labels, self.kind = path, on_bytes, with_labels, kind
+        self.path, self.options, self.on_bytes = path, options, on_bytes
+        self.with_labels, self.kind = with_labels, kind
         self.header: Header | None = None
         self.lines = 0  # before the present block
         self.rows = 0
 
     def blocks(self) -> Iterator[Rows]:
-        with open_bytes(self.path, self.on_bytes) as packed:
-            file = without_gaps(self.path, packed)
-            first = file.readline().removeprefix(_BYTE_ORDER_MARK)
+        with open_bytes(self.path, self.options, self.on_bytes) as packed:
+            rest = limited_lines(self.path, without_gaps(self.path, packed), self.options)
+            first = next(rest, b"").removeprefix(_BYTE_ORDER_MARK)
             self.header = _header(first)
             if self.header:
                 self.lines = 1
                 largest = max(self.header.rows, self.header.columns, self.header.labels or 0)
                 if largest > _MOST:
                     self._fail(1, f"{largest} in the header, but the most is {_MOST}")
-            lines = [] if self.header else [first]
-            while lines := lines + file.readlines(_BLOCK):
+            for lines in _in_blocks(rest if self.header else chain([first], rest)):
                 yield self._block(lines)
-                lines = []
         if not self.rows:
             raise UserError(f"{self.path}: no rows")
         if self.header and self.rows != self.header.rows:
@@ -254,6 +261,18 @@ class _File:
 
     def _fail(self, line: int, problem: str) -> NoReturn:
         raise UserError(f"{self.path}, line {line}: {problem}")
+
+
+def _in_blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    block, size = [], 0
+    for line in lines:
+        block.append(line)
+        size += len(line)
+        if size >= _BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def _matched(pattern: re.Pattern[bytes], line: bytes) -> tuple[bytes, bytes] | None:

@@ -22,7 +22,7 @@ _FIRST_ROWS = 100  # in which something stands, or the sheet counts as empty
 
 def read_blocks(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -> Iterator[Block]:
     """Yields the rows of a sheet in blocks: the one that is asked for, or the only one in which something stands."""
-    content = io.BytesIO(read_unpacked(path, options.max_unpacked, on_bytes))  # its rows are unpacked one by one
+    content = io.BytesIO(read_unpacked(path, options, on_bytes))  # its rows are unpacked one by one
     with _sheets(path, content, options) as sheets:
         yield from table_blocks(path, _rows(_sheet(path, sheets, options)), options, say, "row")
 
@@ -37,7 +37,7 @@ def _sheets(path: Path, content: io.BytesIO, options: ReadOptions) -> Iterator[l
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of styles and of checks of cells, which are not looked at
             with zipfile.ZipFile(content) as archive:
-                check_archive(path, archive, options.max_unpacked)
+                check_archive(path, archive, options)
             book = openpyxl.load_workbook(content, read_only=True, data_only=True)
         yield book.worksheets
     except UserError:

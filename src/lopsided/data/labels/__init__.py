@@ -43,7 +43,7 @@ def read_labels(columns: Mapping[str, Sequence[Any]], where: Where, options: Rea
     >>> labels.names, labels.targets.crow.tolist(), labels.targets.col.tolist()
     (('Crime', 'Drama'), [0, 2, 2, 3], [0, 1, 1])
     """
-    reading = Reading(where, options, say, Values(options), LabelNames(options.labels_file))
+    reading = Reading(where, options, say, Values(options), LabelNames(options))
     unpacked_columns = {name: for_each(unpacked, cells) for name, cells in columns.items()}
     return FORMS[options.label_form or find_form(reading, unpacked_columns)](reading, unpacked_columns)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lopsided.data.opening import Say, read_lines, shown
+from lopsided.data.options import DEFAULT, ReadOptions
 from lopsided.data.storage import UserError
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -27,9 +28,9 @@ class LabelNames:
     'Café'
     """
 
-    def __init__(self, labels_file: Path | None = None) -> None:
-        self._file = labels_file
-        self.listed = () if labels_file is None else _listed(labels_file)
+    def __init__(self, options: ReadOptions = DEFAULT) -> None:
+        self._file = options.labels_file
+        self.listed = () if self._file is None else _listed(self._file, options)
         self._known: dict[str, str] = {name: name for name in self.listed}
 
     def name(self, raw: str, where: str) -> str:
@@ -100,9 +101,9 @@ def near_twins(names: Iterable[str], folded: Callable[[str], str] = without_case
     return [twins for twins in alike.values() if len(twins) > 1]
 
 
-def _listed(path: Path) -> tuple[str, ...]:
+def _listed(path: Path, options: ReadOptions) -> tuple[str, ...]:
     """Reads the names of a file: one a line, or a JSON list, or an object of names and numbers either way round."""
-    lines: Sequence[str] = list(read_lines(path))
+    lines: Sequence[str] = list(read_lines(path, options))
     if path.suffix == ".json":
         lines = _from_json(path, "".join(lines))
     names = [normal(line) for line in lines]
