@@ -6,9 +6,11 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Timer, main_thread
+from types import CodeType
 from typing import Any
 
 _LONGEST = 500  # characters of a message
@@ -103,7 +105,7 @@ def _stoppable(received: list[int]) -> Iterator[None]:
         Not at once: it would come up in this function, which is such a callback itself.
         """
         if isinstance(unraised.exc_value, KeyboardInterrupt) and received:
-            timers.append(Timer(_MOMENT, _signal_main_thread, received[:1]))
+            timers.append(Timer(_MOMENT, _signal_main_thread, (received[0], again.__code__)))
             timers[-1].start()
         else:
             sys.__unraisablehook__(unraised)
@@ -124,12 +126,24 @@ def _stoppable(received: list[int]) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _signal_main_thread(number: int) -> None:
-    """Sends a signal where handlers run, so that a wait there ends; Windows has no waits that a signal ends."""
+def _signal_main_thread(number: int, hook: CodeType) -> None:
+    """Sends a signal where handlers run, so that a wait there ends; Windows has no waits that a signal ends.
+
+    On a busy machine that thread may still be in the hook: an exception there would be lost.
+    """
+    while hook in _running_in_main_thread():
+        time.sleep(_MOMENT)
     if sys.platform == "win32":
         signal.raise_signal(number)
     else:
         signal.pthread_kill(main_thread().ident or 0, number)
+
+
+def _running_in_main_thread() -> Iterator[CodeType]:
+    frame = sys._current_frames().get(main_thread().ident or 0)
+    while frame is not None:
+        yield frame.f_code
+        frame = frame.f_back
 
 
 @contextmanager

@@ -244,6 +244,11 @@ def test_a_stop_within_a_callback_is_one_line(number: signal.Signals, status: in
     program = (
         "import signal, sys, time; import lopsided.__main__ as program\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Timer(program.Timer):\n"
+        "    def start(self):\n"
+        "        super().start()\n"
+        "        time.sleep(0.1)\n"  # as on a busy machine, where it may already be over then
+        "program.Timer = Timer\n"
         "class Closed:\n"
         "    def __del__(self):\n"
         f"        signal.raise_signal({int(number)})\n"
