@@ -77,7 +77,7 @@ def test_diagnostics_are_those_of_all_batches_of_an_epoch(tmp_path: Path) -> Non
 
 
 def test_adaptive_asymmetry_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
-    def model() -> Tagger:
+    def model() -> Any:
         return Tagger(lopsided.AdaptiveAsymmetricLoss(target=0.5, step=1.0, ignore_index=-1), rate=0.1)
 
     straight, resumed, seen = model(), model(), []
@@ -127,7 +127,7 @@ def test_labels_may_stand_in_another_dimension_than_the_last(tmp_path: Path) -> 
 def test_a_module_without_its_loss_is_told_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Tagger must have one loss of lopsided, got none: set self\.criterion"):
         trainer(tmp_path, LossCallback()).fit(Tagger(nn.BCEWithLogitsLoss()), loader())
-    model = Tagger(lopsided.loss("asl"))
+    model: Any = Tagger(lopsided.loss("asl"))
     model.other = copy.deepcopy(model.criterion)
     with pytest.raises(ValueError, match="must have one loss of lopsided, got criterion, other"):
         trainer(tmp_path, LossCallback()).fit(model, loader())
