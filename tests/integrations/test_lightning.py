@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import lopsided
 from lopsided.integrations.lightning import LossCallback, MetricsCallback
 
-pl = pytest.importorskip("lightning.pytorch")
 QUIET = "num_workers|val_dataloader|tensorboardX|treespec|LeafSpec|checkpoint directory"
 pytestmark = pytest.mark.filterwarnings(f"ignore:.*({QUIET})")  # what Lightning says of data and of its own code
 ROWS, LABELS = 12, 3
 
 
-class Tagger(pl.LightningModule):  # type: ignore[misc]
+class Tagger(LightningModule):  # type: ignore[misc]
     """A linear model with a loss; its steps are those of any LightningModule."""
 
     def __init__(self, criterion: nn.Module, rate: float = 0.0) -> None:
@@ -48,12 +48,12 @@ def rows() -> tuple[Tensor, Tensor]:
 
 
 def loader(size: int = 4) -> Any:
-    return DataLoader(list(zip(*rows(), strict=True)), batch_size=size)
+    return DataLoader(TensorDataset(*rows()), batch_size=size)
 
 
 def trainer(folder: Path, *callbacks: Any, epochs: int = 1, **settings: Any) -> Any:
     usual = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return pl.Trainer(
+    return Trainer(
         max_epochs=epochs,
         default_root_dir=folder,
         callbacks=list(callbacks),
