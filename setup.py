@@ -39,7 +39,7 @@ class AnyPython(bdist_wheel):
 native = Extension(
     "lopsided.compute.native._native",
     ["csrc/lopsided.c"],
-    depends=["csrc/real.h", "csrc/targets.h", "csrc/rows.h", "csrc/half.h", "csrc/curves.inc"],
+    depends=["csrc/real.h", "csrc/targets.h", "csrc/rows.h", "csrc/columns.h", "csrc/half.h", "csrc/curves.inc"],
     libraries=[] if sys.platform == "win32" else ["m"],
     optional=True,  # without a compiler the installation goes on, and plain torch does the work
 )

@@ -15,6 +15,7 @@ Row = dict[str, str]
 LOSSES = {"bce": "BCE", "focal": "focal", "asl": "ASL", "apl": "APL", "zlpr": "ZLPR"}
 NON_INTEGER = "asl(gamma_neg=3.7, gamma_pos=1.3)"
 LOSSES[NON_INTEGER] = "ASL, gamma 3.7 and 1.3"
+SMALL_LOSSES = LOSSES | {"lsep": "LSEP", "softmax": "softmax", "bp_mll": "BP-MLL", "two_way": "two-way"}
 WAYS = ("native", "streamed", "eager", "published", "published, compiled")
 OTHERS = ("torch soft margin", "focal kornia", "limit")
 
@@ -73,6 +74,14 @@ def summary(rows: list[Row]) -> str:
             line.append(ratio(ours) + (f" ({times:.0f}x)" if theirs else ""))
         body.append(line)
     return grid(["", *(case.split()[0] for case in cases)], body)
+
+
+def small(rows: list[Row]) -> str:
+    """Ratios to torch's BCE on a small batch, by loss and by what is said of the labels."""
+    found = {(row["loss"], row["said"]): row for row in rows}
+    shown = [what for what in dict.fromkeys(row["said"] for row in rows) if what != "torch bce"]
+    body = [[title, *(ratio(found.get((loss, what))) for what in shown)] for loss, title in SMALL_LOSSES.items()]
+    return grid(["", *shown], body)
 
 
 def head(rows: list[Row]) -> str:
@@ -150,13 +159,14 @@ def put(path: Path, tables: dict[str, str]) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page with tables, as it should be."""
-    rows, heads = read("cpu.csv"), read("linear.csv")
+    rows, heads, few = read("cpu.csv"), read("linear.csv"), read("small_batches.csv")
     short = {"speed": f"{summary(rows)}\n\n{environment(rows, 'run.py')}"}
     linear = {"linear": f"{head(heads)}\n\n{environment(heads, 'linear.py')}"}
+    some = {"small batches": f"{small(few)}\n\n{environment(few, 'small_batches.py')}"}
     readme, speed, extreme = ROOT / "README.md", ROOT / "docs/speed.md", ROOT / "docs/extreme.md"
     return {
         readme: put(readme, short),
-        speed: put(speed, short | {"all cases": detailed(rows)}),
+        speed: put(speed, short | some | {"all cases": detailed(rows)}),
         extreme: put(extreme, linear),
         ROOT / "docs/gpu.md": put(ROOT / "docs/gpu.md", on_gpus()),
     }

@@ -45,10 +45,11 @@ static int LOWEST(uint64_t word) {
 #define FOUR(x) x, x, x, x
 #define ONES FOUR(FOUR(FOUR(FOUR(1)))), FOUR(FOUR(FOUR(FOUR(1)))) // as many as a tile has labels
 
-enum { F32, F64, BF16, F16, U8, SPARSE };
+enum { F32, F64, BF16, F16, U8, SPARSE, WEIGHTS }; // of a label, both as they are
 enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX };
+enum { NOTHING, LABELS, ROWS, POSITIVE_ROWS }; // what `scale` is divided by
 
-static const int bytes_of[] = {4, 8, 2, 2, 1, 0};
+static const int bytes_of[] = {4, 8, 2, 2, 1, 0, 0};
 
 typedef struct { // in the order of native/run.py
   int64_t rows, labels, logit_stride, target_stride, mask_stride, weight_stride, pos_weight_stride, entries;
@@ -56,7 +57,7 @@ typedef struct { // in the order of native/run.py
   const int64_t *crow, *col;
   const double *sparse_values;
   const uint8_t *mask;
-  const void *weight, *pos_weight; // in the type of the values
+  const void *weight, *pos_weight, *row_weight; // in the type of the values
   // Of each row, and the sum of them: either may be null. The gradient, or null: rows x labels in the type of the logits.
   // All three are multiplied with `scale`.
   void *value, *total, *gradient;
@@ -65,9 +66,10 @@ typedef struct { // in the order of native/run.py
   double *part_state;
   const double *joined_state;
   double smoothing, ignored, scale, powers[2], factors[2], settings[2][SETTINGS]; // of the positive, of the negative
-  int32_t logit_type, target_type, ignoring, pool, positive, negative, threads;
-  // results: a value out of the ordinary, no memory, sparse targets that are not sound; the first row may be probabilities
-  int32_t needs_check, failed, broken, looks_like_probabilities;
+  int32_t logit_type, target_type, ignoring, pool, positive, negative, threads, counted, both_ways;
+  // results: a target or weight that may be wrong, a target that is unknown, no memory, sparse targets that are not sound; the
+  // first row may be probabilities
+  int32_t needs_check, unknown, failed, broken, looks_like_probabilities;
   double full[2]; // what the weights of a label that is positive, or negative, are multiplied with
 } Job;
 
@@ -132,6 +134,7 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #include "half.h"
 #include "targets.h"
 #include "rows.h"
+#include "columns.h"
 #undef REAL
 #undef INTEGER
 #undef UNSIGNED
@@ -162,6 +165,7 @@ INLINE int64_t sortable_f64(double x) {
 INLINE double unsortable_f64(int64_t i) { return real_f64(i ^ ((i >> 63) & 0x7fffffffffffffff)); }
 #include "targets.h"
 #include "rows.h"
+#include "columns.h"
 
 // The number of the curve of that name, as native/printer.py makes it; -1 if there is none.
 EXPORT int lopsided_curve(const char *name) {
@@ -182,6 +186,9 @@ EXPORT void lopsided_new(void *buffer, int64_t bytes) {
 #endif
 }
 
+// So that a library of other sources than those of native/run.py is not called.
+EXPORT int lopsided_job_size(void) { return (int)sizeof(Job); }
+
 // Does every entry of sparse targets lie in a row, and at a label that there is?
 static int is_sound(const Job *job) {
   int sound = job->crow[0] == 0 && job->crow[job->rows] == job->entries;
@@ -190,12 +197,11 @@ static int is_sound(const Job *job) {
   return sound;
 }
 
-// What is out of the ordinary is for the caller to look at closely: a target not in [0, 1], a weight that is negative or not
-// finite. With sparse targets that are not sound nothing is computed.
+// What may be wrong is for the caller to look at closely: a known target not in [0, 1], a weight that is negative or not finite. With sparse targets that are not sound nothing is computed.
 EXPORT void lopsided_rows(Job *job) {
   job->broken = job->target_type == SPARSE && !is_sound(job);
   if (job->broken) return;
   lopsided_new(job->gradient, job->rows * job->labels * bytes_of[job->logit_type]);
-  if (job->logit_type == F64) run_f64(job);
-  else run_f32(job);
+  if (job->logit_type == F64) (job->both_ways ? run_both_ways_f64 : run_f64)(job);
+  else (job->both_ways ? run_both_ways_f32 : run_f32)(job);
 }

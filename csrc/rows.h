@@ -18,6 +18,16 @@ INLINE void NAME(store)(const Job *job, long row, long m, const REAL *restrict g
 #endif
 }
 
+// Multiplies values and gradients of some rows, from `row` on, with the weights of these.
+static void NAME(weigh_rows)(const Job *job, long row, long many, REAL *values, REAL *g, NAME(Tile) *t) {
+  for (long r = 0; r < many; r++) {
+    const REAL weight = ((const REAL *)job->row_weight)[row + r];
+    t->odd |= !(weight >= 0 && weight < INFINITY);
+    values[r] *= weight;
+    for (long i = r * job->labels; i < (r + 1) * job->labels && g; i++) g[i] *= weight;
+  }
+}
+
 // ---- sum: one pass; what a label costs goes to t->value
 
 // What the listed positives cost in sum. Adds their gradient to g, and their cost to `cost`, where these are given.
@@ -52,15 +62,17 @@ CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, con
   REAL *gradient = NAME(gradient)(job, row, t->slope), *g = gradient ? gradient : t->slope;
   const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
   REAL all = NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
-  all += NAME(add_positives)(job, s, t, list, g, job->value ? t->value : 0);
-  if (gradient) NAME(store)(job, row, m, g);
-  if (!job->value) values[row] = all; // for their total
-  for (long r = 0; r < many && job->value; r++) {
+  const int single = job->value || job->row_weight;
+  all += NAME(add_positives)(job, s, t, list, g, single ? t->value : 0);
+  if (!single) values[row] = all; // for their total
+  for (long r = 0; r < many && single; r++) {
     REAL sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (long i = r * job->labels; i < (r + 1) * job->labels; i++) sum += t->value[i];
     values[row + r] = sum;
   }
+  if (job->row_weight) NAME(weigh_rows)(job, row, many, values + row, gradient, t);
+  if (gradient) NAME(store)(job, row, m, g);
 }
 
 // ---- pools of exponentials: a pass over the row for the state, and one over what it left behind for the gradient
@@ -200,6 +212,7 @@ static void NAME(exponential_short_rows)(const Job *job, long row, long many, co
       if (up != 0) g[list->index[j]] += (REAL)(up * share[j] * t->rise[j]);
   }
   list->count = 0;
+  if (job->row_weight) NAME(weigh_rows)(job, row, many, values + row, gradient, t);
   if (gradient) NAME(store)(job, row, m, g);
 }
 
@@ -222,59 +235,118 @@ static void NAME(take_settings)(Job *job, NAME(Settings) *s) {
   }
 }
 
-// How many rows make a tile: one, unless they are short and nothing but logits and targets is read, both without gaps.
+// How many rows make a tile: one, unless they are short, with logits and targets without gaps.
 static long NAME(rows_in_a_tile)(const Job *job) {
-  int bare = !job->part_state && !job->joined_state && !job->mask && !job->weight && !job->pos_weight &&
-             job->target_type != SPARSE && job->logit_stride == job->labels && job->target_stride == job->labels &&
-             job->labels > 0;
-  return bare && job->labels <= TILE / 2 ? TILE / job->labels : 1;
+  int dense = job->logit_stride == job->labels && (job->target_stride == job->labels || job->target_type == SPARSE);
+  int whole = !job->part_state && !job->joined_state;
+  return dense && whole && job->labels > 0 && job->labels <= TILE / 2 ? TILE / job->labels : 1;
+}
+
+// How many labels of a tile are known.
+CLONES static int64_t NAME(count_known)(const REAL *restrict up, const REAL *restrict down, long m) {
+  INTEGER known = 0;
+  for (long i = 0; i < m; i++) known += up[i] + down[i] > 0;
+  return known;
+}
+
+// What the reduction divides by, of the rows of a tile: labels that are known, rows that have one, or rows with a positive.
+static int64_t NAME(count)(const Job *job, long row, long many, NAME(Tile) *t, NAME(Positives) *list) {
+  const long end = many * job->labels, step = many > 1 ? end : STEP;
+  int64_t found = 0;
+  for (long start = 0; start < end && !(found && job->counted != LABELS); start += step) {
+    const long m = end - start < step ? end - start : step, width = m < job->labels ? m : job->labels;
+    const int of_rows = job->counted == POSITIVE_ROWS && t->even;
+    long last = -1;
+    list->count = 0;
+    if (!of_rows || !NAME(scan)(job, row * job->target_stride + start, start, m, t, list))
+      NAME(weights)(job, row, start, m, t, list);
+    for (long at = 0; at < m && job->counted != POSITIVE_ROWS; at += width) {
+      const int64_t known = NAME(count_known)(t->up + at, t->down + at, width);
+      found += job->counted == LABELS ? known : known > 0;
+    }
+    for (long j = 0; j < list->count && job->counted == POSITIVE_ROWS; j++) {
+      const long at = list->index[j] - start, its = at / width;
+      if ((float)t->up[at] > 0 && its != last) found++, last = its; // as `Supervision.number_of` counts
+    }
+  }
+  list->count = 0;
+  return found;
 }
 
 static REAL NAME(long_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
                            REAL *buffer, double *peaks) {
   REAL *g = NAME(gradient)(job, row, buffer);
-  double value =
-      job->pool == SUM ? NAME(sum_row)(job, row, s, t, list, g) : NAME(exponential_row)(job, row, s, t, list, g, peaks);
+  REAL value = (REAL)(job->pool == SUM ? NAME(sum_row)(job, row, s, t, list, g)
+                                       : NAME(exponential_row)(job, row, s, t, list, g, peaks));
+  if (job->row_weight) NAME(weigh_rows)(job, row, 1, &value, g, t);
   if (g) NAME(store)(job, row, job->labels, g);
-  return (REAL)value;
+  return value;
 }
 
-static void NAME(run)(Job *job) {
+// All rows: value and gradient; or, without `values`, what the reduction divides by, which is returned.
+static int64_t NAME(pass)(Job *job, REAL *values) {
   NAME(Settings) s[2];
   NAME(take_settings)(job, s);
   const long together = NAME(rows_in_a_tile)(job), blocks = (job->rows + together - 1) / together;
   const int threads = job->threads;
-  int odd = 0, failed = 0;
-  REAL *values = job->value ? job->value : calloc(job->rows + 1, sizeof(REAL));
-  if (!values) {
-    job->failed = 1;
-    return;
-  }
-#pragma omp parallel num_threads(threads) reduction(| : odd, failed) if (threads > 1)
+  int odd = 0, unknown = 0, failed = 0;
+  int64_t found = 0;
+#pragma omp parallel num_threads(threads) reduction(| : odd, unknown, failed) reduction(+ : found) if (threads > 1)
   {
     NAME(Tile) t;
     NAME(Positives) list;
-    const size_t buffered = job->gradient && NAME(converts)(job) ? job->labels * sizeof(REAL) : 0;
+    const size_t buffered = values && job->gradient && NAME(converts)(job) ? job->labels * sizeof(REAL) : 0;
     REAL *buffer = buffered ? malloc(buffered) : 0;
     double *peaks = malloc((job->labels / STEP + 1) * sizeof(double));
     failed = !NAME(allocate)(job, &list) || !peaks || (buffered && !buffer);
-    t.odd = 0;
+    t.odd = t.unknown = 0;
     t.even = job->target_type == (sizeof(REAL) == 8 ? F64 : F32) || job->target_type == U8;
     t.even &= !job->mask && !job->weight && !job->pos_weight && !job->ignoring && job->smoothing == 0;
 #pragma omp for schedule(guided)
     for (long block = 0; block < blocks; block++) {
       const long row = block * together, many = job->rows - row < together ? job->rows - row : together;
       if (failed) continue;
-      if (together > 1)
+      if (!values) found += NAME(count)(job, row, many, &t, &list);
+      else if (together > 1)
         (job->pool == SUM ? NAME(sum_short_rows) : NAME(exponential_short_rows))(job, row, many, s, &t, &list, values);
       else values[row] = NAME(long_row)(job, row, s, &t, &list, buffer, peaks);
     }
     free(list.index), free(list.z), free(list.weight), free(peaks), free(buffer);
-    odd = t.odd;
+    odd = t.odd, unknown = t.unknown;
+  }
+  job->needs_check = odd, job->unknown = unknown, job->failed |= failed;
+  return found;
+}
+
+// Counts with weights of y and 1 - y: of those that a user gives, only positives of weight 0 are not counted as such.
+static int64_t NAME(divisor)(Job *job) {
+  Job counting = *job;
+  counting.scale = counting.factors[0] = counting.factors[1] = 1;
+  if (job->counted != POSITIVE_ROWS) counting.weight = counting.pos_weight = 0;
+  const int64_t found = NAME(pass)(&counting, 0);
+  job->failed |= counting.failed;
+  return found;
+}
+
+static void NAME(run)(Job *job) {
+  const int given = job->mask || job->ignoring || job->counted == POSITIVE_ROWS;
+  const double scale = job->scale;
+  REAL *values = job->value ? job->value : calloc(job->rows + 1, sizeof(REAL));
+  if (!values) {
+    job->failed = 1;
+    return;
+  }
+  int64_t count = job->counted == LABELS ? job->rows * job->labels : job->rows;
+  if (job->counted && given) count = NAME(divisor)(job);
+  for (int64_t assumed = -1; assumed != count;) {
+    assumed = count;
+    if (job->counted) job->scale = scale / (count > 0 ? count : 1);
+    NAME(pass)(job, values);
+    if (job->counted && !given && job->unknown) count = NAME(divisor)(job); // some were NaN
   }
   double total = 0;
   for (int64_t row = 0; row < job->rows && job->total; row++) total += values[row];
   if (job->total) *(REAL *)job->total = (REAL)total;
   if (!job->value) free(values);
-  job->needs_check = odd, job->failed = failed, job->looks_like_probabilities = NAME(may_be_probabilities)(job);
+  job->looks_like_probabilities = NAME(may_be_probabilities)(job);
 }

@@ -5,7 +5,8 @@ typedef struct {
   int64_t entry; // sparse targets: the next one, where they are sorted
   int sorted, listed; // sparse targets: in order; in order and each once, so that `place` lists the positives itself
   int even; // nothing is said of the labels but dense targets, so that they weigh alike wherever these are 0 or 1
-  int odd; // a target was not between 0 and 1, or a weight negative or not finite
+  int odd; // a known target was not between 0 and 1, or a weight negative or not finite
+  int unknown; // a target was NaN or to be ignored
 } NAME(Tile);
 
 // The labels of a row with a positive weight, with their logits and weights: few, so that they wait for each other.
@@ -47,6 +48,7 @@ INLINE void NAME(line)(const Job *job, REAL *slope, REAL *base) {
     for (long i = 0; i < m && odd; i++) {                                   \
       const REAL v = (REAL)VALUE;                                           \
       const int known = (v == v) & (v != ignored);                          \
+      unknown |= !known, wrong |= known & !((v >= 0) & (v <= 1));           \
       up[i] = SELECT(known, up[i], 0), down[i] = SELECT(known, down[i], 0); \
     }                                                                       \
   }
@@ -59,60 +61,14 @@ CLONES static int NAME(read)(const Job *job, int64_t at, long m, NAME(Tile) *res
   const REAL ignored = job->ignoring ? (REAL)job->ignored : (REAL)NAN;
   const UNSIGNED one = (UNSIGNED)NAME(bits)(1);
   INTEGER odd = job->ignoring, any = 0;
+  int unknown = 0, wrong = 0;
   if (job->target_type == U8) READ(uint8_t, (int32_t)y[i])
   else if (job->target_type == F32) READ(float, y[i])
   else READ(double, y[i])
-  t->odd |= odd != 0;
+  t->odd |= wrong, t->unknown |= unknown;
   return any != 0;
 }
 #undef READ
-
-// The same from the stored entries of a row; what is not stored is 0. An entry that comes twice counts once, the last time.
-// Returns whether a target may be positive that is not listed.
-static int NAME(place)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list) {
-  const int64_t end = job->crow[row + 1];
-  REAL slope[2], base[2];
-  NAME(line)(job, slope, base);
-  for (long i = 0; i < m; i++) t->up[i] = base[0], t->down[i] = base[1];
-  if (start == 0) {
-    t->entry = job->crow[row], t->sorted = 1, t->listed = !(job->smoothing > 0);
-    for (int64_t e = t->entry + 1; e < end; e++) {
-      t->sorted &= job->col[e - 1] <= job->col[e];
-      t->listed &= job->col[e - 1] < job->col[e];
-    }
-  }
-  int64_t e = t->sorted ? t->entry : job->crow[row];
-  for (; e < end; e++) {
-    const int64_t i = job->col[e] - start;
-    if (i >= m && t->sorted) break;
-    if (i < 0 || i >= m) continue;
-    const REAL y = job->sparse_values ? (REAL)job->sparse_values[e] : 1;
-    t->odd |= !(y >= 0 && y <= 1);
-    t->up[i] = y == y ? y * slope[0] + base[0] : 0, t->down[i] = y == y ? y * slope[1] + base[1] : 0;
-    if (t->listed) list->index[list->count++] = (int32_t)job->col[e];
-  }
-  t->entry = e;
-  return !t->listed;
-}
-
-CLONES static void NAME(weigh)(const Job *job, long row, long start, long m, NAME(Tile) *restrict t) {
-  REAL *restrict up = t->up, *restrict down = t->down;
-  const UNSIGNED infinite = (UNSIGNED)NAME(bits)((REAL)INFINITY);
-  INTEGER odd = 0;
-  if (job->mask) {
-    const uint8_t *restrict mask = job->mask + row * job->mask_stride + start;
-    for (long i = 0; i < m; i++) up[i] = SELECT(mask[i], up[i], 0), down[i] = SELECT(mask[i], down[i], 0);
-  }
-  if (job->pos_weight) {
-    const REAL *restrict w = (const REAL *)job->pos_weight + row * job->pos_weight_stride + start;
-    for (long i = 0; i < m; i++) odd |= (UNSIGNED)NAME(bits)(w[i]) >= infinite, up[i] *= w[i];
-  }
-  if (job->weight) {
-    const REAL *restrict w = (const REAL *)job->weight + row * job->weight_stride + start;
-    for (long i = 0; i < m; i++) odd |= (UNSIGNED)NAME(bits)(w[i]) >= infinite, up[i] *= w[i], down[i] *= w[i];
-  }
-  t->odd |= odd != 0;
-}
 
 // Appends the labels whose flag is set. Where they lie is chance, so that a branch for each costs more than the curves do:
 // there is one for 64.
@@ -130,6 +86,55 @@ CLONES static void NAME(pick)(const REAL *restrict up, long start, long m, NAME(
   ALIGNED uint8_t flag[TILE];
   for (long i = 0; i < m; i++) flag[i] = up[i] > 0;
   NAME(append)(flag, start, m, list);
+}
+
+// The same as `read` from the stored entries of a row, for m labels from `start` on, whose weights go to `place` of the tile;
+// what is not stored is 0. An entry that comes twice counts once, the last time. Lists the labels that may be positive.
+static void NAME(place)(const Job *job, long row, long start, long m, long place, NAME(Tile) *t,
+                        NAME(Positives) *list) {
+  REAL *up = t->up + place, *down = t->down + place;
+  const int64_t end = job->crow[row + 1];
+  REAL slope[2], base[2];
+  NAME(line)(job, slope, base);
+  for (long i = 0; i < m; i++) up[i] = base[0], down[i] = base[1];
+  if (start == 0) {
+    t->entry = job->crow[row], t->sorted = 1, t->listed = !(job->smoothing > 0);
+    for (int64_t e = t->entry + 1; e < end; e++) {
+      t->sorted &= job->col[e - 1] <= job->col[e];
+      t->listed &= job->col[e - 1] < job->col[e];
+    }
+  }
+  int64_t e = t->sorted ? t->entry : job->crow[row];
+  for (; e < end; e++) {
+    const int64_t i = job->col[e] - start;
+    if (i >= m && t->sorted) break;
+    if (i < 0 || i >= m) continue;
+    const REAL y = job->sparse_values ? (REAL)job->sparse_values[e] : 1;
+    t->odd |= y < 0 || y > 1, t->unknown |= y != y;
+    up[i] = y == y ? y * slope[0] + base[0] : 0, down[i] = y == y ? y * slope[1] + base[1] : 0;
+    if (t->listed) list->index[list->count++] = (int32_t)(place + job->col[e]);
+  }
+  t->entry = e;
+  if (!t->listed) NAME(pick)(up, start + place, m, list);
+}
+
+CLONES static void NAME(weigh)(const Job *job, long row, long start, long m, REAL *restrict up, REAL *restrict down,
+                               int *strange) {
+  const UNSIGNED infinite = (UNSIGNED)NAME(bits)((REAL)INFINITY);
+  INTEGER odd = 0;
+  if (job->mask) {
+    const uint8_t *restrict mask = job->mask + row * job->mask_stride + start;
+    for (long i = 0; i < m; i++) up[i] = SELECT(mask[i], up[i], 0), down[i] = SELECT(mask[i], down[i], 0);
+  }
+  if (job->pos_weight) {
+    const REAL *restrict w = (const REAL *)job->pos_weight + row * job->pos_weight_stride + start;
+    for (long i = 0; i < m; i++) odd |= (UNSIGNED)NAME(bits)(w[i]) >= infinite, up[i] *= w[i];
+  }
+  if (job->weight) {
+    const REAL *restrict w = (const REAL *)job->weight + row * job->weight_stride + start;
+    for (long i = 0; i < m; i++) odd |= (UNSIGNED)NAME(bits)(w[i]) >= infinite, up[i] *= w[i], down[i] *= w[i];
+  }
+  *strange |= odd != 0;
 }
 
 // The commonest tile by far: its targets are 0 or 1, and nothing else is said. Returns whether it is one; then its weights are
@@ -172,18 +177,32 @@ INLINE void NAME(ask)(const Job *job, long row, long start, long m, const REAL *
     for (long i = 0; i < m; i += 64 / c) PREFETCH(z + i * a, 0), PREFETCH(y + i * b, 0), PREFETCH(out + i * c, 1);
 }
 
-// Both weights of a tile; appends its positives, and returns where the logits lie. `g` is where its gradient will be, or null.
+// Both weights of a tile, which may be several short rows; appends the labels that may be positive.
+static void NAME(weights)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list) {
+  const long width = m < job->labels ? m : job->labels;
+  int unlisted = 0;
+  if (job->target_type == WEIGHTS) {
+    const REAL *from = (const REAL *)job->targets + row * job->target_stride + start;
+    memcpy(t->up, from, m * sizeof(REAL)), memcpy(t->down, from + job->rows * job->labels, m * sizeof(REAL));
+    unlisted = 1;
+  } else if (job->target_type != SPARSE)
+    unlisted = NAME(read)(job, row * job->target_stride + start, m, t) || job->smoothing > 0;
+  for (long at = 0; at < m; at += width, row++) {
+    if (job->target_type == SPARSE) NAME(place)(job, row, start, width, at, t, list);
+    if (job->mask || job->weight || job->pos_weight)
+      NAME(weigh)(job, row, start, width, t->up + at, t->down + at, &t->odd);
+  }
+  if (unlisted) NAME(pick)(t->up, start, m, list);
+}
+
+// The same of any tile, and the logits of its positives; returns where all logits lie. `g` is where its gradient will be, or
+// null.
 static const REAL *NAME(begin)(const Job *job, long row, long start, long m, NAME(Tile) *t, NAME(Positives) *list,
                                const REAL *g) {
   const REAL *z = NAME(load)(job, row, start, m, t->z);
   const long from = list->count;
-  const int64_t at = row * job->target_stride + start;
-  if (!t->even || !NAME(scan)(job, at, start, m, t, list)) {
-    const int unlisted = job->target_type == SPARSE ? NAME(place)(job, row, start, m, t, list)
-                                                    : NAME(read)(job, at, m, t) || job->smoothing > 0;
-    NAME(weigh)(job, row, start, m, t);
-    if (unlisted) NAME(pick)(t->up, start, m, list);
-  }
+  if (!t->even || !NAME(scan)(job, row * job->target_stride + start, start, m, t, list))
+    NAME(weights)(job, row, start, m, t, list);
   const long end = list->count;
   list->count = from;
   for (long j = from; j < end; j++) { // what is masked, or has a weight of 0, is not positive

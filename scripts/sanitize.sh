@@ -10,4 +10,4 @@ trap 'cp "$kept" "$library"; rm "$kept"' EXIT
 gcc -shared -fPIC -g -O2 -std=gnu11 -fopenmp -DLOPSIDED_BASELINE -fsanitize=address,undefined -fno-sanitize-recover=undefined \
     csrc/lopsided.c -o "$library" -lm
 LD_PRELOAD="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 \
-    python -m pytest -q -x -p no:cacheprovider tests/compute/test_native.py "$@"
+    python -m pytest -q -x -p no:cacheprovider tests/compute/test_native.py tests/compute/test_fast_path.py "$@"

@@ -14,7 +14,6 @@ from torch import Tensor
 import lopsided
 from lopsided import SparseTargets
 from lopsided.compute import eager
-from lopsided.compute.fast_path import fast_loss
 from lopsided.compute.native import run as native
 from lopsided.losses import CATALOG, Curve, Formula, Sum, formula
 from lopsided.losses.curves import Values, polynomial_negative
@@ -254,41 +253,6 @@ def test_the_short_way_for_plain_batches_is_the_long_way(name: str, reduction: s
                 (value * 3).backward()
                 results.append((value, leaf.grad))
             torch.testing.assert_close(*results)
-
-
-def test_the_short_way_is_left_for_what_it_does_not_serve() -> None:
-    bce = formula("bce")
-    z, y = torch.randn(4, 300), (torch.rand(4, 300) < 0.1).float()
-    assert fast_loss(z, y, bce, "mean") is not None
-    others: list[tuple[Tensor, Tensor]] = [
-        (z[0], y[0]),
-        (z.T.contiguous().T, y),
-        (z, y.T.contiguous().T),
-        (z, y.long()),
-        (z, y.to_sparse_csr()),
-        (z, y[:2]),
-        (z[:0], y[:0]),
-        (z.half(), y),
-        (torch.nn.Parameter(z), y),
-        (z, y.clone().requires_grad_()),
-        (z.to("meta"), y.to("meta")),
-    ]
-    for logits, targets in others:
-        assert fast_loss(logits, targets, bce, "mean") is None
-    assert fast_loss(z, y, formula("lsep"), "mean") is None
-    assert fast_loss(z, y, formula("two_way"), "sum") is None
-
-
-def test_the_short_way_checks_what_it_sees_to_be_unusual() -> None:
-    z, y = torch.randn(4, 300), (torch.rand(4, 300) < 0.1).float()
-    unknown = y.masked_fill(y == 1, torch.nan)
-    for reduction in ("mean", "batchmean", "sum"):
-        value = fast_loss(z, unknown, formula("bce"), reduction)
-        expected = lopsided.MultiLabelLoss("bce", reduction=reduction, backend="eager")(z, y, y == 0)
-        torch.testing.assert_close(value, expected)
-    for wrong in (y - 1, y * 2):
-        with pytest.raises(ValueError, match=r"targets must lie in \[0, 1\]"):
-            fast_loss(z, wrong, formula("bce"), "mean")
 
 
 def test_hooks_that_read_what_is_saved_find_the_gradient() -> None:

@@ -7,69 +7,94 @@ from torch import Tensor
 
 from lopsided.compute.native import run as native
 from lopsided.compute.node import attach
-from lopsided.compute.reduce import Problem, counted, evaluate
+from lopsided.compute.reduce import counted
 from lopsided.losses.formulas import Formula
-from lopsided.targets import SparseTargets, Supervision
-from lopsided.targets.checks import has_memory, is_recorded, warn_of_probabilities
+from lopsided.targets import Supervision
+from lopsided.targets.checks import TARGET_DTYPES, check_values, has_memory, is_recorded, warn_of_probabilities
 
 _LOGITS = (torch.float32, torch.float64, torch.bfloat16)
-_TARGETS = native.TARGET_TYPES
+_INTEGERS = (torch.int64, torch.int32)
 # before torch 2.8 nothing tells whether there are hooks: there may be
 _hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda ignore_is_tracing: True)
 
 
-def fast_loss(logits: Tensor, targets: Tensor | SparseTargets, formula: Formula, reduction: str) -> Tensor | None:
-    """Returns the reduced loss, or None for batches that are left to `evaluate`.
+def fast_loss(
+    logits: Tensor, supervision: Supervision, row_weight: Tensor | None, formula: Formula, reduction: str
+) -> Tensor | None:
+    """Returns the reduced loss, or None for batches that are left to the checks and `evaluate`.
 
-    Served are matrices on the CPU in contiguous memory, other than float16, with dense targets, where nothing but
-    autograd records what happens. Raises ValueError for targets out of range.
+    Served are logits on the CPU in contiguous memory, other than float16, beside tensors like that, where nothing but
+    autograd records what happens. Raises ValueError for values out of range.
     """
-    counts = counted(formula, reduction)
-    if (
-        type(logits) is not Tensor
-        or type(targets) is not Tensor
-        or not _are_served(logits, targets)
-        or counts == "positive rows"
-        or formula.pool.transposed
-        or (template := native.template(formula)) is None
-    ):
+    if is_recorded() or (fixed := native.template(formula)) is None or not _are_served(logits, supervision, row_weight):
         return None
-    rows, labels = logits.shape
-    divisor = 1 if counts is None else rows * labels if counts == "labels" else rows
+    if formula.pool.transposed and (reduction not in ("mean", "sum") or row_weight is not None):
+        return None
     gradient = torch.empty_like(logits) if logits.requires_grad and torch.is_grad_enabled() else None
-    value = logits.new_empty((), dtype=torch.float32) if logits.dtype is torch.bfloat16 else logits.new_empty(())
-    job = native.new_job(template, logits, rows, labels, labels, 1 / divisor, gradient)
-    job.targets, job.target_stride, job.target_type = targets.data_ptr(), labels, _TARGETS[targets.dtype]
-    job.total = value.data_ptr()
+    shape = logits.shape
+    value = logits.new_empty(
+        shape[:-1] if reduction == "none" else (),
+        dtype=torch.float32 if logits.dtype is torch.bfloat16 else logits.dtype,
+    )
     # The code that attaches the value is no longer in the cache of the processor after the C loop: so it runs before.
     # But where hooks look at what autograd saves, the gradient must be there already.
     attached = attach(logits, value, gradient) if gradient is None or _hooks(True) is None else None
+    job = native.new_job(fixed, logits, logits.numel() // shape[-1], shape[-1], shape[-1], 1.0, gradient)
+    job.counted, job.both_ways = native.COUNTED[counted(formula, reduction)], formula.pool.transposed
+    alive = native.fill_supervision(job, supervision, shape, value.dtype)
+    if row_weight is not None:
+        alive.append(row_weight.to(value.dtype))
+        job.row_weight = alive[-1].data_ptr()
+    if reduction == "none":
+        job.value = value.data_ptr()
+    else:
+        job.total = value.data_ptr()
     native.call(job)
-    if job.needs_check:
-        return evaluate(native, logits, Problem(formula, Supervision(targets), reduction=reduction), needs_check=True)
-    if job.failed:
+    del alive
+    if job.needs_check or job.broken:
+        check_values(logits, supervision, row_weight)
+    if job.failed or job.broken:
         return None
     if job.looks_like_probabilities:
         warn_of_probabilities(logits)
     return attach(logits, value, gradient) if attached is None else attached
 
 
-def _are_served(logits: Tensor, targets: Tensor) -> bool:
+def _are_served(logits: Tensor, supervision: Supervision, row_weight: Tensor | None) -> bool:
+    values, crow, col, mask, weight, pos_weight = supervision.tensors
+    shape = logits.shape
+    if not (_is_plain(logits) and logits.dtype in _LOGITS and logits.numel() > 0 and logits.ndim > 0):
+        return False
+    if crow is None or col is None:
+        right = values is not None and values.shape == shape and values.dtype in TARGET_DTYPES
+    else:
+        right = _is_listed(crow) and _is_listed(col) and len(crow) - 1 == logits.numel() // shape[-1]
+        right = right and supervision.num_labels in (None, shape[-1]) and (values is None or values.shape == col.shape)
     return (
-        not is_recorded()
-        and logits.is_cpu
-        and targets.is_cpu
-        and logits.dtype in _LOGITS
-        and targets.dtype in _TARGETS
-        and targets.layout is torch.strided
-        and logits.ndim == 2
-        and logits.shape == targets.shape
-        and logits.numel() > 0
-        and logits.is_contiguous()
-        and targets.is_contiguous()
-        and not targets.requires_grad
-        and not logits.is_neg()  # memory that holds the numbers negated
-        and not targets.is_neg()
-        and has_memory(logits)
-        and has_memory(targets)
+        right
+        and (values is None or _is_beside(values))
+        and (mask is None or (_is_beside(mask) and mask.dtype is torch.bool and mask.shape == shape))
+        and (weight is None or (_is_beside(weight) and weight.shape in (shape, shape[-1:])))
+        and (pos_weight is None or (_is_beside(pos_weight) and pos_weight.shape == shape[-1:]))
+        and (row_weight is None or (_is_beside(row_weight) and row_weight.shape == shape[:-1]))
+    )
+
+
+def _is_listed(tensor: Tensor) -> bool:
+    return tensor.ndim == 1 and tensor.dtype in _INTEGERS and _is_beside(tensor)
+
+
+def _is_beside(tensor: Tensor) -> bool:
+    return _is_plain(tensor) and not tensor.requires_grad
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Tells whether the numbers of a tensor lie in its memory as they are, one behind the other, on the CPU."""
+    return (
+        type(tensor) is Tensor
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and not tensor.is_neg()  # memory that holds the numbers negated
+        and has_memory(tensor)
     )

@@ -18,6 +18,7 @@ from lopsided.compute.native import run as native
 from lopsided.compute.node import chain, refuse_second_derivatives
 from lopsided.compute.triton import run as triton
 from lopsided.losses.formulas import Formula
+from lopsided.losses.names import as_formula
 from lopsided.targets import Supervision
 from lopsided.targets.checks import check_values
 
@@ -32,7 +33,7 @@ def _evaluate(logits: Tensor, *rest: Any, **options: Any) -> RowResult:
     *fields, formula, executor = rest
     supervision = Supervision(*fields)
     by: ModuleType = native if executor == native.NAME else triton
-    result: RowResult = by.rows(native.named(formula), logits, supervision, **options)
+    result: RowResult = by.rows(as_formula(formula), logits, supervision, **options)
     if result.needs_check:
         check_values(logits, supervision)
     return result

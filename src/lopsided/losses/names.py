@@ -6,6 +6,7 @@ import ast
 import difflib
 import inspect
 import re
+from functools import lru_cache
 
 from lopsided.losses.catalog import CATALOG, SEARCH, Range, asymmetric
 from lopsided.losses.checks import is_compiling
@@ -67,11 +68,14 @@ def _remember(spec: str) -> None:
 _remember._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+_named = lru_cache(maxsize=1024)(formula)  # formulas are values, and to read a name takes as long as a small loss
+
+
 def as_formula(loss: Formula | str) -> Formula:
     """Returns a loss as it is, or by its name."""
     if isinstance(loss, str):
         if not is_compiling():
-            return formula(loss)
+            return _named(loss)
         _remember(loss)
         return _read[loss]
     if not isinstance(loss, Formula):

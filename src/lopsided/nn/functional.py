@@ -15,8 +15,6 @@ from lopsided.targets.checks import check_inputs, check_no_leaf
 
 __all__ = ["multilabel_loss"]
 
-_DEFAULTS = (0.0, -1, "mixture")
-
 
 def multilabel_loss(
     logits: Tensor,
@@ -79,21 +77,6 @@ def multilabel_loss(
     tensor([0.4402, 1.0227])
     """
     formula = as_formula(loss)
-    if (
-        mask is None
-        and weight is None
-        and pos_weight is None
-        and row_weight is None
-        and ignore_index is None
-        and not inplace
-        and (label_smoothing, label_dim, soft_targets) == _DEFAULTS
-        and backend in ("auto", "native")
-        and reduction in ("mean", "batchmean", "sum")
-        and not torch.compiler.is_compiling()
-    ):
-        value = fast_loss(logits, targets, formula, reduction)
-        if value is not None:
-            return value
     check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
     if label_dim != -1:
         logits, targets, mask, weight = (
@@ -102,6 +85,14 @@ def multilabel_loss(
     supervision = Supervision.of(
         targets, ignore_index, mask=mask, weight=weight, pos_weight=pos_weight, label_smoothing=label_smoothing
     )
+    if (
+        backend in ("auto", "native")
+        and soft_targets == "mixture"
+        and not inplace
+        and not torch.compiler.is_compiling()
+        and (value := fast_loss(logits, supervision, row_weight, formula, reduction)) is not None
+    ):
+        return value
     check_inputs(logits, supervision, row_weight)
     if inplace and logits.requires_grad and not torch.compiler.is_compiling():
         check_no_leaf(logits)

@@ -22,6 +22,7 @@ NAME = "native"
 GRADIENT: Source = "forward"
 CHECKS_VALUES = True
 _LOGITS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+COUNTED = {None: 0, "labels": 1, "rows": 2, "positive rows": 3}  # what a reduction divides by
 TARGET_TYPES = {torch.float32: 0, torch.float64: 1, torch.uint8: 4, torch.bool: 4}
 _SPARSE = 5
 _POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
@@ -33,7 +34,7 @@ def _of(kind: type, names: str) -> list[tuple[str, Any]]:
     return [(name, kind) for name in names.split()]
 
 
-class _Job(ctypes.Structure):
+class Job(ctypes.Structure):
     """In the order of csrc/lopsided.c."""
 
     _fields_ = (
@@ -42,14 +43,15 @@ class _Job(ctypes.Structure):
         ),
         *_of(
             ctypes.c_void_p,
-            "logits targets crow col sparse_values mask weight pos_weight value total gradient part_state joined_state",
+            "logits targets crow col sparse_values mask weight pos_weight row_weight "
+            "value total gradient part_state joined_state",
         ),
         *_of(ctypes.c_double, "smoothing ignored scale"),
         ("powers", ctypes.c_double * 2),
         ("factors", ctypes.c_double * 2),
         ("settings", _Settings * 2),
-        *_of(ctypes.c_int32, "logit_type target_type ignoring pool positive negative threads"),
-        *_of(ctypes.c_int32, "needs_check failed broken looks_like_probabilities"),
+        *_of(ctypes.c_int32, "logit_type target_type ignoring pool positive negative threads counted both_ways"),
+        *_of(ctypes.c_int32, "needs_check unknown failed broken looks_like_probabilities"),
         ("full", ctypes.c_double * 2),
     )
 
@@ -61,9 +63,13 @@ def library() -> ctypes.CDLL | str:
     if not files:
         return "the C library was not built, for want of a compiler at installation"
     try:
-        return ctypes.CDLL(str(files[0]))
+        loaded = ctypes.CDLL(str(files[0]))
     except OSError as error:
         return f"the C library does not load: {error}"
+    size = getattr(loaded, "lopsided_job_size", None)
+    if size is None or size() != ctypes.sizeof(Job):
+        return "the C library was built from other sources than these: install the package again"
+    return loaded
 
 
 def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double], float] | None:
@@ -78,7 +84,7 @@ def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double], float] | 
 @lru_cache(maxsize=1024)
 def template(formula: Formula) -> bytes | None:
     """Returns a job with all that a formula fixes, to be copied; None if the library has no loop for the formula."""
-    job = _Job(pool=_POOLS.get(type(formula.pool), -1))
+    job = Job(pool=_POOLS.get(type(formula.pool), -1))
     positive, negative = _kernel(formula.positive), _kernel(formula.negative)
     if job.pool < 0 or positive is None or negative is None:
         return None
@@ -103,12 +109,9 @@ def refusal(formula: Formula, logits: Tensor) -> str | None:
     return f"it has no loop for {formula}" if template(formula) is None else None
 
 
-named = lru_cache(maxsize=256)(as_formula)
-
-
 def serves(name: str) -> bool:
     """Tells whether the library has a loop for the loss of that name; a constant of a traced graph."""
-    return bool(name) and template(named(name)) is not None
+    return bool(name) and template(as_formula(name)) is not None
 
 
 # what torch.compiler.assume_constant_result does, but that would import all of dynamo
@@ -143,7 +146,7 @@ def rows(
     job = new_job(fixed, z, len(z), z.shape[1], z.stride(0), factor, gradient if with_gradient else None)
     job.value = values.data_ptr()
     job.part_state, job.joined_state = (None if s is None else s.data_ptr() for s in (part_state, joined_state))
-    alive = _fill_supervision(job, supervision, shape, values.dtype)
+    alive = fill_supervision(job, supervision, shape, values.dtype)
     call(job)
     del alive
     if job.broken:
@@ -155,7 +158,7 @@ def rows(
         values, gradient = values.view(shape[:-1]), None if gradient is None else gradient.view(shape)
     if gradient is not None and isinstance(scale, Tensor):
         gradient.mul_(scale.unsqueeze(-1))
-    return RowResult(values, gradient, bool(job.needs_check), bool(job.looks_like_probabilities))
+    return RowResult(values, gradient, bool(job.needs_check or job.unknown), bool(job.looks_like_probabilities))
 
 
 def _matrix(tensor: Tensor) -> Tensor:
@@ -168,11 +171,9 @@ def join(states: Tensor) -> Tensor:
     return torch.cat([peak, (states[..., 1:2] * (states[..., :1] - peak).exp()).sum(0), states[..., 2:].sum(0)], -1)
 
 
-def new_job(
-    fixed: bytes, z: Tensor, rows: int, labels: int, stride: int, scale: float, gradient: Tensor | None
-) -> _Job:
+def new_job(fixed: bytes, z: Tensor, rows: int, labels: int, stride: int, scale: float, gradient: Tensor | None) -> Job:
     """Returns a job for (rows, labels) logits, labels side by side; where its values go is not filled in."""
-    job = _Job.from_buffer_copy(fixed)
+    job = Job.from_buffer_copy(fixed)
     job.rows, job.labels, job.logit_stride, job.scale = rows, labels, stride, scale
     job.logits, job.logit_type = z.data_ptr(), _LOGITS[z.dtype]
     job.gradient = None if gradient is None else gradient.data_ptr()
@@ -188,14 +189,14 @@ def new(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return made
 
 
-def call(job: _Job) -> None:
+def call(job: Job) -> None:
     """Runs a job; its results and flags are written into it."""
     loaded = library()
     assert not isinstance(loaded, str)
     loaded.lopsided_rows(ctypes.byref(job))
 
 
-def _fill_supervision(job: _Job, supervision: Supervision, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:
+def fill_supervision(job: Job, supervision: Supervision, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:
     """Fills in targets, mask and weights; returns the tensors that must live until the call is over."""
     alive: list[Tensor] = []
 

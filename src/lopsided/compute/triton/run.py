@@ -17,6 +17,7 @@ from lopsided.compute.executor import RowResult, Source
 from lopsided.compute.graph import printed
 from lopsided.compute.native import run as native
 from lopsided.losses.formulas import Formula
+from lopsided.losses.names import as_formula
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, TwoWayPairs
 from lopsided.targets import Supervision
 from lopsided.targets.checks import is_traced
@@ -84,7 +85,7 @@ def _how(formula: Formula) -> tuple[Any, ...] | None:
 def serves(name: str, device: str) -> bool:
     """Tells whether it has kernels for the loss of that name on devices of that type; a constant of a traced graph."""
     here = device in DEVICES or (device == "cpu" and is_interpreted())
-    return bool(name) and here and not isinstance(library(), str) and _how(native.named(name)) is not None
+    return bool(name) and here and not isinstance(library(), str) and _how(as_formula(name)) is not None
 
 
 serves._dynamo_marked_constant = True  # type: ignore[attr-defined]
