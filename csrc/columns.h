@@ -35,7 +35,7 @@ static int NAME(turn_all)(const Job *job, REAL *turned) {
     NAME(Positives) list;
     REAL *buffer = malloc(3 * TURNED * job->labels * sizeof(REAL));
     failed = !NAME(allocate)(job, &list) || !buffer;
-    t.odd = t.unknown = t.even = 0;
+    t.odd = t.unknown = 0;
 #pragma omp for
     for (long row = 0; row < job->rows; row += TURNED) {
       const long many = job->rows - row < TURNED ? job->rows - row : TURNED;

@@ -249,24 +249,33 @@ CLONES static int64_t NAME(count_known)(const REAL *restrict up, const REAL *res
   return known;
 }
 
+// Has a label that is positive a weight?
+static int NAME(weighs)(const Job *job, long row, long label) {
+  const REAL *w = (const REAL *)job->weight, *p = (const REAL *)job->pos_weight;
+  return (!job->mask || job->mask[row * job->mask_stride + label]) &&
+         (!w || (float)w[row * job->weight_stride + label] > 0) &&
+         (!p || (float)p[row * job->pos_weight_stride + label] > 0);
+}
+
 // What the reduction divides by, of the rows of a tile: labels that are known, rows that have one, or rows with a positive.
 static int64_t NAME(count)(const Job *job, long row, long many, NAME(Tile) *t, NAME(Positives) *list) {
   const long end = many * job->labels, step = many > 1 ? end : STEP;
   int64_t found = 0;
   for (long start = 0; start < end && !(found && job->counted != LABELS); start += step) {
     const long m = end - start < step ? end - start : step, width = m < job->labels ? m : job->labels;
-    const int of_rows = job->counted == POSITIVE_ROWS && t->even;
+    const int of_rows = job->counted == POSITIVE_ROWS;
     long last = -1;
     list->count = 0;
-    if (!of_rows || !NAME(scan)(job, row * job->target_stride + start, start, m, t, list))
-      NAME(weights)(job, row, start, m, t, list);
-    for (long at = 0; at < m && job->counted != POSITIVE_ROWS; at += width) {
+    const int scanned = of_rows && t->hard && NAME(scan)(job, row * job->target_stride + start, start, m, t, list);
+    if (!scanned) NAME(weights)(job, row, start, m, t, list);
+    for (long at = 0; at < m && !of_rows; at += width) {
       const int64_t known = NAME(count_known)(t->up + at, t->down + at, width);
       found += job->counted == LABELS ? known : known > 0;
     }
-    for (long j = 0; j < list->count && job->counted == POSITIVE_ROWS; j++) {
+    for (long j = 0; j < list->count && of_rows; j++) {
       const long at = list->index[j] - start, its = at / width;
-      if ((float)t->up[at] > 0 && its != last) found++, last = its; // as `Supervision.number_of` counts
+      if (its != last && (scanned ? NAME(weighs)(job, row + its, start + at % width) : (float)t->up[at] > 0))
+        found++, last = its; // as `Supervision.number_of` counts
     }
   }
   list->count = 0;
@@ -300,8 +309,9 @@ static int64_t NAME(pass)(Job *job, REAL *values) {
     double *peaks = malloc((job->labels / STEP + 1) * sizeof(double));
     failed = !NAME(allocate)(job, &list) || !peaks || (buffered && !buffer);
     t.odd = t.unknown = 0;
-    t.even = job->target_type == (sizeof(REAL) == 8 ? F64 : F32) || job->target_type == U8;
-    t.even &= !job->mask && !job->weight && !job->pos_weight && !job->ignoring && job->smoothing == 0;
+    t.hard = job->target_type == (sizeof(REAL) == 8 ? F64 : F32) || job->target_type == U8;
+    t.hard &= !job->ignoring && job->smoothing == 0;
+    t.even = t.hard && !job->mask && !job->weight && !job->pos_weight;
 #pragma omp for schedule(guided)
     for (long block = 0; block < blocks; block++) {
       const long row = block * together, many = job->rows - row < together ? job->rows - row : together;
@@ -328,6 +338,11 @@ static int64_t NAME(divisor)(Job *job) {
   return found;
 }
 
+static void NAME(rescale)(const Job *job, REAL *values, REAL factor) {
+  for (int64_t row = 0; row < job->rows; row++) values[row] *= factor;
+  for (int64_t i = 0; i < job->rows * job->labels && job->gradient; i++) ((REAL *)job->gradient)[i] *= factor;
+}
+
 static void NAME(run)(Job *job) {
   const int given = job->mask || job->ignoring || job->counted == POSITIVE_ROWS;
   const double scale = job->scale;
@@ -338,11 +353,13 @@ static void NAME(run)(Job *job) {
   }
   int64_t count = job->counted == LABELS ? job->rows * job->labels : job->rows;
   if (job->counted && given) count = NAME(divisor)(job);
-  for (int64_t assumed = -1; assumed != count;) {
-    assumed = count;
-    if (job->counted) job->scale = scale / (count > 0 ? count : 1);
-    NAME(pass)(job, values);
-    if (job->counted && !given && job->unknown) count = NAME(divisor)(job); // some were NaN
+  if (job->counted) job->scale = scale / (count > 0 ? count : 1);
+  NAME(pass)(job, values);
+  if (job->counted && !given && job->unknown) { // some were NaN
+    const int64_t known = NAME(divisor)(job);
+    job->scale = scale / (known > 0 ? known : 1);
+    if (known != count && job->gradient && NAME(converts)(job)) NAME(pass)(job, values);
+    else if (known != count) NAME(rescale)(job, values, (REAL)count / (known > 0 ? known : 1));
   }
   double total = 0;
   for (int64_t row = 0; row < job->rows && job->total; row++) total += values[row];

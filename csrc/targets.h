@@ -4,7 +4,8 @@ typedef struct {
   ALIGNED REAL z[TILE + 16], up[TILE + 16], down[TILE + 16], value[TILE + 16], slope[TILE + 16], rise[TILE + 16];
   int64_t entry; // sparse targets: the next one, where they are sorted
   int sorted, listed; // sparse targets: in order; in order and each once, so that `place` lists the positives itself
-  int even; // nothing is said of the labels but dense targets, so that they weigh alike wherever these are 0 or 1
+  int hard; // dense targets, that mean what they say where they are 0 or 1
+  int even; // and nothing else is said of the labels, so that they weigh alike there
   int odd; // a known target was not between 0 and 1, or a weight negative or not finite
   int unknown; // a target was NaN or to be ignored
 } NAME(Tile);

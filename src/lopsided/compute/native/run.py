@@ -200,11 +200,11 @@ def fill_supervision(job: Job, supervision: Supervision, shape: torch.Size, dtyp
     """Fills in targets, mask and weights; returns the tensors that must live until the call is over."""
     alive: list[Tensor] = []
 
-    def rows(tensor: Tensor) -> Tensor:
-        """Returns (rows, L), labels side by side."""
-        flat = _matrix(tensor) if tensor.ndim > 1 else tensor.expand(1, shape[-1])
+    def place(tensor: Tensor) -> tuple[int, int]:
+        """Returns where (rows, L) or (L,) numbers lie, labels side by side, and how far rows are apart."""
+        flat = tensor if tensor.ndim == 1 else _matrix(tensor)
         alive.append(flat if flat.stride(-1) == 1 else flat.contiguous())
-        return alive[-1]
+        return alive[-1].data_ptr(), alive[-1].stride(0) if flat.ndim > 1 else 0
 
     if supervision.crow is not None and supervision.col is not None:
         alive += [supervision.crow.long().contiguous(), supervision.col.long().contiguous()]
@@ -215,21 +215,14 @@ def fill_supervision(job: Job, supervision: Supervision, shape: torch.Size, dtyp
             job.sparse_values = alive[-1].data_ptr()
     elif supervision.values is not None:
         readable = supervision.values.dtype in TARGET_TYPES
-        values = rows(supervision.values if readable else supervision.values.to(dtype))
-        job.targets, job.target_stride, job.target_type = (
-            values.data_ptr(),
-            values.stride(0),
-            TARGET_TYPES[values.dtype],
-        )
+        values = supervision.values if readable else supervision.values.to(dtype)
+        (job.targets, job.target_stride), job.target_type = place(values), TARGET_TYPES[values.dtype]
     if supervision.mask is not None:
-        mask = rows(supervision.mask)
-        job.mask, job.mask_stride = mask.data_ptr(), mask.stride(0)
-    for name in ("weight", "pos_weight"):
-        weight = getattr(supervision, name)
-        if weight is not None:
-            flat = rows(weight.to(dtype))
-            setattr(job, name, flat.data_ptr())
-            setattr(job, f"{name}_stride", flat.stride(0) if weight.ndim > 1 else 0)
+        job.mask, job.mask_stride = place(supervision.mask)
+    if supervision.weight is not None:
+        job.weight, job.weight_stride = place(supervision.weight.to(dtype))
+    if supervision.pos_weight is not None:
+        job.pos_weight, job.pos_weight_stride = place(supervision.pos_weight.to(dtype))
     job.smoothing = supervision.label_smoothing
     job.ignoring, job.ignored = supervision.ignore_index is not None, supervision.ignore_index or 0
     return alive
