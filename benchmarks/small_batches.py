@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from contenders import Case
@@ -28,7 +29,7 @@ CASE = Case(256, 80, torch.float32, "float")
 Function = Callable[[Tensor], Tensor]
 
 
-def said(z: Tensor, y: Tensor) -> dict[str, tuple[object, dict[str, Tensor]]]:
+def said(z: Tensor, y: Tensor) -> dict[str, tuple[Tensor | SparseTargets, dict[str, Any]]]:
     """What is said of the labels -> targets, and keywords of `multilabel_loss`, in the order of the table."""
     generator = torch.Generator().manual_seed(1)
     weight = torch.rand(z.shape[1:], generator=generator) + 0.5

@@ -31,6 +31,18 @@ def test_runs_and_times_only_what_is_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(isinstance(native.library(), str), reason=f"no C library: {native.library()}")
+def test_small_batches_are_right_whatever_is_said_of_the_labels(tmp_path: Path) -> None:
+    path = tmp_path / "small.csv"
+    options = ["--seconds", "0.1", "--out", str(path)]
+    subprocess.run([sys.executable, ROOT / "benchmarks/small_batches.py", *options], check=True, capture_output=True)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {"sparse targets", "mask", "weight", "NaN"} <= {row["said"] for row in rows if row["loss"] == "bp_mll"}
+    assert all(float(row["microseconds"]) > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_and_says_where_it_did_not(tmp_path: Path) -> None:
     """On the CPU only to see that it runs."""
     script = ROOT / "benchmarks/gpu.py"

@@ -66,3 +66,12 @@ def test_the_baseline_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in CATALOG:
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
             compare(formula(name), z.to(dtype), Supervision(y))
+
+
+def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that was built before the sources were brought up to date."""
+    longer = type("Job", (native.Job,), {"_fields_": (("more", ctypes.c_int64),)})
+    monkeypatch.setattr(native, "Job", longer)
+    assert native.library.__wrapped__() == (
+        "the C library was built from other sources than these: install the package again"
+    )

@@ -41,7 +41,7 @@ def fast_loss(
     attached = attach(logits, value, gradient) if gradient is None or _hooks(True) is None else None
     job = native.new_job(fixed, logits, logits.numel() // shape[-1], shape[-1], shape[-1], 1.0, gradient)
     job.counted, job.both_ways = native.COUNTED[counted(formula, reduction)], formula.pool.transposed
-    alive = native.fill_supervision(job, supervision, shape, value.dtype)
+    alive = native.fill_supervision(job, supervision, value.dtype)
     if row_weight is not None:
         alive.append(row_weight.to(value.dtype))
         job.row_weight = alive[-1].data_ptr()

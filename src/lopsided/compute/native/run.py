@@ -146,7 +146,7 @@ def rows(
     job = new_job(fixed, z, len(z), z.shape[1], z.stride(0), factor, gradient if with_gradient else None)
     job.value = values.data_ptr()
     job.part_state, job.joined_state = (None if s is None else s.data_ptr() for s in (part_state, joined_state))
-    alive = fill_supervision(job, supervision, shape, values.dtype)
+    alive = fill_supervision(job, supervision, values.dtype)
     call(job)
     del alive
     if job.broken:
@@ -196,7 +196,7 @@ def call(job: Job) -> None:
     loaded.lopsided_rows(ctypes.byref(job))
 
 
-def fill_supervision(job: Job, supervision: Supervision, shape: torch.Size, dtype: torch.dtype) -> list[Tensor]:
+def fill_supervision(job: Job, supervision: Supervision, dtype: torch.dtype) -> list[Tensor]:
     """Fills in targets, mask and weights; returns the tensors that must live until the call is over."""
     alive: list[Tensor] = []
 
