@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from lopsided.integrations import jax
+
 
 @pytest.mark.parametrize(
     ("module", "package", "extra"), [("sklearn", "sklearn", "tool"), ("transformers", "transformers", "transformers")]
@@ -16,3 +18,9 @@ def test_the_extra_is_named(module: str, package: str, extra: str, monkeypatch: 
     monkeypatch.delitem(sys.modules, f"lopsided.integrations.{module}", raising=False)
     with pytest.raises(ModuleNotFoundError, match=rf"{package}\S* is missing: pip install 'lopsided\[{extra}\]'"):
         importlib.import_module(f"lopsided.integrations.{module}")
+
+
+def test_jax_is_asked_for_when_a_loss_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(ModuleNotFoundError, match=r"jax is missing: pip install 'lopsided\[jax\]'"):
+        jax.loss("asl")

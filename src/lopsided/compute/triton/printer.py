@@ -10,14 +10,12 @@ negatives share, the compiler finds again: both are inlined in one kernel.
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lopsided.compute.graph import SETTINGS, Node, in_order, is_uniform, kernels, trace
-
-_LONGEST = 60  # characters of an expression that is written where it is used
+from lopsided.compute.expressions import Expressions
+from lopsided.compute.graph import SETTINGS, is_uniform, kernels, trace
 
 _HEAD = '''\
 """Printed from `lopsided/losses/curves.py` by `python -m lopsided.compute.triton.printer`. Do not edit.
@@ -41,49 +39,20 @@ _TRITON = {
     "log1p_unit": "log1p_unit({})",
     "power": "power({}, {})",
     "select": "tl.where({}, {}, {})",
+    "maximum": "maximum({}, {})",
+    "minimum": "minimum({}, {})",
     **{op: f"{{}} {op} {{}}" for op in ("+", "-", "*", ">=")},
 }
-_INFIX = ("+", "-", "*", ">=", "negate", "negative abs")  # need parentheses where they are used
 
 
-class _Printer:
-    """Names what is used more than once, or long, in the order in which it is needed."""
-
-    def __init__(self, outputs: Sequence[Any]) -> None:
-        nodes = in_order(outputs)
-        self._uses = Counter(a for n in nodes for a in n.args if isinstance(a, Node))
-        self._text: dict[Node, str] = {}
-        self.lines: list[str] = []
-        for n in nodes:
-            self._text[n] = self._express(n)
-
-    def name(self, n: Any) -> str:
-        return self._text[n] if isinstance(n, Node) else repr(float(n))
-
-    def _express(self, n: Node) -> str:
-        if n.op == "setting":
-            name, index = n.args
-            return f"s[{len(SETTINGS) + index if name == 'terms' else SETTINGS.index(name)}]"
-        text = _bound(n, self.name) or _TRITON[n.op].format(*map(self.name, n.args))
-        if n.op == "z" or (self._uses[n] == 1 and len(text) <= _LONGEST):
-            return f"({text})" if n.op in _INFIX else text
-        self.lines.append(f"v{len(self.lines)} = {text}")
-        return f"v{len(self.lines) - 1}"
-
-
-def _bound(n: Node, name: Callable[[Any], str]) -> str | None:
-    """Prints a select that is a maximum or a minimum as such: one instruction on a GPU."""
-    if n.op != "select" or n.args[0].op != ">=":
-        return None
-    (low, high), chosen, other = n.args[0].args, n.args[1], n.args[2]
-    if (low, high) == (chosen, other):
-        return f"maximum({name(high)}, {name(low)})"
-    return f"minimum({name(low)}, {name(high)})" if (high, low) == (chosen, other) else None
+class _Printer(Expressions):
+    def setting(self, name: str, index: int) -> str:
+        return f"s[{len(SETTINGS) + index if name == 'terms' else SETTINGS.index(name)}]"
 
 
 def print_curve(name: str, outputs: Sequence[Any]) -> str:
     """Returns one device function: a tile of logits to values and slopes."""
-    printer = _Printer(outputs)
+    printer = _Printer(outputs, _TRITON)
     full = "tl.full(z.shape, {}, tl.float32)"
     results = [full.format(printer.name(n)) if is_uniform(n) else printer.name(n) for n in outputs]
     body = [f"def {name}(z, s: tl.constexpr):", *printer.lines, f"return {', '.join(results)}"]

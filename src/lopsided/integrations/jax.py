@@ -1,0 +1,176 @@
+"""Losses for JAX, and for Keras on JAX: pure functions, printed from the same curves as the C library is.
+
+The curves are printed as Python on `jax.numpy`, with the settings of a loss as numbers; value and slope are theirs, so
+that a detached focus stays detached. What joins the labels of a row is written here, since pools are not printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lopsided.compute.expressions import Expressions
+from lopsided.compute.graph import is_uniform, trace
+from lopsided.losses import Curve, Formula, LogSumExp, MeanPairs, Pairs, Softmax, Sum, as_formula, curves, formula
+
+Array = Any  # of jax
+_REDUCTIONS = ("mean", "sum", "none")
+_EMPTY = -1e30  # the logarithm of an empty sum, finite so that no inf - inf arises
+_JAX = {
+    "z": "z",
+    "negate": "-{}",
+    "negative abs": "-jnp.abs({})",
+    "reciprocal": "1.0 / ({})",
+    "reciprocal1p": "1.0 / (1.0 + {})",
+    "exp": "jnp.exp({})",
+    "log1p": "jnp.log1p({})",
+    "log1p_unit": "jnp.log1p({})",
+    "power": "jnp.maximum({}, jnp.finfo(z.dtype).tiny) ** {}",  # finite at 0 for every exponent above -1
+    "select": "jnp.where({}, {}, {})",
+    "maximum": "jnp.maximum({}, {})",
+    "minimum": "jnp.minimum({}, {})",
+    **{op: f"{{}} {op} {{}}" for op in ("+", "-", "*", ">=")},
+}
+
+
+def source(spec: Formula | str) -> str:
+    """Returns the code of a loss's curves, two functions of `jax.numpy` that map logits to values and slopes.
+
+    Raises ValueError for an unknown loss, and for curves that are not lopsided's.
+
+    >>> print(source("zlpr(scale=2)"))
+    def positive(z):
+        v0 = z * -2.0
+        return v0, jnp.full_like(z, -2.0)
+    <BLANKLINE>
+    def negative(z):
+        v0 = z * 2.0
+        return v0, jnp.full_like(z, 2.0)
+    """
+    made = as_formula(spec)
+    return "\n\n".join(
+        _printed(name, curve) for name, curve in (("positive", made.positive), ("negative", made.negative))
+    )
+
+
+def _printed(name: str, curve: Curve) -> str:
+    if getattr(curves, curve.name, None) is not curve.function:
+        raise ValueError(f"only curves of lopsided are printed, and {curve} is one of your own")
+    outputs = trace(curve.name, dict(curve.settings))
+    printer = Expressions(outputs, _JAX)
+    results = [f"jnp.full_like(z, {printer.name(n)})" if is_uniform(n) else printer.name(n) for n in outputs]
+    return "\n    ".join([f"def {name}(z):", *printer.lines, f"return {', '.join(results)}"])
+
+
+def loss(spec: str, reduction: str = "mean", **settings: Any) -> Callable[..., Array]:
+    """Returns a loss by name as a pure function of (logits, targets, mask=None), for `jax.grad`, `jit` and `vmap`.
+
+    Args:
+        spec: a name such as "asl", or a name with settings such as "asl(gamma_neg=2)".
+        reduction: "mean", "sum" or "none", (...) values of rows, as in `lopsided.loss`.
+        settings: more hyperparameters of that loss.
+
+    Returns a function that takes logits (..., L), targets of that shape in [0, 1], NaN where unknown, and a mask, True
+    where known; values out of range are not noticed, as inside of `jit` they cannot be. Logits of 16 bits are computed
+    in float32. A second derivative is the derivative of the slope.
+
+    Keras on JAX: `model.compile(loss=lambda y_true, y_pred: function(y_pred, y_true))`, with reduction "none".
+
+    Raises ValueError for an unknown loss, for one that compares the rows of a batch, and ModuleNotFoundError without
+    jax: `pip install 'lopsided[jax]'`.
+    """
+    made = formula(spec, **settings)
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(_REDUCTIONS)}; got {reduction!r}")
+    if type(made.pool) not in _POOLS:
+        raise ValueError(f"{made} has no form for JAX: its pool compares the rows of a batch, or is not lopsided's")
+    try:
+        import jax
+        import jax.numpy as jnp
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error.name} is missing: pip install 'lopsided[jax]'", name=error.name) from None
+    space: dict[str, Any] = {"jnp": jnp}
+    exec(source(made), space)
+    sides = [_differentiable(jax, space[name]) for name in ("positive", "negative")]
+    pool, counts = _POOLS[type(made.pool)], made.pool.counts
+
+    def function(logits: Array, targets: Array, mask: Array | None = None) -> Array:
+        z = jnp.asarray(logits)
+        z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+        y = jnp.asarray(targets).astype(z.dtype)
+        known = ~jnp.isnan(y) if mask is None else ~jnp.isnan(y) & mask
+        weights = jnp.where(known, y, 0.0), jnp.where(known, 1.0 - y, 0.0)
+        z = jnp.where(known, z, 0.0)  # no NaN of an unknown label's logit
+        rows = pool(jnp, made.pool, [side(z) for side in sides], weights)
+        if reduction == "none":
+            return rows
+        counted = known if counts == "labels" else (known if counts == "rows" else weights[0] > 0).any(-1)
+        return rows.sum() / (jnp.maximum(counted.sum(), 1) if reduction == "mean" else 1)
+
+    return function
+
+
+def _differentiable(jax: Any, curve: Callable[[Array], tuple[Array, Array]]) -> Callable[[Array], Array]:
+    """Returns a function of the values, whose derivative is the slope."""
+
+    @jax.custom_jvp  # type: ignore[untyped-decorator]
+    def values(z: Array) -> Array:
+        return curve(z)[0]
+
+    @values.defjvp  # type: ignore[untyped-decorator]
+    def jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        value, slope = curve(*primals)
+        return value, slope * tangents[0]
+
+    return values  # type: ignore[no-any-return]
+
+
+def _sum(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
+    return sum(jnp.where(a > 0, a * v, 0.0).sum(-1) for v, a in zip(values, weights, strict=True))
+
+
+def _log_sums(jnp: Any, values: Any, weights: Any) -> list[Array]:
+    """Computes log sum a exp(v) of each side, -1e30 of an empty one."""
+    sums = []
+    for v, a in zip(values, weights, strict=True):
+        present = jnp.where(a > 0, v, _EMPTY)
+        peak = present.max(-1, keepdims=True)
+        total = (a * jnp.exp(present - peak)).sum(-1)
+        sums.append(peak[..., 0] + jnp.log(jnp.where(total > 0, total, 1.0)))
+    return sums
+
+
+def _softplus(jnp: Any, x: Array) -> Array:
+    return jnp.logaddexp(x, 0.0)
+
+
+def _log_sum_exp(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
+    return sum(_softplus(jnp, side) for side in _log_sums(jnp, values, weights))
+
+
+def _pairs(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
+    positive, negative = _log_sums(jnp, values, weights)
+    return _softplus(jnp, pool.power_pos * positive + pool.power_neg * negative)
+
+
+def _mean_pairs(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
+    value = 1.0
+    for v, a in zip(values, weights, strict=True):
+        mass = a.sum(-1)
+        value = value * jnp.where(a > 0, a * jnp.exp(v), 0.0).sum(-1) / jnp.where(mass > 0, mass, 1.0)
+    return value
+
+
+def _softmax(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
+    mass, known = weights[0].sum(-1), (weights[0] + weights[1] > 0).astype(values[0].dtype)
+    mean = (weights[0] * values[0]).sum(-1) / jnp.where(mass > 0, mass, 1.0)
+    return jnp.where(mass > 0, _log_sums(jnp, values[:1], [known])[0] - mean, 0.0)
+
+
+_POOLS: dict[type, Callable[..., Array]] = {
+    Sum: _sum,
+    LogSumExp: _log_sum_exp,
+    Pairs: _pairs,
+    MeanPairs: _mean_pairs,
+    Softmax: _softmax,
+}

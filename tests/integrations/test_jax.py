@@ -1,0 +1,113 @@
+"""The losses for JAX are ours: their printed curves on any machine, by numpy; values and gradients where jax is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import lopsided
+from lopsided.integrations.jax import loss, source
+from lopsided.losses import Curve, Formula, Sum, TwoWayPairs, formula
+from tests.variants import VARIANTS, every_variant, example
+
+ROWS = [spec for spec in VARIANTS if not isinstance(formula(spec).pool, TwoWayPairs)]
+
+
+@every_variant
+def test_the_printed_curves_are_the_curves(spec: str) -> None:
+    z = np.linspace(-40, 40, 1601)
+    space: dict[str, Any] = {"jnp": np}
+    exec(source(spec), space)
+    ours = formula(spec)
+    for name, curve in (("positive", ours.positive), ("negative", ours.negative)):
+        for expected, printed in zip(curve(torch.from_numpy(z)), space[name](z), strict=True):
+            np.testing.assert_allclose(printed, np.broadcast_to(np.asarray(expected), z.shape), 1e-11, 1e-18)
+
+
+def batch(soft: bool) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Logits and targets with unknown labels, of which a logit is NaN, a row of which nothing is known, and a mask."""
+    z, y = (each.numpy().copy() for each in example(soft))
+    mask = np.random.default_rng(0).random(z.shape) < 0.8
+    y[2, 3] = y[4] = np.nan
+    mask[2, 3], z[2, 3] = True, np.nan
+    return z, y, mask
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("spec", ROWS)
+def test_values_and_gradients_are_ours(spec: str, soft: bool) -> None:
+    jax = pytest.importorskip("jax")
+    z, y, mask = batch(soft)
+    for kind, tolerance in ((np.float64, 1e-9), (np.float32, 1e-6)):
+        logits = torch.from_numpy(z.astype(kind)).requires_grad_()
+        expected = lopsided.loss(spec)(logits, torch.from_numpy(y), torch.from_numpy(mask))
+        expected.backward()
+        assert logits.grad is not None
+        with jax.enable_x64(kind is np.float64):
+            value, gradient = jax.jit(jax.value_and_grad(loss(spec)))(z.astype(kind), y, mask)
+        assert value.dtype == kind
+        assert float(value) == pytest.approx(expected.item(), rel=tolerance, abs=tolerance)
+        scale = float(logits.grad.abs().max())
+        np.testing.assert_allclose(gradient, logits.grad.numpy(), rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.slow
+def test_reductions_and_settings_are_ours() -> None:
+    jax = pytest.importorskip("jax")
+    z, y, mask = batch(False)
+    for spec in ("asl", "zlpr", "lsep"):
+        for reduction in ("mean", "sum", "none"):
+            with jax.enable_x64(True):
+                value = loss(spec, reduction)(z, y, mask)
+            given = map(torch.from_numpy, (z, y, mask))
+            expected = lopsided.loss(spec, reduction=reduction)(*given)
+            np.testing.assert_allclose(value, expected.numpy(), rtol=1e-9)
+    assert loss("asl", gamma_neg=0, clip=0)(z, y, mask) == loss("bce")(z, y, mask)
+    nothing = np.full_like(y, np.nan)
+    assert loss("bce")(z, nothing) == loss("zlpr")(z, nothing) == loss("softmax")(z, nothing) == 0
+
+
+@pytest.mark.slow
+def test_values_of_16_bits_are_float32_and_second_derivatives_those_of_the_slope() -> None:
+    jax = pytest.importorskip("jax")
+    logits = jax.numpy.asarray([[20.0, -3.0]], dtype="bfloat16")
+    value, gradient = jax.value_and_grad(loss("bce", "sum"))(logits, jax.numpy.asarray([[0, 1]]))
+    assert (value.dtype, gradient.dtype) == ("float32", "bfloat16")
+    assert float(value) == pytest.approx(20 + math.log1p(math.exp(3)), rel=1e-6)
+    bend = jax.grad(jax.grad(lambda z: loss("bce")(z[None], np.ones(1))))(0.5)
+    p = 1 / (1 + math.exp(-0.5))
+    assert float(bend) == pytest.approx(p * (1 - p), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_keras_trains_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jax")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    random = np.random.default_rng(0)
+    x = random.normal(size=(64, 3)).astype("float32")
+    y = (x > 0.5).astype("float32")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    function = loss("asl", reduction="none")
+    model.compile(keras.optimizers.Adam(0.1), loss=lambda y_true, y_pred: function(y_pred, y_true))
+    losses = model.fit(x, y, epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < 0.3 * losses[0]
+    expected = lopsided.loss("asl", reduction="batchmean")(
+        torch.from_numpy(model.predict(x, verbose=0)), torch.from_numpy(y)
+    )
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_what_has_no_form_for_jax_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no form for JAX: its pool compares the rows of a batch"):
+        loss("two_way")
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none; got 'batchmean'"):
+        loss("bce", reduction="batchmean")
+    with pytest.raises(ValueError, match="only curves of lopsided are printed"):
+        source(Formula(Curve(lambda z: (z, 1.0)), formula("bce").negative, Sum()))
