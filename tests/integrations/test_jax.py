@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import lopsided
+from lopsided.compute.native import printer
 from lopsided.integrations.jax import loss, source
 from lopsided.losses import Curve, Formula, Sum, TwoWayPairs, formula
 from tests.variants import VARIANTS, every_variant, example
@@ -27,6 +28,12 @@ def test_the_printed_curves_are_the_curves(spec: str) -> None:
     for name, curve in (("positive", ours.positive), ("negative", ours.negative)):
         for expected, printed in zip(curve(torch.from_numpy(z)), space[name](z), strict=True):
             np.testing.assert_allclose(printed, np.broadcast_to(np.asarray(expected), z.shape), 1e-11, 1e-18)
+
+
+def test_what_is_printed_does_not_depend_on_what_was_printed_before() -> None:
+    of_c, of_asl = printer.print_all(), source("asl")
+    source("apl(clip=0.2)")
+    assert (printer.print_all(), source("asl")) == (of_c, of_asl)
 
 
 def batch(soft: bool) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -142,7 +142,11 @@ _VOCABULARY = {
 
 
 def trace(curve: str, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns value and slope of a curve as nodes. Its helpers see the vocabulary of nodes as well."""
+    """Returns value and slope of a curve as nodes. Its helpers see the vocabulary of nodes as well.
+
+    Nodes of earlier traces are forgotten: their numbers would decide in which order the terms of a sum are printed.
+    """
+    node.cache_clear()
     space = {**vars(curves), **_VOCABULARY}
     for name, function in list(vars(curves).items()):
         if isinstance(function, FunctionType) and function.__module__ == curves.__name__:
