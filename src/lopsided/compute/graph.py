@@ -79,6 +79,11 @@ def setting(name: str, index: int = 0) -> Node:
     return node("setting", name, index)
 
 
+def forget() -> None:
+    """Forgets all nodes but z: whatever was traced before would decide in which order the terms of a sum are printed."""
+    node.cache_clear()
+
+
 def _arithmetic(op: str, a: Any, b: Any) -> Any:
     if not (isinstance(a, Node) or isinstance(b, Node)):
         return _FOLD[op](a, b)
@@ -142,11 +147,7 @@ _VOCABULARY = {
 
 
 def trace(curve: str, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns value and slope of a curve as nodes. Its helpers see the vocabulary of nodes as well.
-
-    Nodes of earlier traces are forgotten: their numbers would decide in which order the terms of a sum are printed.
-    """
-    node.cache_clear()
+    """Returns value and slope of a curve as nodes. Its helpers see the vocabulary of nodes as well."""
     space = {**vars(curves), **_VOCABULARY}
     for name, function in list(vars(curves).items()):
         if isinstance(function, FunctionType) and function.__module__ == curves.__name__:
@@ -162,6 +163,7 @@ def trace(curve: str, settings: dict[str, Any]) -> tuple[Any, Any]:
 
 def kernels() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Returns (name, curve, settings) of every kernel; the name says which settings are there."""
+    forget()
     focus: list[tuple[str, ...]] = [(), ("gamma",), ("gamma", "detach")]
     for given, terms in itertools.product(focus, MOST_TERMS):
         yield _kernel("polynomial_positive", given, ("shift",), terms, ())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lopsided.compute.expressions import Expressions
-from lopsided.compute.graph import is_uniform, trace
+from lopsided.compute.graph import forget, is_uniform, trace
 from lopsided.losses import Curve, Formula, LogSumExp, MeanPairs, Pairs, Softmax, Sum, as_formula, curves, formula
 
 Array = Any  # of jax
@@ -48,6 +48,7 @@ def source(spec: Formula | str) -> str:
         return v0, jnp.full_like(z, 2.0)
     """
     made = as_formula(spec)
+    forget()
     return "\n\n".join(
         _printed(name, curve) for name, curve in (("positive", made.positive), ("negative", made.negative))
     )
