@@ -80,7 +80,7 @@ def setting(name: str, index: int = 0) -> Node:
 
 
 def forget() -> None:
-    """Forgets all nodes but z: whatever was traced before would decide in which order the terms of a sum are printed."""
+    """Forgets all nodes but z: what was traced before would decide in which order the terms of a sum are printed."""
     node.cache_clear()
 
 
