@@ -235,16 +235,20 @@ def test_metrics_are_those_of_the_rows_whole_or_by_batches(tmp_path: Path) -> No
             assert evaluated[f"eval_{name}"] == pytest.approx(value, abs=1e-6, nan_ok=True), name
 
 
-def texts_pipeline(trained: Any, folder: Path) -> Any:
-    """The model as it comes back from a folder, with a tokenizer of 20 words."""
-    trained.save_pretrained(folder)
+def tiny_tokenizer() -> Any:
+    """A tokenizer of 20 words."""
     words = Tokenizer(WordLevel({f"w{number}": number for number in range(20)}, unk_token="w0"))
     words.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=words, unk_token="w0", pad_token="w0"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", pad_token="w0")  # type: ignore[no-untyped-call]
+
+
+def texts_pipeline(trained: Any, folder: Path) -> Any:
+    """The model as it comes back from a folder, with its tokenizer."""
+    trained.save_pretrained(folder)
     back = BertForSequenceClassification.from_pretrained(folder)
-    return pipeline("text-classification", back, tokenizer=tokenizer, pipeline_class=DecisionPipeline, device="cpu")
+    return pipeline(
+        "text-classification", back, tokenizer=tiny_tokenizer(), pipeline_class=DecisionPipeline, device="cpu"
+    )
 
 
 @pytest.mark.slow

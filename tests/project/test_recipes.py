@@ -228,6 +228,26 @@ torch.testing.assert_close(model.score(model.encode(rows)).values, logits.detach
 """,
         {"models/registry.py": ("_HOMES = {", '_HOMES = {"linear_pixels": "linear_pixels:LinearPixels", ')},
     ),
+    "integration": Recipe(
+        {
+            "integrations/catalyst.py": """
+from lopsided.nn import modules
+
+
+def criterion(spec, **settings):
+    loss = modules.loss(spec, **settings)
+    return lambda batch: loss(batch["logits"], batch["targets"])
+"""
+        },
+        """
+import torch, lopsided
+from lopsided.integrations.catalyst import criterion
+
+logits, targets = torch.randn(4, 9), torch.rand(4, 9) < 0.3
+batch = {"logits": logits, "targets": targets}
+assert criterion("asl", gamma_neg=2)(batch) == lopsided.loss("asl", gamma_neg=2)(logits, targets)
+""",
+    ),
 }
 
 
