@@ -84,6 +84,15 @@ def small(rows: list[Row]) -> str:
     return grid(["", *shown], body)
 
 
+def compiled(rows: list[Row]) -> str:
+    names = ["case", "loss", "graph breaks", "inside to outside", "compiled to alone", "alone us"]
+    return grid(["case", "loss", "graph breaks", "step", "alone", "alone, not compiled, µs"], columns(rows, names))
+
+
+def columns(rows: list[Row], names: list[str]) -> list[list[str]]:
+    return [[row[name] for name in names] for row in rows]
+
+
 def head(rows: list[Row]) -> str:
     """A linear head: time as a ratio to the bare products, and memory, for each number of labels."""
     sizes = list(dict.fromkeys(row["labels"] for row in rows))
@@ -115,12 +124,12 @@ def gpu(rows: list[Row]) -> str:
 
 def gpu_head(rows: list[Row]) -> str:
     names = ["labels", "contender", "ratio", "milliseconds", "extra peak GiB"]
-    return grid(names, [[row[name] for name in names] for row in rows])
+    return grid(names, columns(rows, names))
 
 
 def instructions(rows: list[Row]) -> str:
     names = ["loss", "logits", "targets", "kernel", "positives", "instructions", "bytes", "issue bound", "registers"]
-    return grid(names, [[row[name] for name in names] for row in rows])
+    return grid(names, columns(rows, names))
 
 
 def on_gpus() -> dict[str, str]:
@@ -163,6 +172,8 @@ def pages() -> dict[Path, str]:
     short = {"speed": f"{summary(rows)}\n\n{environment(rows, 'run.py')}"}
     linear = {"linear": f"{head(heads)}\n\n{environment(heads, 'linear.py')}"}
     some = {"small batches": f"{small(few)}\n\n{environment(few, 'small_batches.py')}"}
+    graphs = read("compiled.csv")
+    some["compiled"] = f"{compiled(graphs)}\n\n{environment(graphs, 'compiled.py')}"
     readme, speed, extreme = ROOT / "README.md", ROOT / "docs/speed.md", ROOT / "docs/extreme.md"
     return {
         readme: put(readme, short),

@@ -38,6 +38,8 @@ def targets_seen_by(function: object, *arguments: object) -> set[str]:
 def test_stays_in_the_graph(name: str) -> None:
     z, y = example()
     assert "lopsided.rows" in targets_seen_by(lopsided.MultiLabelLoss(name), z, y)
+    seen = targets_seen_by(lopsided.MultiLabelLoss(name), z.requires_grad_(), y)
+    assert {target for target in seen if "lopsided" in target} == {"lopsided.loss"}
 
 
 def test_a_loss_without_a_loop_is_traced_in_plain_torch() -> None:
@@ -77,6 +79,30 @@ def test_the_operator_keeps_its_promises() -> None:
     for leaf, wanted in ((z.float().requires_grad_(), True), (z.float().requires_grad_(), False), (z.float(), False)):
         torch.library.opcheck(torch.ops.lopsided.rows.default, (leaf, *said, wanted))
     torch.library.opcheck(torch.ops.lopsided.gradient.default, (torch.rand(len(z)), z.float(), *said))
+    for reduction, weight in (("mean", None), ("none", torch.rand(len(z)))):
+        whole = z.float().requires_grad_(), *said[:-1], weight, reduction
+        torch.library.opcheck(torch.ops.lopsided.loss.default, whole)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("name", ["asl", "bp_mll", "two_way"])
+def test_the_whole_loss_is_a_node_whose_memory_may_lie_anyhow(name: str, reduction: str) -> None:
+    z, y = example()
+    module = lopsided.MultiLabelLoss(name, reduction=reduction, pos_weight=torch.rand(18)[::2])
+    if name == "two_way" and reduction == "none":
+        pytest.skip("it compares rows")
+    weight = None if name == "two_way" else torch.rand(2 * len(z))[::2]
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for logits, targets in ((z, y), (z.T.contiguous().T, y.T.contiguous().T), (z[:0], y[:0])):
+        row_weight = None if weight is None else weight[: len(logits)]
+        results = []
+        for function in (compiled, module):
+            leaf = logits.detach().clone().requires_grad_()
+            value = function(leaf, targets, row_weight=row_weight)
+            value.sum().backward()
+            results.append((value, leaf.grad))
+        torch.testing.assert_close(*results)
 
 
 def test_wrong_values_are_named_inside_as_well() -> None:

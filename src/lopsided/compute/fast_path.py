@@ -26,20 +26,50 @@ def fast_loss(
     Served are logits on the CPU in contiguous memory, other than float16, beside tensors like that, where nothing but
     autograd records what happens. Raises ValueError for values out of range.
     """
-    if is_recorded() or (fixed := native.template(formula)) is None or not _are_served(logits, supervision, row_weight):
-        return None
-    if formula.pool.transposed and (reduction not in ("mean", "sum") or row_weight is not None):
+    if (
+        is_recorded()
+        or native.template(formula) is None
+        or not is_reduced(formula, reduction, row_weight)
+        or not _are_served(logits, supervision, row_weight)
+    ):
         return None
     gradient = torch.empty_like(logits) if logits.requires_grad and torch.is_grad_enabled() else None
-    shape = logits.shape
-    value = logits.new_empty(
-        shape[:-1] if reduction == "none" else (),
-        dtype=torch.float32 if logits.dtype is torch.bfloat16 else logits.dtype,
-    )
+    value = new_value(logits, reduction)
     # The code that attaches the value is no longer in the cache of the processor after the C loop: so it runs before.
     # But where hooks look at what autograd saves, the gradient must be there already.
     attached = attach(logits, value, gradient) if gradient is None or _hooks(True) is None else None
-    job = native.new_job(fixed, logits, logits.numel() // shape[-1], shape[-1], shape[-1], 1.0, gradient)
+    if not calculate(logits, supervision, row_weight, formula, reduction, value, gradient):
+        return None
+    return attach(logits, value, gradient) if attached is None else attached
+
+
+def is_reduced(formula: Formula, reduction: str, row_weight: Tensor | None) -> bool:
+    """Tells whether the C library, if it has a loop for a formula, reduces the loss in that way."""
+    return not formula.pool.transposed or (reduction in ("mean", "sum") and row_weight is None)
+
+
+def new_value(logits: Tensor, reduction: str) -> Tensor:
+    """Returns an empty tensor for the loss."""
+    dtype = torch.float32 if logits.dtype is torch.bfloat16 else logits.dtype
+    return logits.new_empty(logits.shape[:-1] if reduction == "none" else (), dtype=dtype)
+
+
+def calculate(
+    logits: Tensor,
+    supervision: Supervision,
+    row_weight: Tensor | None,
+    formula: Formula,
+    reduction: str,
+    value: Tensor,
+    gradient: Tensor | None,
+) -> bool:
+    """Writes the reduced loss and its gradient, all contiguous; returns False where it cannot, for want of memory.
+
+    Raises ValueError for values out of range.
+    """
+    fixed, labels = native.template(formula), logits.shape[-1]
+    assert fixed is not None
+    job = native.new_job(fixed, logits, logits.numel() // labels, labels, labels, 1.0, gradient)
     job.counted, job.both_ways = native.COUNTED[counted(formula, reduction)], formula.pool.transposed
     alive = native.fill_supervision(job, supervision, value.dtype)
     if row_weight is not None:
@@ -53,11 +83,9 @@ def fast_loss(
     del alive
     if job.needs_check or job.broken:
         check_values(logits, supervision, row_weight)
-    if job.failed or job.broken:
-        return None
     if job.looks_like_probabilities:
         warn_of_probabilities(logits)
-    return attach(logits, value, gradient) if attached is None else attached
+    return not (job.failed or job.broken)
 
 
 def _are_served(logits: Tensor, supervision: Supervision, row_weight: Tensor | None) -> bool:

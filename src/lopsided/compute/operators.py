@@ -1,4 +1,4 @@
-"""The compiled executors as nodes of a compiled graph: custom operators with a fake and a gradient.
+"""The compiled executors as nodes of a compiled graph: operators with a fake and a gradient.
 
 Outside of `torch.compile` and `torch.export` they are not used: a call of an operator costs more than a small loss.
 Where an executor makes the gradient along with the values, and it is known to be needed, one operator returns both;
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lopsided.compute.executor import RowResult, Source
+from lopsided.compute import fast_path
+from lopsided.compute.executor import Executor, RowResult, Source
 from lopsided.compute.native import run as native
 from lopsided.compute.node import chain, refuse_second_derivatives
 from lopsided.compute.triton import run as triton
@@ -22,10 +23,11 @@ from lopsided.losses.names import as_formula
 from lopsided.targets import Supervision
 from lopsided.targets.checks import check_values
 
-_BATCH = (
+_NAMED = (
     "Tensor logits, Tensor? values, Tensor? crow, Tensor? col, Tensor? mask, Tensor? weight, Tensor? pos_weight, "
-    "float label_smoothing, int? ignore_index, str formula, str executor"
+    "float label_smoothing, int? ignore_index, str formula"
 )
+_BATCH = f"{_NAMED}, str executor"
 _TENSORS, _ALL = 7, 11  # of the arguments in _BATCH
 
 
@@ -55,6 +57,22 @@ def _gradient(grad: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     return gradient
 
 
+def _loss(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    given: list[Any] = [each.contiguous() if isinstance(each, Tensor) else each for each in rest]
+    *fields, name, row_weight, reduction = given
+    z, supervision = logits.detach().contiguous(), Supervision(*fields)
+    value, gradient = fast_path.new_value(z, reduction), torch.empty_like(z)
+    if z.numel() == 0:
+        return value.zero_(), gradient
+    if not fast_path.calculate(z, supervision, row_weight, as_formula(name), reduction, value, gradient):
+        raise MemoryError(f"no memory for a loss of {tuple(z.shape)} logits")
+    return value, gradient
+
+
+def _fake_loss(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return fast_path.new_value(logits, rest[-1]), _fake_gradient(None, logits)
+
+
 def _fake_gradient(grad: Any, logits: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
@@ -74,15 +92,28 @@ def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     return gradient, *[None] * _ALL
 
 
-_rows_operator = torch.library.custom_op(
-    "lopsided::rows", _rows, mutates_args=(), schema=f"({_BATCH}, bool with_gradient) -> (Tensor, Tensor)"
-)
-_rows_operator.register_fake(_fake_rows)
-_rows_operator.register_autograd(_backward, setup_context=_save)
-_gradient_operator = torch.library.custom_op(
-    "lopsided::gradient", _gradient, mutates_args=(), schema=f"(Tensor grad, {_BATCH}) -> Tensor"
-)
-_gradient_operator.register_fake(_fake_gradient)
+def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward_of_loss(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    refuse_second_derivatives()
+    return chain(ctx.saved_tensors[0], grad), *[None] * _ALL
+
+
+# Not `custom_op`, whose wrapper takes longer than a small loss. The operators live as long as the library.
+_library = torch.library.Library("lopsided", "DEF")
+for _name, _schema, _function, _fake in (
+    ("rows", f"({_BATCH}, bool with_gradient) -> (Tensor, Tensor)", _rows, _fake_rows),
+    ("loss", f"({_NAMED}, Tensor? row_weight, str reduction) -> (Tensor, Tensor)", _loss, _fake_loss),
+    ("gradient", f"(Tensor grad, {_BATCH}) -> Tensor", _gradient, _fake_gradient),
+):
+    _library.define(f"{_name}{_schema}", tags=torch.Tag.pt2_compliant_tag)
+    _library.impl(_name, _function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"lopsided::{_name}", _fake, lib=_library)
+torch.library.register_autograd("lopsided::rows", _backward, setup_context=_save, lib=_library)
+torch.library.register_autograd("lopsided::loss", _backward_of_loss, setup_context=_save_gradient, lib=_library)
 
 
 class Operator:
@@ -109,6 +140,21 @@ class Operator:
         with_gradient = self.along and torch.is_grad_enabled() and logits.requires_grad
         values = torch.ops.lopsided.rows(logits, *supervision.tensors, *settings, with_gradient)[0]
         return RowResult(values, None)
+
+
+def compiled_loss(
+    executor: Executor, logits: Tensor, supervision: Supervision, row_weight: Tensor | None, formula: Formula, how: str
+) -> Tensor | None:
+    """Returns the loss with the reduction `how`, made by the C library as one node of a graph; None for other losses.
+
+    The gradient is made along with it: where none is known to be needed, the loss of each row is the better node.
+    """
+    along = torch.is_grad_enabled() and logits.requires_grad and logits.dtype != torch.float16
+    if executor is not OPERATORS[native.NAME] or not along or not fast_path.is_reduced(formula, how, row_weight):
+        return None
+    settings = supervision.label_smoothing, supervision.ignore_index, formula.name
+    value: Tensor = torch.ops.lopsided.loss(logits, *supervision.tensors, *settings, row_weight, how)[0]
+    return value
 
 
 OPERATORS = {executor.NAME: Operator(executor) for executor in (native, triton)}

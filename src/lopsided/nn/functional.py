@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lopsided.compute import choose
 from lopsided.compute.fast_path import fast_loss
+from lopsided.compute.operators import compiled_loss
 from lopsided.compute.reduce import Problem, evaluate
 from lopsided.losses import Formula, as_formula
 from lopsided.nn.options import check_options
@@ -98,5 +99,8 @@ def multilabel_loss(
         check_no_leaf(logits)
     beside = *supervision.tensors, row_weight
     executor = choose(backend, formula, logits, *beside, soft_targets=soft_targets)
-    problem = Problem(formula, supervision, row_weight, reduction, inplace)
-    return evaluate(executor, logits, problem)
+    if torch.compiler.is_compiling():
+        value = compiled_loss(executor, logits, supervision, row_weight, formula, reduction)
+        if value is not None:
+            return value
+    return evaluate(executor, logits, Problem(formula, supervision, row_weight, reduction, inplace))

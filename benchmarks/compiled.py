@@ -1,0 +1,85 @@
+"""Times a training step of which the loss is a part of the compiled graph against one with the loss outside; writes a CSV.
+
+    python benchmarks/compiled.py && python benchmarks/tables.py
+
+The step is forward and backward of a linear layer of 256 inputs and a loss, on one thread. Contenders take turns as in
+`run.py`. Beside it the loss alone, compiled and not: for so little work what torch adds to any compiled function weighs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from contenders import Case
+from run import Step, environment, measure, step, write
+from torch import Tensor, nn
+
+import lopsided
+
+CASES = [Case(256, 80, torch.float32, "float"), Case(128, 10_000, torch.float32, "float")]
+LOSSES = ("torch bce", "bce", "asl", "zlpr", "lsep", "two_way")
+
+
+def steps(loss: str, case: Case) -> dict[str, Step]:
+    z, y = case.make()
+    criterion = nn.BCEWithLogitsLoss() if loss == "torch bce" else lopsided.MultiLabelLoss(loss)
+    layer, x = nn.Linear(256, case.labels), torch.randn(case.rows, 256)
+    compiled = torch.compile(layer, dynamic=False)
+
+    def of(z: Tensor) -> Tensor:
+        value: Tensor = criterion(z, y)
+        return value
+
+    def train(function: Callable[[Tensor], Tensor]) -> Step:
+        def run() -> None:
+            layer.zero_grad()
+            function(x).backward()
+
+        return run
+
+    return {
+        "loss outside": train(lambda x: of(compiled(x))),
+        "loss inside": train(torch.compile(lambda x: of(layer(x)), dynamic=False)),
+        "alone": step(of, z, True),
+        "alone, compiled": step(torch.compile(of, dynamic=False), z, True),
+    }
+
+
+def breaks(loss: str, case: Case) -> int:
+    z, y = case.make()
+    criterion = nn.BCEWithLogitsLoss() if loss == "torch bce" else lopsided.MultiLabelLoss(loss)
+    return int(torch._dynamo.explain(criterion)(z.requires_grad_(), y).graph_break_count)
+
+
+def run_loss(loss: str, case: Case, seconds: float) -> dict[str, object]:
+    torch.compiler.reset()
+    found = measure(steps(loss, case), seconds)
+    torch.compiler.reset()
+    times: dict[str, object] = {f"{name} us": round(1e6 * median, 1) for name, median in found.items()}
+    return {"case": str(case), "loss": loss, "graph breaks": breaks(loss, case), **times} | {
+        "inside to outside": round(found["loss inside"] / found["loss outside"], 2),
+        "compiled to alone": round(found["alone, compiled"] / found["alone"], 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/compiled.csv"))
+    parser.add_argument("--seconds", type=float, default=8.0, help="per loss and case")
+    asked = parser.parse_args()
+    environment()  # as it is before
+    torch.set_num_threads(1)
+    rows = []
+    for case in CASES:
+        for loss in LOSSES:
+            rows.append(run_loss(loss, case, asked.seconds))
+            print(case, loss, file=sys.stderr)
+    write(asked.out, rows)
+
+
+if __name__ == "__main__":
+    main()
