@@ -1,9 +1,9 @@
-"""Times a training step of which the loss is a part of the compiled graph against one with the loss outside; writes a CSV.
+"""Times a training step with the loss in the compiled graph against one with the loss outside; writes a CSV.
 
     python benchmarks/compiled.py && python benchmarks/tables.py
 
 The step is forward and backward of a linear layer of 256 inputs and a loss, on one thread. Contenders take turns as in
-`run.py`. Beside it the loss alone, compiled and not: for so little work what torch adds to any compiled function weighs.
+`run.py`. Beside it the loss alone, compiled and not: what torch adds to any compiled function weighs in so little work.
 """
 
 from __future__ import annotations

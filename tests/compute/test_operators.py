@@ -84,13 +84,12 @@ def test_the_operator_keeps_its_promises() -> None:
         torch.library.opcheck(torch.ops.lopsided.loss.default, whole)
 
 
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-@pytest.mark.parametrize("name", ["asl", "bp_mll", "two_way"])
+@pytest.mark.parametrize(
+    ("name", "reduction"), [("asl", "none"), ("asl", "sum"), ("asl", "mean"), ("bp_mll", "mean"), ("two_way", "mean")]
+)
 def test_the_whole_loss_is_a_node_whose_memory_may_lie_anyhow(name: str, reduction: str) -> None:
     z, y = example()
     module = lopsided.MultiLabelLoss(name, reduction=reduction, pos_weight=torch.rand(18)[::2])
-    if name == "two_way" and reduction == "none":
-        pytest.skip("it compares rows")
     weight = None if name == "two_way" else torch.rand(2 * len(z))[::2]
     torch.compiler.reset()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
