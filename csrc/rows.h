@@ -242,11 +242,18 @@ static long NAME(rows_in_a_tile)(const Job *job) {
   return dense && whole && job->labels > 0 && job->labels <= TILE / 2 ? TILE / job->labels : 1;
 }
 
-// How many labels of a tile are known.
+// How many labels are known: of which one of both weights is not 0, or, where targets are 0 or 1, that are not masked.
 CLONES static int64_t NAME(count_known)(const REAL *restrict up, const REAL *restrict down, long m) {
   INTEGER known = 0;
   for (long i = 0; i < m; i++) known += up[i] + down[i] > 0;
   return known;
+}
+
+CLONES static int64_t NAME(count_unmasked)(const Job *job, long row, long start, long m) {
+  const uint8_t *restrict mask = job->mask ? job->mask + row * job->mask_stride + start : 0;
+  INTEGER known = 0;
+  for (long i = 0; i < m && mask; i++) known += mask[i] != 0;
+  return mask ? known : m;
 }
 
 // Has a label that is positive a weight?
@@ -266,10 +273,11 @@ static int64_t NAME(count)(const Job *job, long row, long many, NAME(Tile) *t, N
     const int of_rows = job->counted == POSITIVE_ROWS;
     long last = -1;
     list->count = 0;
-    const int scanned = of_rows && t->hard && NAME(scan)(job, row * job->target_stride + start, start, m, t, list);
+    const int scanned = t->hard && NAME(scan)(job, row * job->target_stride + start, start, m, t, list);
     if (!scanned) NAME(weights)(job, row, start, m, t, list);
     for (long at = 0; at < m && !of_rows; at += width) {
-      const int64_t known = NAME(count_known)(t->up + at, t->down + at, width);
+      const int64_t known = scanned ? NAME(count_unmasked)(job, row + at / width, start, width)
+                                    : NAME(count_known)(t->up + at, t->down + at, width);
       found += job->counted == LABELS ? known : known > 0;
     }
     for (long j = 0; j < list->count && of_rows; j++) {
