@@ -250,10 +250,11 @@ CLONES static int64_t NAME(count_known)(const REAL *restrict up, const REAL *res
 }
 
 CLONES static int64_t NAME(count_unmasked)(const Job *job, long row, long start, long m) {
-  const uint8_t *restrict mask = job->mask ? job->mask + row * job->mask_stride + start : 0;
   INTEGER known = 0;
-  for (long i = 0; i < m && mask; i++) known += mask[i] != 0;
-  return mask ? known : m;
+  if (!job->mask) return m;
+  const uint8_t *restrict mask = job->mask + row * job->mask_stride + start;
+  for (long i = 0; i < m; i++) known += mask[i] != 0;
+  return known;
 }
 
 // Has a label that is positive a weight?
@@ -275,9 +276,10 @@ static int64_t NAME(count)(const Job *job, long row, long many, NAME(Tile) *t, N
     list->count = 0;
     const int scanned = t->hard && NAME(scan)(job, row * job->target_stride + start, start, m, t, list);
     if (!scanned) NAME(weights)(job, row, start, m, t, list);
-    for (long at = 0; at < m && !of_rows; at += width) {
-      const int64_t known = scanned ? NAME(count_unmasked)(job, row + at / width, start, width)
-                                    : NAME(count_known)(t->up + at, t->down + at, width);
+    const long together = job->counted == LABELS && (!scanned || job->mask_stride == job->labels) ? m : width;
+    for (long at = 0; at < m && !of_rows; at += together) {
+      const int64_t known = scanned ? NAME(count_unmasked)(job, row + at / width, start, together)
+                                    : NAME(count_known)(t->up + at, t->down + at, together);
       found += job->counted == LABELS ? known : known > 0;
     }
     for (long j = 0; j < list->count && of_rows; j++) {
