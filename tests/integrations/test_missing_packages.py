@@ -7,16 +7,18 @@ import pytest
 
 from lopsided.integrations import jax
 
+PACKAGES = {"sklearn": "tool", "transformers": "transformers", "lightning": "lightning"}  # and their extras
 
-@pytest.mark.parametrize(
-    ("module", "package", "extra"), [("sklearn", "sklearn", "tool"), ("transformers", "transformers", "transformers")]
-)
-def test_the_extra_is_named(module: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [package, *sys.modules]:
-        if name.partition(".")[0] == package:
+
+@pytest.mark.parametrize("module", PACKAGES)
+def test_the_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*PACKAGES, "pytorch_lightning", *sys.modules]:
+        if name.partition(".")[0] in (module, f"pytorch_{module}"):
             monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"lopsided.integrations.{module}", raising=False)
-    with pytest.raises(ModuleNotFoundError, match=rf"{package}\S* is missing: pip install 'lopsided\[{extra}\]'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=rf"{module}\S* is missing: pip install 'lopsided\[{PACKAGES[module]}\]'"
+    ):
         importlib.import_module(f"lopsided.integrations.{module}")
 
 

@@ -169,6 +169,9 @@ def test_few_rows_have_the_own_threshold_and_no_probabilities_of_what_implies_no
     few = LopsidedClassifier("asl").fit(x[:6], y[:6])
     assert few.decision_.name == "own"
     assert few.predict_proba(x).shape == y.shape
+    three = LopsidedClassifier("asl", l2=0.01).fit(x[:6], [0, 1, 2, 0, 1, 2])
+    np.testing.assert_allclose(three.predict_proba(x).sum(1), 1)
+    assert (three.decision_.calibrator(torch.full((1, 3), -9.0)) == 0).all()  # what would be divided by 0
     with pytest.raises(ValueError, match="is tuned on rows, and 6 rows here cannot be parted"):
         LopsidedClassifier("asl", decide="per-label").fit(x[:6], y[:6])
     with pytest.raises(ValueError, match="its scores imply no probabilities"):

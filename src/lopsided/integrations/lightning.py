@@ -11,9 +11,10 @@ try:
 except ModuleNotFoundError:
     try:
         from pytorch_lightning import Callback
-    except ModuleNotFoundError:
-        message = "lightning is missing: pip install 'lopsided[lightning]'"
-        raise ModuleNotFoundError(message, name="lightning") from None
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is missing: pip install 'lopsided[lightning]'", name=error.name
+        ) from None
 
 from lopsided.metrics.collection import MultiLabelMetrics
 from lopsided.nn.adaptive import AdaptiveAsymmetricLoss

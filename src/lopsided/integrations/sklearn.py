@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ from lopsided.jobs.config import FitConfig, checked
 from lopsided.jobs.fit import fit_in_memory
 from lopsided.jobs.rows import SMALLEST_SPLIT, prepare
 from lopsided.losses.checks import stacklevel_of_user
+from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import as_targets
 from lopsided.models.methods import Powerset, parse_method
 from lopsided.targets import SparseTargets
 
 Array = Any  # of numpy, or a sparse one of scipy
+_LEAST = 1e-15  # of a probability whose logarithm is taken: below its clip ASL implies 0
 
 
 class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -110,7 +113,7 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self._multilabel:
             return scores.numpy()
         calibrator = self.decision_.calibrator
-        odds = (scores if calibrator is None else torch.logit(calibrator(scores), eps=1e-15)).double().numpy()
+        odds = (scores if calibrator is None else torch.logit(calibrator(scores), eps=_LEAST)).double().numpy()
         return odds[:, 0] if len(self.classes_) == 2 else odds
 
     def predict_proba(self, X: Array) -> Array:  # noqa: N803
@@ -129,14 +132,16 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return probabilities
         if len(self.classes_) == 2:
             return np.concatenate([1 - probabilities, probabilities], axis=1)
-        return probabilities / probabilities.sum(axis=1, keepdims=True)
+        shares = probabilities.clip(_LEAST)
+        return shares / shares.sum(axis=1, keepdims=True)
 
     def predict(self, X: Array) -> Array:  # noqa: N803
         """Returns what the rule decides, (n, L) of 0 and 1, or the most probable class of each row, (n,)."""
         check_is_fitted(self)
         if self._multilabel:
-            decided = self.decision_.rule.decide(self._scores(X)).numpy()
-            return sparse.csr_matrix(decided, dtype=int) if self._sparse_labels else decided.astype(int)
+            rule, made = self.decision_.rule, sparse.csr_matrix if self._sparse_labels else np.asarray
+            parts = [made(rule.decide(scores).numpy(), dtype=int) for scores in self._blocks(X)]
+            return sparse.vstack(parts, format="csr") if self._sparse_labels else np.concatenate(parts)
         odds = self.decision_function(X)
         return self.classes_[odds.argmax(axis=1) if odds.ndim == 2 else (odds > 0).astype(int)]
 
@@ -190,11 +195,15 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return Splits(rows, None, None)
 
     def _scores(self, X: Array) -> torch.Tensor:  # noqa: N803
+        return torch.cat([scores.values for scores in self._blocks(X)])
+
+    def _blocks(self, X: Array) -> Iterator[Scores]:  # noqa: N803
+        """Yields the scores of some hundred rows at a time."""
         check_is_fitted(self)
         rows = validate_data(self, X, accept_sparse="csr", dtype=np.float32, reset=False)
         if self._sparse_rows != sparse.issparse(rows):
             rows = sparse.csr_matrix(rows) if self._sparse_rows else rows.toarray()
-        return self.model_.score(self.model_.encode(_inputs(rows))).values
+        yield from self.model_.blocks(self.model_.encode(_inputs(rows)), None)
 
 
 def _inputs(rows: Array) -> SparseFeatures | Table:

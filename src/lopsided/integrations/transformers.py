@@ -182,7 +182,8 @@ def metrics(decide: Any = None, **settings: Any) -> Callable[..., dict[str, floa
 
     decide: the threshold or rule that decisions are counted by, such as
     `compute_loss.criterion.decision_threshold()`; a logit of 0 when left out. settings: more of `MultiLabelMetrics`.
-    Labels of -100 are unknown. With `TrainingArguments(batch_eval_metrics=True)` batches are added up one by one.
+    Labels of -100 are unknown. With `TrainingArguments(batch_eval_metrics=True)` batches are added up one by one;
+    after an evaluation that was interrupted, make a new function.
 
     >>> import numpy as np
     >>> logits, labels = np.array([[2.0, -1.0], [-1.0, 3.0]]), np.array([[1, 0], [0, 1]])
