@@ -169,10 +169,16 @@ def test_few_rows_have_the_own_threshold_and_no_probabilities_of_what_implies_no
     few = LopsidedClassifier("asl").fit(x[:6], y[:6])
     assert few.decision_.name == "own"
     assert few.predict_proba(x).shape == y.shape
-    three = LopsidedClassifier("asl", l2=0.01).fit(x[:6], [0, 1, 2, 0, 1, 2])
-    np.testing.assert_allclose(three.predict_proba(x).sum(1), 1)
-    assert (three.decision_.calibrator(torch.full((1, 3), -9.0)) == 0).all()  # what would be divided by 0
     with pytest.raises(ValueError, match="is tuned on rows, and 6 rows here cannot be parted"):
         LopsidedClassifier("asl", decide="per-label").fit(x[:6], y[:6])
     with pytest.raises(ValueError, match="its scores imply no probabilities"):
         LopsidedClassifier("zlpr").fit(x[:6], y[:6]).predict_proba(x)
+
+
+def test_classes_of_which_none_has_a_probability_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ASL implies 0 below its clip, for all classes of a row it may be."""
+    x, _ = features()
+    model = LopsidedClassifier("asl").fit(x[:6], [0, 1, 2, 0, 1, 2])
+    np.testing.assert_allclose(model.predict_proba(x).sum(1), 1)
+    monkeypatch.setattr(model, "_scores", lambda rows: torch.full((1, 3), -9.0))
+    np.testing.assert_allclose(model.predict_proba(x), np.full((1, 3), 1 / 3))
