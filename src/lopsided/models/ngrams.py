@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array, hstack
+from scipy.sparse import csr_array, csr_matrix, hstack
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from torch import Tensor
 
@@ -120,10 +121,24 @@ class NGrams:
         return cls(weights, filled, int(values["hidden"]), characters, None)
 
 
-def _counts(texts: Sequence[str], characters: bool) -> list[csr_array]:
+def _counts(texts: Sequence[str], characters: bool) -> list[csr_matrix]:
     """Counts words and their pairs, and n-grams of characters, (rows, buckets) each."""
-    settings: dict[str, Any] = {"n_features": _BUCKETS, "alternate_sign": False, "norm": None}
-    hashers = [HashingVectorizer(token_pattern=r"(?u)\b\w\w+\b", ngram_range=(1, 2), **settings)]
+    settings: dict[str, Any] = {"n_features": _BUCKETS, "alternate_sign": False, "norm": None, "lowercase": False}
+    words = HashingVectorizer(token_pattern=r"(?u)\b\w\w+\b", ngram_range=(1, 2), **settings)
+    lowered = [text.lower() for text in texts]
+    counts = [words.transform(lowered)]
     if characters:
-        hashers.append(HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **settings))
-    return [hasher.transform(texts) for hasher in hashers]
+        hasher = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), **settings)
+        counts.append(_by_words(lowered, hasher))
+    return counts
+
+
+def _by_words(texts: Sequence[str], hasher: HashingVectorizer) -> csr_matrix:
+    """Counts what lies within words: each word is hashed once, though many texts have it."""
+    places: dict[str, int] = {}
+    words = [[places.setdefault(word, len(places)) for word in text.split()] for text in texts]
+    ends = np.cumsum([0, *map(len, words)])
+    columns = np.fromiter(chain.from_iterable(words), np.int32)
+    counts = csr_matrix((np.ones(len(columns)), columns, ends), shape=(len(texts), max(1, len(places))))
+    counts.sum_duplicates()
+    return counts @ hasher.transform(places or [""])
