@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not received and not isinstance(error, KeyboardInterrupt):
                 raise
             how_to_go_on = f"; {error}" if isinstance(error, KeyboardInterrupt) and str(error) else ""
-            print(f"stopped{how_to_go_on}", file=sys.stderr)
+            if _speaks():
+                print(f"stopped{how_to_go_on}", file=sys.stderr)
             return 128 + (received or [signal.SIGINT])[0]
 
 
@@ -81,12 +82,21 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _fail(message: str) -> int:
     """Prints one line, whose middle is left out where it is long."""
-    if os.environ.get("RANK", "0") == "0":  # of several processes that train, the first one prints
+    if _speaks():
         line = " ".join("".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message).split())
         if len(line) > _LONGEST:
             line = f"{line[: 2 * _LONGEST // 3 - 20]} … {line[-_LONGEST // 3 :]}"
         print(f"lopsided: {line}", file=sys.stderr)
     return 2
+
+
+def _speaks() -> bool:
+    """Tells whether this process says why it ends; of several that train, one does."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from lopsided.training.processes import is_first_to_end
+
+    return is_first_to_end()
 
 
 @contextmanager

@@ -128,8 +128,9 @@ def _fault(path: Path, sample: Sample, intact: bool, content: bytes) -> str | No
         said = message.replace(str(path.parent), "")
         if "\n" in said or not said.isprintable() or len(said) > LONGEST:
             return f"message of {len(said)} characters: {said[:200]!r}"
-    if data is None:
-        return f"refused: {messages[0]}" if intact and sample.rows is not None else None
+    if data is None:  # rows that look like one, over several lines, are asked about
+        wanted = intact and sample.rows is not None and "--join-by" not in messages[0]
+        return f"refused: {messages[0]}" if wanted else None
     return _broken(data) or _misread(data, sample, intact, content, path)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats import svmlight
 from lopsided.data.inputs import SparseFeatures
+from lopsided.data.opening import shown
 from lopsided.data.readers import ReadOptions, read
 from lopsided.data.storage import UserError
 
@@ -84,3 +85,9 @@ def test_a_header_with_a_number_of_five_thousand_digits(tmp_path: Path) -> None:
 def test_a_label_that_is_no_text(tmp_path: Path) -> None:
     content = json.dumps({"text": "a", "labels": ["\ud800", "b"]}).encode()
     assert read_or_refuse(read, tmp_path / "lone.jsonl", content) is None
+
+
+@pytest.mark.parametrize("sign", ["\x9b", "\ufeff", "\ud800", "\U000e0001", "a", "'"])
+def test_what_is_shown_is_short_though_it_is_escaped(sign: str) -> None:
+    assert len(shown(sign * 1000)) <= 2 * 40 + 1
+    assert shown(sign * 2) == repr(sign * 2)

@@ -1,5 +1,6 @@
 """What stands beside the losses: label shares, a linear model of scikit-learn, and labels by their frequency."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sklearn.svm import LinearSVC
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.inputs import Images, SparseFeatures, Table, Texts
-from lopsided.data.storage import UserError
+from lopsided.data.storage import UserError, read_tensors, write_tensors
 from lopsided.jobs import baselines as module
 from lopsided.jobs.baselines import baselines, fit_linear, linear_scores
 from lopsided.jobs.compare_config import make_config
@@ -118,14 +119,27 @@ def test_the_shares_rank_labels_alone(tmp_path: Path) -> None:
     assert shares.mean("p@1") == pytest.approx(of(splits().test)[:, 0].mean()), "the most frequent label"
 
 
-def test_what_was_fitted_is_not_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+Stored = tuple[dict[str, torch.Tensor], dict[str, str]]
+DAMAGES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, str]], Stored]] = {
+    "a part is missing": lambda tensors, header: ({"test": tensors["test"]}, header),
+    "no seconds": lambda tensors, header: (tensors, {"settings": ""}),
+    "seconds that are none": lambda tensors, header: (tensors, header | {"seconds": "soon"}),
+    "whole numbers": lambda tensors, header: ({name: each.long() for name, each in tensors.items()}, header),
+    "a label too few": lambda tensors, header: ({name: each[:, 1:].clone() for name, each in tensors.items()}, header),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_was_fitted_is_not_fitted_again_unless_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     first = baselines(splits(), tmp_path / "b.safetensors")[0]["linear"]
     with monkeypatch.context() as context:
         context.setattr(module, "fit_linear", None)
         again = baselines(splits(), tmp_path / "b.safetensors")[0]["linear"]
     assert again.settings == first.settings
     assert again.mean("map") == first.mean("map")
-    (tmp_path / "b.safetensors").write_bytes(b"half")
+    write_tensors(tmp_path / "b.safetensors", *DAMAGES[damage](*read_tensors(tmp_path / "b.safetensors")))
     assert baselines(splits(), tmp_path / "b.safetensors")[0]["linear"].mean("map") > 0.5
 
 

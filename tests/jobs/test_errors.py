@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lopsided.__main__ import main
+from lopsided.data.storage import write_tensors
 from tests.tools import TINY, command, read_results, scores_of, write_texts
 
 DIVERGES = "apl(epsilon_pos=1e300, monotone=False)"
@@ -201,6 +202,17 @@ def test_a_damaged_run_is_named(finished: Path, folder: Path, capsys: pytest.Cap
     assert main(["fit", run]) == 0, "the advice helps"
     assert main(["compare", "run"]) == 0
     assert torch.equal(scores_of(path), scores_of(finished / "runs/0-bce-seed0"))
+
+
+def test_hashes_of_rows_that_are_none_are_named(
+    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished / "runs/0-bce-seed0", folder / "run")
+    write_texts(folder / "texts.jsonl", 30)
+    for hashes in (torch.tensor([True]), torch.zeros(3), torch.zeros((2, 2), dtype=torch.long)):
+        write_tensors(folder / "run/seen-rows.safetensors", {"hashes": hashes})
+        assert main(["evaluate", "run", "texts.jsonl"]) == 2
+        assert "run/seen-rows.safetensors: damaged (hashes are torch." in capsys.readouterr().err
 
 
 def test_a_damaged_configuration_is_named(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

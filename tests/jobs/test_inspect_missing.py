@@ -16,7 +16,7 @@ from torch import Tensor
 from lopsided.__main__ import main
 from lopsided.data.excerpts import printable
 from lopsided.data.make_xmc import XmcMaker, make_xmc
-from lopsided.data.storage import write_json
+from lopsided.data.storage import read_tensors, write_json, write_tensors
 from lopsided.decision.suspects import Suspects, rank_suspects
 from lopsided.jobs.config import FitConfig
 from lopsided.jobs.inspect_missing import score_part
@@ -186,7 +186,11 @@ def test_a_stopped_inspection_goes_on(
     assert (compared / "missing.csv").read_bytes() == whole
     assert main(line) == 0
     assert len(trained) == 4, "all folds are read"
-    next(iter(compared.glob("missing/*/fold-1.safetensors"))).write_bytes(b"half")
+    fold = next(iter(compared.glob("missing/*/fold-1.safetensors")))
+    write_tensors(fold, {"values": read_tensors(fold)[0]["values"][:, 1:].clone()})
+    assert main(line) == 2
+    assert "fold-1.safetensors: damaged (scores are not of " in capsys.readouterr().err
+    fold.write_bytes(b"half")
     assert main(line) == 2
     assert "fold-1.safetensors: damaged" in capsys.readouterr().err
 

@@ -52,7 +52,10 @@ def shown(text: object, longest: int = 40) -> str:
     'a\\tbccccccc…'
     """
     text = str(text)
-    return repr(text if len(text) <= longest else text[:longest] + "…")
+    part = text[:longest]
+    while len(repr(part)) > 2 * longest:  # an escape has up to ten characters
+        part = part[:-1]
+    return repr(part if part == text else part + "…")
 
 
 def typed(sign: str) -> str:

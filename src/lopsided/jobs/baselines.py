@@ -21,6 +21,7 @@ from lopsided.data.split import rest_of
 from lopsided.data.storage import read_tensors, write_tensors
 from lopsided.jobs.evidence import LINEAR, SHARES, Baseline
 from lopsided.jobs.score import Scored
+from lopsided.jobs.stored_scores import scores_in
 from lopsided.metrics.lists import Array
 from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import Truth
@@ -79,15 +80,14 @@ def _fitted(splits: Splits, kind: _Kind, stored: Path) -> Baseline:
 
 def _read(splits: Splits, stored: Path) -> Baseline | None:
     """Returns what was stored; None where it is not there, or not of these rows."""
+    parts, labels = _judged(splits), splits.train.num_labels
     try:
         tensors, header = read_tensors(stored)
-    except (OSError, ValueError):
+        scores = {name: scores_in({"values": tensors[name]}, len(part), labels) for name, part in parts.items()}
+        settings, seconds = header["settings"], float(header["seconds"])
+    except (OSError, ValueError, LookupError):
         return None
-    parts, labels = _judged(splits), splits.train.num_labels
-    if any(values.shape != (len(parts[name]), labels) for name, values in tensors.items()):
-        return None
-    scores = {name: Scores(values, None, labels) for name, values in tensors.items()}
-    return Baseline(header["settings"], (_scored(splits, scores),), float(header["seconds"]))
+    return Baseline(settings, (_scored(splits, scores),), seconds)
 
 
 def _scored(splits: Splits, scores: Mapping[str, Scores]) -> Scored:

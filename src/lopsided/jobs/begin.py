@@ -15,7 +15,7 @@ from lopsided.jobs.folder import RUNS, ConfigFolder
 from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared, load, measurable, prepare, unsolved
 from lopsided.models.registry import trust
-from lopsided.training.processes import on_first
+from lopsided.training import processes
 
 F = TypeVar("F", bound=ConfigFolder[Any])
 
@@ -44,7 +44,7 @@ def begin(kind: type[F], asked: Config | Path, out: Path | None, progress: Progr
     except UserError as error:
         or_run = "; nor is it a run folder, which has a config.json" * Path(asked.data).is_dir()
         raise UserError(f"{error}{or_run}") from None
-    return on_first(lambda: kind.create(out or _new_folder(config), config, digests)), prepared
+    return processes.on_first(lambda: kind.create(out or _new_folder(config), config, digests)), prepared
 
 
 def _prepared(config: C, progress: Progress) -> tuple[C, Prepared]:
@@ -70,8 +70,14 @@ def _new_folder(config: Config) -> Path:
 
 @contextmanager
 def going_on(command: str) -> Iterator[None]:
-    """Tells on Ctrl-C with which command to go on."""
+    """Tells with which command to go on, on Ctrl-C and where another of the processes that train died."""
     try:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with: {command}") from None
+    except RuntimeError as error:
+        if not processes.is_lost(error):
+            raise
+        raise UserError(
+            f"another of the {processes.count()} processes that train died; go on with: {command}"
+        ) from None

@@ -34,6 +34,7 @@ from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.config import C, Config, FitConfig, fingerprint
 from lopsided.jobs.run_header import command_of, is_run_folder
 from lopsided.jobs.schema import ConfigFile, Details, HistoryLine, ModelFile, Results, TrainingRecord, Trial
+from lopsided.jobs.stored_scores import scores_in, tensors_of
 from lopsided.metrics.scores import Scores
 from lopsided.models.model import Model
 from lopsided.training.history import Epoch
@@ -250,23 +251,22 @@ class RunFolder(ConfigFolder[FitConfig]):
         path = self.path / "seen-rows.safetensors"
         try:
             with intact(path, self.repair):
-                return read_tensors(path)[0]["hashes"]
+                hashes = read_tensors(path)[0]["hashes"]
+                if hashes.ndim != 1 or hashes.dtype != torch.int64:
+                    raise ValueError(f"hashes are {hashes.dtype} {tuple(hashes.shape)}")
+                return hashes
         except FileNotFoundError:
             raise self._lacks(path.name, "list of training rows") from None
 
     def write_scores(self, part: str, scores: Scores) -> None:
-        tensors = {"values": scores.values} | ({} if scores.columns is None else {"columns": scores.columns})
-        write_tensors(self._scores(part), tensors, {"num_labels": str(scores.num_labels)})
+        write_tensors(self._scores(part), tensors_of(scores), {"num_labels": str(scores.num_labels)})
 
     def read_scores(self, part: str, rows: int) -> Scores:
         """Returns the scores of the rows of tuning, or of test. Raises UserError where they are damaged."""
         path = self._scores(part)
         with intact(path, self.repair):
             tensors, metadata = read_tensors(path)
-            scores = Scores(tensors["values"], tensors.get("columns"), int(metadata["num_labels"]))
-            if scores.values.ndim != 2 or len(scores) != rows or scores.values.dtype != torch.float32:
-                raise ValueError(f"scores are {scores.values.dtype} {tuple(scores.values.shape)} of {rows} rows")
-            return scores
+            return scores_in(tensors, rows, int(metadata["num_labels"]))
 
     def _scores(self, part: str) -> Path:
         return self.path / f"scores-{part}.safetensors"

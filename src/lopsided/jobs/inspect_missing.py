@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from rich.progress import Progress as Bars
-from torch import Tensor
 
 from lopsided.data import BUILT_IN
 from lopsided.data.dataset import Dataset, Splits
@@ -29,6 +28,7 @@ from lopsided.jobs.config import FitConfig, fingerprint
 from lopsided.jobs.fit import recipe_of
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
 from lopsided.jobs.rows import load, prepare
+from lopsided.jobs.stored_scores import scores_in, tensors_of
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged, Scores
@@ -114,7 +114,7 @@ def _out_of_fold(cache: Path, rows: Dataset, config: FitConfig, folds: int, bars
     """Returns the scores of all rows, each by a model that did not see it; folds that were scored before are read."""
     parts = split_rows(rows, [1 / folds] * folds, config.data_seed)
     keep = scores_to_keep(len(rows), rows.num_labels)
-    scored: list[dict[str, Tensor]] = []
+    scored: list[Scores] = []
     for number, part in enumerate(parts):
         path = cache / f"fold-{number}.safetensors"
         if not path.exists():
@@ -123,15 +123,16 @@ def _out_of_fold(cache: Path, rows: Dataset, config: FitConfig, folds: int, bars
             state = path.with_suffix(".state")
             scores = score_part(config, rows.take(rest), rows.take(part), keep, state)
             bars.remove_task(live)
-            tensors = {"values": scores.values} | ({} if scores.columns is None else {"columns": scores.columns})
-            write_tensors(path, tensors)
+            write_tensors(path, tensors_of(scores))
             state.unlink(missing_ok=True)
             bars.console.print(f"fold {number + 1} of {folds}: {len(part)} rows scored", highlight=False)
         with intact(path, "delete it to train that fold again"):
-            scored.append(read_tensors(path)[0])
+            scored.append(scores_in(read_tensors(path)[0], len(part), rows.num_labels))
+            if (scored[-1].columns is None) != (keep is None):
+                raise ValueError("scores of candidates, or of all labels, are expected of all folds")
     order = torch.cat(parts).argsort()
-    joined = {name: torch.cat([each[name] for each in scored])[order] for name in scored[0]}
-    return Scores(joined["values"], joined.get("columns"), rows.num_labels)
+    columns = None if keep is None else torch.cat([each.columns for each in scored if each.columns is not None])[order]
+    return Scores(torch.cat([each.values for each in scored])[order], columns, rows.num_labels)
 
 
 def score_part(

@@ -5,8 +5,11 @@ All of them train; the first one alone measures, writes and prints.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
@@ -14,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 T = TypeVar("T")
+_SOON = timedelta(seconds=5)
 
 
 def count() -> int:
@@ -25,9 +29,39 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_lost(error: Exception) -> bool:
+    """Tells whether an error of torch says that another process is gone."""
+    return count() > 1 and (isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error))
+
+
+def is_first_to_end() -> bool:
+    """Tells whether no other process has asked this before, so that this one says for all why they end.
+
+    The process that met an error asks before it ends, those that it leaves behind as soon as they notice.
+    """
+    if count() == 1:
+        return True
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # that not every build of torch has
+
+    try:
+        port = int(os.environ["MASTER_PORT"])
+        store = TCPStore(os.environ["MASTER_ADDR"], port, is_master=False, timeout=_SOON)
+        return store.add(f"lopsided ends {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
+    except (KeyError, RuntimeError):  # there is no store yet, or its process is gone, which nobody told
+        return is_first() or torch.distributed.is_initialized()
+
+
 def accelerator() -> Accelerator:
     """Returns what joins the processes; without being told, Accelerate joins none on CPUs."""
+    atexit.register(_leave)
     return Accelerator(cpu=True) if count() > 1 and not torch.cuda.is_available() else Accelerator()
+
+
+def _leave() -> None:
+    """Ends the threads of gloo: with torch 2.13, up to three in ten processes that end with them are aborted."""
+    if count() > 1 and torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
+        gc.collect()  # what was trained in parallel holds the group in a circle of references
 
 
 def on_first(make: Callable[[], T]) -> T:

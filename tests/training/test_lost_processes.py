@@ -1,0 +1,69 @@
+"""Of two processes that train one dies, or its disk is full: the other ends soon, in one line, and the run goes on."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from lopsided.__main__ import main
+from tests.tools import write_texts
+from tests.training.test_processes import FIT, launch
+
+ENDING = """
+import json, os, resource, signal, sys
+from pathlib import Path
+from lopsided.__main__ import main
+from lopsided.training import loop
+
+loop._SAVE_SECONDS, step, rank = 0, loop._Loop._step, os.environ["RANK"]
+sys.stderr = Path("err" + rank).open("w", 1)
+
+def step_or_end(self, rows):
+    place = len(self.state.progress.history), self.state.progress.step
+    if place == (1, 2) and rank == "{rank}":
+        Path("end").touch()
+        {end}
+    return step(self, rows)
+
+loop._Loop._step = step_or_end
+code = main(*json.loads(sys.argv[1]))
+Path("code" + rank).write_text(str(code))
+sys.exit(code)
+"""
+LINE = ["fit", "texts.jsonl", "--epochs", "3", "--batch-size", "16", "--model", "ngrams(hidden=8)"]
+ENDS = {
+    "kill": "os.kill(os.getpid(), signal.SIGKILL)",
+    "disk": "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))",
+    "memory": "raise MemoryError",
+}
+DIED = r"lopsided: another of the 2 processes that train died; go on with: lopsided fit run\n"
+SAID = {
+    ("kill", 0): DIED,
+    ("kill", 1): DIED,
+    ("disk", 0): r"lopsided: run/state\.safetensors: File too large\n",
+    ("memory", 1): r"lopsided: there is not enough memory\n",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL and limits of a process, which Windows lacks")
+@pytest.mark.parametrize(("end", "rank"), SAID)
+def test_where_one_ends_all_end_in_one_line_and_the_run_goes_on(folder: Path, end: str, rank: int) -> None:
+    write_texts(folder / "texts.jsonl", 120)
+    result = launch(ENDING.format(rank=rank, end=ENDS[end]), [*LINE, "--out", "run"])
+    assert time.time() - (folder / "end").stat().st_mtime < 60
+    assert result.returncode != 0
+    said = "".join((folder / f"err{each}").read_text() for each in range(2))
+    assert re.fullmatch(SAID[end, rank], said), said
+    if (folder / f"code{1 - rank}").exists():  # torchrun stops a process that is left even after its last line
+        assert (folder / f"code{1 - rank}").read_text() in ("2", "143")
+    result = launch(FIT, ["fit", "run"])
+    assert result.returncode == 0, result.stderr
+    assert main([*LINE, "--out", "whole"]) == 0
+    models = [load_file(folder / name / "model.safetensors") for name in ("run", "whole")]
+    assert models[0].keys() == models[1].keys()
+    for name, values in models[0].items():
+        assert (values - models[1][name]).abs().max() < 1e-5, name
