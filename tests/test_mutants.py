@@ -262,6 +262,24 @@ MUTANTS = {
         "1 / values.shape[1]",
         "metrics/test_significance.py::test_false_positives_of_splits_that_share_rows",
     ),
+    "integrations: an adaptive gamma begins anew after a checkpoint": Mutant(
+        "integrations/transformers.py",
+        "            module.set_extra_state(torch.tensor(stored[name], dtype=torch.float64))",
+        "            pass",
+        "integrations/test_transformers.py::test_an_adaptive_loss_goes_on_from_a_checkpoint",
+    ),
+    "integrations: metrics of an epoch are added to those before": Mutant(
+        "integrations/lightning.py",
+        "self._metrics, self._collects = None, True",
+        "self._collects = True",
+        "integrations/test_lightning.py::test_metrics_are_those_of_the_validation_and_test_rows",
+    ),
+    "integrations: a classifier uses up the user's random numbers": Mutant(
+        "integrations/sklearn.py",
+        "with torch.random.fork_rng(devices=[]):",
+        "with warnings.catch_warnings():",
+        "integrations/test_sklearn.py::test_other_models_are_trained_too_and_no_random_numbers_are_used_up",
+    ),
     "tuning: the last trial wins": Mutant(
         "jobs/tune.py",
         "if sign * value > best_value:",
