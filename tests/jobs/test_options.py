@@ -4,8 +4,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from typer.main import get_command
@@ -54,7 +55,20 @@ def test_options_are_the_settings(name: str, kind: type[Config]) -> None:
     assert {setting: options[setting].show_default for setting in DEFAULTS[name]} == DEFAULTS[name]
 
 
-HELP = ("--version", "--help", "fit --help")
+def commands_of(group: Any, above: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        yield f"{above}{name}"
+        if hasattr(command, "commands"):
+            yield from commands_of(command, f"{above}{name} ")
+
+
+# the options of both whose values are of a fixed list
+ONE_OF_SOME = [
+    name.replace("_", "-")
+    for name, field in Config.model_fields.items()
+    if any(get_origin(kind) is Literal for kind in (field.annotation, *get_args(field.annotation)))
+]
+HELP = ("--version", "--help", *(f"{name} --help" for name in commands_of(get_command(app))))
 WRONG = (
     "compere",
     "compare --bogus",
@@ -64,13 +78,24 @@ WRONG = (
     "compare --losses bce,als",
     "compare --losses bce,asl(clip=2)",
     "compare --metric macro_f2",
+    "compare --reference asll",
+    "compare --tune many",
+    "compare --budget soon",
+    "compare --bins few",
+    *(f"{command} digits-grid --{option} wrong" for command in ("compare", "fit") for option in ONE_OF_SOME),
+    "fit digits-grid --metric WRONG",
     "compare --set epoch=3",
     "fit",
     "fit none.toml",
     "fit none.jsonl --loss asl --labels-file none.txt",
     "fit --like none",
     "fit digits-grid --model ngram",
+    "fit digits-grid --model bag(wrong=3)",
     "fit digits-grid --decide best",
+    "fit digits-grid --decide own --loss lsep",
+    "verdict a.npz b.npz --truth y.npz",
+    "verdict a.npz b.npz --truth y.npz --metric wrong",
+    "verdict a.npz b.npz --truth y.npz --scale wrong",
     "evaluate none",
     "predict none rows.jsonl --out -",
     "inspect none",
@@ -78,6 +103,10 @@ WRONG = (
     "export none --out model.onnx",
     "serve none",
     "losses asll",
+    "losses asl --plot asl.txt",
+    "check wrong",
+    "check none.py:MyLoss",
+    "check none.py:MyLoss --plot own.txt",
     "data check none.csv",
 )
 

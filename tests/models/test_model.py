@@ -1,5 +1,6 @@
 """Models: what is stored is what comes back, bit for bit, and what is damaged is named."""
 
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from lopsided.models.heads import PowersetHead, dense_targets
 from lopsided.models.methods import Powerset, parse_method
 from lopsided.models.model import Model
 from lopsided.models.ngrams import NGrams
-from lopsided.models.registry import MODELS, fit_encoder, read_model
+from lopsided.models.registry import MODELS, fit_encoder, read_model, settings_of
 from lopsided.targets import SparseTargets
 from lopsided.training.loop import train
 from lopsided.training.rows import Rows
@@ -236,3 +237,9 @@ def test_what_one_text_alone_has_is_left_out_though_hashed() -> None:
     """Of 19,999 n-grams with one text each, about a hundred share their bucket with another."""
     texts = tuple(f"common number{row}" for row in range(10_000))
     assert len(NGrams.fit(Texts(texts), characters=False).filled) < 150
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_settings_in_the_source_are_those_of_the_class(name: str) -> None:
+    _, *parameters = inspect.signature(MODELS[name].fit).parameters.values()
+    assert settings_of(name) == {parameter.name: parameter.default for parameter in parameters}

@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 import lopsided
 from lopsided.data.storage import UserError
+from lopsided.metrics.registry import METRICS
+from lopsided.metrics.scores import Judged
+from lopsided.metrics.weighted import Weighable
 from lopsided.models.methods import parse_method
 from lopsided.models.model import Model
 from lopsided.models.recipe import Recipe
-from lopsided.training.history import Epoch
+from lopsided.training.history import JUDGES, Epoch
 from lopsided.training.loop import Listener, Trained, train
 from lopsided.training.optimizers import clip_gradients, schedule_factor
-from lopsided.training.validate import Validation, judges
+from lopsided.training.validate import Validation
 from tests.points import RECIPE, AsTheyAre, dense, points
 
 ADAMW = replace(RECIPE, learning_rate=0.05, optimizer="adamw", weight_decay=0.5)
@@ -136,7 +139,19 @@ def test_what_is_judged_is_the_best_epoch() -> None:
     assert trained.history[trained.best_epoch - 1].valid_p_at_1 == pytest.approx(share)
 
 
-@pytest.mark.parametrize("metric", judges())
+def test_training_is_judged_by_whatever_scores_of_rows_give() -> None:
+    tiny = Weighable(Judged.of([[1.0, 0.0]], [[1, 0]]), torch.tensor([[True, False]])).summary()
+
+    def is_made(name: str) -> bool:
+        try:
+            return not math.isnan(METRICS[name].value(tiny))  # without propensities, PSP is
+        except (KeyError, ValueError):
+            return False
+
+    assert [name for name in METRICS if name != "predicted_per_row" and is_made(name)] == list(JUDGES)
+
+
+@pytest.mark.parametrize("metric", JUDGES)
 def test_every_judge_gives_a_number(metric: str) -> None:
     valid = points(30, 1)
     values = Validation(valid, metric).measure(

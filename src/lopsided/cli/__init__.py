@@ -18,7 +18,7 @@ from lopsided.cli.data import data_app
 from lopsided.data import BUILT_IN
 from lopsided.data.storage import STANDARD_OUTPUT, UserError, check_there
 from lopsided.jobs.command_options import Configured, with_options
-from lopsided.jobs.run_header import command_of, output
+from lopsided.jobs.run_header import command_of, output, picture
 from lopsided.jobs.say import say
 
 Set = Annotated[
@@ -278,6 +278,12 @@ def verdict(
     out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="runs/verdict-TIME")] = None,
 ) -> None:
     """Tell which of several models is better, by the scores that any tool wrote."""
+    from lopsided.jobs.verdict_options import check_wanted, named_files
+
+    check_wanted(metric, scale)
+    check_there(truth, valid_truth, train_truth)
+    for texts in (scores, valid or []):
+        check_there(*(file for by_seed in named_files(texts).values() for file in by_seed.values()))
     from datetime import datetime
 
     from lopsided.jobs.console import Console
@@ -324,6 +330,7 @@ def losses(
     """List the losses, or say what one of them does, and draw it."""
     if spec is None and plot is not None:
         raise UserError("--plot needs a loss, such as: lopsided losses asl --plot asl.png")
+    plot = plot and picture(plot)
     from lopsided.losses import formula
 
     try:
@@ -338,9 +345,9 @@ def losses(
         return
     print_loss(loss, Console())
     if plot is not None:
-        from lopsided.report.loss_plot import picture, save_loss_plot
+        from lopsided.report.loss_plot import save_loss_plot
 
-        save_loss_plot(loss, picture(plot))
+        save_loss_plot(loss, plot)
         say(f"picture: {plot}")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lopsided.data.storage import UserError
+from lopsided.jobs.run_header import picture
 from lopsided.jobs.say import say
 
 
@@ -28,15 +29,13 @@ def check(
 
     This command runs the file that it is given, and no other.
     """
-    from lopsided.jobs.console import Console
     from lopsided.jobs.own_callable import named_callable
+
+    plot = plot and picture(plot)
+    name, own = named_callable(loss)
+    from lopsided.jobs.console import Console
     from lopsided.testing import check_callable
 
-    if plot is not None:
-        from lopsided.report.loss_plot import picture
-
-        plot = picture(plot)
-    name, own = named_callable(loss)
     try:
         examination = check_callable(own, name)
     except ValueError as error:

@@ -22,6 +22,7 @@ from lopsided.data import BUILT_IN
 from lopsided.data.options import ReadOptions, option
 from lopsided.data.storage import UserError
 from lopsided.models.recipe import Recipe
+from lopsided.training.history import JUDGES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -242,9 +243,7 @@ class FitConfig(Config):
     @field_validator("metric")
     @classmethod
     def _known_metric(cls, metric: str | None) -> str | None:
-        from lopsided.training.validate import judges
-
-        return None if metric is None else known_metric(metric, judges())
+        return None if metric is None else known_metric(metric, JUDGES)
 
     @field_validator("decide")
     @classmethod
@@ -266,6 +265,10 @@ class FitConfig(Config):
             if self.decide in TUNED and "valid" not in self.files() and not self.share("valid"):
                 raise ValueError(f"--decide {self.decide} is tuned on validation rows: add --valid FILE, or a share")
             if self.decide == "own":
+                from lopsided.losses import formula
+                from lopsided.losses.checks import check_thresholded
+
+                check_thresholded(formula(self.loss))  # which needs no torch, as what follows does
                 from lopsided.decision.choose import untuned
 
                 untuned("own", self.loss, 0)

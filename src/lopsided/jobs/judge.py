@@ -14,18 +14,17 @@ from lopsided.data.inputs import Numbered, Texts
 from lopsided.data.matrices import targets_of_matrix
 from lopsided.data.storage import UserError
 from lopsided.jobs.compared_metrics import METRICS
-from lopsided.jobs.config import known_metric
 from lopsided.jobs.evidence import Evidence, Training
 from lopsided.jobs.numbers import share
 from lopsided.jobs.schema import DataSummary, SplitSizes
 from lopsided.jobs.score import Scored
+from lopsided.jobs.verdict_options import check_wanted
 from lopsided.metrics import registry
 from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import as_targets
 from lopsided.models.heads import own_threshold
 from lopsided.models.methods import Method
 
-SCALES = ("logits", "probabilities")
 _SMALLEST, _LARGEST = 1e-300, 1 - 2**-53  # probabilities beyond have an infinite logit
 
 
@@ -132,15 +131,10 @@ def _reference(systems: Mapping[str, System], setting: Setting) -> str:
         raise UserError(f"a verdict needs at least two systems, got {', '.join(systems) or 'none'}")
     if setting.reference is not None and setting.reference not in systems:
         raise UserError(f"the reference {setting.reference!r} is not among {', '.join(systems)}")
-    try:
-        known_metric(setting.metric, METRICS)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    check_wanted(setting.metric, setting.scale)
     metric = METRICS[setting.metric]
     if "valid" not in setting.parts and metric.at != "own" and registry.METRICS[metric.name].reads == "decisions":
         raise UserError(f"{setting.metric} is decided by a tuned threshold: give scores of validation rows too")
-    if setting.scale not in (None, *SCALES):
-        raise UserError(f"scale: expected {' or '.join(SCALES)}, got {setting.scale!r}")
     return setting.reference or ("bce" if "bce" in systems else next(iter(systems)))
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from lopsided.data.storage import UserError
 from lopsided.losses.names import read
-from lopsided.models.custom import import_here
 
 _MODULE = "_checked_file"  # what the file is called in Python, which no import in it can mean
 
@@ -54,6 +53,8 @@ def _run(place: str) -> ModuleType:
     path = Path(place)
     if path.suffix == ".py" and not path.is_file():
         raise UserError(f"{place}: there is no such file")
+    from lopsided.models.custom import import_here
+
     try:
         return _run_file(path) if path.suffix == ".py" else import_here(place)
     except (Exception, SystemExit) as error:  # of code that is not ours

@@ -49,6 +49,16 @@ def output(out: Path) -> Path:
     return out
 
 
+_PICTURES = ("png", "svg", "pdf")
+
+
+def picture(path: Path) -> Path:
+    """Returns where to write a picture; raises UserError where its ending names no format, or it cannot be written."""
+    if path.suffix[1:] not in _PICTURES:
+        raise UserError(f"{path}: a plot must end in {', '.join('.' + name for name in _PICTURES)}")
+    return output(path)
+
+
 def _header(path: Path) -> dict[str, Any] | None:
     try:
         stored = json.loads((path / "config.json").read_text())

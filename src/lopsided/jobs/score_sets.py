@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,11 +10,8 @@ from lopsided.data.score_files import read_matrix
 from lopsided.data.storage import UserError
 from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.judge import Given, Setting, System, evidence_of_scores, labelled
+from lopsided.jobs.verdict_options import named_files
 from lopsided.models.methods import Method, parse_method
-
-_SEED = re.compile(r"(.+?)[-_.]seed[-_]?(\d+)")
-
-Files = dict[str, dict[int, Path]]  # system -> seed -> file
 
 
 def evidence_of_files(
@@ -53,29 +49,6 @@ def evidence_of_files(
         for name, by_seed in test_files.items()
     }
     return evidence_of_scores(systems, Setting(paths["test"].name, parts, metric, reference, scale))
-
-
-def named_files(texts: Sequence[str]) -> Files:
-    """Returns the files of each system by seed. NAME=FILE,FILE names a system; else the file does: NAME-seedN.npz.
-
-    >>> found = named_files(["asl=a.npz,b.npz", "out/bce-seed7.csv", "svm.npy"])
-    >>> {name: {seed: str(file) for seed, file in by_seed.items()} for name, by_seed in found.items()}
-    {'asl': {0: 'a.npz', 1: 'b.npz'}, 'bce': {7: 'out/bce-seed7.csv'}, 'svm': {0: 'svm.npy'}}
-    """
-    found: Files = {}
-    for text in texts:
-        name, equals, files = text.rpartition("=")
-        if equals:
-            by_seed = dict(enumerate(map(Path, files.split(","))))
-        else:
-            match = _SEED.fullmatch(Path(text).stem)
-            name, seed = (match[1], int(match[2])) if match else (Path(text).stem, 0)
-            by_seed = {seed: Path(text)}
-        for seed in by_seed.keys() & found.get(name, {}).keys():
-            one, other = found[name][seed], by_seed[seed]
-            raise UserError(f"{one} and {other} are both seed {seed} of {name}: write {name}={one},{other}")
-        found.setdefault(name, {}).update(by_seed)
-    return found
 
 
 def _truths(truths: Mapping[str, Path]) -> dict[str, Dataset]:

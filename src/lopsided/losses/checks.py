@@ -6,6 +6,10 @@ import math
 import numbers
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lopsided.losses.formulas import Formula
 
 SMALLEST_CLIP = 0.001
 
@@ -13,6 +17,12 @@ SMALLEST_CLIP = 0.001
 def is_compiling() -> bool:
     """Tells whether a graph is being made; never before torch is imported."""
     return "torch" in sys.modules and bool(sys.modules["torch"].compiler.is_compiling())
+
+
+def check_thresholded(formula: Formula) -> None:
+    """Raises ValueError for losses that have no threshold, as they only rank labels among each other."""
+    if not formula.pool.thresholded:
+        raise ValueError(f"{formula} only ranks the labels of a row: tune a threshold on validation data")
 
 
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:

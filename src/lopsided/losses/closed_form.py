@@ -14,7 +14,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from lopsided.losses.checks import check_number, stacklevel_of_user
+from lopsided.losses.checks import check_number, check_thresholded, stacklevel_of_user
 from lopsided.losses.formulas import Formula
 
 _FAR = 40.0  # sigmoid is 4e-18 away from 0 and 1 there: any posterior that matters lies between
@@ -116,8 +116,7 @@ def settled_logit(formula: Formula, odds: Tensor | float) -> Tensor:
     >>> settled_logit(lopsided.losses.formula("bce"), torch.tensor([0.25, 4.0]))
     tensor([-1.3863,  1.3863], dtype=torch.float64)
     """
-    if not formula.pool.thresholded:
-        raise ValueError(f"{formula} only ranks the labels of a row: tune a threshold on validation data")
+    check_thresholded(formula)
     if formula.pool.per_label:
         _check_one_to_one(formula)
     each, place = as_double(odds).unique(return_inverse=True)

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import os
+import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -65,21 +66,39 @@ def read_model(spec: str) -> tuple[type[Encoder], dict[str, Any]]:
     name, settings = _split(spec)
     kind = class_of(name)
     _, *parameters = inspect.signature(kind.fit).parameters.values()
-    known = {parameter.name: parameter.default for parameter in parameters}
+    _check_settings(name, settings, {parameter.name: parameter.default for parameter in parameters})
+    return kind, settings
+
+
+def _check_settings(name: str, settings: dict[str, Any], known: dict[str, Any]) -> None:
     for setting, value in settings.items():
         if setting not in known:
             raise ValueError(f"{name} has no setting {setting!r}: it has {', '.join(known) or 'none'}")
         wanted = type(known[setting])
         if wanted in _KINDS and type(value) is not wanted and not (wanted is float and type(value) is int):
             raise ValueError(f"{name}: {setting} must be {_KINDS[wanted]}, got {value!r}")
-    return kind, settings
 
 
 def check_model(spec: str) -> None:
-    """Raises ValueError as `read_model` does, but imports no code of the user's own."""
-    name, _ = _split(spec)
+    """Raises ValueError as `read_model` does, but imports no code: neither of the user's own, nor torch."""
+    name, settings = _split(spec)
     if ":" not in name:
-        read_model(spec)
+        _check_known(name)
+        _check_settings(name, settings, settings_of(name))
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Returns the settings of a model of `_HOMES` with their defaults, read in its source.
+
+    >>> settings_of("bag")
+    {'hidden': 256, 'dropout': 0.3, 'unit_length': True}
+    """
+    module, _, kind = _HOMES[name].partition(":")
+    source = pkgutil.get_data("lopsided.models", f"{module}.py")
+    own = next(each for each in ast.parse(source or b"").body if isinstance(each, ast.ClassDef) and each.name == kind)
+    fit = next(each for each in own.body if isinstance(each, ast.FunctionDef) and each.name == "fit")
+    names = [each.arg for each in fit.args.args[2:]]  # without the class and the inputs
+    return dict(zip(names, map(ast.literal_eval, fit.args.defaults), strict=True))
 
 
 def trust(spec: str) -> None:
@@ -99,10 +118,14 @@ def class_of(name: str) -> type[Encoder]:
         from lopsided.models.custom import custom
 
         return custom(name, MODELS)
-    if name not in MODELS:
+    _check_known(name)
+    return MODELS[name]
+
+
+def _check_known(name: str) -> None:
+    if name not in _HOMES:
         known = f"{', '.join(MODELS)}, or package.module:make_model"
         raise ValueError(f"unknown model {name!r}: known are {known}")
-    return MODELS[name]
 
 
 def _split(spec: str) -> tuple[str, dict[str, Any]]:

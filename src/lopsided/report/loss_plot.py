@@ -13,9 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lopsided.data.storage import UserError, write_atomically
+from lopsided.data.storage import write_atomically
 from lopsided.jobs.numbers import share
-from lopsided.jobs.run_header import output
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import profile
 from lopsided.models.heads import own_threshold
@@ -23,15 +22,7 @@ from lopsided.report.svg import Ticks
 
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 
-_FORMATS = ("png", "svg", "pdf")
 _STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
-
-
-def picture(path: Path) -> Path:
-    """Returns where to write a picture; raises UserError where its ending names no format, or it cannot be written."""
-    if path.suffix[1:] not in _FORMATS:
-        raise UserError(f"{path}: a plot must end in {', '.join('.' + name for name in _FORMATS)}")
-    return output(path)
 
 
 @contextmanager

@@ -5,6 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+JUDGES = (  # the metrics of the registry that training can be judged by: those that a `Weighable` makes
+    *("map", "map_weighted", "CP", "CR", "CF1", "OP", "OR", "OF1", "micro_f1", "micro_precision", "micro_recall"),
+    *("macro_f1", "sample_precision", "sample_recall", "sample_f1", "subset_accuracy", "empty_rows", "hamming_loss"),
+    *("p@1", "p@3", "p@5", "one_error"),
+)
+
 
 @dataclass(frozen=True)
 class Epoch:

@@ -22,24 +22,11 @@ _EQUAL = 1e-4
 _FEWER = 0.05
 
 
-def judges() -> list[str]:
-    """Returns the metrics of the registry that training can be judged by: those that a `Weighable` makes."""
-    tiny = Weighable(Judged.of([[1.0, 0.0]], [[1, 0]]), torch.tensor([[True, False]])).summary()
-
-    def is_made(name: str) -> bool:
-        try:
-            return not math.isnan(METRICS[name].value(tiny))  # without propensities, PSP is
-        except (KeyError, ValueError):
-            return False
-
-    return [name for name in METRICS if name != "predicted_per_row" and is_made(name)]  # it has no better or worse
-
-
 @dataclass(frozen=True)
 class Validation:
     """Says what training is judged by.
 
-    metric: one of `judges`; one that reads decisions is measured at the threshold with the best micro-F1.
+    metric: one of `JUDGES`; one that reads decisions is measured at the threshold with the best micro-F1.
     patience: epochs without progress after which training stops; None for never. Progress is a value better by 0.4 %:
     smaller gains come for many epochs from models that are as good as finished.
     """
