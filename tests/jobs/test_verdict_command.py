@@ -140,8 +140,8 @@ def test_probabilities_become_logits_that_rank_alike(files: Path) -> None:
         ("bce-seed0.npy bare.csv", "bare.csv: line 1 must name the labels, it has numbers: '0.5, 0.25'"),
         ("bce-seed0.npy two.npz", "two.npz: expected one array (rows, labels) of numbers, there are: p (120, 4)"),
         ("bce-seed0.npy y.txt", "y.txt: expected a matrix of numbers in a file that ends in .npz, .npy"),
-        ("bce-seed0.npy gone.npy", "gone.npy: No such file or directory"),
-        ("bce-seed0.npy gone.csv", "gone.csv: No such file or directory"),
+        ("bce-seed0.npy gone.npy", "gone.npy: no such file"),
+        ("bce-seed0.npy gone.csv", "gone.csv: no such file"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(
@@ -156,6 +156,7 @@ def test_what_does_not_fit_is_said_in_one_line(
     Path("other.csv").write_text("a,b,c,e\n1,2,3,4\n")
     Path("text.csv").write_text("a,b,c,d\nx,2,3,4\n")
     Path("bare.csv").write_text("0.5,0.25\n1,2\n")
+    Path("y.txt").touch()
     assert main(["verdict", "--truth", "y.npz", *arguments.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"lopsided: {message}")
