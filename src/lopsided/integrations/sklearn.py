@@ -99,6 +99,7 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             with torch.random.fork_rng(devices=[]):
                 prepared = prepare(config, self._splits(Dataset(inputs, targets, names), seed))
                 self.model_, self.decision_ = fit_in_memory(config, prepared, _warn)
+                self.model_.network.cpu()  # so that what is pickled needs no GPU
         except UserError as error:
             raise ValueError(str(error).removeprefix(f"{Path('X').absolute()}: ").replace("--", "")) from None
         self._sparse_rows = isinstance(inputs, SparseFeatures)

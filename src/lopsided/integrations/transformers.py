@@ -150,7 +150,7 @@ class LossCallback(TrainerCallback, ExportableState):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._loss.tracker = DiagnosticsTracker()
         stored = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {})
-        for name, module in self._stateful():
+        for name, module in self._stateful() if stored else []:  # none of a loss that was not adaptive yet
             module.set_extra_state(torch.tensor(stored[name], dtype=torch.float64))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
