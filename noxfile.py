@@ -52,6 +52,12 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """Builds the site of the docs in build/site, begin at docs/index.html; a warning is a failure."""
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-c", "docs", ".", "build/site")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Times the losses on a machine that does nothing else, a quarter of an hour; writes the tables of speed."""
     session.run("python", "benchmarks/run.py", *session.posargs)

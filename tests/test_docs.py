@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+import lopsided
 from lopsided.jobs.numbers import share
 from lopsided.losses import CATALOG, formula
 from lopsided.losses.closed_form import decision_threshold
@@ -69,3 +70,9 @@ def test_the_index_has_every_loss_with_its_threshold() -> None:
         loss = formula(name)
         assert page == name
         assert threshold == (share(float(decision_threshold(loss))) if loss.pool.thresholded else "only ranks")
+
+
+def test_the_reference_has_every_public_name() -> None:
+    found = re.findall(r"^\.\. auto\w+:: ([\w.]+)$", (DOCS.parent / "api.md").read_text(), re.MULTILINE)
+    names = [name.removeprefix("lopsided.").split(".")[0] for name in found]
+    assert sorted([*names, "__version__"]) == lopsided.__all__

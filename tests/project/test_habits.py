@@ -46,7 +46,7 @@ def test_every_task_is_in_contributing() -> None:
     tasks = {name or function for name, function in names}
     assert tasks == set(re.findall(r"^\| `([\w-]+)` \|.*\|.*\|$", read("CONTRIBUTING.md"), re.MULTILINE)) & tasks
     assert "lint" in tasks
-    assert "run 'nox -s lint'" in read(".ci/run")
+    assert all(f"run 'nox -s {task}'" in read(".ci/run") for task in ("lint", "site"))
 
 
 def test_every_tool_of_development_is_pinned() -> None:

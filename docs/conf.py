@@ -1,0 +1,52 @@
+"""Says how the site of these pages is built: `nox -s site` writes it to build/site, and fails at any warning.
+
+Its source is the whole project, so that links between pages, the README and examples lead to the same files everywhere.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+import latex2mathml.converter
+from docutils import nodes
+from pygments.lexers.special import TextLexer
+
+project = "lopsided"
+author = "the developers of lopsided"
+release = importlib.metadata.version("lopsided")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+root_doc = "docs/index"
+include_patterns = ["*.md", "docs/**.md", "examples/**.md"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+html_math_renderer = "mathml"
+default_role = "code"
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_inherit_docstrings = False
+autodoc_typehints_format = "short"
+
+html_theme = "furo"
+html_title = "lopsided"
+html_copy_source = False
+
+
+def escape_bars(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = [line.replace("|", r"\|") for line in lines]  # they stand for absolute values, not for substitutions
+
+
+def as_mathml(page: Any, node: nodes.Element) -> None:
+    """Writes a formula as browsers read it by themselves, without a script from elsewhere."""
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    formula = latex2mathml.converter.convert(node.astext(), display=display)
+    page.body.append(f'<p style="overflow-x: auto">{formula}</p>' if display == "block" else formula)
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> None:
+    app.add_html_math_renderer("mathml", inline_renderers=(as_mathml, None), block_renderers=(as_mathml, None))
+    app.connect("autodoc-process-docstring", escape_bars)
+    for name in ("csv", "tsv"):
+        app.add_lexer(name, TextLexer)
