@@ -12,11 +12,14 @@ from tests.campaigns.campaign import Campaign, Tally, kind_of
 from tests.campaigns.folders import Folders
 from tests.campaigns.kills import Kills
 from tests.campaigns.limits import Limits
+from tests.campaigns.lines import Lines
 from tests.campaigns.readers import Readers
 from tests.campaigns.record import record
 from tests.campaigns.requests import Requests
 
-CAMPAIGNS: dict[str, Campaign] = {each.name: each for each in (Readers(), Folders(), Kills(), Limits(), Requests())}
+CAMPAIGNS: dict[str, Campaign] = {
+    each.name: each for each in (Readers(), Folders(), Kills(), Limits(), Lines(), Requests())
+}
 _SECONDS = 5  # after which it is written how far a campaign is
 
 

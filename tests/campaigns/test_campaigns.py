@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from lopsided.data.readers import read
-from tests.campaigns import readers, record
+from tests.campaigns import lines, readers, record
 from tests.campaigns.__main__ import CAMPAIGNS
 from tests.campaigns.campaign import Tally
 from tests.campaigns.children import Ended, in_child
 from tests.campaigns.kills import half_written
 from tests.campaigns.requests import fault_of
 
-TRIALS = {"readers": 60, "folders": 3, "kills": 2, "limits": 2, "requests": 30}
+TRIALS = {"readers": 60, "folders": 3, "kills": 2, "limits": 2, "lines": 3, "requests": 30}
 ONE_LINE = "lopsided: texts.jsonl: no such file\n"
 
 
@@ -68,6 +68,12 @@ def test_files_of_each_format_are_read_or_refused(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         faults = [readers.trial(number, 1, tmp_path) for number in range(len(readers.Readers.kinds))]
+    assert faults == [None] * len(faults)
+
+
+@pytest.mark.slow
+def test_a_line_of_each_kind_ends_soon(tmp_path: Path) -> None:
+    faults = [lines.trial(kind, b"'a',", tmp_path, 10_000) for kind in lines.HEADS]
     assert faults == [None] * len(faults)
 
 

@@ -188,3 +188,19 @@ def test_sparse_sets_are_what_their_table_says(
     assert sum(map(len, parts)) == rows
     assert all(isinstance(part.inputs, SparseFeatures) and part.inputs.num_features == features for part in parts)
     assert sum(float(part.label_counts().sum()) for part in parts) / rows == pytest.approx(labels_a_row, abs=0.005)
+
+
+BOMB = "<!DOCTYPE a [<!ENTITY a0 'aaaaaaaaaa'>"
+BOMB += "".join(f"<!ENTITY a{level + 1} '{f'&a{level};' * 10}'>" for level in range(9)) + "]>"
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        ("<labels>" * 2000, "more than 1000 elements within each other"),
+        (BOMB + "<labels><label name='&a9;'/></labels>", "not XML: limit on input amplification factor"),
+    ],
+)
+def test_xml_that_would_grow_is_refused(folder: Path, xml: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"names\.xml: {message}"):
+        arff.read(write(folder, SPARSE), ReadOptions(labels_file=write(folder, xml, "names.xml")))

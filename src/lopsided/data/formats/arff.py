@@ -21,6 +21,7 @@ from lopsided.data.opening import OnBytes, Say, ignore, read_lines, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
+_DEEPEST = 1000  # elements of XML within each other
 _MEKA = re.compile(r"-[Cc]\s+(-?\d+)")
 
 
@@ -96,21 +97,39 @@ def _listed_names(source: Path, options: ReadOptions) -> list[str]:
     lines = list(read_lines(source, options))
     if not "".join(lines[:1]).lstrip("\ufeff ").startswith("<"):
         return [line.strip() for line in lines if line.strip()]
-    names: list[str | None] = []
-
-    def collect(tag: str, attributes: dict[str, str]) -> None:
-        if tag.rpartition("}")[2] == "label":
-            names.append(attributes.get("name"))
-
-    parser = expat.ParserCreate(namespace_separator="}")
-    parser.StartElementHandler = collect  # of a tree, whose elements take a hundred times their bytes, nothing is kept
-    try:
-        parser.Parse("".join(lines), True)
-    except expat.ExpatError as error:
-        raise UserError(f"{source}: not XML: {error}") from None
+    names = _names_in_xml(source, "".join(lines))
     if not names or None in names:
         raise UserError(f'{source}: expected labels such as <label name="sad"></label>')
     return [unquoted(name) for name in names if name is not None]
+
+
+def _names_in_xml(source: Path, text: str) -> list[str | None]:
+    """Returns the names of the labels of Mulan's XML, None for a label without one.
+
+    No tree is made, whose elements take a hundred times their bytes.
+    """
+    names: list[str | None] = []
+    depth = 0
+
+    def begin(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _DEEPEST:
+            raise UserError(f"{source}: more than {_DEEPEST} elements within each other; is it the right file?")
+        if tag.rpartition("}")[2] == "label":
+            names.append(attributes.get("name"))
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = expat.ParserCreate(namespace_separator="}")
+    parser.StartElementHandler, parser.EndElementHandler = begin, end
+    try:
+        parser.Parse(text, True)
+    except expat.ExpatError as error:
+        raise UserError(f"{source}: not XML: {error}") from None
+    return names
 
 
 def _label_values(path: Path, file: ArffFile, cells: Cells, labels: list[int], value_of: Values) -> np.ndarray:
