@@ -99,13 +99,21 @@ def _speaks() -> bool:
     return is_first_to_end()
 
 
+class _Stop(KeyboardInterrupt):
+    """Stops a command.
+
+    After a plain KeyboardInterrupt in code that `exec` runs from a text, as imports do, Python ends by SIGINT, whatever
+    the exit code.
+    """
+
+
 @contextmanager
 def _stoppable(received: list[int]) -> Iterator[None]:
     """Makes SIGINT and SIGTERM a KeyboardInterrupt, wherever it is raised, and notes which it was."""
 
     def stop(number: int, _: Any) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        raise _Stop
 
     timers: list[Timer] = []
 

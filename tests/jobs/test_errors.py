@@ -251,6 +251,21 @@ def test_the_library_needs_torch_alone() -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_within_code_from_a_text_keeps_its_exit_code(folder: Path, number: signal.Signals, status: int) -> None:
+    """Data classes and named tuples are made of such code, as a module is imported."""
+    program = (
+        "import signal, sys; import lopsided.__main__ as program\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"program._run = lambda arguments: exec('import signal; signal.raise_signal({int(number)})')\n"
+        "sys.exit(program.main([]))\n"
+    )
+    (folder / "stopped.py").write_text(program)
+    line = [sys.executable, "-m", "stopped"]  # as `python -m lopsided`: of a script Python does not look at it
+    done = subprocess.run(line, capture_output=True, text=True, timeout=15, check=False)
+    assert (done.returncode, done.stderr) == (status, "stopped\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stop_within_a_callback_is_one_line(number: signal.Signals, status: int) -> None:
     """Python reports what comes up in the finalizer of an object, and goes on."""
     program = (

@@ -107,7 +107,7 @@ class Trials(Rehearsal):
         """Turns whatever goes wrong with the database, which anybody may have written, into a UserError."""
         try:
             yield
-        except UserError:
+        except (UserError, ImportError):
             raise
         except Exception as error:
             reason: BaseException = error
