@@ -58,7 +58,7 @@ def accelerator() -> Accelerator:
 
 
 def _leave() -> None:
-    """Ends the threads of gloo: with torch 2.13, up to three in ten processes that end with them are aborted."""
+    """Ends the threads of gloo: with torch 2.13, some three in twenty processes that end with them are aborted."""
     if count() > 1 and torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
         torch.distributed.destroy_process_group()
         gc.collect()  # what was trained in parallel holds the group in a circle of references
