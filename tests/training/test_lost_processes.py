@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -67,3 +69,13 @@ def test_where_one_ends_all_end_in_one_line_and_the_run_goes_on(folder: Path, en
     assert models[0].keys() == models[1].keys()
     for name, values in models[0].items():
         assert (values - models[1][name]).abs().max() < 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_without_a_store_the_first_process_says_why_it_ends(folder: Path, rank: str) -> None:
+    environment = os.environ | {"WORLD_SIZE": "2", "RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "19"}
+    line = [sys.executable, "-m", "lopsided", "fit", "nothing.csv"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    expected = f"lopsided: {folder}/nothing.csv: no such file\n" if rank == "0" else ""
+    assert (done.returncode, done.stderr) == (2, expected)

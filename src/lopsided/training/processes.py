@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar, cast
@@ -44,10 +45,16 @@ def is_first_to_end() -> bool:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # that not every build of torch has
 
     try:
-        port = int(os.environ["MASTER_PORT"])
-        store = TCPStore(os.environ["MASTER_ADDR"], port, is_master=False, timeout=_SOON)
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        socket.create_connection((host, port), _SOON.total_seconds()).close()  # or torch prints how it fails, twice
+        store = TCPStore(host, port, is_master=False, timeout=_SOON)
         return store.add(f"lopsided ends {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
-    except (KeyError, RuntimeError):  # there is no store yet, or its process is gone, which nobody told
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+        RuntimeError,
+    ):  # there is no store yet, or its process is gone, which nobody told
         return is_first() or torch.distributed.is_initialized()
 
 
