@@ -89,6 +89,17 @@ def compiled(rows: list[Row]) -> str:
     return grid(["case", "loss", "graph breaks", "step", "alone", "alone, not compiled, µs"], columns(rows, names))
 
 
+def weights(rows: list[Row]) -> str:
+    """Sizes, and metrics with what bfloat16 adds to them."""
+    names = [name.removesuffix(" by bf16") for name in rows[0] if name.endswith(" by bf16")]
+    body = [
+        [row[name] for name in ("set", "loss", "fp32 MB", "bf16 MB", "smallest peer")]
+        + [f"{row[name]} ({row[f'{name} by bf16']})" for name in names]
+        for row in rows
+    ]
+    return grid(["set", "loss", "MB in fp32", "MB in bf16", "smallest peer", *names], body)
+
+
 def columns(rows: list[Row], names: list[str]) -> list[list[str]]:
     return [[row[name] for name in names] for row in rows]
 
@@ -174,6 +185,8 @@ def pages() -> dict[Path, str]:
     some = {"small batches": f"{small(few)}\n\n{environment(few, 'small_batches.py')}"}
     graphs = read("compiled.csv")
     some["compiled"] = f"{compiled(graphs)}\n\n{environment(graphs, 'compiled.py')}"
+    halves = read("weights.csv")
+    some["weights"] = f"{weights(halves)}\n\n{environment(halves, 'weights.py')}"
     readme, speed, extreme = ROOT / "README.md", ROOT / "docs/speed.md", ROOT / "docs/extreme.md"
     return {
         readme: put(readme, short),

@@ -223,6 +223,9 @@ class FitConfig(Config):
         unset="per-label with validation rows, else own",
     )
     at_least_one: bool = _decision(False, "Predict a label for every row.")
+    dtype: Literal["fp32", "bf16"] | None = _training(
+        None, "Of the weights in the file: fp32 or bf16.", unset="bf16 for a model that is solved, else fp32"
+    )
 
     @property
     def default_shares(self) -> dict[str, float]:

@@ -142,13 +142,14 @@ def _final(config: FitConfig, trained: Trained, prepared: Prepared) -> tuple[Mod
 
     With folds it is solved once more, with the penalty that was chosen, on the rows of training and validation.
     """
-    tuning = prepared.tuning
-    if tuning is None:
-        return trained.model, None
-    if prepared.folds:
+    tuning, solved = prepared.tuning, recipe_of(config, prepared).optimizer == "solve"
+    dtype = config.dtype or ("bf16" if solved else "fp32")
+    if tuning is not None and prepared.folds:
         l2 = trained.history[trained.best_epoch - 1].l2
-        return solve_with_folds(prepared.encoder, config.loss, tuning, l2, config.seed, prepared.folds)
-    return trained.model, trained.model.score(tuning.encoded, tuning.keep)
+        model, scores = solve_with_folds(prepared.encoder, config.loss, tuning, l2, config.seed, prepared.folds)
+        return model.rounded(dtype), scores
+    model = trained.model.rounded(dtype)
+    return model, None if tuning is None else model.score(tuning.encoded, tuning.keep)
 
 
 def _judged(tuning: Scores | None, prepared: Prepared) -> Judged | None:

@@ -88,6 +88,7 @@ class ModelFile(StoredFile):
     method: str
     rows: int
     label_names: list[str] | int  # a number L stands for the names "0" to "L - 1"
+    dtype: Literal["fp32", "bf16"] = "fp32"  # of the matrices; float32 in the files of versions that did not say it
 
 
 class Interval(Record):

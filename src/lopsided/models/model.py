@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from lopsided.targets import SparseTargets
 
 _ROWS = 512  # per batch when no gradient is kept
 _ENTRIES = 2**22  # the most scores of a batch
+DType = Literal["fp32", "bf16"]
 _OF_UPDATES = ("head.steps", "head.weight_", "head.bias_")  # of a fused update, which only training needs
 
 
@@ -64,6 +65,7 @@ class Model:
 
     encoder: fitted to training inputs. method: a loss by name with settings, or "powerset". label_names: L names.
     label_counts: (L,) float64, the positives of each label in the training rows. rows: the number of those.
+    dtype: in which the matrices of the network are stored; all is computed in float32.
     """
 
     encoder: Encoder
@@ -72,6 +74,7 @@ class Model:
     label_names: Sequence[str]
     label_counts: Tensor
     rows: int
+    dtype: DType = "fp32"
 
     @classmethod
     def new(cls, encoder: Encoder, method: str, train: Dataset, fused_rate: float | None = None) -> Model:
@@ -134,6 +137,14 @@ class Model:
             on_rows(len(scores))
         return Scores(torch.cat(values), torch.cat(columns) if columns else None, self.num_labels)
 
+    @torch.no_grad()
+    def rounded(self, dtype: DType) -> Model:
+        """Rounds the matrices as they will be stored, and returns the model, which scores as its file does then."""
+        for tensor in self.network.state_dict().values():
+            if dtype == "bf16" and _is_matrix(tensor):
+                tensor.copy_(tensor.bfloat16())
+        return replace(self, dtype=dtype)
+
     def weights(self) -> dict[str, Tensor]:
         """Returns the tensors of the network that predicting needs."""
         return {name: t for name, t in self.network.state_dict().items() if not name.startswith(_OF_UPDATES)}
@@ -148,8 +159,12 @@ class Model:
             "method": self.method,
             "rows": self.rows,
             "label_names": len(names) if isinstance(names, Numbered) else list(names),
+            "dtype": self.dtype,
         }
-        parts = {"encoder": tensors, "network": self.weights(), "labels": {"counts": self.label_counts}}
+        weights = self.weights()
+        if self.dtype == "bf16":
+            weights = {name: t.bfloat16() if _is_matrix(t) else t for name, t in weights.items()}
+        parts = {"encoder": tensors, "network": weights, "labels": {"counts": self.label_counts}}
         return header, {f"{part}.{name}": tensor for part, of in parts.items() for name, tensor in of.items()}
 
     @classmethod
@@ -160,12 +175,12 @@ class Model:
         """
         parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "network": {}, "labels": {}}
         try:
-            for name, tensor in tensors.items():
+            for name, stored in tensors.items():
                 part, _, rest = name.partition(".")
-                parts[part][rest] = tensor
+                tensor = parts[part][rest] = stored.float() if stored.dtype is torch.bfloat16 else stored
                 if tensor.is_floating_point() and not tensor.isfinite().all():
                     raise ValueError(f"{name} holds numbers that are not finite")
-            with NoLargerThan(tensors.values()):
+            with NoLargerThan(tensor for part in parts.values() for tensor in part.values()):
                 return cls._of_parts(header, parts)
         except (LookupError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"no model: {type(error).__name__} {error}") from error
@@ -183,4 +198,8 @@ class Model:
         head = make_head(method, body, stored_sets(parts["network"], len(names)), prior, None)
         network = Network(cast("nn.Module", body), head)
         network.load_state_dict(parts["network"])
-        return cls(encoder, network, header["method"], names, counts, rows)
+        return cls(encoder, network, header["method"], names, counts, rows, header.get("dtype", "fp32"))
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.dtype is torch.float32 and tensor.ndim > 1
