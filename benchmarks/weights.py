@@ -2,8 +2,8 @@
 
     python benchmarks/weights.py ../shared/data --work FOLDER && python benchmarks/tables.py
 
-A model is trained by `lopsided fit --dtype fp32`, with the rule that is tuned then; its weights are rounded, and both are
-evaluated on the same test rows. Trainings that FOLDER has already are not done again.
+A model is trained by `lopsided fit --dtype fp32`, with the rule that is tuned then; its weights are rounded, and both
+are evaluated on the same test rows. Trainings that FOLDER has already are not done again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def trained(name: str, loss: str, data: Path, work: Path) -> RunFolder:
     if not any(rows.glob("train.*")):
         make_data(name, data, rows)
     (train,) = rows.glob("train.*")
-    options = ["--loss", loss, "--dtype", "fp32", "--out", str(rows / f"{loss}-fp32")]
-    lopsided("fit", str(train), *options)
-    return RunFolder.open(rows / f"{loss}-fp32")
+    out = rows / f"{loss}-fp32"
+    if not (out / "training.json").exists():
+        lopsided("fit", str(train), "--loss", loss, "--dtype", "fp32", "--out", str(out))
+    return RunFolder.open(out)
 
 
 def rounded(folder: RunFolder) -> RunFolder:

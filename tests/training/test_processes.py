@@ -48,7 +48,7 @@ MODELS = {  # dense gradients, averaged; sparse ones
         "5",
     ],  # 108 rows: 3 and 2 of each step, at last 2 and 1
     "one row": ["--model", "ngrams(solve=False)", "--batch-size", "107"],  # is that of the last step, in both
-    "solved": ["--model", "ngrams"],
+    "solved": ["--model", "ngrams", "--dtype", "fp32"],
 }
 
 
@@ -74,7 +74,8 @@ def test_two_processes_train_the_weights_of_one(folder: Path) -> None:
         assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}, "one process writes"
         expected = load_file(one / "model.safetensors")
         for tensor, values in load_file(two / "model.safetensors").items():
-            torch.testing.assert_close(values, expected[tensor], atol=1e-5, rtol=1e-5, msg=f"{name}: {tensor}")
+            # steps of 100 enlarge what a sum is rounded by, which rows of a batch lie side by side
+            torch.testing.assert_close(values, expected[tensor], atol=1e-4, rtol=1e-5, msg=f"{name}: {tensor}")
         histories = [list(csv.DictReader((run / "history.csv").read_text().splitlines())) for run in (one, two)]
         for mine, other in zip(*histories, strict=True):
             for column in ("train_loss", "valid", "gradient_hard"):
