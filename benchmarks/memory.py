@@ -4,7 +4,7 @@
 
 Texts are made: each has about 17 words of a vocabulary, most of them words of its labels, whose frequencies have a long
 tail. `compare` is of 300,000 texts with 20,000 labels, to the report; `predict` of 100,000 and of 1,000,000 rows in
-each format. All of it takes half an hour of one core; what stands in the file of results is not run again. The second
+each format, and of one text of 10 MB. All of it takes half an hour of one core; what stands in the file of results is not run again. The second
 command writes the table of docs/extreme.md from that file.
 """
 
@@ -34,6 +34,7 @@ from lopsided.data.make_xmc import XmcMaker
 PAGE, FILE = ROOT / "docs/extreme.md", RESULTS / "memory.csv"
 LABELS, TEXTS = 20_000, 300_000  # of the comparison
 FEW, PREDICTED = 100, (100_000, 1_000_000)
+LONG = 10_000_000  # characters of a text
 
 
 def make_texts(path: Path, labels: int, rows: int, part: int = 0) -> Path:
@@ -87,14 +88,27 @@ def measure_compare(folder: Path) -> Row:
     return measure("compare", str(texts), *options, "--out", str(folder / "compared"))
 
 
-def measure_predict(folder: Path, ending: str, rows: int) -> Row:
-    """A model of words, of 100 labels; the answers have the format of the questions."""
+def trained(folder: Path) -> tuple[Path, Path]:
+    """Returns the run of a model of words, of 100 labels, and its texts."""
     run, train = folder / "run", folder / "train.jsonl"
     if not run.exists():
         make_texts(train, FEW, 3000)
         measure("fit", str(train), "--model", "ngrams(characters=False)", "--epochs", "1", "--out", str(run))
+    return run, train
+
+
+def measure_predict(folder: Path, ending: str, rows: int) -> Row:
+    """The answers have the format of the questions."""
+    run, train = trained(folder)
     path = make_inputs(folder / f"rows.{ending}", train, rows)
     return measure("predict", str(run), str(path), "--out", str(folder / f"predicted.{ending}"))
+
+
+def measure_long(folder: Path) -> Row:
+    run, train = trained(folder)
+    words = " ".join(json.loads(line)["text"] for line in train.read_text().splitlines()) + " "
+    (folder / "long.jsonl").write_text(json.dumps({"text": words * (LONG // len(words) + 1)}) + "\n")
+    return measure("predict", str(run), str(folder / "long.jsonl"), "--out", str(folder / "long-predicted.jsonl"))
 
 
 def make_inputs(path: Path, source: Path, rows: int) -> Path:
@@ -113,6 +127,7 @@ def make_inputs(path: Path, source: Path, rows: int) -> Path:
 
 
 FORMATS = {"jsonl": "JSON lines", "csv": "CSV", "parquet": "Parquet"}
+ONE_LONG = "JSON lines, of 10 MB each"
 
 
 def measure_all(folder: Path) -> Iterator[Row]:
@@ -123,6 +138,8 @@ def measure_all(folder: Path) -> Iterator[Row]:
             if ("predict", name, f"{rows}") not in known:
                 what = {"command": "predict", "format": name, "rows": f"{rows}", "labels": f"{FEW}"}
                 yield what | measure_predict(folder, ending, rows)
+    if ("predict", ONE_LONG, "1") not in known:
+        yield {"command": "predict", "format": ONE_LONG, "rows": "1", "labels": f"{FEW}"} | measure_long(folder)
     if ("compare", FORMATS["jsonl"], f"{TEXTS}") not in known:
         what = {"command": "compare", "format": FORMATS["jsonl"], "rows": f"{TEXTS}", "labels": f"{LABELS}"}
         yield what | measure_compare(folder)
