@@ -4,8 +4,8 @@
 
 Texts are made: each has about 17 words of a vocabulary, most of them words of its labels, whose frequencies have a long
 tail. `compare` is of 300,000 texts with 20,000 labels, to the report; `predict` of 100,000 and of 1,000,000 rows in
-each format, and of one text of 10 MB. All of it takes half an hour of one core; what stands in the file of results is not run again. The second
-command writes the table of docs/extreme.md from that file.
+each format, and of one text of 10 MB. All of it takes half an hour of one core; what stands in the file of results is
+not run again. The second command writes the table of docs/extreme.md from that file.
 """
 
 from __future__ import annotations
