@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from typer.main import get_command
 
+from lopsided.__main__ import main
 from lopsided.cli import app
+from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.options import ReadOptions
 from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.config import Config, FitConfig
@@ -141,6 +143,33 @@ def test_public_names_are_imported_when_they_are_used() -> None:
     assert all(getattr(fresh, name) is not None for name in fresh.__all__)
     with pytest.raises(AttributeError, match="no attribute 'lost'"):
         _ = fresh.lost
+
+
+LIGHT = {
+    "fit made/train.txt --out run --epochs 2": {"scipy.stats", "sklearn", "torch.distributed.tensor"},
+    "predict run made/test.txt --out labels.jsonl": {"accelerate", "sklearn"},
+    "evaluate run made/test.txt": {"accelerate", "jinja2", "sklearn"},
+    "inspect run": {"jinja2", "scipy.stats", "sklearn"},
+}
+NOWHERE = {"matplotlib", "optuna", "pandas", "sympy", "torch._dynamo", "transformers"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LIGHT)
+def test_sparse_rows_need_few_libraries(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of these take a second each, and the compiler of torch as long as torch itself."""
+    monkeypatch.chdir(tmp_path)
+    make_xmc(tmp_path / "made", XmcMaker(20, 30), rows=100, test_rows=20)
+    if not line.startswith("fit"):
+        assert main(["fit", "made/train.txt", "--out", "run", "--epochs", "1"]) == 0
+    program = f"""
+import sys
+from lopsided.__main__ import main
+assert main({line.split()}) == 0
+print(*sorted(set({sorted(NOWHERE | LIGHT[line])}) & set(sys.modules)), file=sys.stderr)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stderr.splitlines()[-1] == ""
 
 
 @pytest.mark.parametrize("name", ["compare", "fit"])

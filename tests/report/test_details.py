@@ -19,7 +19,7 @@ from lopsided.jobs.score import Scored
 from lopsided.metrics.scores import Scores
 from lopsided.models.heads import dense_targets, own_threshold
 from lopsided.models.methods import parse_method
-from lopsided.report import write_report
+from lopsided.report.html import write_report
 from lopsided.targets import SparseTargets
 from tests.tools import made_evidence, made_results
 

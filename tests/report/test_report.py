@@ -22,8 +22,8 @@ from lopsided.losses import CATALOG
 from lopsided.metrics.friedman import rank_losses
 from lopsided.models.heads import dense_targets
 from lopsided.models.methods import parse_method
-from lopsided.report import write_report
 from lopsided.report.headline import answer, findings, headline, ranks_headline
+from lopsided.report.html import write_report
 from lopsided.report.methods import methods
 from tests.tools import load_quietly, read_results, scores_of, write_texts
 

@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from lopsided.__main__ import main
-from lopsided.report import write_report
+from lopsided.report.html import write_report
 from lopsided.report.svg import SERIES
 from tests.browser import chromium, show, spoken
 from tests.tools import HOSTILE

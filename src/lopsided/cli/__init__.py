@@ -71,7 +71,7 @@ def compare(
     from lopsided.jobs.console import Console
     from lopsided.jobs.folder import ComparisonFolder
     from lopsided.jobs.progress import Progress
-    from lopsided.report import write_report
+    from lopsided.report.html import write_report
     from lopsided.report.terminal import print_results
     from lopsided.training.processes import count
 
@@ -309,7 +309,8 @@ def report(
     """Write the report of a run again, or one page over runs of several data sets: mean ranks of the losses."""
     for folder in runs:
         command_of(folder)
-    from lopsided.report import read_finished, write_merged_report, write_report
+    from lopsided.report.html import write_report
+    from lopsided.report.merged import read_finished, write_merged_report
 
     if len(runs) > 1:
         page = write_merged_report(runs, output(out or Path("report.html")))

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.data import BUILT_IN
-from lopsided.data.digits_grid import digits_grid
 from lopsided.data.inputs import Inputs
 from lopsided.data.readers import read_inputs
 from lopsided.data.storage import UserError, replace_atomically, write_json, write_tensors
@@ -97,6 +96,8 @@ def deployable(predictor: Predictor, inputs: Inputs) -> tuple[Encoded, Deployed]
 
 def _some_rows(predictor: Predictor, rows: Path | None) -> Inputs:
     if rows is None and str(predictor.data) == BUILT_IN:
+        from lopsided.data.digits_grid import digits_grid  # and scikit-learn, which takes a second
+
         return digits_grid(train=_EXAMPLES, valid=0, test=0).train.inputs
     path = rows or predictor.data
     first = next(islice(read_inputs(path, predictor.read_options), 1))

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lopsided.data import BUILT_IN
 from lopsided.data.dataset import Dataset, Splits, Unsplit
-from lopsided.data.digits_grid import digits_grid
 from lopsided.data.excerpts import printable
 from lopsided.data.independence import overlap, refuse_same_file, row_hashes, shared_groups
 from lopsided.data.inputs import SparseFeatures, Texts
@@ -78,6 +77,8 @@ def read_rows(path: Path, options: ReadOptions, bars: Bars) -> Dataset:
 def load(config: Config, bars: Bars) -> Splits:
     """Reads or makes the rows of training, validation and test. Raises UserError for anything a user got wrong."""
     if config.data == BUILT_IN:
+        from lopsided.data.digits_grid import digits_grid  # and scikit-learn, which takes a second
+
         images = config.images or IMAGES
         splits = digits_grid(images, images // 3, images // 3, config.data_seed, config.imbalance or IMBALANCE)
     else:

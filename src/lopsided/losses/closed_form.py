@@ -149,7 +149,8 @@ def _slopes(formula: Formula, z: Tensor) -> tuple[Tensor, Tensor]:
 @functools.lru_cache
 def _check_one_to_one(formula: Formula) -> None:
     """Refuses losses under which a more probable label may settle at a lower logit: hill with a wide margin."""
-    rise, fall = _slopes(formula, torch.linspace(-_FAR, _FAR, 4001, dtype=torch.float64, device="cpu"))
+    z = [_FAR * step / 2000 for step in range(-2000, 2001)]  # a range of torch loads sympy while models are restored
+    rise, fall = _slopes(formula, torch.tensor(z, dtype=torch.float64, device="cpu"))
     if ((rise / (rise + fall)).diff() < -1e-9).any():
         raise ValueError(
             f"under {formula} a more probable label does not always get a higher score, so scores stand for no "

@@ -31,6 +31,11 @@ class NoLargerThan(TorchDispatchMode):
         self.stored = sum(tensor.nbytes for tensor in stored)
         self.most = self.left = 2 * self.stored + _BESIDE
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Says that nothing is compiled here, so that torch does not import its compiler, which takes a second."""
+        return False
+
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
     ) -> Any:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array, csr_matrix, hstack
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from torch import Tensor
 
 from lopsided.data.inputs import SparseFeatures, Texts
 from lopsided.models.bag import Bag, BagRows
 from lopsided.models.direct import NoBody
 from lopsided.models.recipe import LARGEST_MAP, Recipe, solved_recipe
+
+if TYPE_CHECKING:  # loaded where there are texts: it takes a second
+    from sklearn.feature_extraction.text import HashingVectorizer
 
 _BUCKETS = 2**22  # for words, and as many for characters: of 337,000 in Reuters, one in 12 shares its bucket
 _HIDDEN = 64
@@ -56,6 +58,8 @@ class NGrams:
             raise ValueError(f"ngrams: hidden must be at least 0, got {hidden}")
         if characters is None:
             characters = sum(map(len, inputs.texts)) < _SHORT * len(inputs)
+        from sklearn.feature_extraction.text import TfidfTransformer
+
         weights, filled, entries = [], [], 0
         for kind, counts in enumerate(_counts(inputs.texts, characters)):
             rows_of = counts.getnnz(axis=0)
@@ -76,6 +80,8 @@ class NGrams:
         return NGrams(self.weights, self.filled, _HIDDEN, self.characters, None)
 
     def encode(self, inputs: Texts) -> BagRows:
+        from sklearn.feature_extraction.text import TfidfTransformer
+
         parts = []
         for kind, counts in enumerate(_counts(inputs.texts, self.characters)):
             here = self.filled // _BUCKETS == kind
@@ -123,6 +129,8 @@ class NGrams:
 
 def _counts(texts: Sequence[str], characters: bool) -> list[csr_matrix]:
     """Counts words and their pairs, and n-grams of characters, (rows, buckets) each."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     settings: dict[str, Any] = {"n_features": _BUCKETS, "alternate_sign": False, "norm": None, "lowercase": False}
     words = HashingVectorizer(token_pattern=r"(?u)\b\w\w+\b", ngram_range=(1, 2), **settings)
     lowered = [text.lower() for text in texts]

@@ -166,12 +166,11 @@ def _suiting(inputs: Inputs, num_labels: int) -> Encoder:
     """Fits the default model for such inputs and so many labels."""
     from lopsided.data.image_files import ImageFiles
     from lopsided.data.inputs import Images
-    from lopsided.models.bag import LinearBag
     from lopsided.models.encoder import takes
-    from lopsided.models.ngrams import NGrams
     from lopsided.models.patches import MANY_IMAGES
 
     if isinstance(inputs, ImageFiles) or (isinstance(inputs, Images) and inputs.pixels.shape[1] == 3):  # photographs
         return MODELS["patches" if len(inputs) <= MANY_IMAGES else "resnet"].fit(inputs)
     encoder = next(kind for kind in MODELS.values() if takes(kind, inputs)).fit(inputs)
-    return encoder.for_labels(num_labels) if isinstance(encoder, NGrams | LinearBag) else encoder
+    for_labels = getattr(encoder, "for_labels", None)  # told by name, since not every class is imported
+    return encoder if for_labels is None else cast("Encoder", for_labels(num_labels))

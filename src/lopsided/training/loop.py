@@ -104,7 +104,8 @@ class _Loop:
         torch.manual_seed(seed)
         self.model = Model.new(encoder, method, rows.data, recipe.learning_rate if recipe.fused_head else None)
         self.network = self.model.network.to(self.accelerator.device)
-        self.wrapped: Any = self.accelerator.prepare_model(self.network)
+        several = self.accelerator.num_processes > 1  # else nothing is wrapped, but much of torch.distributed imported
+        self.wrapped: Any = self.accelerator.prepare_model(self.network) if several else self.network
         modules: dict[str, torch.nn.Module] = {"network": self.network}
         if recipe.average is not None:
             averaging = get_ema_multi_avg_fn(recipe.average)
