@@ -1,6 +1,9 @@
 """The examples, and the page on verdicts, print what they show."""
 
+import csv
 import importlib.util
+import json
+import random
 import re
 import subprocess
 import sys
@@ -55,14 +58,26 @@ def small(name: str, capsys: pytest.CaptureFixture[str], *words: str, **sizes: A
 
 
 def first_words(text: str) -> list[str]:
-    """How the lines of the tables begin: what stands before the first number with three decimals."""
-    rows = [line for line in lines(text) if re.search(r" [+-]?\d?\.\d{2,3}\b", line) and "•" not in line]
-    return [re.split(r" {2,}|\d?\.\d", row.strip())[0] for row in rows]
+    """How the lines of tables begin, which have a number with decimals after two blanks."""
+    return re.findall(r"^ ?(\S.*?) {2,}.*\.\d{2,3}\b.*$", text, re.MULTILINE)
 
 
 def shown(name: str) -> str:
     """What the page of an example shows as printed."""
     return block(ROOT / f"examples/{name}/README.md", "text")
+
+
+@pytest.mark.slow
+def test_gamma_goes_where_its_target_is(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    printed = small("adaptive_asymmetry", capsys, images=300, epochs=20, seeds=1)
+    found = re.findall(r"^(\S.*?) +(\d+\.\d\d) +(\.?[\d.]+) +([\d.]+) +(-?[\d.]+)$", printed, re.MULTILINE)
+    gap, gamma = ({row[0]: float(row[column]) for row in found} for column in (4, 1))
+    for target in (-0.2, 0.0, 0.1, 0.2):
+        assert abs(gap[f"target {target:g}"] - target) < 0.08, target
+    assert gamma["target -0.2"] < gamma["target 0"] < gamma["target 0.1"] < gamma["target 0.2"]
+    assert gamma["target 0.1, the printed sign"] in (0, 15), "it runs to a bound"
+    assert set(first_words(shown("adaptive_asymmetry"))) <= set(first_words(printed))
+    assert (folder / "out/gamma.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -80,3 +95,47 @@ def test_single_label_losses_are_compared(capsys: pytest.CaptureFixture[str], fo
     assert all(frequent[name] > max(rare[name], 0.8) for name in ("cross entropy", "asl, softmax"))
     assert rare["logit adjustment"] > rare["cross entropy"]
     assert (folder / "out/recall.png").stat().st_size > 10_000
+
+
+def write_texts() -> None:
+    """Writes train.jsonl and test.jsonl: texts that give their labels away."""
+    draw = random.Random(0)
+    for name, rows in (("train", 300), ("test", 150)):
+        made = []
+        for _ in range(rows):
+            labels = draw.sample(range(6), draw.choice([1, 1, 2]))
+            words = [f"word{label}{draw.randrange(6)}" for label in labels for _ in range(2)] + [draw.choice("abc")]
+            made.append(json.dumps({"text": " ".join(words), "labels": [f"label {label}" for label in labels]}))
+        Path(f"{name}.jsonl").write_text("\n".join(made) + "\n")
+
+
+@pytest.mark.slow
+def test_hidden_positives_are_found(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    write_texts()
+    printed = small("missing_labels", capsys, "train.jsonl", "test.jsonl", shares=(0.0, 0.4), top=60)
+    assert set(first_words(shown("missing_labels"))) <= set(first_words(printed))
+    (first,) = re.findall(r"^first 50 +50 +(\d+) %$", printed, re.MULTILINE)
+    assert int(first) > 80, "by chance it would be 12"
+    assert (folder / "out/hidden.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_texts_are_compared(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    write_texts()
+    printed = small("text_classification", capsys, "train.jsonl", "--test", "test.jsonl")
+    table = printed[printed.index("\nloss ") :]
+    assert first_words(table) == first_words(shown("text_classification")) == ["bce", "focal", "asl", "apl", "zlpr"]
+    assert all(float(line.split()[1]) > 0.9 for line in table.strip().splitlines()[1:]), "the texts say it"
+    assert (folder / "out/groups.png").stat().st_size > 10_000
+
+
+def test_the_table_of_larger_sets_is_what_was_measured() -> None:
+    with (ROOT / "benchmarks/results/end_to_end.csv").open(newline="") as file:
+        found = {(row["set"], row["contender"].removeprefix("lopsided ")): row["mAP"] for row in csv.DictReader(file)}
+    page = (ROOT / "examples/text_classification/README.md").read_text()
+    head, _, *rows = re.findall(r"^\| (.+) \|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    for row in rows:
+        name, *cells = row.split(" | ")
+        for contender, cell in zip(head.split(" | ")[1:], cells, strict=True):
+            assert float(cell) == float(found[name, contender]), (name, contender)

@@ -70,10 +70,8 @@ def draw(paths: dict[str, Tensor], file: Path) -> None:
     plt.close(figure)
 
 
-def main(out: Path = Path("runs/adaptive_asymmetry"), images: int = 1500, epochs: int = 20, seeds: int = 5) -> None:
-    parts = digits_grid(images, images // 2, images)
-    (inputs, targets), (valid, valid_truth), (test, test_truth) = map(cells, (parts.train, parts.valid, parts.test))
-
+def steer(inputs: Tensor, targets: Tensor, epochs: int, out: Path) -> None:
+    """Draws and prints where gamma, p+ and p- go for several targets, from two starts, and by the printed sign."""
     ways = {f"target {target:g}": AdaptiveAsymmetricLoss(target, STEP) for target in TARGETS}
     ways["target 0.1, from 12"] = AdaptiveAsymmetricLoss(0.1, STEP, gamma_neg=12)
     ways["target 0.1, the printed sign"] = AdaptiveAsymmetricLoss(0.1, STEP, rule="printed")
@@ -86,17 +84,22 @@ def main(out: Path = Path("runs/adaptive_asymmetry"), images: int = 1500, epochs
         gamma, positive, negative = path[-(len(inputs) // BATCH) :].mean(0).tolist()
         print(f"{name:30}{gamma:9.2f}{positive:7.3f}{negative:7.3f}{positive - negative:7.3f}")
 
-    seen = valid_truth.any(0)  # labels that validation rows can judge
 
+def main(out: Path = Path("runs/adaptive_asymmetry"), images: int = 1500, epochs: int = 20, seeds: int = 5) -> None:
+    parts = digits_grid(images, images // 2, images)
+    (inputs, targets), (valid, valid_truth), (test, test_truth) = map(cells, (parts.train, parts.valid, parts.test))
+    steer(inputs, targets, epochs, out)
+
+    seen = valid_truth.any(0)  # labels that validation rows can judge
     chosen: dict[nn.Module, list[tuple[float, int]]] = {}
 
     def train(criterion: nn.Module, seed: int) -> tuple[Tensor, Tensor]:
-        """Returns the scores of test and validation rows by the best model over three rates and all epochs."""
+        """Returns the scores of test and validation rows by the best model over three rates and every fourth epoch."""
         best, scores, where = -1.0, (test, valid), (0.0, 0)
         for rate in RATES:
             fresh = deepcopy(criterion)  # an adaptive one begins anew
             for batch, model in enumerate(training(fresh, inputs, targets, rate, epochs, seed), 1):
-                if batch % (4 * -(-images // BATCH)) == 0:  # every fourth epoch
+                if batch % (4 * -(-images // BATCH)) == 0:
                     with torch.no_grad():
                         outputs = model(test), model(valid)
                     quality = average_precision_score(valid_truth[:, seen], outputs[1][:, seen])

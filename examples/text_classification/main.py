@@ -18,18 +18,20 @@ METRICS = {"map": "mAP", "micro_f1": "micro-F1 tuned", "macro_f1_labels": "macro
 
 
 def draw(results: dict, file: Path) -> None:
-    """Draws the mAP of rare, middling and frequent labels for each loss, and for a linear model of scikit-learn."""
-    groups = results["groups"]
+    """Draws by how much each loss is above a linear model of scikit-learn, in mAP of rare to frequent labels."""
+    groups, width = results["groups"], 0.8 / len(LOSSES)
     figure, panel = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    models = [*LOSSES, *results["baselines"]]
-    models = [model for model in models if all(model in group["metrics"] for group in groups)]
-    for number, model in enumerate(models):
-        values = [group["metrics"][model]["map"] or 0.0 for group in groups]
-        panel.bar(np.arange(len(groups)) + number / (len(models) + 1), values, 1 / (len(models) + 1), label=model)
-    names = [f"{group['name']}: {group['low']} to {group['high']}\n{group['labels']} labels" for group in groups]
-    panel.set(ylabel="mAP of test rows", title="by the number of training positives")
-    panel.set_xticks(np.arange(len(groups)) + 0.4, names)
-    panel.legend(fontsize=8, loc="lower right")
+    for number, loss in enumerate(LOSSES):
+        values = [group["metrics"][loss]["map"] - group["metrics"]["linear"]["map"] for group in groups]
+        panel.bar(np.arange(len(groups)) + number * width, values, width, label=loss)
+    names = [
+        f"{group['name']}: {group['labels']} labels\n{group['low']} to {group['high']} training rows"
+        for group in groups
+    ]
+    panel.set_xticks(np.arange(len(groups)) + width * (len(LOSSES) - 1) / 2, names)
+    panel.set(ylabel="mAP above the linear baseline")
+    panel.axhline(0, color="k", linewidth=0.8)
+    panel.legend(fontsize=8)
     figure.savefig(file, dpi=80)
     plt.close(figure)
 
