@@ -52,9 +52,12 @@ def _message_of(run: Callable[[], int]) -> int:
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except (MemoryError, RuntimeError, ImportError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _NO_MEMORY):
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+            message = "there is not enough memory"
+        elif _is_left_alone(error):
+            message = "another of the processes that train died; start them again"
+        else:
             raise
-        message = "there is not enough memory"
     return _fail(message)
 
 
@@ -97,6 +100,14 @@ def _speaks() -> bool:
     from lopsided.training.processes import is_first_to_end
 
     return is_first_to_end()
+
+
+def _is_left_alone(error: Exception) -> bool:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return False
+    from lopsided.training.processes import is_lost
+
+    return is_lost(error)
 
 
 class _Stop(KeyboardInterrupt):

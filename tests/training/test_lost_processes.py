@@ -30,6 +30,10 @@ def step_or_end(self, rows):
         {end}
     return step(self, rows)
 
+if "{rank}" == "early" and rank == "1":
+    from lopsided.jobs import begin
+    begin._prepared = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+
 loop._Loop._step = step_or_end
 code = main(*json.loads(sys.argv[1]))
 Path("code" + rank).write_text(str(code))
@@ -69,6 +73,15 @@ def test_where_one_ends_all_end_in_one_line_and_the_run_goes_on(folder: Path, en
     assert models[0].keys() == models[1].keys()
     for name, values in models[0].items():
         assert (values - models[1][name]).abs().max() < 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL, which Windows lacks")
+def test_one_that_dies_before_there_is_a_run_is_told(folder: Path) -> None:
+    write_texts(folder / "texts.jsonl", 120)
+    assert launch(ENDING.format(rank="early", end="pass"), [*LINE, "--out", "run"]).returncode != 0
+    said = (folder / "err0").read_text()
+    assert re.fullmatch(r"(stopped|lopsided: another of the processes that train died; start them again)\n", said), said
 
 
 @pytest.mark.slow
