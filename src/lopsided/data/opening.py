@@ -193,15 +193,17 @@ class Unpacked:
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self._path, self._gigabytes, self._size = path, options.max_unpacked or _MOST_UNPACKED, 0
         self._most = max(self._gigabytes * 10**9, path.stat().st_size if path.is_file() else 0)
+        self._has_option = options is not DEFAULT
 
     def add(self, size: int) -> None:
         """Raises UserError for too many bytes in all."""
         self._size += size
         if self._size > self._most:
             enough = max(2 * self._gigabytes, self._size // 10**9 + 1)  # of a stream it is not known how many follow
+            option = f"--max-unpacked {enough:g}, or " * self._has_option
             raise UserError(
-                f"{self._path}: unpacks to more than {self._gigabytes:g} GB; where it is meant to: "
-                f"--max-unpacked {enough:g}, or save it without compression"
+                f"{self._path}: unpacks to more than {self._gigabytes:g} GB; where it is meant to: {option}save it "
+                "without compression"
             )
 
 
