@@ -85,7 +85,7 @@ def steer(inputs: Tensor, targets: Tensor, epochs: int, out: Path) -> None:
         print(f"{name:30}{gamma:9.2f}{positive:7.3f}{negative:7.3f}{positive - negative:7.3f}")
 
 
-def main(out: Path = Path("runs/adaptive_asymmetry"), images: int = 1500, epochs: int = 20, seeds: int = 5) -> None:
+def main(out: Path = Path("runs/adaptive_asymmetry"), images: int = 1500, epochs: int = 36, seeds: int = 5) -> None:
     parts = digits_grid(images, images // 2, images)
     (inputs, targets), (valid, valid_truth), (test, test_truth) = map(cells, (parts.train, parts.valid, parts.test))
     steer(inputs, targets, epochs, out)
