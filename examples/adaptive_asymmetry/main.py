@@ -64,7 +64,8 @@ def draw(paths: dict[str, Tensor], file: Path) -> None:
         right.plot(paths["target 0.1"][:, column], label=f"{name}, target 0.1", linewidth=1.2)
     for panel, title in ((left, "gamma_neg"), (middle, "p+ - p-, with its targets dotted"), (right, "p+ and p-")):
         panel.set(title=title, xlabel="batches")
-    left.legend(fontsize=7)
+    left.set_ylim(top=20)  # room for the legend
+    left.legend(fontsize=7, loc="upper right")
     right.legend(fontsize=7)
     figure.savefig(file, dpi=75)
     plt.close(figure)
