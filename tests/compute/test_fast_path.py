@@ -115,6 +115,10 @@ def test_what_is_not_served_is_left() -> None:
         (z, Supervision(y, weight=y[:, 0]), None),
         (z, Supervision(y, pos_weight=y), None),
         (z, Supervision(y), y[0]),
+        (z, Supervision(y, weight=y * 1j), None),
+        (z, Supervision(y, pos_weight=y[0] * 1j), None),
+        (z, Supervision(y), y[:, 0] * 1j),
+        (z, Supervision.of(SparseTargets(torch.arange(5), torch.arange(4), torch.ones(4) * 1j)), None),
         (z, Supervision.of(SparseTargets.from_indices([[0]])), None),
         (z, Supervision.of(SparseTargets(torch.arange(5), torch.arange(4), num_labels=3)), None),
     ]

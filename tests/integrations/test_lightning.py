@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -88,6 +89,35 @@ def test_adaptive_asymmetry_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert resumed.criterion.gamma_neg == pytest.approx(straight.criterion.gamma_neg)
 
 
+def test_validation_with_gradients_does_not_count_as_training(tmp_path: Path) -> None:
+    class Careful(Tagger):
+        def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+            with torch.enable_grad():
+                self.training_step((batch[0] * 9, batch[1]), index).backward()
+
+    model, logged = Careful(lopsided.loss("focal", ignore_index=-1)), []
+    for valid in (None, loader()):
+        fitted = trainer(tmp_path, LossCallback(), enable_checkpointing=False, inference_mode=False)
+        fitted.validate(model, loader(), verbose=False)
+        fitted.fit(model, loader(), valid)
+        logged.append(dict(fitted.callback_metrics))
+    assert logged[0] == logged[1]
+    assert "gradient_hard" in logged[0]
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+def test_training_goes_on_within_an_epoch(tmp_path: Path) -> None:
+    def model() -> Any:
+        return Tagger(lopsided.loss("focal", ignore_index=-1))
+
+    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    trainer(tmp_path, LossCallback(), saving).fit(model(), loader())
+    for step in (2, 3):
+        fitted = trainer(tmp_path, LossCallback(), saving, epochs=2)
+        fitted.fit(model(), loader(), ckpt_path=tmp_path / f"step={step}.ckpt")
+        assert 0 < float(fitted.callback_metrics["gradient_positive"]) < 1
+
+
 def test_metrics_are_those_of_the_validation_and_test_rows(tmp_path: Path) -> None:
     """Of the last epoch alone, whatever was validated before."""
     model = Tagger(lopsided.loss("asl", ignore_index=-1), rate=0.5)
@@ -140,9 +170,15 @@ def test_steps_that_do_not_call_the_loss_are_told_so(tmp_path: Path) -> None:
         def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
             self.linear(batch[0])
 
+    class Other(Tagger):
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Any:
+            return self.linear(batch[0]).sum()
+
     model = Silent(lopsided.loss("bce", ignore_index=-1))
     with pytest.raises(ValueError, match="the loss was not called on valid rows: call self"):
         trainer(tmp_path, MetricsCallback(), enable_checkpointing=False).fit(model, loader(), loader())
+    with pytest.raises(ValueError, match="the loss was not called with gradients on training rows: call self"):
+        trainer(tmp_path, LossCallback(), enable_checkpointing=False).fit(Other(lopsided.loss("bce")), loader())
 
 
 @pytest.mark.slow

@@ -73,6 +73,13 @@ def test_a_given_penalty_gives_the_weights_of_logistic_regression() -> None:
     assert (ours.predict(x) == (ours.decision_function(x) > 0)).all()
 
 
+def test_weights_are_not_rounded() -> None:
+    weights = LopsidedClassifier("bce", l2=0.1, decide="own").fit(*features()).model_.network.state_dict()
+    matrices = [each for each in weights.values() if each.ndim == 2]
+    assert matrices
+    assert not any(torch.equal(each, each.bfloat16().float()) for each in matrices)
+
+
 def test_tuned_thresholds_find_more_than_the_own_one() -> None:
     x, y = make_multilabel_classification(300, n_features=8, n_classes=6, n_labels=1, random_state=1)
     own, tuned = (

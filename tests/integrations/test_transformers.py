@@ -21,6 +21,7 @@ from torch.multiprocessing.spawn import spawn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DataCollatorWithPadding,
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
@@ -249,6 +250,15 @@ def texts_pipeline(trained: Any, folder: Path) -> Any:
     return pipeline(
         "text-classification", back, tokenizer=tiny_tokenizer(), pipeline_class=DecisionPipeline, device="cpu"
     )
+
+
+def test_unknown_labels_are_marked_in_texts_of_two_lengths_and_rows_may_lack_labels() -> None:
+    collate = mark_unknown(DataCollatorWithPadding(tiny_tokenizer()))
+    texts: list[dict[str, Any]] = [{"input_ids": [3]}, {"input_ids": [7, 8]}]
+    batch = collate([text | {"labels": [1.0, math.nan, -1.0]} for text in texts])
+    assert batch["input_ids"].tolist() == [[3, 0], [7, 8]]
+    assert batch["labels"].tolist() == [[1, UNKNOWN, UNKNOWN]] * 2
+    assert "labels" not in collate(texts)
 
 
 @pytest.mark.slow

@@ -326,6 +326,8 @@ Y = torch.zeros(2, 3)
         (Y, {"label_dim": "x"}, "label_dim must be an integer, got 'x'"),
         (Y, {"ignore_index": "x"}, "ignore_index must be an integer, got 'x'"),
         (Y.to(torch.complex64), {}, "targets must be bool, integer or float"),
+        (SparseTargets(torch.tensor([0, 1, 1]), torch.tensor([0]), torch.ones(1) * 1j), {}, "values must be real"),
+        (Y, {"pos_weight": torch.ones(3) * 1j}, "pos_weight must be real, got torch.complex64: pass pos_weight.real"),
         (Y, {"weight": torch.ones(2)}, r"or \(3,\), got \(2,\): one number a row is row_weight="),
         (Y, {"pos_weight": torch.ones(1)}, r"pos_weight must have shape \(3,\), got \(1,\)"),
         (Y, {"row_weight": torch.ones(3)}, r"row_weight must have shape \(2,\), got \(3,\)"),

@@ -113,7 +113,7 @@ def _is_listed(tensor: Tensor) -> bool:
 
 
 def _is_beside(tensor: Tensor) -> bool:
-    return _is_plain(tensor) and not tensor.requires_grad
+    return _is_plain(tensor) and not tensor.requires_grad and not tensor.dtype.is_complex
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -69,6 +69,10 @@ class _Watcher(Callback):  # type: ignore[misc]
         raise NotImplementedError
 
 
+def _not_called(how: str) -> ValueError:
+    return ValueError(f"the loss was not called {how} rows: call self.criterion(logits, targets) in their step")
+
+
 class LossCallback(_Watcher):
     """Logs what a loss does in training: where its gradient goes, and gamma_neg where that is adaptive.
 
@@ -77,19 +81,27 @@ class LossCallback(_Watcher):
     the LightningModule, whose checkpoints hold its state.
 
     criterion: the name of the loss in the LightningModule; None for the only one. Raises ValueError, when `fit` begins,
-    where there is none, or more.
+    where there is none, or more; and after an epoch in whose training the loss was not called with gradients.
 
     >>> callback = LossCallback()  # Trainer(callbacks=[callback])
     """
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self.tracker = DiagnosticsTracker()
+    def __init__(self, criterion: str | None = None) -> None:
+        super().__init__(criterion)
+        self._tracker: DiagnosticsTracker | None = None  # of an epoch, or of its rest after a checkpoint
+        self._is_training = False  # false between batches, where validation may have gradients, too
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._tracker = None
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._is_training = True
 
     def see(self, logits: Any, targets: Any, mask: Any = None) -> None:
-        if not (torch.is_grad_enabled() and logits.requires_grad):
+        if not (self._is_training and torch.is_grad_enabled() and logits.requires_grad):
             return
         z, y, known, ignored = *self._labels_last(logits.detach(), targets, mask), self.criterion.ignore_index
-        tracker = self.tracker
+        tracker = self._tracker = self._tracker or DiagnosticsTracker()
 
         def update(gradient: Any) -> None:
             tracker.update(z, labels_last(gradient, logits.ndim, self.criterion.label_dim), y, known, ignored)
@@ -100,19 +112,23 @@ class LossCallback(_Watcher):
         return [labels_last(each, given[0].ndim, self.criterion.label_dim) for each in given]
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._is_training = False
         if isinstance(self.criterion, AdaptiveAsymmetricLoss):
             numbers = {"gamma_neg": self.criterion.gamma_neg, "probability_gap": self.criterion.tracker.gap}
             pl_module.log_dict(numbers)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        pl_module.log_dict(vars(self.tracker.result()), sync_dist=True)
+        if self._tracker is None:
+            raise _not_called("with gradients on training")
+        pl_module.log_dict(vars(self._tracker.result()), sync_dist=True)
+        self._tracker = None
 
 
 class MetricsCallback(_Watcher):
     """Logs all metrics of `lopsided.MultiLabelMetrics`, of validation rows as valid_map and so on, of test as test_map.
 
     The steps of validation and test must call the loss; what it was called with are the scores and the truth. Rows of
-    all processes are taken together.
+    all processes are taken together, and so are those of all loaders, where there are several.
 
     criterion: as in `LossCallback`. decide: the threshold or rule that decisions are counted by, such as
     `criterion.decision_threshold()`; a logit of 0 when left out. settings: more of `MultiLabelMetrics`.
@@ -153,8 +169,6 @@ class MetricsCallback(_Watcher):
     def _log(self, pl_module: Any, part: str) -> None:
         self._collects = False
         if self._metrics is None:
-            raise ValueError(
-                f"the loss was not called on {part} rows: call self.criterion(logits, targets) in their step"
-            )
+            raise _not_called(f"on {part}")
         metrics = self._metrics.gathered() if torch.distributed.is_initialized() else self._metrics
         pl_module.log_dict({f"{part}_{name}": value for name, value in metrics.compute().items()}, sync_dist=True)

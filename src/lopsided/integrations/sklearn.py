@@ -93,7 +93,7 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         inputs, names = _inputs(rows), Numbered(len(self.classes_) if self._multilabel else targets.num_labels or 1)
         seed = int(check_random_state(self.random_state).randint(2**31))
         model = self.model or (None if sparse.issparse(rows) else "linear")
-        settings = {"loss": self.loss, "model": model, "l2": self.l2, "decide": self.decide}
+        settings = {"loss": self.loss, "model": model, "l2": self.l2, "decide": self.decide, "dtype": "fp32"}
         try:
             config = checked(FitConfig, settings | {"data": "X", "seed": seed, "data_seed": seed})
             with torch.random.fork_rng(devices=[]):

@@ -113,7 +113,9 @@ def _free(settings: dict[str, Any]) -> dict[str, Any]:
 def mark_unknown(collator: Callable[[list[Any]], Any] | None = None) -> Callable[[list[Any]], Any]:
     """Returns a data collator that puts -100, which the Trainer does not count, where labels are NaN or -1.
 
-    collator: the one that makes batches; that of the Trainer when left out.
+    collator: the one that makes batches; `default_data_collator` of transformers when left out, which pads nothing.
+    Texts of different lengths need `DataCollatorWithPadding(tokenizer)`, which the Trainer takes by itself where it is
+    given a processing_class. Batches without labels, as of `Trainer.predict`, stay as they are.
 
     >>> mark_unknown()([{"labels": [1.0, float("nan"), 0.0]}, {"labels": [-1.0, 0.0, 1.0]}])["labels"]
     tensor([[   1., -100.,    0.],
@@ -122,8 +124,9 @@ def mark_unknown(collator: Callable[[list[Any]], Any] | None = None) -> Callable
 
     def collate(rows: list[Any]) -> Any:
         batch = (collator or default_data_collator)(rows)
-        labels = batch["labels"]
-        batch["labels"] = labels.masked_fill(labels.isnan() | (labels == -1), UNKNOWN)
+        if "labels" in batch:
+            labels = batch["labels"]
+            batch["labels"] = labels.masked_fill(labels.isnan() | (labels == -1), UNKNOWN)
         return batch
 
     return collate

@@ -167,6 +167,8 @@ def _check_beside(name: str, tensor: Tensor, logits: Tensor) -> None:
         _check_kind(name, tensor, logits)
     if tensor is logits:
         return
+    if tensor.dtype.is_complex:
+        raise TypeError(f"{name} must be real, got {tensor.dtype}: pass {name}.real")
     if tensor.device != logits.device:
         raise ValueError(f"{name} are on {tensor.device} but logits on {logits.device}: move one of them")
     if tensor.requires_grad or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None):

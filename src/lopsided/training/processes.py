@@ -49,12 +49,8 @@ def is_first_to_end() -> bool:
         socket.create_connection((host, port), _SOON.total_seconds()).close()  # or torch prints how it fails, twice
         store = TCPStore(host, port, is_master=False, timeout=_SOON)
         return store.add(f"lopsided ends {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
-    except (
-        KeyError,
-        ValueError,
-        OSError,
-        RuntimeError,
-    ):  # there is no store yet, or its process is gone, which nobody told
+    # there is no store yet, or its process is gone, which nobody told
+    except (KeyError, ValueError, OSError, RuntimeError):
         return is_first() or torch.distributed.is_initialized()
 
 
