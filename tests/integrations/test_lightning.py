@@ -170,15 +170,31 @@ def test_steps_that_do_not_call_the_loss_are_told_so(tmp_path: Path) -> None:
         def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
             self.linear(batch[0])
 
-    class Other(Tagger):
-        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Any:
-            return self.linear(batch[0]).sum()
-
     model = Silent(lopsided.loss("bce", ignore_index=-1))
     with pytest.raises(ValueError, match="the loss was not called on valid rows: call self"):
         trainer(tmp_path, MetricsCallback(), enable_checkpointing=False).fit(model, loader(), loader())
-    with pytest.raises(ValueError, match="the loss was not called with gradients on training rows: call self"):
-        trainer(tmp_path, LossCallback(), enable_checkpointing=False).fit(Other(lopsided.loss("bce")), loader())
+
+
+def test_an_epoch_of_training_that_does_not_call_the_loss_is_told_so(tmp_path: Path) -> None:
+    class Other(Tagger):
+        first = True  # whether the first epoch calls it
+
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Any:
+            if self.first and self.current_epoch == 0:
+                return super().training_step(batch, index)
+            return self.linear(batch[0]).sum()
+
+    class Stopped(Tagger):
+        def on_train_batch_end(self, *given: Any) -> None:
+            raise InterruptedError
+
+    model, callback = Other(lopsided.loss("bce", ignore_index=-1)), LossCallback()
+    for model.first in (True, False):
+        with pytest.raises(InterruptedError):
+            trainer(tmp_path, callback).fit(Stopped(copy.deepcopy(model.criterion)), loader())
+        with pytest.raises(ValueError, match="the loss was not called with gradients on training rows: call self"):
+            trainer(tmp_path, callback, epochs=2, enable_checkpointing=False).fit(model, loader())
+        assert model.trainer.current_epoch == model.first
 
 
 @pytest.mark.slow
