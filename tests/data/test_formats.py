@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openpyxl
 import pyarrow
 import pyarrow.feather
@@ -267,6 +268,16 @@ def test_a_parquet_file_takes_no_more_than_the_limit(tmp_path: Path, kind: str) 
         pyarrow.set_memory_pool(usual)
     assert counted.max_memory() < 10_000_000
     assert sum(map(len, read_inputs(path, ReadOptions(max_unpacked=0.05, text_columns=("text",))))) == len(BOMBS[kind])
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4"])
+def test_numbers_that_are_not_compressed_are_never_too_many(tmp_path: Path, dtype: str) -> None:
+    table = pyarrow.table({name: np.arange(20_000, dtype=dtype) for name in "ab"})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    pyarrow.feather.write_feather(table, tmp_path / "a.feather", compression="uncompressed")
+    for name in ("a.parquet", "a.feather"):
+        options = ReadOptions(max_unpacked=1e-5, feature_columns=("a", "b"))
+        assert sum(map(len, read_inputs(tmp_path / name, options))) == 20_000
 
 
 def test_an_arrow_file_takes_no_more_than_the_limit(tmp_path: Path) -> None:

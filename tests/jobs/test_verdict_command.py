@@ -64,7 +64,7 @@ def test_scores_that_unpack_to_too_much_name_no_option_of_other_commands(
     np.savez_compressed("zeros.npz", np.zeros((2500, len(NAMES))))
     monkeypatch.setattr("lopsided.data.opening._MOST_UNPACKED", 1e-5)
     assert main(["verdict", "a=zeros.npz", "b=zeros.npz", "--truth", "y.npz"]) == 2
-    assert "zeros.npz: unpacks to more than 1e-05 GB; where it is meant to: save it without" in capsys.readouterr().err
+    assert "zeros.npz: unpacks to more than 1e-05 GB; where it is meant to: save it as .npy" in capsys.readouterr().err
 
 
 def test_the_verdict_on_the_scores_of_a_comparison_is_its_own(finished: Path, folder: Path) -> None:

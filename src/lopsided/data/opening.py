@@ -200,11 +200,9 @@ class Unpacked:
         self._size += size
         if self._size > self._most:
             enough = max(2 * self._gigabytes, self._size // 10**9 + 1)  # of a stream it is not known how many follow
-            option = f"--max-unpacked {enough:g}, or " * self._has_option
-            raise UserError(
-                f"{self._path}: unpacks to more than {self._gigabytes:g} GB; where it is meant to: {option}save it "
-                "without compression"
-            )
+            more = f"--max-unpacked {enough:g}, or save it without compression"
+            way = more if self._has_option else "save it as .npy"
+            raise UserError(f"{self._path}: unpacks to more than {self._gigabytes:g} GB; where it is meant to: {way}")
 
 
 def check_archive(path: Path, archive: zipfile.ZipFile, options: ReadOptions) -> None:

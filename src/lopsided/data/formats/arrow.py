@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE = 256  # rows of a Parquet file; one text may stand for the texts of all of them, and be a megabyte
-_CELL = 8  # bytes that any cell takes in Python, however few it has in a file
+_CELL = 8  # bytes that a cell of text takes in Python, however few it has in a file
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4}  # of the cells of a Parquet file; those of others take _CELL
 
 
 @contextmanager
@@ -54,7 +55,10 @@ def tables(path: Path, file: pyarrow.parquet.ParquetFile, options: ReadOptions) 
     """
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-    sizes = (max(column.total_uncompressed_size, _CELL * column.num_values) for column in columns)
+    sizes = (
+        max(column.total_uncompressed_size, _WIDTHS.get(column.physical_type, _CELL) * column.num_values)
+        for column in columns
+    )
     Unpacked(path, options).add(sum(sizes))
     return _bounded(path, file.iter_batches(_AT_ONCE), options)
 
@@ -66,7 +70,9 @@ def _bounded(path: Path, batches: Iterable[pyarrow.RecordBatch], options: ReadOp
     unpacked = Unpacked(path, options)
     part: list[pyarrow.RecordBatch] = []
     for batch in map(_checked, batches):
-        unpacked.add(batch.nbytes + _CELL * batch.num_rows * batch.num_columns)
+        for column in batch.columns:
+            is_number = pyarrow.types.is_primitive(column.type)  # it takes what it has in a file
+            unpacked.add(len(column) * column.type.bit_width // 8 if is_number else column.nbytes + _CELL * len(column))
         part.append(batch)
         if sum(each.num_rows for each in part) >= BLOCK_ROWS:
             yield pyarrow.Table.from_batches(part)
