@@ -204,11 +204,9 @@ def test_a_damaged_run_is_named(finished: Path, folder: Path, capsys: pytest.Cap
     assert torch.equal(scores_of(path), scores_of(finished / "runs/0-bce-seed0"))
 
 
-def test_hashes_of_rows_that_are_none_are_named(
-    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(finished / "runs/0-bce-seed0", folder / "run")
-    write_texts(folder / "texts.jsonl", 30)
+def test_hashes_of_rows_that_are_none_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_texts(folder / "texts.jsonl", 60)
+    assert main(["fit", "texts.jsonl", "--out", "run", "--epochs", "1"]) == 0
     for hashes in (torch.tensor([True]), torch.zeros(3), torch.zeros((2, 2), dtype=torch.long)):
         write_tensors(folder / "run/seen-rows.safetensors", {"hashes": hashes})
         assert main(["evaluate", "run", "texts.jsonl"]) == 2

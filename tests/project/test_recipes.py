@@ -114,6 +114,9 @@ METRICS["mine"] = Metric("mine", lambda s: float(s.overall.f_beta(2.0)), "decisi
             "jobs/compared_metrics.py": """
 METRICS["mine"] = ComparedMetric("mine at tuned", "mine")
 """,
+            "training/history.py": """
+JUDGES = (*JUDGES, "mine")
+""",
         },
         """
 import contextlib, io, torch
