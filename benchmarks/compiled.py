@@ -8,14 +8,13 @@ The step is forward and backward of a linear layer of 256 inputs and a loss, on 
 
 from __future__ import annotations
 
-import argparse
-import sys
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from contenders import Case
-from run import Step, environment, measure, step, write
+from run import Rows, Step, measure, run_parts, step
 from torch import Tensor, nn
 
 import lopsided
@@ -24,9 +23,12 @@ CASES = [Case(256, 80, torch.float32, "float"), Case(128, 10_000, torch.float32,
 LOSSES = ("torch bce", "bce", "asl", "zlpr", "lsep", "two_way")
 
 
+def criterion_of(loss: str) -> nn.Module:
+    return nn.BCEWithLogitsLoss() if loss == "torch bce" else lopsided.MultiLabelLoss(loss)
+
+
 def steps(loss: str, case: Case) -> dict[str, Step]:
-    z, y = case.make()
-    criterion = nn.BCEWithLogitsLoss() if loss == "torch bce" else lopsided.MultiLabelLoss(loss)
+    (z, y), criterion = case.make(), criterion_of(loss)
     layer, x = nn.Linear(256, case.labels), torch.randn(case.rows, 256)
     compiled = torch.compile(layer, dynamic=False)
 
@@ -51,35 +53,21 @@ def steps(loss: str, case: Case) -> dict[str, Step]:
 
 def breaks(loss: str, case: Case) -> int:
     z, y = case.make()
-    criterion = nn.BCEWithLogitsLoss() if loss == "torch bce" else lopsided.MultiLabelLoss(loss)
-    return int(torch._dynamo.explain(criterion)(z.requires_grad_(), y).graph_break_count)
+    return int(torch._dynamo.explain(criterion_of(loss))(z.requires_grad_(), y).graph_break_count)
 
 
-def run_loss(loss: str, case: Case, seconds: float) -> dict[str, object]:
+def run_loss(part: tuple[Case, str], seconds: float) -> Rows:
+    case, loss = part
     torch.compiler.reset()
     found = measure(steps(loss, case), seconds)
     torch.compiler.reset()
     times: dict[str, object] = {f"{name} us": round(1e6 * median, 1) for name, median in found.items()}
-    return {"case": str(case), "loss": loss, "graph breaks": breaks(loss, case), **times} | {
+    ratios: dict[str, object] = {
         "inside to outside": round(found["loss inside"] / found["loss outside"], 2),
         "compiled to alone": round(found["alone, compiled"] / found["alone"], 2),
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/compiled.csv"))
-    parser.add_argument("--seconds", type=float, default=8.0, help="per loss and case")
-    asked = parser.parse_args()
-    environment()  # as it is before
-    torch.set_num_threads(1)
-    rows = []
-    for case in CASES:
-        for loss in LOSSES:
-            rows.append(run_loss(loss, case, asked.seconds))
-            print(case, loss, file=sys.stderr)
-    write(asked.out, rows)
+    return [{"case": str(case), "loss": loss, "graph breaks": breaks(loss, case), **times, **ratios}]
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, Path("benchmarks/results/compiled.csv"), itertools.product(CASES, LOSSES), run_loss)

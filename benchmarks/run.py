@@ -19,9 +19,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from contenders import CASES, Case, Function, contenders
@@ -30,6 +31,8 @@ from torch import Tensor
 import lopsided
 
 Step = Callable[[], object]
+Rows = list[dict[str, object]]
+P = TypeVar("P")
 _SLOW = 0.05  # seconds; so long a call warms its own caches
 
 
@@ -125,7 +128,22 @@ def write(path: Path, rows: Sequence[Mapping[str, object]], **facts: object) -> 
     print(path)
 
 
-def run_case(case: Case, backward: bool, threads: int, seconds: float, compiled: bool) -> list[dict[str, object]]:
+def run_parts(description: str | None, out: Path, parts: Iterable[P], rows_of: Callable[[P, float], Rows]) -> None:
+    """Measures one part after the other on one thread, for as long as the command line says, and writes all rows."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--seconds", type=float, default=8.0, help="per part")
+    asked = parser.parse_args()
+    environment()  # as it is before
+    torch.set_num_threads(1)
+    rows: Rows = []
+    for part in parts:
+        rows += rows_of(part, asked.seconds)
+        print(rows[-1]["case"], rows[-1]["loss"], file=sys.stderr)
+    write(asked.out, rows)
+
+
+def run_case(case: Case, backward: bool, threads: int, seconds: float, compiled: bool) -> Rows:
     torch.set_num_threads(threads)
     z = case.make()[0]
     steps: dict[str, Step] = {"limit": limit(case)}
@@ -137,7 +155,7 @@ def run_case(case: Case, backward: bool, threads: int, seconds: float, compiled:
             wrong.append(name)
     medians = measure(steps, seconds)
     shared = {"case": str(case), "pass": "forward+backward" if backward else "forward", "threads": threads}
-    rows: list[dict[str, object]] = [
+    rows: Rows = [
         shared
         | {"contender": name, "microseconds": round(1e6 * median, 1)}
         | {"ratio to torch bce": round(median / medians["torch bce"], 3)}

@@ -9,8 +9,6 @@ timed.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 import torch
 from contenders import Case
-from run import environment, measure, step, write
+from run import Rows, measure, run_parts, step
 from tables import SMALL_LOSSES
 from torch import Tensor, nn
 
@@ -59,7 +57,7 @@ def is_right(function: Function, reference: Function, z: Tensor) -> bool:
     return bool((value - expected).abs() / expected < 1e-5) and bool(worst < 1e-5)
 
 
-def run_loss(loss: str, seconds: float) -> list[dict[str, object]]:
+def run_loss(loss: str, seconds: float) -> Rows:
     z, y = CASE.make()
     steps = {"torch bce": step(partial(nn.functional.binary_cross_entropy_with_logits, target=y), z, True)}
     wrong = []
@@ -76,7 +74,7 @@ def run_loss(loss: str, seconds: float) -> list[dict[str, object]]:
             wrong.append(what)
     medians = measure(steps, seconds)
     shared = {"case": str(CASE), "loss": loss}
-    rows: list[dict[str, object]] = [
+    rows: Rows = [
         shared
         | {"said": what, "microseconds": round(1e6 * median, 1)}
         | {"ratio to torch bce": round(median / medians["torch bce"], 2)}
@@ -85,19 +83,5 @@ def run_loss(loss: str, seconds: float) -> list[dict[str, object]]:
     return rows + [{**shared, "said": what, "microseconds": "wrong, not timed"} for what in wrong]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/small_batches.csv"))
-    parser.add_argument("--seconds", type=float, default=8.0, help="per loss")
-    asked = parser.parse_args()
-    environment()  # as it is before
-    torch.set_num_threads(1)
-    rows = []
-    for loss in SMALL_LOSSES:
-        rows += run_loss(loss, asked.seconds)
-        print(loss, file=sys.stderr)
-    write(asked.out, rows)
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, Path("benchmarks/results/small_batches.csv"), SMALL_LOSSES, run_loss)
