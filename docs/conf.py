@@ -12,6 +12,8 @@ import latex2mathml.converter
 from docutils import nodes
 from pygments.lexers.special import TextLexer
 
+from lopsided.report import loss_page
+
 project = "lopsided"
 author = "the developers of lopsided"
 release = importlib.metadata.version("lopsided")
@@ -45,7 +47,13 @@ def as_mathml(page: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def insert_page(app: Any, name: str, source: list[str]) -> None:
+    if name == "docs/draw":
+        source[0] = source[0].replace("<!-- the interactive page -->", f"```{{raw}} html\n{loss_page.body()}\n```")
+
+
 def setup(app: Any) -> None:
+    app.connect("source-read", insert_page)
     app.add_html_math_renderer("mathml", inline_renderers=(as_mathml, None), block_renderers=(as_mathml, None))
     app.connect("autodoc-process-docstring", escape_bars)
     for name in ("csv", "tsv"):

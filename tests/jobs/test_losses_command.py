@@ -29,6 +29,13 @@ def test_explains_and_draws(name: str, suffix: str, tmp_path: Path, capsys: pyte
     assert plot.read_bytes().startswith(starts[suffix])
 
 
+def test_a_page_draws_any_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "losses.html"
+    assert main(["losses", "--plot", str(page)]) == 0
+    assert f"picture: {page}" in capsys.readouterr().out
+    assert [name for name in CATALOG if f"\n  {name}: {{..." not in page.read_text()] == []
+
+
 def test_says_what_scores_mean(capsys: pytest.CaptureFixture[str]) -> None:
     main(["losses", "asl"])
     said = capsys.readouterr().out

@@ -326,12 +326,16 @@ def losses(
         str | None,
         typer.Argument(help="A loss such as asl or 'asl(gamma_neg=2)'; all if left out.", show_default=False),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="The picture of SPEC to write: .png, .svg or .pdf.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="The picture of SPEC to write: .png, .svg or .pdf; .html, a page that draws any loss."),
+    ] = None,
 ) -> None:
     """List the losses, or say what one of them does, and draw it."""
-    if spec is None and plot is not None:
+    page = plot is not None and plot.suffix == ".html"
+    if spec is None and plot is not None and not page:
         raise UserError("--plot needs a loss, such as: lopsided losses asl --plot asl.png")
-    plot = plot and picture(plot)
+    plot = plot and (output(plot) if page else picture(plot))
     from lopsided.losses import formula
 
     try:
@@ -343,13 +347,19 @@ def losses(
 
     if loss is None:
         print_losses(Console())
+    else:
+        print_loss(loss, Console())
+    if plot is None:
         return
-    print_loss(loss, Console())
-    if plot is not None:
+    if page:
+        from lopsided.report.loss_page import write_loss_page
+
+        write_loss_page(plot)
+    elif loss is not None:
         from lopsided.report.loss_plot import save_loss_plot
 
         save_loss_plot(loss, plot)
-        say(f"picture: {plot}")
+    say(f"picture: {plot}")
 
 
 app.command()(check)

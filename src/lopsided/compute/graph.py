@@ -10,7 +10,7 @@ import itertools
 import operator
 from collections.abc import Iterable, Iterator
 from functools import cache
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from lopsided.losses import curves
@@ -65,8 +65,8 @@ class Node:
         return node(">=", other, self)
 
     def __bool__(self) -> bool:
-        if self.op == "setting":
-            return True  # that it is there was decided when it was made
+        if is_uniform(self):
+            return True  # that a setting is there was decided when it was made
         raise TypeError("a curve may branch on its settings, not on z: use select")
 
 
@@ -147,15 +147,20 @@ _VOCABULARY = {
 
 
 def trace(curve: str, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns value and slope of a curve as nodes. Its helpers see the vocabulary of nodes as well."""
-    space = {**vars(curves), **_VOCABULARY}
-    for name, function in list(vars(curves).items()):
-        if isinstance(function, FunctionType) and function.__module__ == curves.__name__:
+    """Returns value and slope of a curve as nodes."""
+    value, slope = twins(curves, _VOCABULARY)[curve](Z, **settings)
+    return value, slope
+
+
+def twins(module: ModuleType, instead: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a module holds, with other things in the place of some; its functions see those as well."""
+    space = {**vars(module), **instead}
+    for name, function in vars(module).items():
+        if name not in instead and isinstance(function, FunctionType) and function.__module__ == module.__name__:
             twin = FunctionType(function.__code__, space, name, function.__defaults__, function.__closure__)
             twin.__kwdefaults__ = function.__kwdefaults__
             space[name] = twin
-    value, slope = space[curve](Z, **settings)
-    return value, slope
+    return space
 
 
 # ---- which kernels there are

@@ -95,7 +95,7 @@ def focal(gamma: float = 2.0, alpha: float | None = None, detach_focus: bool = F
     gamma = check_number("gamma", gamma, low=0)
     formula = asymmetric(gamma, gamma, 0.0, detach_focus, alpha)
     sides = formula.positive, formula.negative, formula.pool
-    alpha = None if alpha is None else float(alpha)
+    alpha = None if alpha is None else _share("alpha", alpha)
     return _named("focal", *sides, gamma=gamma, alpha=alpha, detach_focus=detach_focus)
 
 

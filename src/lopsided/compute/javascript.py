@@ -1,0 +1,150 @@
+"""Prints every loss of the catalog as JavaScript, from the curves of which the C library and Triton's kernels are made.
+
+A loss is called with symbols for its settings, so that what it makes of them, such as 1 - alpha, is printed as well.
+Where a setting that is 0, None or False leaves other code, there is a variant for each choice.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+from collections.abc import Callable, Container, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lopsided.compute.expressions import Expressions
+from lopsided.compute.graph import forget, setting, trace, twins
+from lopsided.losses import CATALOG, SOURCES, Curve, Formula, Pairs, catalog, formula
+from lopsided.losses.catalog import SEARCH, Range
+
+_JAVASCRIPT = {
+    "z": "z",
+    "negate": "-{}",
+    "negative abs": "-Math.abs({})",
+    "reciprocal": "1 / ({})",
+    "reciprocal1p": "1 / (1 + {})",
+    "exp": "Math.exp({})",
+    "log1p": "Math.log1p({})",
+    "log1p_unit": "Math.log1p({})",
+    "power": "Math.max({}, 2.2250738585072014e-308) ** {}",  # finite at 0 for every exponent above -1
+    "select": "({} ? {} : {})",
+    "maximum": "Math.max({}, {})",
+    "minimum": "Math.min({}, {})",
+    **{op: f"{{}} {op} {{}}" for op in ("+", "-", "*", ">=")},
+}
+_UNCHECKED = {
+    "check_number": lambda name, value, **_: value,
+    "check_clip": lambda clip: clip,
+    "check_flag": lambda name, value: value,
+    "_positive": lambda name, value: value,
+    "_share": lambda name, value: value,
+    "is_compiling": lambda: True,  # so that nothing looks at numbers
+}
+_FURTHER = {"threshold": Range(-4, 4), "alpha": Range(0.05, 0.95)}  # where to show what is not searched for
+_LEFT_OUT = ("alphas", "betas", "monotone")  # lists of any length, and what allows a loss that trains the wrong way
+_OPTIONAL = ("gamma", "margin")  # settings of curves without which there is other code
+
+
+@dataclass(frozen=True)
+class Control:
+    """A setting of a loss, as a page offers it. default: a number, a flag, or None of a number that may be absent."""
+
+    name: str
+    default: float | bool | None
+    low: float = 0
+    high: float = 1
+    step: float = 1
+
+
+def controls(name: str) -> list[Control]:
+    """Returns the settings of a loss, in the order of its signature."""
+    result = []
+    for parameter in inspect.signature(CATALOG[name]).parameters.values():
+        if parameter.name in _LEFT_OUT:
+            continue
+        if isinstance(parameter.default, bool):
+            result.append(Control(parameter.name, parameter.default))
+            continue
+        where = SEARCH[name].get(parameter.name) or _FURTHER[parameter.name]
+        step = 0.005 if where.high - where.low < 0.5 else 0.05
+        result.append(Control(parameter.name, parameter.default, where.low, where.high, step))
+    return result
+
+
+class _Printer(Expressions):
+    def setting(self, name: str, index: int) -> str:
+        return f"s.{name}"
+
+
+class _Loss:
+    """One loss, made of symbols."""
+
+    def __init__(self, name: str) -> None:
+        self.controls = controls(name)
+        self._make: Callable[..., Formula] = twins(catalog, _UNCHECKED)[CATALOG[name].__name__]
+        self.deciding = [each for each in self.controls if self._decides(each)]
+
+    def formula(self, absent: Container[str] = ()) -> Formula:
+        forget()  # so that the text of a curve does not depend on what was printed before
+        return self._make(**{each.name: _symbol(each, each.name not in absent) for each in self.controls})
+
+    def _decides(self, control: Control) -> bool:
+        """Tells whether other code is there where it is 0, None or False."""
+        if control.default is None or isinstance(control.default, bool):
+            return True
+        return control.low <= 0 and bool(_optional(self.formula()) - _optional(self.formula({control.name})))
+
+    def variants(self) -> Iterator[tuple[str, list[str]]]:
+        """Returns the code of both curves for each choice of what is there: the names that are, with commas."""
+        names = [each.name for each in self.deciding]
+        for count in range(len(names) + 1):
+            for absent in itertools.combinations(names, count):
+                present = ",".join(name for name in names if name not in absent)
+                yield present, [_print(self.formula(absent).positive), _print(self.formula(absent).negative)]
+
+    def powers(self) -> str:
+        pool = self.formula().pool
+        exponents = (pool.power_pos, pool.power_neg) if isinstance(pool, Pairs) else (1.0, 1.0)
+        return f"(s) => [{', '.join(map(_Printer(exponents, _JAVASCRIPT).name, exponents))}]"
+
+
+def _symbol(control: Control, present: bool) -> Any:
+    if isinstance(control.default, bool):
+        return present
+    return setting(control.name) if present else None if control.default is None else 0.0
+
+
+def _optional(formula: Formula) -> set[tuple[int, str]]:
+    sides = enumerate((formula.positive, formula.negative))
+    return {(side, key) for side, curve in sides for key, _ in curve.settings if key in _OPTIONAL}
+
+
+def _print(curve: Curve) -> str:
+    outputs = trace(curve.name, dict(curve.settings))
+    printer = _Printer(outputs, _JAVASCRIPT)
+    lines = [*(f"const {line};" for line in printer.lines), f"return [{', '.join(map(printer.name, outputs))}];"]
+    return "(z, s) => {\n  " + "\n  ".join(lines) + "\n}"
+
+
+def print_all() -> str:
+    """Returns two constants: `curves`, functions of a logit and settings to [value, slope], and `losses` by name.
+
+    A loss says which settings it has, which of them decide on its variant, and the places of its two curves by variant.
+    """
+    curves: dict[str, int] = {}
+    parts = []
+    for name in CATALOG:
+        loss, pool = _Loss(name), formula(name).pool
+        variants = {key: [curves.setdefault(text, len(curves)) for text in sides] for key, sides in loss.variants()}
+        told = {
+            "source": SOURCES[name],
+            "controls": [asdict(each) for each in loss.controls],
+            "deciding": [each.name for each in loss.deciding],
+            "variants": variants,
+            "pool": type(pool).__name__,
+            "alone": pool.per_label,
+            "thresholded": pool.thresholded,
+        }
+        parts.append(f"  {name}: {{...{json.dumps(told)}, powers: {loss.powers()}}},")
+    return "\n".join(["const curves = [", *(f"{text}," for text in curves), "];", "const losses = {", *parts, "};\n"])

@@ -1,0 +1,310 @@
+// Draws one loss beside bce. `curves` and `losses` are printed above, from the curves of the library.
+
+const FAR = 40; // as lopsided.losses.closed_form: beyond, slopes may underflow
+const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+const sigmoid = (x) => (x >= 0 ? 1 / (1 + Math.exp(-x)) : Math.exp(x) / (1 + Math.exp(x)));
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+const mean = (values) => sum(values) / values.length;
+function logSum(values) {
+  const peak = Math.max(...values);
+  return peak + Math.log(sum(values.map((value) => Math.exp(value - peak))));
+}
+
+// A coupled loss has more logits than one: the label is drawn beside these.
+const OTHERS = { positive: [1], negative: [-2, -1, 0] };
+
+// How labels become one number. own: the curve of the label, mine: of others of its kind, theirs: of those of the other
+// kind; p and q: their powers. Returns the value and its derivative by own.
+function pairs(own, mine, theirs, p, q) {
+  const side = logSum([own, ...mine]);
+  const x = p * side + q * logSum(theirs);
+  return [softplus(x), p * sigmoid(x) * Math.exp(own - side)];
+}
+const pools = {
+  Sum: (own) => [own, 1],
+  Pairs: pairs,
+  TwoWayPairs: pairs,
+  LogSumExp(own, mine, theirs) {
+    const side = logSum([own, ...mine]);
+    return [softplus(side) + softplus(logSum(theirs)), sigmoid(side) * Math.exp(own - side)];
+  },
+  MeanPairs(own, mine, theirs) {
+    const other = mean(theirs.map(Math.exp));
+    return [mean([own, ...mine].map(Math.exp)) * other, (Math.exp(own) / (mine.length + 1)) * other];
+  },
+  Softmax(own, mine, theirs, p, q, isPositive) {
+    const all = logSum([own, ...mine, ...theirs]);
+    const positives = isPositive ? [own, ...mine] : theirs;
+    return [all - mean(positives), Math.exp(own - all) - (isPositive ? 1 / positives.length : 0)];
+  },
+};
+
+/** A loss with its settings: the two curves, what a label costs, what a score stands for. */
+function make(name, settings) {
+  const loss = losses[name];
+  const key = loss.deciding.filter((each) => settings[each]).join();
+  const [positive, negative] = loss.variants[key].map((place) => (z) => curves[place](z, settings));
+  const powers = loss.powers(settings);
+
+  const beside = {
+    positive: OTHERS.positive.map((z) => positive(z)[0]),
+    negative: OTHERS.negative.map((z) => negative(z)[0]),
+  };
+
+  function cost(z, isPositive) {
+    const [own, mine, theirs, p, q] = isPositive
+      ? [positive(z), beside.positive, beside.negative, ...powers]
+      : [negative(z), beside.negative, beside.positive, ...powers.toReversed()];
+    const [value, factor] = pools[loss.pool](own[0], mine, theirs, p, q, isPositive);
+    return { value, gradient: factor * own[1] };
+  }
+
+  function slopes(z) {
+    const held = Math.min(Math.max(z, -FAR), FAR);
+    return [negative(held)[1], -positive(held)[1]];
+  }
+
+  function posterior(z) {
+    const [rise, fall] = slopes(z);
+    return rise / (rise + fall);
+  }
+
+  const passed = (z, odds) => {
+    const [rise, fall] = slopes(z);
+    return loss.alone ? rise >= odds * fall : negative(z)[0] >= positive(z)[0];
+  };
+
+  /** The logit from which on a label is more probable than eta; Infinity where there is none. */
+  function threshold(eta) {
+    const odds = eta / (1 - eta);
+    let [low, high] = loss.alone ? [-FAR, FAR] : [-1e4, 1e4];
+    if (!passed(high, odds)) return Infinity;
+    for (let step = 0; step < 80; step++) {
+      const middle = (low + high) / 2;
+      if (passed(middle, odds)) high = middle;
+      else low = middle;
+    }
+    return Math.round(high * 1e12) / 1e12 + 0; // the rounding of the slopes; + 0 turns -0 into 0
+  }
+
+  /** Does a more probable label always get a higher score? */
+  function oneToOne() {
+    let before = 0;
+    for (let step = -2000; step <= 2000; step++) {
+      const now = posterior((FAR * step) / 2000);
+      if (now - before < -1e-9) return false;
+      before = now;
+    }
+    return true;
+  }
+
+  const judged = loss.alone && oneToOne(); // is there a probability for each score?
+  const thresholded = loss.alone ? judged : loss.thresholded;
+  return { cost, posterior: judged ? posterior : null, threshold: thresholded ? threshold : null };
+}
+
+// ---- what is shown, and the link that holds it
+
+const page = document.getElementById("loss-page");
+const find = (part) => page.querySelector(`[data-part=${part}]`);
+const VIEW = [
+  { name: "eta", text: "decide at probability", default: 0.5, low: 0.05, high: 0.95, step: 0.05 },
+  { name: "z", text: "read at logit", default: 0, low: -8, high: 8, step: 0.1 },
+];
+let state = {};
+
+function within({ low, high }, value) {
+  return Math.min(Math.max(value, low), high);
+}
+
+function read(link) {
+  const given = new URLSearchParams(link.replace(/^#/, ""));
+  const name = Object.hasOwn(losses, given.get("loss") ?? "") ? given.get("loss") : "asl";
+  const value = (control) => {
+    const text = given.get(control.name);
+    if (text === null || text.trim() === "") return control.default;
+    if (typeof control.default === "boolean") return text === "True";
+    if (control.default === null && text === "None") return null;
+    return Number.isFinite(Number(text)) ? within(control, Number(text)) : control.default;
+  };
+  const settings = Object.fromEntries(losses[name].controls.map((control) => [control.name, value(control)]));
+  return { name, settings, ...Object.fromEntries(VIEW.map((control) => [control.name, value(control)])) };
+}
+
+const spoken = (value) => (value === true ? "True" : value === false ? "False" : value === null ? "None" : String(value));
+
+function link() {
+  const parts = [["loss", state.name]];
+  const add = (controls, values) => {
+    for (const each of controls) if (values[each.name] !== each.default) parts.push([each.name, spoken(values[each.name])]);
+  };
+  add(losses[state.name].controls, state.settings);
+  add(VIEW, state);
+  return "#" + parts.map((part) => part.join("=")).join("&");
+}
+
+function spec() {
+  const changed = losses[state.name].controls.filter((each) => state.settings[each.name] !== each.default);
+  const settings = changed.map((each) => `${each.name}=${spoken(state.settings[each.name])}`).join(", ");
+  return settings ? `${state.name}(${settings})` : state.name;
+}
+
+// ---- controls
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function slider(control, values, shown) {
+  const input = element("input", { type: "range", min: control.low, max: control.high, step: control.step });
+  const number = element("output");
+  input.value = values[control.name];
+  number.textContent = spoken(values[control.name]);
+  input.addEventListener("input", () => {
+    values[control.name] = Number(input.value);
+    number.textContent = spoken(values[control.name]);
+    changed();
+  });
+  return element("label", { class: "slider" }, element("span", {}, shown ?? control.name), input, number);
+}
+
+function flag(control, values, text, on, off) {
+  const input = element("input", { type: "checkbox" });
+  input.checked = values[control.name] !== off;
+  input.addEventListener("change", () => {
+    values[control.name] = input.checked ? on : off;
+    showControls(control.name);
+    changed();
+  });
+  return element("label", { class: "flag" }, input, element("span", {}, text));
+}
+
+function rows(control) {
+  const values = state.settings;
+  if (typeof control.default === "boolean") return [flag(control, values, control.name, true, false)];
+  if (control.default !== null) return [slider(control, values)];
+  const made = [flag(control, values, `with ${control.name}`, 0.25, null)];
+  return values[control.name] === null ? made : [...made, slider(control, values)];
+}
+
+function showControls(focused) {
+  find("loss").value = state.name;
+  const { controls } = losses[state.name];
+  const made = controls.map((control) => [control.name, rows(control)]);
+  find("settings").replaceChildren(...made.flatMap(([, each]) => each), ...(made.length ? [] : ["Nothing to set."]));
+  find("view").replaceChildren(...VIEW.map((control) => slider(control, state, control.text)));
+  made.find(([name]) => name === focused)?.[1][0].querySelector("input").focus();
+}
+
+// ---- drawings
+
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 220, 34, 8, 8, 26];
+const [ACROSS, UP] = [WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM];
+const LOGITS = Array.from({ length: 321 }, (_, step) => -8 + step / 20);
+
+function drawing(title, low, high, lines, marks) {
+  const x = (z) => (((z + 8) / 16) * ACROSS).toFixed(2);
+  const y = (value) => ((1 - (Math.min(Math.max(value, 2 * low - high), 2 * high - low) - low) / (high - low)) * UP).toFixed(2);
+  const beside = [0, 1, 2, 3, 4].map((quarter) => {
+    const value = low + ((high - low) * quarter) / 4;
+    return `<text x="${LEFT - 5}" y="${TOP + 4 + Number(y(value))}" text-anchor="end">${Number(value.toFixed(2))}</text>`;
+  });
+  const below = [-8, -4, 0, 4, 8].map(
+    (z) => `<text x="${LEFT + Number(x(z))}" y="${HEIGHT - 8}" text-anchor="${z === 8 ? "end" : "middle"}">${z}</text>`,
+  );
+  const grid = [0, 1, 2, 3, 4].map((quarter) => `<path class="grid" d="M0 ${(UP * quarter) / 4}H${ACROSS}"/>`);
+  const ruled = marks.map(({ at, kind }) => `<path class="${kind}" d="M${x(at)} 0V${UP}"/>`);
+  const drawn = lines.map(({ kind, of }) => `<path class="${kind}" d="M${LOGITS.map((z) => `${x(z)} ${y(of(z))}`).join("L")}"/>`);
+  const inside = [...grid, ...ruled, ...drawn].join("");
+  return (
+    `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${title}, against the logit">` +
+    `<svg x="${LEFT}" y="${TOP}" width="${ACROSS}" height="${UP}">${inside}</svg>${beside.join("")}${below.join("")}</svg>`
+  );
+}
+
+function sides(loss, what, beside) {
+  return [true, false].map((isPositive) => ({
+    kind: `${isPositive ? "positive" : "negative"}${beside}`,
+    of: (z) => what(loss.cost(z, isPositive)),
+  }));
+}
+
+function draw() {
+  const loss = make(state.name, state.settings);
+  const bce = make("bce", {});
+  const own = loss.threshold?.(state.eta) ?? null;
+  const marks = [{ at: state.z, kind: "cursor" }, ...(Number.isFinite(own ?? NaN) ? [{ at: own, kind: "mark" }] : [])];
+  const value = (cost) => cost.value;
+  const size = (cost) => Math.abs(cost.gradient);
+  const all = LOGITS.flatMap((z) => [loss.cost(z, true), loss.cost(z, false)]);
+  const lowest = Math.floor(Math.min(0, ...all.map(value)));
+  const largest = Math.min(Math.max(1, Math.ceil(Math.max(...all.map(size)) - 1e-9)), 4);
+  const show = (part, ...rest) => (find(part).innerHTML = drawing(...rest, marks));
+  show("value", "what a label costs", lowest, 8, [...sides(bce, value, " bce"), ...sides(loss, value, "")]);
+  show("gradient", "size of the gradient", 0, largest, [...sides(bce, size, " bce"), ...sides(loss, size, "")]);
+  const maps = [{ kind: "posterior bce", of: bce.posterior }, { kind: "posterior", of: loss.posterior }];
+  show("posterior", "probability that a score stands for", 0, 1, maps.filter(({ of }) => of));
+  tell(loss, bce, own);
+}
+
+function tell(loss, bce, own) {
+  const number = (value) => (value === null ? "–" : Number.isFinite(value) ? value.toFixed(3) : "none");
+  const at = (each, isPositive) => each.cost(state.z, isPositive);
+  const lines = [
+    ["a positive costs", at(loss, true).value, at(bce, true).value],
+    ["its gradient", at(loss, true).gradient, at(bce, true).gradient],
+    ["a negative costs", at(loss, false).value, at(bce, false).value],
+    ["its gradient", at(loss, false).gradient, at(bce, false).gradient],
+    ["probability", loss.posterior?.(state.z) ?? null, bce.posterior(state.z)],
+    ["decided from logit", own, bce.threshold(state.eta)],
+  ];
+  const head = element("tr", {}, ...["", state.name, "bce"].map((text) => element("th", { scope: "col" }, text)));
+  const cells = ([name, ...values]) => [
+    element("th", { scope: "row" }, name), ...values.map((value) => element("td", {}, number(value))),
+  ];
+  const body = lines.map((line) => element("tr", {}, ...cells(line)));
+  find("numbers").replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
+  find("spec").textContent = `lopsided.loss("${spec()}")`;
+  find("source").textContent = losses[state.name].source;
+  find("note").textContent = note(loss, own);
+}
+
+function note(loss, own) {
+  const { alone, thresholded } = losses[state.name];
+  const beside = `The labels of a row are coupled: drawn is what the row costs, in which there are also a positive at logit
+    ${OTHERS.positive} and negatives at ${OTHERS.negative.join(", ")}.`;
+  if (!alone && thresholded) return `${beside} No closed form gives probabilities.`;
+  if (!alone) return `${beside} The loss only ranks them: it has no threshold.`;
+  if (!loss.posterior) return "A more probable label does not always get a higher score: tune a threshold on validation rows.";
+  if (own === Infinity) return "No logit stands for a probability that high: tune a threshold on validation rows.";
+  return "";
+}
+
+function open(link) {
+  state = read(link);
+  showControls();
+  draw();
+}
+
+function changed() {
+  draw();
+  history.replaceState(null, "", link());
+}
+
+function begin(name) {
+  state = { ...read(`#loss=${name}`), eta: state.eta, z: state.z };
+  showControls();
+  changed();
+}
+
+find("loss").replaceChildren(...Object.keys(losses).map((name) => element("option", {}, name)));
+find("loss").addEventListener("change", (event) => begin(event.target.value));
+find("reset").addEventListener("click", () => begin(state.name));
+addEventListener("hashchange", () => location.hash.startsWith("#loss=") && open(location.hash));
+globalThis.lopsided = { make };
+page.hidden = false;
+open(location.hash);

@@ -1,0 +1,136 @@
+"""The page that draws losses, in headless Chromium: its numbers are those of Python, its controls and link work."""
+
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from lopsided.compute.javascript import controls
+from lopsided.losses import CATALOG, Formula, formula
+from lopsided.losses.closed_form import decision_threshold, posterior
+from lopsided.report.loss_page import write_loss_page
+from tests.browser import chromium, show, spoken
+
+LOGITS = [step / 4 for step in range(-32, 33)]
+POSITIVES, NEGATIVES = [1.0], [-2.0, -1.0, 0.0]  # beside the label, where labels of a row are coupled
+EVALUATE = """
+const [name, settings, logits, eta] = arguments;
+const loss = lopsided.make(name, settings);
+const sides = [true, false].map((side) => logits.map((z) => loss.cost(z, side)));
+const threshold = loss.threshold?.(eta);
+return [
+    sides.map((side) => side.map((one) => one.value)), sides.map((side) => side.map((one) => one.gradient)),
+    loss.posterior && logits.map(loss.posterior), Number.isFinite(threshold) ? threshold : String(threshold),
+];
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "losses.html"
+    write_loss_page(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chrome]:
+    with chromium() as started:
+        yield started
+
+
+def drawn(name: str, count: int = 8) -> list[dict[str, Any]]:
+    """Settings within what the page offers: its defaults, then drawn ones, of which many are absent or at an end."""
+    draw = random.Random(name)
+    found = [{each.name: each.default for each in controls(name)}]
+    for _ in range(count if found[0] else 0):
+        values: dict[str, Any] = {}
+        for each in controls(name):
+            if isinstance(each.default, bool):
+                values[each.name] = draw.random() < 0.5
+            else:
+                choices: list[float | None] = [each.low, each.high, *(draw.uniform(each.low, each.high) for _ in "abc")]
+                if each.name == "clip":
+                    choices[2:] = [0.005, 0.05, 0.25]
+                values[each.name] = draw.choice([None, *choices] if each.default is None else choices)
+        found.append(values)
+    return found
+
+
+def costs(loss: Formula, positive: bool) -> tuple[list[float], list[float]]:
+    """What the page draws, by Python: value and gradient of a row at each logit of a label in it."""
+    others = [] if loss.pool.per_label else POSITIVES + NEGATIVES
+    z = torch.tensor([[each, *others] for each in LOGITS], dtype=torch.float64)
+    truth = torch.tensor([float(positive), *(float(each in POSITIVES) for each in others)], dtype=torch.float64)
+    weights = truth.expand_as(z), 1 - truth.expand_as(z)
+    state = loss.summarize(z, weights)
+    return loss.value(state).tolist(), loss.grad(z, weights, state)[:, 0].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CATALOG)
+def test_numbers_are_those_of_python(browser: Chrome, page: Path, name: str) -> None:
+    show(browser, page)
+    for number, settings in enumerate(drawn(name)):
+        loss, eta = formula(name, **settings), (0.5, 0.2, 0.9)[number % 3]
+        found = browser.execute_script(EVALUATE, name, settings, LOGITS, eta)
+        expected = [costs(loss, positive) for positive in (True, False)]
+        assert found[0] == [pytest.approx(values, rel=1e-9, abs=1e-9) for values, _ in expected], settings
+        assert found[1] == [pytest.approx(slopes, rel=1e-9, abs=1e-9) for _, slopes in expected], settings
+        try:
+            threshold: Any = decision_threshold(loss, eta).item()
+        except ValueError:
+            assert found[2:] == [None, "undefined"], settings
+            continue
+        except UserWarning:
+            threshold = math.inf
+        assert found[3] == ("Infinity" if threshold == math.inf else pytest.approx(threshold, abs=1e-9)), settings
+        if loss.pool.per_label:
+            assert found[2] == pytest.approx(posterior(loss, torch.tensor(LOGITS).double()).tolist(), abs=1e-9)
+        else:
+            assert found[2] is None
+
+
+def text(browser: Chrome, part: str) -> str:
+    return str(browser.execute_script("return document.querySelector(arguments[0]).textContent", f"[data-part={part}]"))
+
+
+@pytest.mark.slow
+def test_keys_move_a_setting_and_the_link_holds_it(browser: Chrome, page: Path) -> None:
+    show(browser, page)
+    assert text(browser, "spec") == 'lopsided.loss("asl")'
+    slider = browser.find_element(By.CSS_SELECTOR, "[data-part=settings] input[type=range]")
+    assert slider.accessible_name.startswith("gamma_neg")
+    slider.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    flag = browser.find_elements(By.CSS_SELECTOR, "[data-part=settings] input[type=checkbox]")[1]
+    flag.send_keys(Keys.SPACE)
+    assert text(browser, "spec") == 'lopsided.loss("asl(gamma_neg=4.1, alpha=0.25)")'
+    link, numbers = browser.current_url, text(browser, "numbers")
+    browser.get("about:blank")
+    browser.get(link)
+    assert text(browser, "spec") == 'lopsided.loss("asl(gamma_neg=4.1, alpha=0.25)")'
+    assert text(browser, "numbers") == numbers
+    browser.find_element(By.CSS_SELECTOR, "[data-part=reset]").send_keys(Keys.ENTER)
+    assert text(browser, "spec") == 'lopsided.loss("asl")'
+    assert text(browser, "numbers") != numbers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["", "#loss=__proto__", "#loss=hill&gamma=1e9&z=x&eta=", "#a-heading", "#loss=zlpr"])
+def test_it_opens_at_any_link_and_fits_a_phone(browser: Chrome, page: Path, link: str) -> None:
+    show(browser, page, width=360, dark=link == "")
+    browser.get("about:blank")
+    browser.get(page.as_uri() + link)
+    assert [entry for entry in spoken(browser) if entry["level"] == "SEVERE"] == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    known = {"#loss=hill&gamma=1e9&z=x&eta=": "hill(gamma=4)", "#loss=zlpr": "zlpr"}
+    assert text(browser, "spec") == f'lopsided.loss("{known.get(link, "asl")}")'
+    assert len(browser.find_elements(By.CSS_SELECTOR, "figure div > svg > svg")) == 3
+    assert "NaN" not in str(browser.execute_script("return document.querySelector('.panels').innerHTML"))
