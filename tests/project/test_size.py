@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("src", "tests", "benchmarks", "scripts", "examples", "csrc")
+FOLDERS = ("src", "tests", "benchmarks", "studies", "scripts", "examples", "csrc")
 PRINTED = {"csrc/curves.inc", "src/lopsided/compute/triton/curves.py"}
 FILE, FUNCTION = 400, 40
 
