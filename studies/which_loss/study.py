@@ -1,10 +1,10 @@
 """Compares the losses of the catalog on real sets, piece by piece; what is measured already is not measured again.
 
-    OMP_NUM_THREADS=1 python studies/which_loss/study.py ../shared/data && python studies/which_loss/pages.py
+    OMP_NUM_THREADS=1 python studies/which_loss/study.py ../shared/data
 
 The folder has a folder for each set of docs/real_data.md. A piece is a `lopsided compare` of one set, with a share of
 the training positives hidden, over five splits of its rows. A comparison that was stopped goes on; a finished piece
-adds its lines to results.csv and pieces.csv. The second command writes tables and plots from these files.
+adds its lines to results.csv and pieces.csv.
 """
 
 from __future__ import annotations
