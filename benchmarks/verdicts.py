@@ -39,7 +39,7 @@ from lopsided.jobs.progress import Progress
 from lopsided.jobs.results import summarize
 from lopsided.jobs.schema import Results
 from lopsided.losses import Formula, formula
-from lopsided.losses.catalog import CATALOG
+from lopsided.losses.entries import CATALOG
 from lopsided.losses.formulas import Curve
 from lopsided.metrics.significance import LEVEL
 

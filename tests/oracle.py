@@ -92,6 +92,14 @@ def softmax(z: Tensor, y: Tensor) -> Tensor:
     return -(torch.where(count > 0, y / count.clamp_min(1e-300), 0) * torch.log(softmax_of(z))).sum(-1)
 
 
+def atl(z: Tensor, y: Tensor) -> Tensor:
+    """As its paper has it: softmaxes over logits of which one more, the threshold's, is 0."""
+    zero = torch.zeros_like(z[..., :1])
+    positive = torch.cat([zero + 1, y * torch.exp(z)], -1).sum(-1, keepdim=True)
+    negative = torch.cat([zero + 1, (1 - y) * torch.exp(z)], -1).sum(-1, keepdim=True)
+    return -(y * torch.log(torch.exp(z) / positive)).sum(-1) - torch.log(1 / negative).squeeze(-1)
+
+
 def softmax_of(z: Tensor) -> Tensor:
     return torch.exp(z) / torch.exp(z).sum(-1, keepdim=True)
 

@@ -19,7 +19,7 @@ from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import Supervision
 from tests.batches import batch, check_nan_is_seen_unless_masked, said
 from tests.compute.test_native import BUDGET
-from tests.variants import VARIANTS, every_variant, example
+from tests.variants import COMPILED, VARIANTS, every_compiled, example
 
 GPU = torch.cuda.is_available() and not isinstance(triton.library(), str)
 DEVICE = "cuda" if GPU else "cpu"
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),  # dynamo's own
 ]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-NAMES = list(CATALOG) if GPU else ["asl", "apl", "zlpr", "two_way", "bp_mll", "softmax"]
+NAMES = list(COMPILED) if GPU else ["asl", "apl", "zlpr", "two_way", "bp_mll", "softmax"]
 SIZES = [1, 15, 16, 17, 1023, 1024, 1025, 40_000] if GPU else [1, 17, 130]
 
 
@@ -61,7 +61,7 @@ def compare(loss: Formula, z: Tensor, labels: Supervision) -> None:
     torch.testing.assert_close(alone, 2 * value, rtol=value_budget, atol=value_budget)  # its tile may be another
 
 
-@every_variant
+@every_compiled
 def test_every_loss_and_dtype(spec: str) -> None:
     z, y = batch(6, 1100 if GPU else 70)
     y[0], y[1] = 0, 1

@@ -23,8 +23,8 @@ from lopsided.jobs.schema import Stage, Trial, read_table
 from lopsided.jobs.trials import Pace
 from lopsided.jobs.tune import Candidate, Run, climb, search
 from lopsided.losses import CATALOG, formula
-from lopsided.losses.catalog import SEARCH
 from lopsided.losses.closed_form import decision_threshold
+from lopsided.losses.entries import SEARCH
 from lopsided.losses.names import defaults, ranges, with_settings
 from lopsided.models.recipe import Recipe
 from lopsided.training.loop import train

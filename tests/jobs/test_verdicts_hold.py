@@ -14,8 +14,8 @@ from lopsided.jobs.judge import Given, Setting, System, evidence_of_scores, labe
 from lopsided.jobs.results import summarize
 from lopsided.jobs.schema import Results
 from lopsided.losses import Formula, formula
-from lopsided.losses.catalog import CATALOG
 from lopsided.losses.curves import Values
+from lopsided.losses.entries import CATALOG
 from lopsided.losses.formulas import Curve
 from lopsided.models.methods import parse_method
 from lopsided.models.recipe import SOLVED

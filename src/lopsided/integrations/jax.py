@@ -11,7 +11,19 @@ from typing import Any
 
 from lopsided.compute.expressions import Expressions
 from lopsided.compute.graph import forget, is_uniform, trace
-from lopsided.losses import Curve, Formula, LogSumExp, MeanPairs, Pairs, Softmax, Sum, as_formula, curves, formula
+from lopsided.losses import (
+    Curve,
+    Formula,
+    LogSumExp,
+    MeanPairs,
+    Pairs,
+    Softmax,
+    Sum,
+    ThresholdSoftmax,
+    as_formula,
+    curves,
+    formula,
+)
 
 Array = Any  # of jax
 _REDUCTIONS = ("mean", "sum", "none")
@@ -168,10 +180,16 @@ def _softmax(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
     return jnp.where(mass > 0, _log_sums(jnp, values[:1], [known])[0] - mean, 0.0)
 
 
+def _threshold_softmax(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
+    up, down = _log_sums(jnp, values, weights)
+    return (weights[0] * (_softplus(jnp, up)[..., None] - values[0])).sum(-1) + _softplus(jnp, down)
+
+
 _POOLS: dict[type, Callable[..., Array]] = {
     Sum: _sum,
     LogSumExp: _log_sum_exp,
     Pairs: _pairs,
     MeanPairs: _mean_pairs,
     Softmax: _softmax,
+    ThresholdSoftmax: _threshold_softmax,
 }

@@ -18,6 +18,7 @@ except ModuleNotFoundError:
 
 from lopsided.metrics.collection import MultiLabelMetrics
 from lopsided.nn.adaptive import AdaptiveAsymmetricLoss
+from lopsided.nn.functional import of_labels
 from lopsided.nn.modules import MultiLabelLoss
 from lopsided.nn.trackers import DiagnosticsTracker
 from lopsided.targets import SparseTargets, labels_last
@@ -100,11 +101,13 @@ class LossCallback(_Watcher):
     def see(self, logits: Any, targets: Any, mask: Any = None) -> None:
         if not (self._is_training and torch.is_grad_enabled() and logits.requires_grad):
             return
-        z, y, known, ignored = *self._labels_last(logits.detach(), targets, mask), self.criterion.ignore_index
+        z, y, known = self._labels_last(self.criterion.scores(logits.detach()), targets, mask)
+        ignored, threshold = self.criterion.ignore_index, self.criterion.threshold_logit
         tracker = self._tracker = self._tracker or DiagnosticsTracker()
 
         def update(gradient: Any) -> None:
-            tracker.update(z, labels_last(gradient, logits.ndim, self.criterion.label_dim), y, known, ignored)
+            slopes = labels_last(gradient, logits.ndim, self.criterion.label_dim)
+            tracker.update(z, slopes if threshold is None else of_labels(slopes, threshold), y, known, ignored)
 
         logits.register_hook(update)
 
@@ -146,7 +149,7 @@ class MetricsCallback(_Watcher):
         if not self._collects:
             return
         dim, ndim = self.criterion.label_dim, logits.ndim
-        given = [labels_last(each, ndim, dim) for each in (logits.detach(), targets, mask)]
+        given = [labels_last(each, ndim, dim) for each in (self.criterion.scores(logits.detach()), targets, mask)]
         labels = given[0].shape[-1]
         scores, truth, known = (
             each if each is None or isinstance(each, SparseTargets) else each.reshape(-1, labels) for each in given

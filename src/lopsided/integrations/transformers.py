@@ -21,6 +21,7 @@ from lopsided.decision.choose import Decision
 from lopsided.metrics.collection import MultiLabelMetrics
 from lopsided.nn import modules
 from lopsided.nn.adaptive import AdaptiveAsymmetricLoss
+from lopsided.nn.functional import of_labels
 from lopsided.nn.modules import MultiLabelLoss
 from lopsided.nn.trackers import DiagnosticsTracker
 
@@ -52,8 +53,7 @@ class ComputeLoss:
             raise ValueError(f"the Trainer counts labels of NaN as known: mark unknown ones with {UNKNOWN}")
         value: Tensor = self.criterion.to(logits.device)(logits, labels)
         if self.is_watched and logits.requires_grad:
-            seen = logits.detach()
-            logits.register_hook(lambda gradient: self.tracker.update(seen, gradient, labels, ignore_index=UNKNOWN))
+            self._watch(logits, labels)
         if num_items_in_batch is None:
             return value / self.criterion.count(labels).clamp_min(1)
         if self.criterion.formula.pool.counts == "rows":
@@ -64,6 +64,15 @@ class ComputeLoss:
                 )
             return value / max(num_items_in_batch / labels.shape[-1], 1)
         return value / max(num_items_in_batch, 1)
+
+    def _watch(self, logits: Tensor, labels: Tensor) -> None:
+        seen, threshold = self.criterion.scores(logits.detach()), self.criterion.threshold_logit
+
+        def update(gradient: Tensor) -> None:
+            slopes = gradient if threshold is None else of_labels(gradient, threshold)
+            self.tracker.update(seen, slopes, labels, ignore_index=UNKNOWN)
+
+        logits.register_hook(update)
 
 
 def loss(spec: str, **settings: Any) -> ComputeLoss:

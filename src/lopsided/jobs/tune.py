@@ -15,7 +15,7 @@ from typing import Any
 
 from lopsided.jobs.numbers import settings_in_words
 from lopsided.jobs.schema import Stage
-from lopsided.losses.catalog import LEARNING_RATE, Range
+from lopsided.losses.entries import LEARNING_RATE, Range
 from lopsided.losses.names import defaults, ranges, with_settings
 
 Run = Callable[[str, float, Stage], float]  # (spec, learning rate, stage) -> value, NaN where training diverged

@@ -1,9 +1,9 @@
 """What a loss is: pure maths on curves, with no device and no loop over labels."""
 
-from lopsided.losses.catalog import CATALOG, SOURCES
+from lopsided.losses.entries import CATALOG, SOURCES
 from lopsided.losses.formulas import Curve, Formula
 from lopsided.losses.names import PRESETS, as_formula, formula
-from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, TwoWayPairs
+from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, ThresholdSoftmax, TwoWayPairs
 
 __all__ = [
     "CATALOG",
@@ -17,6 +17,7 @@ __all__ = [
     "Pool",
     "Softmax",
     "Sum",
+    "ThresholdSoftmax",
     "TwoWayPairs",
     "as_formula",
     "formula",

@@ -3,103 +3,54 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from lopsided.losses import curves
 from lopsided.losses.checks import check_clip, check_flag, check_number, check_numbers, is_compiling
-from lopsided.losses.formulas import Curve, Formula, Setting
-from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, TwoWayPairs
+from lopsided.losses.entries import Range, curve_of, entry, named
+from lopsided.losses.formulas import Formula
+from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, TwoWayPairs
 
-
-@dataclass(frozen=True)
-class Range:
-    """Where to look for the value of a hyperparameter."""
-
-    low: float
-    high: float
-    log: bool = False  # search the orders of magnitude evenly
-
-    def at(self, share: float) -> float:
-        """Returns the value at a share, in [0, 1], of the way from low to high."""
-        return self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low)
-
-
-CATALOG: dict[str, Callable[..., Formula]] = {}
-SOURCES: dict[str, str] = {}
-SEARCH: dict[str, dict[str, Range]] = {}  # of every loss, around the values of the papers and of the official codes
-
-LEARNING_RATE = Range(10**-0.5, 10**0.5, log=True)  # for every loss: times the best rate of a coarse ladder
 _ASYMMETRIC = {"gamma_neg": Range(0, 8), "gamma_pos": Range(0, 2), "clip": Range(0, 0.3)}
 _POLYNOMIAL = {"epsilon_pos": Range(-1, 1), "epsilon_pos_pow": Range(-3, 0)}  # all of them monotone
 _LAMB = {"lamb": Range(1.5, 3)}
 
 
-def _entry(name: str, source: str, **search: Range) -> Callable[[Callable[..., Formula]], Callable[..., Formula]]:
-    """Registers a loss: its name, its source, and the ranges of the hyperparameters that are worth tuning."""
-
-    def register(make: Callable[..., Formula]) -> Callable[..., Formula]:
-        CATALOG[name], SOURCES[name], SEARCH[name] = make, source, search
-        return make
-
-    return register
-
-
-def _named(name: str, positive: Curve, negative: Curve, pool: Pool, **settings: object) -> Formula:
-    shown = ", ".join(f"{key}={_show(value)}" for key, value in settings.items() if value is not None)
-    return Formula(positive, negative, pool, named=f"{name}({shown})" if shown else name)
-
-
-def _show(value: object) -> str:
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_show, value))}{',' * (len(value) == 1)})"
-    return repr(value).removesuffix(".0")
-
-
-def _curve(function: Callable[..., curves.Values], **settings: Setting) -> Curve:
-    """Settings at their neutral value are left out, so that equal losses are equal values: ASL(0, 0, 0) is BCE."""
-    neutral = {"scale": 1.0} if function in (curves.polynomial_positive, curves.polynomial_negative) else {}
-    effective = {key: value for key, value in settings.items() if value and value != neutral.get(key)}
-    if "gamma" not in effective:
-        effective.pop("detach", None)
-    return Curve(function, tuple(effective.items()))
-
-
-@_entry("bce", "torch.nn.BCEWithLogitsLoss")
+@entry("bce", "torch.nn.BCEWithLogitsLoss")
 def binary_cross_entropy() -> Formula:
     """-y log p - (1-y) log(1-p), p = sigmoid(z)."""
-    return _named("bce", _curve(curves.polynomial_positive), _curve(curves.polynomial_negative), Sum())
+    return named("bce", curve_of(curves.polynomial_positive), curve_of(curves.polynomial_negative), Sum())
 
 
-@_entry("soft_margin", "torch.nn.MultiLabelSoftMarginLoss")
+@entry("soft_margin", "torch.nn.MultiLabelSoftMarginLoss")
 def soft_margin() -> Formula:
     """log(1 + e^-z) for positives, log(1 + e^z) for negatives: binary cross-entropy under another name."""
     formula = binary_cross_entropy()
-    return _named("soft_margin", formula.positive, formula.negative, formula.pool)
+    return named("soft_margin", formula.positive, formula.negative, formula.pool)
 
 
-@_entry("squared_hinge", "LIBLINEAR, JMLR 2008")
+@entry("squared_hinge", "LIBLINEAR, JMLR 2008")
 def squared_hinge() -> Formula:
     """max(0, 1 - z)^2 for positives, max(0, 1 + z)^2 for negatives. Fan et al. 2008, section 2: the L2-loss SVM.
 
     Differs from the official code: value and slope stop growing where a label is missed by 2^14.
     """
-    return _named(
-        "squared_hinge", _curve(curves.squared_hinge, scale=-1.0), _curve(curves.squared_hinge, scale=1.0), Sum()
+    return named(
+        "squared_hinge", curve_of(curves.squared_hinge, scale=-1.0), curve_of(curves.squared_hinge, scale=1.0), Sum()
     )
 
 
-@_entry("focal", "arXiv 1708.02002", gamma=Range(0, 5))
+@entry("focal", "arXiv 1708.02002", gamma=Range(0, 5))
 def focal(gamma: float = 2.0, alpha: float | None = None, detach_focus: bool = False) -> Formula:
     """-alpha y (1-p)^g log p - (1-alpha) (1-y) p^g log(1-p). Lin et al. 2017, eq. 5; without alpha eq. 4."""
     gamma = check_number("gamma", gamma, low=0)
     formula = asymmetric(gamma, gamma, 0.0, detach_focus, alpha)
     sides = formula.positive, formula.negative, formula.pool
     alpha = None if alpha is None else _share("alpha", alpha)
-    return _named("focal", *sides, gamma=gamma, alpha=alpha, detach_focus=detach_focus)
+    return named("focal", *sides, gamma=gamma, alpha=alpha, detach_focus=detach_focus)
 
 
-@_entry("asl", "arXiv 2009.14119", **_ASYMMETRIC)
+@entry("asl", "arXiv 2009.14119", **_ASYMMETRIC)
 def asymmetric(
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
@@ -118,10 +69,10 @@ def asymmetric(
     check_flag("detach_focus", detach_focus)
     alpha = None if alpha is None else _share("alpha", alpha)
     up, down = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
-    return _named(
+    return named(
         "asl",
-        _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], scale=up, detach=detach_focus),
-        _curve(curves.polynomial_negative, gamma=gammas["gamma_neg"], margin=margin, scale=down, detach=detach_focus),
+        curve_of(curves.polynomial_positive, gamma=gammas["gamma_pos"], scale=up, detach=detach_focus),
+        curve_of(curves.polynomial_negative, gamma=gammas["gamma_neg"], margin=margin, scale=down, detach=detach_focus),
         Sum(),
         **gammas,
         clip=margin,
@@ -130,7 +81,7 @@ def asymmetric(
     )
 
 
-@_entry("apl", "arXiv 2304.05361", **_ASYMMETRIC, **_POLYNOMIAL, epsilon_neg=Range(-1, 0))
+@entry("apl", "arXiv 2304.05361", **_ASYMMETRIC, **_POLYNOMIAL, epsilon_neg=Range(-1, 0))
 def asymmetric_polynomial(
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
@@ -156,10 +107,10 @@ def asymmetric_polynomial(
     check_flag("monotone", monotone)
     positive, shown_positive = _positive_terms(epsilon_pos, epsilon_pos_pow, alphas)
     negative, constant, shown_negative = _negative_terms(epsilon_neg, betas)
-    formula = _named(
+    formula = named(
         "apl",
-        _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], terms=positive, detach=detach_focus),
-        _curve(
+        curve_of(curves.polynomial_positive, gamma=gammas["gamma_pos"], terms=positive, detach=detach_focus),
+        curve_of(
             curves.polynomial_negative,
             gamma=gammas["gamma_neg"],
             margin=margin,
@@ -180,7 +131,7 @@ def asymmetric_polynomial(
     return formula
 
 
-@_entry("hill", "arXiv 2112.07368", gamma=Range(0, 4), margin=Range(0, 2), **_LAMB)
+@entry("hill", "arXiv 2112.07368", gamma=Range(0, 4), margin=Range(0, 2), **_LAMB)
 def hill(gamma: float = 2.0, margin: float = 1.0, lamb: float = 1.5) -> Formula:
     """Hill: positives -(1-p)^g log p at p = sigmoid(z - margin), negatives p^2 (lamb - p). Zhang et al. 2021.
 
@@ -188,10 +139,10 @@ def hill(gamma: float = 2.0, margin: float = 1.0, lamb: float = 1.5) -> Formula:
     """
     gamma, margin = check_number("gamma", gamma, low=0), check_number("margin", margin)
     peak = check_number("lamb", lamb, low=1.5)
-    return _named(
+    return named(
         "hill",
-        _curve(curves.polynomial_positive, gamma=gamma, shift=margin),
-        _curve(curves.hill_negative, peak=peak),
+        curve_of(curves.polynomial_positive, gamma=gamma, shift=margin),
+        curve_of(curves.hill_negative, peak=peak),
         Sum(),
         gamma=gamma,
         margin=margin,
@@ -199,7 +150,7 @@ def hill(gamma: float = 2.0, margin: float = 1.0, lamb: float = 1.5) -> Formula:
     )
 
 
-@_entry("ral", "arXiv 2308.05542", **_ASYMMETRIC, **_POLYNOMIAL, **_LAMB)
+@entry("ral", "arXiv 2308.05542", **_ASYMMETRIC, **_POLYNOMIAL, **_LAMB)
 def robust_asymmetric(
     gamma_neg: float = 4.0,
     gamma_pos: float = 0.0,
@@ -218,10 +169,10 @@ def robust_asymmetric(
     check_flag("detach_focus", detach_focus)
     peak = check_number("lamb", lamb, low=1.5)
     terms, shown = _positive_terms(epsilon_pos, epsilon_pos_pow, None)
-    formula = _named(
+    formula = named(
         "ral",
-        _curve(curves.polynomial_positive, gamma=gammas["gamma_pos"], terms=terms, detach=detach_focus),
-        _curve(curves.robust_negative, gamma=gammas["gamma_neg"], margin=margin, peak=peak, detach=detach_focus),
+        curve_of(curves.polynomial_positive, gamma=gammas["gamma_pos"], terms=terms, detach=detach_focus),
+        curve_of(curves.robust_negative, gamma=gammas["gamma_neg"], margin=margin, peak=peak, detach=detach_focus),
         Sum(),
         **gammas,
         clip=margin,
@@ -234,7 +185,7 @@ def robust_asymmetric(
     return formula
 
 
-@_entry("zlpr", "arXiv 2208.02955", scale=Range(0.25, 4, log=True), margin=Range(0, 2))
+@entry("zlpr", "arXiv 2208.02955", scale=Range(0.25, 4, log=True), margin=Range(0, 2))
 def zlpr(threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0) -> Formula:
     """ZLPR: log(1 + sum_neg e^(s (z-t+m))) + log(1 + sum_pos e^(-s (z-t-m))), decided at t.
 
@@ -243,10 +194,10 @@ def zlpr(threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0) -> For
     """
     threshold = check_number("threshold", threshold, low=-1000, high=1000)
     scale, margin = _positive("scale", scale), check_number("margin", margin, low=-1000, high=1000)
-    return _named(
+    return named(
         "zlpr",
-        _curve(curves.exponent, scale=-scale, shift=threshold + margin),
-        _curve(curves.exponent, scale=scale, shift=threshold - margin),
+        curve_of(curves.exponent, scale=-scale, shift=threshold + margin),
+        curve_of(curves.exponent, scale=scale, shift=threshold - margin),
         LogSumExp(),
         threshold=threshold,
         scale=scale,
@@ -254,13 +205,13 @@ def zlpr(threshold: float = 0.0, scale: float = 1.0, margin: float = 0.0) -> For
     )
 
 
-@_entry("lsep", "arXiv 1704.03135")
+@entry("lsep", "arXiv 1704.03135")
 def lsep() -> Formula:
     """LSEP: log(1 + sum_pos sum_neg e^(z_neg - z_pos)): ranks, without a threshold. Li et al. 2017, eq. 4."""
-    return _named("lsep", _curve(curves.exponent, scale=-1.0), _curve(curves.exponent, scale=1.0), Pairs())
+    return named("lsep", curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0), Pairs())
 
 
-@_entry(
+@entry(
     "two_way",
     "Kobayashi, CVPR 2023",
     temperature_pos=Range(0.5, 8, log=True),
@@ -273,35 +224,35 @@ def two_way(temperature_pos: float = 4.0, temperature_neg: float = 1.0) -> Formu
     entries count exactly nothing (there e^-100), and a batch without positives gives 0 instead of NaN.
     """
     up, down = _positive("temperature_pos", temperature_pos), _positive("temperature_neg", temperature_neg)
-    return _named(
+    return named(
         "two_way",
-        _curve(curves.exponent, scale=-1 / up),
-        _curve(curves.exponent, scale=1 / down),
+        curve_of(curves.exponent, scale=-1 / up),
+        curve_of(curves.exponent, scale=1 / down),
         TwoWayPairs(up, down),
         temperature_pos=up,
         temperature_neg=down,
     )
 
 
-@_entry("bp_mll", "Zhang & Zhou, TKDE 2006")
+@entry("bp_mll", "Zhang & Zhou, TKDE 2006")
 def bp_mll() -> Formula:
     """BP-MLL: mean over the pairs of a row of e^(c_neg - c_pos), c = tanh(z). Eq. 3.
 
     Rows without a pair cost nothing, as rows that the paper leaves out.
     """
-    return _named(
+    return named(
         "bp_mll",
-        _curve(curves.bounded_exponent, scale=-1.0),
-        _curve(curves.bounded_exponent, scale=1.0),
+        curve_of(curves.bounded_exponent, scale=-1.0),
+        curve_of(curves.bounded_exponent, scale=1.0),
         MeanPairs(),
     )
 
 
-@_entry("softmax", "arXiv 1805.00932")
+@entry("softmax", "arXiv 1805.00932")
 def softmax() -> Formula:
     """Softmax cross entropy against the uniform distribution over the positives. Mahajan et al. 2018, section 2.1."""
-    side = _curve(curves.exponent, scale=1.0)
-    return _named("softmax", side, side, Softmax())
+    side = curve_of(curves.exponent, scale=1.0)
+    return named("softmax", side, side, Softmax())
 
 
 def _gammas(gamma_neg: float, gamma_pos: float) -> dict[str, float]:

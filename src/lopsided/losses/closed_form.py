@@ -68,8 +68,8 @@ def decision_threshold(
 ) -> Tensor:
     """Computes the logit above which a label is predicted: there its implied posterior passes eta, 0 < eta < 1.
 
-    ZLPR ranks labels against a threshold by construction, whatever eta; pos_weight w moves it by log(w) / 2, divided
-    by its scale.
+    ZLPR and ATL rank labels against a threshold by construction, whatever eta; a pos_weight w moves that of ZLPR by
+    log(w) / 2, divided by its scale, and that of ATL to where a label alone in its row settles.
 
     Args:
         pos_weight, label_smoothing: as in training.
@@ -106,8 +106,8 @@ def settled_logit(formula: Formula, odds: Tensor | float) -> Tensor:
         odds: any shape, positive: w eta / (1 - eta) for a label of probability eta with a pos_weight of w.
 
     Returns:
-        The shape of odds, float64; infinity where the loss saturates before. For ZLPR the logit of a label alone in
-        its row.
+        The shape of odds, float64; infinity where the loss saturates before. For ZLPR and ATL the logit of a label
+        alone in its row.
 
     Raises:
         ValueError: for losses that only rank labels among each other, or under which a score stands for no probability.
@@ -125,7 +125,7 @@ def settled_logit(formula: Formula, odds: Tensor | float) -> Tensor:
         if formula.pool.per_label:
             negative, positive = _slopes(formula, z)
             return negative.ge(each * positive)
-        return formula.negative(z)[0].ge(formula.positive(z)[0] + each.log())
+        return formula.pool.has_settled((formula.positive(z)[0], formula.negative(z)[0]), each.log())
 
     high = torch.full_like(each, _FAR if formula.pool.per_label else 1e4)
     low, saturated = -high, ~passed(high)

@@ -8,8 +8,10 @@ import inspect
 import re
 from functools import lru_cache
 
-from lopsided.losses.catalog import CATALOG, SEARCH, Range, asymmetric
+from lopsided.losses import families as families  # which puts its losses into the catalog
+from lopsided.losses.catalog import asymmetric
 from lopsided.losses.checks import is_compiling
+from lopsided.losses.entries import CATALOG, SEARCH, Range
 from lopsided.losses.formulas import Formula
 
 PRESETS: dict[str, Formula] = {
@@ -46,7 +48,7 @@ def formula(spec: str, **settings: object) -> Formula:
         return PRESETS[name]
     if name not in CATALOG:
         known = [*CATALOG, *PRESETS]
-        near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.6)
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "choose from"
         raise ValueError(f"unknown loss {name!r}: {hint} (known: {', '.join(known)})")
     try:

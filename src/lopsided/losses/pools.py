@@ -46,6 +46,13 @@ class Pool(ABC):
         """Maps (k, ...) state to (...) bool: has the row a positive? Only where `counts` is "positive rows"."""
         raise NotImplementedError
 
+    def has_settled(self, values: Pair, log_odds: Tensor) -> Tensor:
+        """Tells where a label alone in its row, with these odds of a positive, is not pushed up any more.
+
+        Only of pools that have a threshold and are not `per_label`. All have one shape.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         """Computes d value(state) / d values, each (..., L); only read where the weight is positive."""
@@ -81,16 +88,12 @@ class _Exponential(Pool):
     """
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
-        import torch
-
-        sides = [_log_sum(v, a) for v, a in zip(values, weights, strict=True)]
-        return torch.stack([peak for peak, _ in sides] + [rest for _, rest in sides])
+        return _log_sums(values, weights)
 
     def merge(self, states: Tensor) -> Tensor:
         import torch
 
-        peak, rest = _merge_sums(states[:, :2], states[:, 2:])
-        return torch.cat([peak, rest])
+        return torch.cat(_merge_sums(states[:, :2], states[:, 2:]))
 
     def has_positive(self, state: Tensor) -> Tensor:
         return state[0] > _EMPTY / 2
@@ -125,6 +128,46 @@ class LogSumExp(_Exponential):
 
     def _slopes(self, sums: Tensor) -> Pair:
         return sums[0].sigmoid(), sums[1].sigmoid()
+
+    def has_settled(self, values: Pair, log_odds: Tensor) -> Tensor:
+        return values[1] >= values[0] + log_odds
+
+
+@dataclass(frozen=True)
+class ThresholdSoftmax(Pool):
+    """sum_l a+_l (log(1 + sum a+ exp(v+)) - v+_l) + log(1 + sum a- exp(v-)): two softmaxes with a threshold of logit 0.
+
+    Each positive is the right class of a softmax over all positives and the threshold, and the threshold the right one
+    of a softmax over the negatives and itself. So v+ rises with the logit, and is what falls in other pools.
+    """
+
+    thresholded = True
+    counts = "rows"
+
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        import torch
+
+        return torch.cat([_log_sums(values, weights), _mean(values[0], weights[0])])
+
+    def merge(self, states: Tensor) -> Tensor:
+        import torch
+
+        return torch.cat([*_merge_sums(states[:, :2], states[:, 2:4]), _merge_means(states[:, 4], states[:, 5])])
+
+    def value(self, state: Tensor) -> Tensor:
+        up, down = state[:2] + state[2:4]
+        mean, mass = state[4:]
+        missed = softplus(-up) + ((state[0] - mean) + state[2])  # log(1 + e^up) - mean, which would cancel
+        return select(mass > 0, mass * missed, 0.0) + softplus(down)
+
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        up, down = state[:2] + state[2:4]
+        peaks, rests, mass = state[:2], state[2:4], state[5]
+        pulled = (mass * up.sigmoid()).unsqueeze(-1) * _share(values[0], weights[0], peaks[0], rests[0])
+        return pulled - weights[0], down.sigmoid().unsqueeze(-1) * _share(values[1], weights[1], peaks[1], rests[1])
+
+    def has_settled(self, values: Pair, log_odds: Tensor) -> Tensor:
+        return values[1] + softplus(values[0] + log_odds) >= log_odds + softplus(values[1])
 
 
 @dataclass(frozen=True)
@@ -195,18 +238,14 @@ class Softmax(Pool):
     def fold(self, values: Pair, weights: Pair) -> Tensor:
         import torch
 
-        mass = weights[0].sum(-1)
-        share = weights[0] / _nonzero(mass).unsqueeze(-1)
-        known = (weights[0] + weights[1] > 0).to(mass.dtype)
-        mean = select(share > 0, share * values[0], 0.0).sum(-1)
-        return torch.stack([*_log_sum(values[0], known), mean, mass])
+        known = (weights[0] + weights[1] > 0).to(weights[0].dtype)
+        return torch.stack([*_log_sum(values[0], known), *_mean(values[0], weights[0])])
 
     def merge(self, states: Tensor) -> Tensor:
         import torch
 
-        peak, rest = _merge_sums(states[:, 0], states[:, 1])
-        mean, mass = states[:, 2], states[:, 3].sum(0)
-        return torch.stack([peak, rest, (mean * states[:, 3]).sum(0) / _nonzero(mass), mass])
+        sums = torch.stack(_merge_sums(states[:, 0], states[:, 1]))
+        return torch.cat([sums, _merge_means(states[:, 2], states[:, 3])])
 
     def has_positive(self, state: Tensor) -> Tensor:
         return state[3] > 0
@@ -222,6 +261,30 @@ class Softmax(Pool):
         # a label with both weights is one label: its share stands on the positive side alone
         positive = share - weights[0] / _nonzero(mass).unsqueeze(-1)
         return positive, select(weights[0] > 0, 0.0, share)
+
+
+def _log_sums(values: Pair, weights: Pair) -> Tensor:
+    """Returns the (4, ...) peaks of both sides, and the rests."""
+    import torch
+
+    sides = [_log_sum(v, a) for v, a in zip(values, weights, strict=True)]
+    return torch.stack([peak for peak, _ in sides] + [rest for _, rest in sides])
+
+
+def _mean(value: Tensor, weight: Tensor) -> Tensor:
+    """Returns (2, ...) the weighted mean, 0 of nothing, and the sum of the weights."""
+    import torch
+
+    mass = weight.sum(-1)
+    share = weight / _nonzero(mass).unsqueeze(-1)
+    return torch.stack([select(share > 0, share * value, 0.0).sum(-1), mass])
+
+
+def _merge_means(means: Tensor, masses: Tensor) -> Tensor:
+    import torch
+
+    mass = masses.sum(0)
+    return torch.stack([(means * masses).sum(0) / _nonzero(mass), mass])
 
 
 def _log_sum(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

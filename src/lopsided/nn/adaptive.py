@@ -108,7 +108,8 @@ class AdaptiveAsymmetricLoss(MultiLabelLoss):
         return self.backend
 
     def _steer(self, logits: Tensor, targets: Tensor | SparseTargets, mask: Tensor | None) -> None:
-        logits, targets, mask = (labels_last(tensor, logits.ndim, self.label_dim) for tensor in (logits, targets, mask))
+        given = self.scores(logits), targets, mask
+        logits, targets, mask = (labels_last(tensor, logits.ndim, self.label_dim) for tensor in given)
         self.tracker.update(logits, targets, mask, self.ignore_index)
         self._batches += 1
         gap = self.tracker.gap

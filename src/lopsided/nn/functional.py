@@ -14,7 +14,7 @@ from lopsided.nn.options import check_options
 from lopsided.targets import SparseTargets, Supervision, labels_last
 from lopsided.targets.checks import check_inputs, check_no_leaf
 
-__all__ = ["multilabel_loss"]
+__all__ = ["above_threshold", "multilabel_loss"]
 
 
 def multilabel_loss(
@@ -30,6 +30,7 @@ def multilabel_loss(
     label_smoothing: float = 0.0,
     soft_targets: str = "mixture",
     label_dim: int = -1,
+    threshold_logit: int | None = None,
     reduction: str = "mean",
     backend: str = "auto",
     inplace: bool = False,
@@ -52,6 +53,8 @@ def multilabel_loss(
         soft_targets: "mixture", y f+ + (1 - y) f-; or "product", the form of the official ASL and APL codes, where
             the focusing weight mixes inside its power (`lopsided.compute.product`). Hard targets: no difference.
         label_dim: which dimension of logits, targets and mask the labels are, for instance 1 for (N, L, H, W).
+        threshold_logit: which of the L + 1 logits of a row is that of a threshold class, 0 for the first: the loss is
+            one of the other logits less that one (`above_threshold`), and all else has L labels.
         reduction: "none": one value per row, shape (...). "sum": their sum. "batchmean": the sum divided by the
             rows. "mean": label-wise losses divide by the known entries, as torch's BCEWithLogitsLoss does; ZLPR
             divides by the rows; losses that compare positives with negatives, by the rows that have a positive.
@@ -78,11 +81,13 @@ def multilabel_loss(
     tensor([0.4402, 1.0227])
     """
     formula = as_formula(loss)
-    check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index)
+    check_options(reduction, soft_targets, label_smoothing, label_dim, ignore_index, threshold_logit)
     if label_dim != -1:
         logits, targets, mask, weight = (
             labels_last(tensor, logits.ndim, label_dim) for tensor in (logits, targets, mask, weight)
         )
+    if threshold_logit is not None:
+        logits = above_threshold(logits, threshold_logit)
     supervision = Supervision.of(
         targets, ignore_index, mask=mask, weight=weight, pos_weight=pos_weight, label_smoothing=label_smoothing
     )
@@ -104,3 +109,37 @@ def multilabel_loss(
         if value is not None:
             return value
     return evaluate(executor, logits, Problem(formula, supervision, row_weight, reduction, inplace))
+
+
+def above_threshold(logits: Tensor, threshold_logit: int = 0) -> Tensor:
+    """Returns how far the logits of labels lie above that of a threshold class, which a model learns for each row.
+
+    A label is predicted where this is above `criterion.decision_threshold()`: 0 for bce, zlpr and atl.
+
+    Args:
+        logits: (..., L + 1).
+        threshold_logit: which of them is the threshold class.
+
+    Returns:
+        (..., L), float32 for 16-bit logits. The gradient of the threshold class is less the sum of the others.
+
+    >>> above_threshold(torch.tensor([[1.0, 3.0, -2.0]]))
+    tensor([[ 2., -3.]])
+
+    Source: the threshold class of ATLOP, Zhou et al. 2021, arXiv 2010.11304, section 4.2.
+    """
+    if not isinstance(logits, Tensor) or logits.ndim == 0 or logits.shape[-1] < 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"threshold_logit needs logits of (..., labels + 1), that of the threshold too; got {shape}")
+    count = logits.shape[-1]
+    if not -count <= threshold_logit < count:
+        raise ValueError(f"threshold_logit must be one of the {count} logits of a row, got {threshold_logit}")
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    place = threshold_logit % count
+    return of_labels(wide, place) - wide[..., place : place + 1]
+
+
+def of_labels(tensor: Tensor, threshold_logit: int) -> Tensor:
+    """Returns a (..., L + 1) tensor without the threshold class, (..., L)."""
+    place = threshold_logit % tensor.shape[-1]
+    return torch.cat([tensor[..., :place], tensor[..., place + 1 :]], -1) if place else tensor[..., 1:]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.losses import Formula, as_formula, catalog, closed_form, formula
-from lopsided.nn.functional import multilabel_loss
+from lopsided.nn.functional import above_threshold, multilabel_loss
 from lopsided.nn.options import DEFAULTS, complete_options, show_options
 from lopsided.targets import SparseTargets, Supervision, labels_last
 from lopsided.targets.checks import check_inputs, check_values
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from lopsided.nn.options import Options
 
 
+_SHOWN = ("ignore_index", "label_smoothing", "soft_targets", "label_dim", "threshold_logit")
+
+
 class MultiLabelLoss(nn.Module):
     """A module around any loss. Call it with logits, targets and optionally a mask and row weights.
 
     Args:
         loss: a `Formula`, or its name with settings such as "asl(gamma_neg=2)".
         weight, pos_weight: (L,), kept as buffers.
-        ignore_index, label_smoothing, soft_targets, label_dim, reduction, backend, inplace: as in
+        ignore_index, label_smoothing, soft_targets, label_dim, threshold_logit, reduction, backend, inplace: as in
             `lopsided.functional.multilabel_loss`, which `forward` calls.
 
     >>> import torch
@@ -49,6 +52,7 @@ class MultiLabelLoss(nn.Module):
         self.label_smoothing = settings["label_smoothing"]
         self.soft_targets = settings["soft_targets"]
         self.label_dim = settings["label_dim"]
+        self.threshold_logit = settings["threshold_logit"]
         self.reduction = settings["reduction"]
         self.backend = settings["backend"]
         self.inplace = settings["inplace"]
@@ -73,6 +77,7 @@ class MultiLabelLoss(nn.Module):
             label_smoothing=self.label_smoothing,
             soft_targets=self.soft_targets,
             label_dim=self.label_dim,
+            threshold_logit=self.threshold_logit,
             reduction=self.reduction,
             backend=self._executor(logits),
             inplace=self.inplace,
@@ -116,6 +121,15 @@ class MultiLabelLoss(nn.Module):
         supervision = check_values(logits, supervision)
         return torch.as_tensor(supervision.number_of(self.formula.pool.counts, shape), device=device)
 
+    def scores(self, logits: Tensor) -> Tensor:
+        """Returns what labels are decided by: the logits, or with a `threshold_logit` what is above it.
+
+        The label dimension then has L places, not L + 1, and 16-bit logits give float32.
+        """
+        if self.threshold_logit is None:
+            return logits
+        return above_threshold(logits.movedim(self.label_dim, -1), self.threshold_logit).movedim(-1, self.label_dim)
+
     def _executor(self, logits: Tensor) -> str:
         return self.backend
 
@@ -126,18 +140,21 @@ class MultiLabelLoss(nn.Module):
         return value
 
     def posterior(self, logits: Tensor) -> Tensor:
-        """Returns the label probabilities that logits of a model so trained stand for: same shape, float64.
+        """Returns the label probabilities that logits of a model so trained stand for: float64, of their shape.
+
+        With a `threshold_logit` that is the shape of `scores(logits)`.
 
         Raises ValueError for losses that couple the labels of a row.
         """
-        z = logits.movedim(self.label_dim, -1)
+        z = self.scores(logits).movedim(self.label_dim, -1)
         return closed_form.posterior(self.formula, z, *self._trained_with).movedim(-1, self.label_dim)
 
     def decision_threshold(self, eta: float = 0.5) -> Tensor:
         """Returns the logits above which labels are predicted, float64: (L,) with a pos_weight, else of shape ().
 
-        Compare tensors or arrays of numpy with it: `logits > criterion.decision_threshold()`. Where the loss saturates
-        it is infinite, and a UserWarning says what to change; losses that only rank labels raise ValueError.
+        Compare tensors or arrays of numpy with it: `criterion.scores(logits) > criterion.decision_threshold()`. Where
+        the loss saturates it is infinite, and a UserWarning says what to change; losses that only rank labels raise
+        ValueError.
         """
         return closed_form.decision_threshold(self.formula, eta, *self._trained_with)
 
@@ -150,8 +167,7 @@ class MultiLabelLoss(nn.Module):
         return 1.0 if self.pos_weight is None else self.pos_weight, self.label_smoothing
 
     def extra_repr(self) -> str:
-        usual = {key: DEFAULTS[key] for key in ("ignore_index", "label_smoothing", "soft_targets", "label_dim")}
-        shown = [f"{key}={getattr(self, key)!r}" for key, default in usual.items() if getattr(self, key) != default]
+        shown = [f"{key}={getattr(self, key)!r}" for key in _SHOWN if getattr(self, key) != DEFAULTS[key]]  # type: ignore[literal-required]
         return ", ".join([str(self.formula), *shown, f"reduction={self.reduction!r}"])
 
 

@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     label_smoothing: float
     soft_targets: str
     label_dim: int
+    threshold_logit: int | None
     reduction: str
     backend: str
     inplace: bool
@@ -38,6 +39,7 @@ DEFAULTS = Options(
     label_smoothing=0.0,
     soft_targets="mixture",
     label_dim=-1,
+    threshold_logit=None,
     reduction="mean",
     backend="auto",
     inplace=False,
@@ -57,10 +59,16 @@ def show_options(function: F) -> F:
 
 
 def check_options(
-    reduction: str, soft_targets: str, label_smoothing: float, label_dim: int, ignore_index: int | None
+    reduction: str,
+    soft_targets: str,
+    label_smoothing: float,
+    label_dim: int,
+    ignore_index: int | None,
+    threshold_logit: int | None = None,
 ) -> None:
     """Raises TypeError or ValueError for the first option that is out of range."""
-    for name, value in (("label_dim", label_dim), ("ignore_index", ignore_index)):
+    integers = {"label_dim": label_dim, "ignore_index": ignore_index, "threshold_logit": threshold_logit}
+    for name, value in integers.items():
         if type(value) is not int and value is not None:
             raise TypeError(f"{name} must be an integer, got {value!r}")
     if reduction not in REDUCTIONS:
@@ -86,5 +94,6 @@ def complete_options(options: Options) -> Options:
         settings["label_smoothing"],
         settings["label_dim"],
         settings["ignore_index"],
+        settings["threshold_logit"],
     )
     return settings
