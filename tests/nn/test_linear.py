@@ -2,6 +2,7 @@
 
 import warnings
 import weakref
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,20 @@ from lopsided.compute import onednn as products
 from lopsided.compute.native import run as native
 from lopsided.losses import CATALOG, closed_form, formula
 from tests.batches import batch
-from tests.variants import every_variant
+from tests.variants import COMPILED, VARIANTS, every_variant
 
 ROOT = Path(__file__).parents[2]
 needs_library = pytest.mark.skipif(isinstance(native.library(), str), reason="the C library is not built")
 BACKENDS = [pytest.param("native", marks=needs_library), "streamed"]
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def every_way(argument: str, specs: Iterable[str]) -> pytest.MarkDecorator:
+    """Each loss by each backend that has a loop for it."""
+    ways = [(spec, backend) for spec in specs for backend in ("native", "streamed")]
+    served = [(spec, backend) for spec, backend in ways if backend != "native" or spec.partition("(")[0] in COMPILED]
+    marks = {"native": [needs_library], "streamed": []}
+    return pytest.mark.parametrize((argument, "backend"), [pytest.param(*way, marks=marks[way[1]]) for way in served])
 
 
 def head(rows: int, features: int, labels: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,8 +73,7 @@ def both(arguments: tuple[Any, ...], options: dict[str, Any], **ours: Any) -> No
 
 
 @pytest.mark.slow
-@every_variant
-@every_backend
+@every_way("spec", VARIANTS)
 def test_every_loss_and_kind_of_targets(spec: str, backend: str) -> None:
     y = batch(6, 70, 0.05)[1]
     y[2] = 0
@@ -74,8 +82,7 @@ def test_every_loss_and_kind_of_targets(spec: str, backend: str) -> None:
             both((*head(6, 5, 70), targets, spec), {"reduction": reduction}, backend=backend, chunk=32)
 
 
-@pytest.mark.parametrize("name", CATALOG)
-@every_backend
+@every_way("name", CATALOG)
 def test_weights_masks_and_smoothing(name: str, backend: str) -> None:
     z, y = batch(6, 70, 0.05)
     generator = torch.Generator().manual_seed(0)
@@ -90,8 +97,7 @@ def test_weights_masks_and_smoothing(name: str, backend: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CATALOG)
-@every_backend
+@every_way("name", CATALOG)
 def test_gradients_by_differences(name: str, backend: str) -> None:
     smooth = name + "(detach_focus=False)" if name in ("asl", "apl") else name
     for kind, targets in kinds(batch(3, 7, 0.3)[1]).items():
@@ -120,8 +126,7 @@ def test_empty_batches_and_single_labels(backend: str) -> None:
 
 
 @pytest.mark.slow
-@every_backend
-@pytest.mark.parametrize("name", CATALOG)
+@every_way("name", CATALOG)
 def test_neither_chunk_nor_order_of_labels_matters(name: str, backend: str) -> None:
     arguments, y = head(8, 16, 1000, torch.float32), batch(8, 1000, 0.01)[1]
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))

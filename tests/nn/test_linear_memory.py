@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lopsided import SparseTargets, linear_loss
 from lopsided.losses import CATALOG
-from tests.nn.test_linear import every_backend, head
+from tests.nn.test_linear import every_way, head
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +32,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CATALOG)
-@every_backend
+@every_way("name", CATALOG)
 def test_nothing_of_the_size_of_the_logits_is_made(name: str, backend: str) -> None:
     rows, features, labels = 64, 4, 20_000
     hidden, weight, bias = head(rows, features, labels, torch.float32)
