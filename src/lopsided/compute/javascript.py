@@ -9,14 +9,15 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import sys
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lopsided.compute.expressions import Expressions
 from lopsided.compute.graph import forget, setting, trace, twins
-from lopsided.losses import CATALOG, SOURCES, Curve, Formula, Pairs, catalog, formula
-from lopsided.losses.catalog import SEARCH, Range
+from lopsided.losses import CATALOG, SOURCES, Curve, Formula, Pairs, formula
+from lopsided.losses.entries import SEARCH, Range
 
 _JAVASCRIPT = {
     "z": "z",
@@ -82,7 +83,8 @@ class _Loss:
 
     def __init__(self, name: str) -> None:
         self.controls = controls(name)
-        self._make: Callable[..., Formula] = twins(catalog, _UNCHECKED)[CATALOG[name].__name__]
+        make = CATALOG[name]
+        self._make: Callable[..., Formula] = twins(sys.modules[make.__module__], _UNCHECKED)[make.__name__]
         self.deciding = [each for each in self.controls if self._decides(each)]
 
     def formula(self, absent: Container[str] = ()) -> Formula:

@@ -181,8 +181,8 @@ def _softmax(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
 
 
 def _threshold_softmax(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
-    up, down = _log_sums(jnp, values, weights)
-    return (weights[0] * (_softplus(jnp, up)[..., None] - values[0])).sum(-1) + _softplus(jnp, down)
+    up, down = _log_sums(jnp, (-values[0], values[1]), weights)
+    return (weights[0] * (_softplus(jnp, up)[..., None] + values[0])).sum(-1) + _softplus(jnp, down)
 
 
 _POOLS: dict[type, Callable[..., Array]] = {

@@ -16,5 +16,5 @@ def adaptive_threshold() -> Formula:
     z is the logit of a label less that of the threshold class: with `threshold_logit=0` the first logit of each row is
     that class. Without, the threshold is 0, which a model with a bias for each label learns as well.
     """
-    side = curve_of(curves.exponent, scale=1.0)
-    return named("atl", side, side, ThresholdSoftmax())
+    up, down = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)
+    return named("atl", up, down, ThresholdSoftmax())

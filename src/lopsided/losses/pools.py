@@ -135,10 +135,10 @@ class LogSumExp(_Exponential):
 
 @dataclass(frozen=True)
 class ThresholdSoftmax(Pool):
-    """sum_l a+_l (log(1 + sum a+ exp(v+)) - v+_l) + log(1 + sum a- exp(v-)): two softmaxes with a threshold of logit 0.
+    """sum_l a+_l (log(1 + sum a+ exp(-v+)) + v+_l) + log(1 + sum a- exp(v-)): two softmaxes with a threshold at 0.
 
     Each positive is the right class of a softmax over all positives and the threshold, and the threshold the right one
-    of a softmax over the negatives and itself. So v+ rises with the logit, and is what falls in other pools.
+    of a softmax over the negatives and itself.
     """
 
     thresholded = True
@@ -147,7 +147,8 @@ class ThresholdSoftmax(Pool):
     def fold(self, values: Pair, weights: Pair) -> Tensor:
         import torch
 
-        return torch.cat([_log_sums(values, weights), _mean(values[0], weights[0])])
+        sides = -values[0], values[1]
+        return torch.cat([_log_sums(sides, weights), _mean(sides[0], weights[0])])
 
     def merge(self, states: Tensor) -> Tensor:
         import torch
@@ -163,11 +164,11 @@ class ThresholdSoftmax(Pool):
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         up, down = state[:2] + state[2:4]
         peaks, rests, mass = state[:2], state[2:4], state[5]
-        pulled = (mass * up.sigmoid()).unsqueeze(-1) * _share(values[0], weights[0], peaks[0], rests[0])
-        return pulled - weights[0], down.sigmoid().unsqueeze(-1) * _share(values[1], weights[1], peaks[1], rests[1])
+        pulled = (mass * up.sigmoid()).unsqueeze(-1) * _share(-values[0], weights[0], peaks[0], rests[0])
+        return weights[0] - pulled, down.sigmoid().unsqueeze(-1) * _share(values[1], weights[1], peaks[1], rests[1])
 
     def has_settled(self, values: Pair, log_odds: Tensor) -> Tensor:
-        return values[1] + softplus(values[0] + log_odds) >= log_odds + softplus(values[1])
+        return values[1] + softplus(log_odds - values[0]) >= log_odds + softplus(values[1])
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,13 @@ const pools = {
     const positives = isPositive ? [own, ...mine] : theirs;
     return [all - mean(positives), Math.exp(own - all) - (isPositive ? 1 / positives.length : 0)];
   },
+  ThresholdSoftmax(own, mine, theirs, p, q, isPositive) {
+    const [positives, negatives] = isPositive ? [[own, ...mine], theirs] : [theirs, [own, ...mine]];
+    const [up, down] = [logSum(positives.map((value) => -value)), logSum(negatives)];
+    const value = sum(positives) + positives.length * softplus(up) + softplus(down);
+    const pulled = positives.length * sigmoid(up) * Math.exp(-own - up);
+    return [value, isPositive ? 1 - pulled : sigmoid(down) * Math.exp(own - down)];
+  },
 };
 
 /** A loss with its settings: the two curves, what a label costs, what a score stands for. */
