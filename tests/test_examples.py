@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +128,21 @@ def test_texts_are_compared(capsys: pytest.CaptureFixture[str], folder: Path) ->
     assert first_words(table) == first_words(shown("text_classification")) == ["bce", "focal", "asl", "apl", "zlpr"]
     assert all(float(line.split()[1]) > 0.9 for line in table.strip().splitlines()[1:]), "the texts say it"
     assert (folder / "out/groups.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_labels_are_softened(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    draw = np.random.default_rng(0)
+    weights = draw.normal(size=(6, 4))
+    for name, rows in (("train", 200), ("test", 120)):
+        features = draw.normal(size=(rows, 6)).astype(np.float32)
+        np.savez(f"{name}.npz", features=features, labels=(features @ weights > 2).astype(int))
+    printed = small("zlpr_comparison", capsys, "train.npz", "test.npz", epochs=8, seeds=1)
+    table, page = (text.partition("AUROC")[0] for text in (printed, shown("zlpr_comparison")))
+    assert set(first_words(page)) - {"mAP"} <= set(first_words(table))
+    found = re.findall(r"^ ((?:bce|zlpr).*?) {2,}(\.\d{3})", table, re.MULTILINE)
+    assert len(found) == 8
+    assert all(float(value) > 0.5 for _, value in found), "by chance it would be about .2"
 
 
 def test_the_table_of_larger_sets_is_what_was_measured() -> None:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
-from sets import ENCODED, SETS, Settings, settings_of
+from sets import ENCODED, SETS, SPLIT, Settings, settings_of
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from run import environment
@@ -40,6 +41,7 @@ from lopsided.jobs.results import Round, evidence_of
 from lopsided.jobs.score import Scored, evaluate, evaluate_labels
 from lopsided.metrics.collection import MultiLabelMetrics
 from lopsided.metrics.lists import Array
+from lopsided.metrics.scores import Judged
 
 HERE = Path(__file__).parent
 SPLITS = 5
@@ -49,7 +51,15 @@ FAMILIES = {  # of losses, which are compared together; all have the same rows
     "losses": ("bce", "squared_hinge", "focal", "asl", "apl", "hill", "ral", "zlpr"),
     "ranking": ("lsep", "two_way", "bp_mll", "softmax", "powerset"),
     "gamma": tuple(GAMMAS.values()),
+    "fixed": ("bce", "focal", "asl", "apl", "zlpr"),
+    "chosen": ("bce", "focal", "asl", "apl", "zlpr"),
 }
+# the settings of Huang et al. (arXiv 2109.04712) for all losses, and the same model with those of `lopsided compare`
+GIVEN: dict[str, Settings] = {
+    "fixed": {"learning_rate": 1e-4, "batch_size": 32, "epochs": 40, "metric": "micro_f1"},
+    "chosen": {},
+}
+WINDOW = (0.4, 0.6)  # of probability, in which they look for a threshold
 RANKS = ("one_error", "coverage", "ranking_loss", "lrap")  # of published comparisons, beside METRICS
 OF_ROWS = ("subset_accuracy", "hamming_loss", "sample_f1")
 OF_LABELS = [name for name in METRICS if name.startswith(("map", "auroc", "micro_f1", "macro_f1"))]
@@ -58,7 +68,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Piece:
-    """Names one comparison."""
+    """Names one comparison: of five splits, or with the given test rows for a family in GIVEN."""
 
     family: str
     set: str
@@ -77,12 +87,14 @@ def pieces() -> list[Piece]:
     """Returns all, in the order in which the answer grows evenly."""
     wanted = [("losses", share) for share in HIDDEN] + [("ranking", 0.0), ("gamma", 0.0)]
     wanted += [("ranking", share) for share in HIDDEN[1:]]
-    return [Piece(family, name, share) for family, share in wanted for name in (*SETS, *ENCODED)]
+    resplit = [Piece(family, name, share) for family, share in wanted for name in (*SETS, *ENCODED)]
+    return [*resplit, *(Piece(family, f"{SPLIT}, {family}", 0.0) for family in GIVEN)]
 
 
 def measure(piece: Piece, settings: Settings, runs: Path) -> tuple[list[Row], Row]:
     """Compares; returns a row for each split, loss and group of labels, and one of the data."""
-    asked = {"losses": FAMILIES[piece.family], "missing": piece.hidden, "resplit": True, "seeds": SPLITS}
+    how = GIVEN.get(piece.family, {"resplit": True})
+    asked = {"losses": FAMILIES[piece.family], "missing": piece.hidden, "seeds": SPLITS, **how}
     began = time.process_time()
     with Progress(Console(quiet=True)) as progress:
         folder, prepared = begin(ComparisonFolder, make_config(settings | asked), runs / piece.folder, progress)
@@ -103,7 +115,8 @@ def rows_of(evidence: Evidence, rounds: Sequence[Round]) -> Iterator[Row]:
     for split, round_ in enumerate(rounds):
         assert round_.splits.test is not None
         trained, tested = (part.hard_counts().numpy() for part in (round_.splits.train, round_.splits.test))
-        group_of = np.searchsorted(np.array(thirds(trained[tested > 0])), trained, side="right")
+        edges = np.array(evidence.bins or thirds(trained[tested > 0]))
+        group_of = np.searchsorted(edges, trained, side="right")
         for loss, scored in models.items():
             yield {"split": split, "loss": loss, "labels": "all", **of_all(scored[split])}
             for number, name in enumerate(NAMES):
@@ -116,6 +129,8 @@ def of_all(scored: Scored) -> Row:
     values = {name: evaluate(name, scored) for name in METRICS}
     if not scored.diverged:
         values |= of_rows(scored, scored.tuned, (*RANKS, "sample_f1"))
+        in_window = of_rows(scored, best_in_window(scored.valid), ("micro_f1", "macro_f1"))
+        values |= {f"{name}_window": value for name, value in in_window.items()}
     if not scored.diverged and scored.own is not None:
         own = scored.own if math.isfinite(scored.own) else scored.tuned  # as in Scored.decide
         values |= {f"{name}_own": value for name, value in of_rows(scored, own, OF_ROWS).items()}
@@ -128,6 +143,17 @@ def of_rows(scored: Scored, threshold: float, names: Sequence[str]) -> dict[str,
     metrics.update(scored.scores, scored.targets)
     values = metrics.result().values
     return {name: values[name] for name in names}
+
+
+def best_in_window(valid: Judged) -> float:
+    """Returns the logit of the threshold with the best micro-F1 among 21 probabilities in WINDOW."""
+    scores, positives = valid.scores.values, int(valid.positives.sum())
+    thresholds: list[float] = torch.linspace(*WINDOW, 21).logit().tolist()
+    decided = {threshold: scores > threshold for threshold in thresholds}
+    if valid.known is not None:
+        decided = {threshold: each & valid.known for threshold, each in decided.items()}
+    hits = {threshold: int((each & valid.hits).sum()) for threshold, each in decided.items()}
+    return max(hits, key=lambda threshold: 2 * hits[threshold] / (int(decided[threshold].sum()) + positives))
 
 
 def of_some(scored: Scored, labels: Array) -> Row:
@@ -147,7 +173,7 @@ def about(evidence: Evidence, rounds: Sequence[Round]) -> Row:
     return {
         "training rows": len(splits.train),
         "test rows": len(splits.test),
-        "test rows per training row": f"{evidence.resplit:.4f}",
+        "test rows per training row": f"{evidence.resplit or 0.0:.4f}",
         "labels": len(counts),
         "positives a row": f"{int(counts.sum()) / len(splits.train):.3f}",
         "median positives of a label": int(counts.median()),
