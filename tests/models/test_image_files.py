@@ -78,6 +78,7 @@ def test_a_broken_file_is_said_by_its_path(tmp_path: Path) -> None:
         replace(NOTHING, crop=0.5),
         replace(NOTHING, cutout=0.5),
         replace(NOTHING, colour=0.5),
+        replace(NOTHING, randaugment=True),
     ],
 )
 def test_training_images_vary_and_those_of_evaluation_do_not(augmentation: Augmentation) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-_GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in brightness, ITU-R BT.601
+from lopsided.models.randaugment import grey, rand_augment
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,15 @@ class Augmentation:
 
     flip: left and right change places in half of them. crop: the most of each side that is cut away; what is left, from
     any place, is stretched to the whole. cutout: the side of a grey square, as a share of the image's. colour: the most
-    that brightness, contrast and saturation are raised or lowered by, as a share.
+    that brightness, contrast and saturation are raised or lowered by, as a share. randaugment: whether two changes that
+    are drawn from many come on top, see `rand_augment`.
     """
 
     flip: bool = True
     crop: float = 0.25
     cutout: float = 0.0
     colour: float = 0.2
+    randaugment: bool = False
 
     def __post_init__(self) -> None:
         for name in ("crop", "cutout", "colour"):
@@ -50,6 +52,8 @@ class Augment(nn.Module):
             images = _framed(images, self.by.flip, self.by.crop)
         if self.by.colour:
             images = _coloured(images, self.by.colour)
+        if self.by.randaugment:
+            images = rand_augment(images)
         if self.by.cutout:
             images = images.where(~_squares(images, self.by.cutout), 0.5)
         return images
@@ -73,8 +77,7 @@ def _coloured(images: Tensor, most: float) -> Tensor:
     brightness, contrast, saturation = 1 + most * (2 * torch.rand(shape, device=images.device) - 1)
     images = images * brightness
     images = torch.lerp(images.mean((1, 2, 3), keepdim=True), images, contrast)
-    grey = (images * torch.tensor(_GREY, device=images.device)[:, None, None]).sum(1, keepdim=True)
-    return torch.lerp(grey, images, saturation).clamp(0, 1)
+    return torch.lerp(grey(images), images, saturation).clamp(0, 1)
 
 
 def _squares(images: Tensor, share: float) -> Tensor:

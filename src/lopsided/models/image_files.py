@@ -87,8 +87,9 @@ class ResNetImages:
     def fit(
         cls, inputs: Images | ImageFiles, size: int | None = None, channels: int = 24, dropout: float = 0.2,
         flip: bool = True, crop: float = 0.25, cutout: float = 0.0, colour: float = 0.2,
+        randaugment: bool = False,
     ) -> ResNetImages:  # fmt: skip
-        """Takes `flip` to `colour` as `Augmentation` does."""
+        """Takes `flip` and those after it as `Augmentation` does."""
         if size is None:
             longer = max(inputs.pixels.shape[2:]) if isinstance(inputs, Images) else _LARGEST
             size = min(max(longer, _SMALLEST), _LARGEST)
@@ -97,7 +98,7 @@ class ResNetImages:
                 f"resnet: size must be at least {_SMALLEST}, channels at least 1 and dropout in [0, 1), got {size}, "
                 f"{channels} and {dropout:g}"
             )
-        return cls(size, channels, dropout, Augmentation(flip, crop, cutout, colour))
+        return cls(size, channels, dropout, Augmentation(flip, crop, cutout, colour, randaugment))
 
     def encode(self, inputs: Images | ImageFiles) -> Squares:
         return Squares(inputs, self.size)

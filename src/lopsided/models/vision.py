@@ -91,8 +91,8 @@ class Vision:
     alone is trained, in seconds. Else the encoder is fine-tuned, which takes a GPU or patience, and learns more.
     pooling: "cls" takes the state of the first token, "mean" the mean of all, "cls_mean" both, "pooled" what the model
     itself gives for an image. Of models with maps of places, as ResNet, all but the last take the mean of the places.
-    size: images become squares of so many pixels; None for what the encoder's preprocessor says. `flip` to `colour`:
-    see `Augmentation`, for fine-tuning alone. Configuration and weights are stored with the model.
+    size: images become squares of so many pixels; None for what the encoder's preprocessor says. `flip` and those
+    after it: see `Augmentation`, for fine-tuning alone. Configuration and weights are stored with the model.
     """
 
     name: ClassVar[str] = "vision"
@@ -116,6 +116,7 @@ class Vision:
     def fit(
         cls, inputs: Images | ImageFiles, path: str = "", freeze: bool = True, pooling: str = "cls_mean",
         size: int | None = None, flip: bool = True, crop: float = 0.25, cutout: float = 0.0, colour: float = 0.2,
+        randaugment: bool = False,
     ) -> Vision:  # fmt: skip
         """Raises ValueError for settings that it cannot take, UserError for what is not there or no such encoder."""
         if not path:
@@ -124,7 +125,7 @@ class Vision:
             raise ValueError(f"vision: pooling must be one of {', '.join(_POOLINGS)}, got {pooling!r}")
         if size is not None and size < 1:
             raise ValueError(f"vision: size must be at least 1, got {size}")
-        augmentation = Augmentation(flip, crop, cutout, colour)
+        augmentation = Augmentation(flip, crop, cutout, colour, randaugment)
         config, weights = _load(path)
         settings = replace(_preprocessing(path, config), freeze=freeze, pooling=pooling)
         encoder = cls(config, weights, settings if size is None else replace(settings, size=size), augmentation)
