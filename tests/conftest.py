@@ -19,7 +19,12 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Workers of `pytest -n` share the cores: one thread for each, and for the processes that they start."""
+    """Workers of `pytest -n` share the cores: one thread for each, and for the processes that they start.
+
+    The fast part leaves out what imports Lightning, which takes longer than hundreds of its tests.
+    """
+    if config.option.markexpr == "not slow":
+        config.option.ignore_glob = [*(config.option.ignore_glob or []), "*/*lightning.py"]
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
         os.environ["OMP_NUM_THREADS"] = "1"

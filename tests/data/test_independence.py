@@ -105,6 +105,7 @@ def test_a_group_has_the_same_number_in_every_file() -> None:
     assert shared_groups(dataset(["x"]), test).tolist() == []
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(0, 8)), min_size=1, max_size=20))
 def test_rows_are_together_exactly_if_a_chain_of_copies_and_groups_joins_them(rows: list[tuple[str, int]]) -> None:
     sets = together(dataset([text for text, _ in rows], [group for _, group in rows])).tolist()

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch import Trainer as LightningTrainer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -71,8 +69,12 @@ def test_the_trainer_of_transformers(folder: Path) -> None:
     assert all(set(each) == {"label", "score"} for each in row)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*(num_workers|tensorboardX|treespec|LeafSpec|logging interval)")
 def test_lightning(folder: Path) -> None:
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch import Trainer as LightningTrainer
+
     random = torch.Generator().manual_seed(0)
     x = torch.randn(12, 3, generator=random)
     data = DataLoader(TensorDataset(x, (x > 0).float()), batch_size=4)

@@ -50,6 +50,7 @@ def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_output_of_the_page_is_what_is_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (shown,) = re.findall(r"^```text\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert main(["check", "my_loss.py:MyLoss", "--plot", "my_loss.png"]) == 1
@@ -63,6 +64,7 @@ def test_the_output_of_the_page_is_what_is_printed(place: Path, capsys: pytest.C
     assert (place / "my_loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     codes = [main(shlex.split(line)[1:]) for block in blocks for line in block.splitlines()]

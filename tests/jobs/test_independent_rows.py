@@ -48,6 +48,7 @@ def test_the_training_file_is_no_test_file(
     assert not (folder / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("valid", ["0", "0.2", "valid.jsonl"])
 def test_rows_that_were_trained_or_tuned_on_are_counted(
     valid: str, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -115,6 +115,7 @@ class Untouchable:
         raise AssertionError(f"the test rows were asked for {name}")
 
 
+@pytest.mark.slow
 def test_trials_do_not_see_the_test_rows(tmp_path: Path) -> None:
     config = make_config({"images": 60, "epochs": 1, "losses": "bce,zlpr", "tune": 2})
     untouchable: Any = Untouchable()
