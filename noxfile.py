@@ -17,6 +17,9 @@ LINTERS = (
 )
 
 
+PAGES = ("pages", "docs", "readme", "examples", "benchmarks")  # the tests of what is written
+
+
 @nox.session
 def test(session: nox.Session) -> None:
     """All tests, as the README says; arguments after `--` go to pytest."""
@@ -48,7 +51,7 @@ def docs(session: nox.Session) -> None:
     for picture in sorted(Path("docs/losses").glob("*.png")):
         session.run("lopsided", "losses", picture.stem, "--plot", str(picture))
     session.run("python", "benchmarks/tables.py")
-    session.run("pytest", "-n", "auto", "tests/test_docs.py", "tests/test_readme.py", "tests/test_benchmarks.py")
+    session.run("pytest", "-n", "auto", *(f"tests/test_{name}.py" for name in PAGES))
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""The pages of the losses are true: their parameters are those of the code, their examples run, their links lead."""
+"""The pages of the losses are true: their parameters, plots and thresholds are those of the code."""
 
 import inspect
 import re
@@ -14,12 +14,6 @@ from lopsided.losses.closed_form import decision_threshold
 from lopsided.report.loss_plot import save_loss_plot
 
 DOCS = Path(__file__).parents[1] / "docs/losses"
-PAGES = sorted(DOCS.glob("*.md"))
-EXAMPLES = [
-    pytest.param(code, id=f"{page.stem}-{number}")
-    for page in [*PAGES, DOCS.parent / "decisions.md", DOCS.parent / "diagnostics.md", DOCS.parent / "metrics.md"]
-    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
-]
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -43,24 +37,6 @@ def test_every_page_shows_the_plot_of_today(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes() == committed, (
         f"run: lopsided losses {name} --plot docs/losses/{name}.png"
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("code", EXAMPLES)
-def test_example(code: str, folder: Path) -> None:
-    exec(compile(code, "example", "exec"), {})
-
-
-@pytest.mark.parametrize("page", [*PAGES, *DOCS.parent.glob("*.md")], ids=lambda page: page.stem)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
-        if target.startswith("https://"):
-            continue
-        path = (page.parent / target) if target else page
-        assert path.exists(), target
-        headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE) if anchor else []
-        slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
-        assert not anchor or anchor in slugs, f"{target}#{anchor}"
 
 
 def test_the_index_has_every_loss_with_its_threshold() -> None:
