@@ -53,6 +53,7 @@ _NAMES = {
     "losses": ("Formula",),
     "nn.adaptive": ("AdaptiveAsymmetricLoss",),
     "nn.detection": ("sigmoid_asymmetric_loss",),
+    "nn.balanced": ("BalancedLoss",),
     "nn.divergence": ("r_drop", "symmetric_kl"),
     "nn.fused": ("FusedAdagrad", "FusedAdamW", "FusedSGD"),
     "nn.functional": ("functional",),

@@ -15,7 +15,7 @@ from lopsided.data.inputs import Texts
 from lopsided.losses import CATALOG, formula
 from lopsided.models.heads import make_head
 from lopsided.models.label_attention import LabelAttention, StatesOf, TokenStates
-from lopsided.models.methods import Powerset
+from lopsided.models.methods import parse_method
 from lopsided.models.model import Model
 from lopsided.models.transformers import Transformer
 from lopsided.targets import SparseTargets
@@ -85,12 +85,12 @@ def test_chunks_of_labels_change_nothing_and_bound_what_is_held(monkeypatch: pyt
     assert most >= 50 * hidden.mask.numel() > 512 >= fewer, "weights of all labels and tokens, and of none"
 
 
-@pytest.mark.parametrize("name", [*CATALOG, "powerset"])
+@pytest.mark.parametrize("name", [*CATALOG, "db", "powerset"])
 def test_every_loss_takes_it(name: str) -> None:
     torch.manual_seed(0)
     truth, hidden = SparseTargets.from_indices([[0], [1, 2], []]), padded(*torch.randn(3, 6, 4))
-    prior = torch.tensor([0.2, 0.5, 0.3])
-    head = make_head(Powerset() if name == "powerset" else formula(name), TokenStates(4), truth, prior, None)
+    method, counts = parse_method(name), torch.tensor([2.0, 5.0, 3.0])
+    head = make_head(method, TokenStates(4), truth, counts, 10, None)
     module, before = cast("nn.Module", head), head(hidden, truth)
     before.backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in module.parameters())
@@ -117,7 +117,7 @@ def share_found(path: str, pooling: str) -> float:
     torch.manual_seed(0)
     body, encoded = cast("Any", encoder.make_body()), encoder.encode(train)
     targets = SparseTargets.from_indices(truth[:, None].tolist())
-    head = make_head(formula("bce"), body, targets, torch.full((len(WORDS),), 0.1), None)
+    head = make_head(formula("bce"), body, targets, torch.ones(len(WORDS)), 10, None)
     optimizer = torch.optim.AdamW([*body.parameters(), *cast("nn.Module", head).parameters()], 0.03)
     batch = encoded.batch(torch.arange(len(train)))
     for _ in range(100):

@@ -36,7 +36,7 @@ INPUTS: dict[str, Inputs] = {
     "convnet": Images(torch.randint(0, 256, (ROWS, 1, 8, 8), dtype=torch.uint8, generator=RANDOM)),
 }
 MODELS_OF_TESTS = ("ngrams", "ngrams(hidden=8, characters=True)", "bag", "convnet")
-CASES = [(spec, method) for spec in MODELS_OF_TESTS for method in ("asl", "powerset")]
+CASES = [(spec, method) for spec in MODELS_OF_TESTS for method in ("asl", "powerset")] + [("bag", "db")]
 
 
 def trained(spec: str, method: str = "asl") -> tuple[Model, Rows]:

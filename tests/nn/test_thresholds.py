@@ -22,7 +22,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def atl_of_the_paper(z: Tensor, y: Tensor) -> Tensor:
-    """Equations 3 to 5, set by set: one softmax over positives and threshold, one over negatives and threshold."""
+    """Set by set: one softmax over positives and threshold, one over negatives and threshold."""
     rows = []
     for row, target in zip(z, y, strict=True):
         threshold, labels = row[:1], row[1:]

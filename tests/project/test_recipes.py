@@ -29,10 +29,10 @@ def mine_positive(z: Tensor, *, scale: float = 1.0) -> Values:
     return scale * softplus(-z), -scale * q
 """,
             "losses/catalog.py": """
-@_entry("mine", "a test", scale=Range(0.5, 4, log=True))
+@entry("mine", "a test", scale=Range(0.5, 4, log=True))
 def mine(scale: float = 2.0) -> Formula:
-    positive = _curve(curves.mine_positive, scale=check_number("scale", scale, low=0))
-    return _named("mine", positive, _curve(curves.polynomial_negative), Sum(), scale=scale)
+    positive = curve_of(curves.mine_positive, scale=check_number("scale", scale, low=0))
+    return named("mine", positive, curve_of(curves.polynomial_negative), Sum(), scale=scale)
 """,
         },
         """
@@ -84,9 +84,9 @@ class Squares(Pool):
 from lopsided.losses.pools import Squares
 
 
-@_entry("squares", "a test")
+@entry("squares", "a test")
 def squares() -> Formula:
-    return _named("squares", _curve(curves.polynomial_positive), _curve(curves.polynomial_negative), Squares())
+    return named("squares", curve_of(curves.polynomial_positive), curve_of(curves.polynomial_negative), Squares())
 """,
         },
         """

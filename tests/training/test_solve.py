@@ -39,6 +39,8 @@ LOSSES = (
     "bp_mll",
     "two_way",
     "squared_hinge",
+    "db",
+    "ldam",
     "powerset",
 )
 ONE = replace(SOLVED, l2=0.5)

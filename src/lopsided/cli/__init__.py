@@ -336,10 +336,10 @@ def losses(
     if spec is None and plot is not None and not page:
         raise UserError("--plot needs a loss, such as: lopsided losses asl --plot asl.png")
     plot = plot and (output(plot) if page else picture(plot))
-    from lopsided.losses import formula
+    from lopsided.losses import Balanced, balanced, formula, is_balanced
 
     try:
-        loss = None if spec is None else formula(spec)
+        loss = None if spec is None else balanced(spec) if is_balanced(spec) else formula(spec)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
     from lopsided.jobs.console import Console
@@ -355,6 +355,8 @@ def losses(
         from lopsided.report.loss_page import write_loss_page
 
         write_loss_page(plot)
+    elif isinstance(loss, Balanced):
+        raise UserError(f"{loss} depends on label counts, so no one curve can be drawn")
     elif loss is not None:
         from lopsided.report.loss_plot import save_loss_plot
 

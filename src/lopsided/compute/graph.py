@@ -178,6 +178,8 @@ def kernels() -> Iterator[tuple[str, str, dict[str, Any]]]:
         for name in ("", "margin"):
             yield _kernel("robust_negative", (*filter(None, (name,)), *given), ("peak",), 0, ())
     yield _kernel("hill_negative", (), ("peak",), 0, ())
+    yield _kernel("tolerant_negative", (), ("scale",), 0, ())
+    yield _kernel("tolerant_negative", ("gamma",), ("scale",), 0, ())
     yield _kernel("confidence_negative", ("gamma",), (), 0, ())
     yield _kernel("confidence_negative", (), (), 0, ("gamma",))
     yield _kernel("exponent", (), ("scale", "shift"), 0, ())

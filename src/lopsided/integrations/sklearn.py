@@ -34,10 +34,11 @@ from lopsided.decision.names import TUNED
 from lopsided.jobs.config import FitConfig, checked
 from lopsided.jobs.fit import fit_in_memory
 from lopsided.jobs.rows import SMALLEST_SPLIT, prepare
+from lopsided.losses import Formula
 from lopsided.losses.checks import stacklevel_of_user
 from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import as_targets
-from lopsided.models.methods import Powerset, parse_method
+from lopsided.models.methods import parse_method
 from lopsided.targets import SparseTargets
 
 Array = Any  # of numpy, or a sparse one of scipy
@@ -177,7 +178,7 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_one_label(self) -> None:
         method = parse_method(self.loss)
-        if not isinstance(method, Powerset) and not method.pool.thresholded:
+        if isinstance(method, Formula) and not method.pool.thresholded:
             raise ValueError(
                 f"{self.loss} compares the labels of a row, and two classes are one label: take a loss that judges "
                 "labels alone, such as asl"

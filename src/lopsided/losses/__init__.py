@@ -2,13 +2,16 @@
 
 from lopsided.losses.entries import CATALOG, SOURCES
 from lopsided.losses.formulas import Curve, Formula
-from lopsided.losses.names import PRESETS, as_formula, formula
+from lopsided.losses.frequencies import BALANCED, Balanced
+from lopsided.losses.names import PRESETS, as_formula, balanced, formula, is_balanced
 from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, ThresholdSoftmax, TwoWayPairs
 
 __all__ = [
+    "BALANCED",
     "CATALOG",
     "PRESETS",
     "SOURCES",
+    "Balanced",
     "Curve",
     "Formula",
     "LogSumExp",
@@ -20,5 +23,7 @@ __all__ = [
     "ThresholdSoftmax",
     "TwoWayPairs",
     "as_formula",
+    "balanced",
     "formula",
+    "is_balanced",
 ]

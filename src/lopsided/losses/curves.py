@@ -88,6 +88,12 @@ def polynomial_negative(
     return focus * base, slope if vanishes else select(r <= 0, 0.0, slope)
 
 
+def tolerant_negative(z: Tensor, *, scale: float, gamma: float = 0.0) -> Values:
+    """Computes p^gamma -log(1-p) / scale, p = sigmoid(scale z): beyond a scale of 1, negatives below 0 cost less."""
+    value, slope = polynomial_negative(scale * z, gamma=gamma)
+    return value / scale, slope
+
+
 def hill_negative(z: Tensor, *, peak: float) -> Values:
     """Computes p^2 (peak - p), p = sigmoid(z): its slope falls again towards p = 1."""
     p, q = logistic(z)

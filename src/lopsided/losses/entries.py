@@ -42,8 +42,13 @@ def entry(name: str, source: str, **search: Range) -> Callable[[Callable[..., Fo
 
 def named(name: str, positive: Curve, negative: Curve, pool: Pool, **settings: object) -> Formula:
     """Returns a formula with its name, which shows the settings that are not None."""
-    shown = ", ".join(f"{key}={_show(value)}" for key, value in settings.items() if value is not None)
-    return Formula(positive, negative, pool, named=f"{name}({shown})" if shown else name)
+    return Formula(positive, negative, pool, named=shown(name, **settings))
+
+
+def shown(name: str, **settings: object) -> str:
+    """Returns a name with the settings that are not None, as `lopsided.losses.formula` reads it."""
+    listed = ", ".join(f"{key}={_show(value)}" for key, value in settings.items() if value is not None)
+    return f"{name}({listed})" if listed else name
 
 
 def _show(value: object) -> str:

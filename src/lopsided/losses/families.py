@@ -11,7 +11,7 @@ from lopsided.losses.pools import ThresholdSoftmax
 
 @entry("atl", "arXiv 2010.11304")
 def adaptive_threshold() -> Formula:
-    """ATL: sum_pos log((1 + sum_pos e^z) / e^z) + log(1 + sum_neg e^z), decided at 0. Zhou et al. 2021, eq. 3 to 5.
+    """ATL: sum_pos log((1 + sum_pos e^z) / e^z) + log(1 + sum_neg e^z), decided at 0. Zhou et al. 2021, ATLOP.
 
     z is the logit of a label less that of the threshold class: with `threshold_logit=0` the first logit of each row is
     that class. Without, the threshold is 0, which a model with a bias for each label learns as well.

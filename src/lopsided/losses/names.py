@@ -6,13 +6,18 @@ import ast
 import difflib
 import inspect
 import re
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 from lopsided.losses import families as families  # which puts its losses into the catalog
 from lopsided.losses.catalog import asymmetric
 from lopsided.losses.checks import is_compiling
 from lopsided.losses.entries import CATALOG, SEARCH, Range
 from lopsided.losses.formulas import Formula
+from lopsided.losses.frequencies import BALANCED, Balanced
+
+T = TypeVar("T")
 
 PRESETS: dict[str, Formula] = {
     "asl_paper": asymmetric(4, 0, 0.05, detach_focus=True),  # the paper's recipe, the official training script
@@ -46,15 +51,47 @@ def formula(spec: str, **settings: object) -> Formula:
         if arguments:
             raise ValueError(f"{name} takes no settings: it is {PRESETS[name]}")
         return PRESETS[name]
+    if name in BALANCED:
+        raise ValueError(
+            f"{name} is made from the counts of the training labels, so its name alone says nothing of curves or of a "
+            f"threshold: take lopsided.BalancedLoss({spec!r}, counts, rows), and tune thresholds on validation rows"
+        )
     if name not in CATALOG:
-        known = [*CATALOG, *PRESETS]
+        known = [*CATALOG, *PRESETS, *BALANCED]
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "choose from"
         raise ValueError(f"unknown loss {name!r}: {hint} (known: {', '.join(known)})")
+    return _made(CATALOG[name], spec, arguments)
+
+
+def balanced(spec: str, **settings: object) -> Balanced:
+    """Makes the loss that a string such as ``"db"`` or ``"db(gamma=0)"`` names: one of those made from label counts.
+
+    Raises ValueError for anything else.
+
+    >>> print(balanced("cb(beta=0.99)"))
+    cb(beta=0.99, gamma=2)
+    """
+    name, given = read(spec)
+    if name not in BALANCED:
+        raise ValueError(f"{name!r} is not made from label counts: those are {', '.join(BALANCED)}")
+    return _made(BALANCED[name], spec, given | settings)
+
+
+def is_balanced(spec: str) -> bool:
+    """Tells whether a spec names a loss that is made from label counts.
+
+    >>> is_balanced("db(gamma=0)"), is_balanced("asl")
+    (True, False)
+    """
+    return spec.partition("(")[0].strip() in BALANCED
+
+
+def _made(make: Callable[..., T], spec: str, arguments: dict[str, object]) -> T:
     try:
-        return CATALOG[name](**arguments)
+        return make(**arguments)
     except TypeError as error:
-        accepted = ", ".join(inspect.signature(CATALOG[name]).parameters) or "none"
+        accepted = ", ".join(inspect.signature(make).parameters) or "none"
         raise ValueError(f"cannot make the loss {spec!r}: {error}; its settings are: {accepted}") from None
 
 

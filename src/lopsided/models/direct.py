@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.compute.topk import ranked_labels
-from lopsided.losses import Formula
 from lopsided.models.encoder import DirectLinear
+from lopsided.nn.balanced import BalancedLoss
 from lopsided.nn.head import LinearHead
 from lopsided.nn.modules import MultiLabelLoss
 from lopsided.targets import SparseTargets
@@ -78,22 +78,20 @@ class SparseLinear(nn.Module):
 class DirectHead(nn.Module):
     """Computes a loss, or label scores, by the layer that a `DirectBody` has for what it gives.
 
-    linear: maps it to (n, L). prior: (L,), the share of positives of each label, at which every bias starts, as in
-    `lopsided.LinearHead`.
+    linear: maps it to (n, L). criterion: the loss. prior: (L,), the share of positives of each label, at which every
+    bias starts, as in `lopsided.LinearHead`.
 
-    >>> head = DirectHead(SparseLinear(9, 2), "asl", prior=torch.tensor([0.1, 0.5]))
+    >>> head = DirectHead(SparseLinear(9, 2), MultiLabelLoss("asl"), prior=torch.tensor([0.1, 0.5]))
     >>> head.logits(BagOf(torch.tensor([0, 8, 1]), torch.tensor([0, 2]), torch.ones(3))).shape
     torch.Size([2, 2])
     """
 
-    def __init__(self, linear: DirectLinear, loss: Formula | str, prior: Tensor) -> None:
+    def __init__(self, linear: DirectLinear, criterion: MultiLabelLoss, prior: Tensor) -> None:
         super().__init__()
-        self.criterion = MultiLabelLoss(loss, reduction="batchmean")
-        self.num_labels = len(prior)
-        self.linear = linear
-        bias = LinearHead(1, len(prior), loss, prior=prior).bias
+        self.criterion, self.num_labels, self.linear = criterion, len(prior), linear
+        bias = LinearHead(1, len(prior), criterion.formula, prior=prior).bias
         assert bias is not None
-        linear.begin_at(bias.data)
+        linear.begin_at(bias.data if not isinstance(criterion, BalancedLoss) else criterion.before(bias.data))
 
     def forward(self, hidden: Any, targets: SparseTargets) -> Tensor:
         value: Tensor = self.criterion(self.linear(hidden), targets)

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.compute.topk import ranked_labels
+from lopsided.losses import Balanced
 from lopsided.losses.closed_form import settled_logit
 from lopsided.models.direct import DirectHead
 from lopsided.models.encoder import Body, DirectBody
 from lopsided.models.methods import Method, Powerset
+from lopsided.nn.balanced import BalancedLoss
 from lopsided.nn.fused import FusedStep
 from lopsided.nn.head import LinearHead
+from lopsided.nn.modules import MultiLabelLoss
 from lopsided.nn.powerset import LabelPowerset
 from lopsided.targets import SparseTargets
 
@@ -44,6 +47,8 @@ def own_threshold(method: Method) -> float | None:
     """Returns the label logit above which a method itself predicts a label, None if it has no such point."""
     if isinstance(method, Powerset):
         return 0.0  # more likely than not
+    if isinstance(method, Balanced):
+        return None  # it depends on the counts, and for most of them on the row
     try:
         return float(settled_logit(method, 1.0))
     except ValueError:
@@ -112,17 +117,28 @@ def dense_targets(targets: SparseTargets, num_labels: int) -> Tensor:
     return truth
 
 
+class Linear(nn.Linear):
+    """A linear layer as a `DirectHead` takes it."""
+
+    def begin_at(self, bias: Tensor) -> None:
+        self.bias.data.copy_(bias)
+
+
 def make_head(
-    method: Method, body: Body | DirectBody, targets: SparseTargets, prior: Tensor, step: FusedStep | None
+    method: Method, body: Body | DirectBody, targets: SparseTargets, counts: Tensor, rows: int, step: FusedStep | None
 ) -> Head:
     """Makes the head of a method over a body. targets: those of training, for label powerset.
 
-    prior: (L,), the share of positives of each label, at which every bias starts: with many labels, most of training
-    would otherwise go into learning that nearly all are rare.
+    counts: (L,), the positives of each label in the training rows, of which there are `rows`. Their share is where
+    every bias starts: with many labels, most of training would otherwise go into learning that nearly all are rare.
     """
+    prior = (counts + 0.5) / (rows + 1)
     if isinstance(method, Powerset):
         make_linear = body.make_linear if isinstance(body, DirectBody) else partial(nn.Linear, body.width)
         return PowersetHead(make_linear, targets, len(prior), method.max_sets)
+    if isinstance(method, Balanced):
+        linear = body.make_linear(len(prior)) if isinstance(body, DirectBody) else Linear(body.width, len(prior))
+        return DirectHead(linear, BalancedLoss(method, counts, rows, reduction="batchmean"), prior)
     if isinstance(body, DirectBody):
-        return DirectHead(body.make_linear(len(prior)), method, prior)
+        return DirectHead(body.make_linear(len(prior)), MultiLabelLoss(method, reduction="batchmean"), prior)
     return LinearHead(body.width, len(prior), method, prior=prior, reduction="batchmean", fused_step=step)

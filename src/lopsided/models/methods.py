@@ -1,11 +1,11 @@
-"""Names what may be trained on a body: a loss on label scores, or label powerset."""
+"""Names what may be trained on a body: a loss on label scores, one made from label counts too, or label powerset."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from lopsided.losses import Formula, formula
+from lopsided.losses import Balanced, Formula, balanced, formula, is_balanced
 
 _POWERSET = re.compile(r"\s*powerset\s*(\(\s*(max_sets\s*=\s*(\d{1,9})\s*)?\))?\s*")
 _MAX_SETS = 1000
@@ -21,17 +21,17 @@ class Powerset:
         return f"powerset(max_sets={self.max_sets})"
 
 
-Method = Formula | Powerset
+Method = Formula | Balanced | Powerset
 
 
 def parse_method(spec: str) -> Method:
-    """Reads a loss by name, or "powerset" or "powerset(max_sets=200)".
+    """Reads a loss by name, such as "asl" or "db", or "powerset" or "powerset(max_sets=200)".
 
     >>> print(parse_method("powerset"))
     powerset(max_sets=1000)
     """
     if not spec.strip().startswith("powerset"):
-        return formula(spec)
+        return balanced(spec) if is_balanced(spec) else formula(spec)
     match = _POWERSET.fullmatch(spec)
     if match is None or match[3] == "0":
         raise ValueError(f"cannot read {spec[:60]!r}: write powerset or powerset(max_sets=N) with N > 0")

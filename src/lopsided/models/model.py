@@ -85,7 +85,7 @@ class Model:
         body = encoder.make_body()
         counts = train.label_counts()
         step = None if fused_rate is None else FusedAdagrad(fused_rate)
-        head = make_head(parse_method(method), body, train.targets, (counts + 0.5) / (len(train) + 1), step)
+        head = make_head(parse_method(method), body, train.targets, counts, len(train), step)
         network = Network(cast("nn.Module", body), head)
         return cls(encoder, network, method, train.label_names, counts, len(train))
 
@@ -194,8 +194,7 @@ class Model:
             raise ValueError(f"counts of {len(names)} labels in {rows} rows, got {counts.dtype} {tuple(counts.shape)}")
         encoder = class_of(header["encoder"]).from_stored(header["encoder_values"], parts["encoder"])
         body, method = encoder.make_body(), parse_method(header["method"])
-        prior = torch.full((len(names),), 0.5)
-        head = make_head(method, body, stored_sets(parts["network"], len(names)), prior, None)
+        head = make_head(method, body, stored_sets(parts["network"], len(names)), counts, rows, None)
         network = Network(cast("nn.Module", body), head)
         network.load_state_dict(parts["network"])
         return cls(encoder, network, header["method"], names, counts, rows, header.get("dtype", "fp32"))

@@ -126,7 +126,7 @@ def above_threshold(logits: Tensor, threshold_logit: int = 0) -> Tensor:
     >>> above_threshold(torch.tensor([[1.0, 3.0, -2.0]]))
     tensor([[ 2., -3.]])
 
-    Source: the threshold class of ATLOP, Zhou et al. 2021, arXiv 2010.11304, section 4.2.
+    Source: the threshold class of ATLOP, Zhou et al. 2021, arXiv 2010.11304.
     """
     if not isinstance(logits, Tensor) or logits.ndim == 0 or logits.shape[-1] < 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -26,7 +26,7 @@ def positive_weights(counts: Tensor, rows: int, cap: float = 10.0) -> Tensor:
     >>> positive_weights(torch.tensor([1, 10, 50]), rows=100)
     tensor([10.,  9.,  1.])
     """
-    counts = _check_counts(counts)
+    counts = check_counts(counts)
     if (counts > rows).any():
         raise ValueError(f"a label has {counts.max():g} positives, but there are only {rows} rows")
     return ((rows - counts) / counts).clamp(max=check_number("cap", cap, low=0)).float()
@@ -42,7 +42,7 @@ def class_balanced_weights(counts: Tensor, beta: float = 0.999) -> Tensor:
 
     Source: Cui et al. 2019, arXiv 1901.05555, eq. 2.
     """
-    counts = _check_counts(counts).clamp_min(1)
+    counts = check_counts(counts).clamp_min(1)
     beta = check_number("beta", beta, low=0, high=1)
     if beta == 0:
         return torch.ones_like(counts, dtype=torch.float32)
@@ -66,7 +66,8 @@ def logit_adjustment(priors: Tensor, tau: float = 1.0) -> Tensor:
     return check_number("tau", tau) * torch.logit(priors.double()).float()
 
 
-def _check_counts(counts: Tensor) -> Tensor:
+def check_counts(counts: Tensor) -> Tensor:
+    """Returns (L,) numbers of positives in float64; raises TypeError or ValueError for anything else."""
     check_tensor("counts", counts)
     if counts.ndim != 1 or not ((counts >= 0) & (counts < math.inf)).all():
         values = f"{counts.min():g} to {counts.max():g}" if counts.numel() else "nothing"

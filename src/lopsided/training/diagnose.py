@@ -8,10 +8,11 @@ from typing import cast
 import torch
 
 from lopsided.losses import Formula
+from lopsided.models.direct import DirectHead
 from lopsided.models.heads import Head
-from lopsided.models.methods import parse_method
+from lopsided.models.methods import Powerset, parse_method
 from lopsided.models.model import Model
-from lopsided.nn.functional import multilabel_loss
+from lopsided.nn.modules import MultiLabelLoss
 from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker
 from lopsided.training.rows import Rows
 
@@ -23,14 +24,19 @@ def diagnose(model: Model, train: Rows) -> dict[str, float]:
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     rows = order[: max(1, min(_ROWS, _LOGITS // model.num_labels))]
     model.network.eval()
+    head = cast("Head", model.network.head)
     with torch.no_grad():
-        logits = cast("Head", model.network.head).logits(model.hidden(train.encoded, rows)).float()
+        logits = head.logits(model.hidden(train.encoded, rows)).float()
     targets = train.data.targets_of(rows).to(logits.device)
     probabilities, gradients = ProbabilityTracker(process_group=None), DiagnosticsTracker()
     probabilities.update(logits, targets)
     method = parse_method(model.method)
-    if isinstance(method, Formula):
-        multilabel_loss(logits.requires_grad_(), targets, method, reduction="batchmean").backward()
+    if not isinstance(method, Powerset):
+        if isinstance(method, Formula):
+            criterion = MultiLabelLoss(method, reduction="batchmean")
+        else:
+            criterion = cast(DirectHead, head).criterion
+        criterion(logits.requires_grad_(), targets).backward()
         gradients.update(logits.detach(), logits.grad, targets)
     sides = {"p_positive": probabilities.positive, "p_negative": probabilities.negative}
     return asdict(gradients.result()) | sides

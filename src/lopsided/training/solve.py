@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from lopsided.data.split import rest_of
+from lopsided.losses import Balanced, Formula
 from lopsided.metrics.scores import Scores
-from lopsided.models.direct import BagOf, NoBody, SparseLinear
+from lopsided.models.direct import BagOf, DirectHead, NoBody, SparseLinear
 from lopsided.models.encoder import Encoder
 from lopsided.models.heads import PowersetHead
 from lopsided.models.methods import Powerset, parse_method
@@ -51,7 +52,7 @@ class Solver:
     def __init__(self, model: Model, rows: Rows) -> None:
         self.targets, self.num_labels = rows.data.targets, model.num_labels
         self.method, self.head = parse_method(model.method), cast("Any", model.network.head)
-        self.apart = not isinstance(self.method, Powerset) and self.method.pool.per_label
+        self.apart = isinstance(self.method, Formula) and self.method.pool.per_label
         self.features = _features(model, rows)
         self.start = _start(self.head)
         self.solution = Solution(len(rows), len(self.start)).to(self.start.device)
@@ -130,6 +131,9 @@ class Solver:
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         if isinstance(self.method, Powerset):
             return cast(PowersetHead, self.head).powerset.loss(logits, targets) * len(logits)
+        if isinstance(self.method, Balanced):
+            value: Tensor = cast(DirectHead, self.head).criterion(logits, targets)
+            return value * len(logits)
         return multilabel_loss(logits, targets, self.method, reduction="batchmean") * len(logits)
 
     def _scores(self, pulls: Tensor) -> Tensor:

@@ -576,6 +576,32 @@ def hill_negative(z, s: tl.constexpr):
 
 
 @triton.jit
+def tolerant_negative(z, s: tl.constexpr):
+    v0 = z * s[3]
+    v1 = exp((-tl.abs(v0)))
+    v2 = v0 >= 0.0
+    v3 = (log1p_unit(v1) + maximum(0.0, v0)) * reciprocal(s[3])
+    v4 = reciprocal(1.0 + v1)
+    v5 = tl.where(v2, v4, (v1 * v4))
+    return v3, v5
+
+
+@triton.jit
+def tolerant_negative_gamma(z, s: tl.constexpr):
+    v0 = z * s[3]
+    v1 = exp((-tl.abs(v0)))
+    v2 = v0 >= 0.0
+    v3 = log1p_unit(v1) + maximum(0.0, v0)
+    v4 = reciprocal(1.0 + v1)
+    v5 = v1 * v4
+    v6 = tl.where(v2, v4, v5)
+    v7 = power(v6, s[0])
+    v8 = reciprocal(s[3]) * (v3 * v7)
+    v9 = v7 * (v6 + (v3 * (s[0] * tl.where(v2, v5, v4))))
+    return v8, v9
+
+
+@triton.jit
 def confidence_negative_gamma(z, s: tl.constexpr):
     v0 = z >= 0.0
     v1 = exp((-tl.abs(z)))
@@ -699,6 +725,10 @@ def evaluate(z, CURVE: tl.constexpr, s: tl.constexpr):
         value, slope = robust_negative_margin_gamma_detach(z, s)
     elif CURVE == "hill_negative":
         value, slope = hill_negative(z, s)
+    elif CURVE == "tolerant_negative":
+        value, slope = tolerant_negative(z, s)
+    elif CURVE == "tolerant_negative_gamma":
+        value, slope = tolerant_negative_gamma(z, s)
     elif CURVE == "confidence_negative_gamma":
         value, slope = confidence_negative_gamma(z, s)
     elif CURVE == "confidence_negative":
