@@ -9,7 +9,7 @@ import pytest
 
 import lopsided
 from lopsided.jobs.numbers import share
-from lopsided.losses import CATALOG, formula
+from lopsided.losses import BALANCED, CATALOG, formula
 from lopsided.losses.closed_form import decision_threshold
 from lopsided.report.loss_plot import save_loss_plot
 
@@ -24,6 +24,13 @@ def test_every_loss_has_a_page_with_its_parameters(name: str) -> None:
     assert {parameter.name: repr(parameter.default) for parameter in parameters} == documented
     for heading in ("Formula", "Parameters", "When to use it", "How to choose", "Differences from the official code"):
         assert f"## {heading}" in text, heading
+
+
+def test_the_settings_of_losses_made_from_counts_are_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| ([\w, ]+) \|", (DOCS / "balanced.md").read_text(), re.MULTILINE)
+    documented = {(name, setting, default) for setting, default, names in rows for name in names.split(", ")}
+    signatures = {name: inspect.signature(make).parameters.values() for name, make in BALANCED.items()}
+    assert documented == {(name, each.name, repr(each.default)) for name, given in signatures.items() for each in given}
 
 
 @pytest.mark.slow
