@@ -116,6 +116,8 @@ def _own_model(folder: Path) -> None:
 
 
 def _one_process(folder: Path) -> None:
+    """Texts, and a group of processes with this one alone."""
+    _texts(folder)
     torch.distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
 
 
@@ -133,6 +135,7 @@ READERS = {
     "README.md": Reader(tickets),
     "docs/comparing.md": Reader(_rows_and_scores, (("--images 300", f"--images 300 {_SHORT}"),)),
     "docs/decisions.md": Reader(_sparse),
+    "docs/distributed.md": Reader(_one_process),
     "docs/diagnostics.md": Reader(instead=(("--images 2000 --epochs 6", f"--images 300 {_SHORT}"),)),
     "docs/extreme.md": Reader(
         instead=(
@@ -141,7 +144,7 @@ READERS = {
             ("/usr/bin/time -v ", ""),
         )
     ),
-    "docs/losses/README.md": Reader(_one_process),
+    "docs/gamma.md": Reader(_texts, (("--losses", "--seeds 1 --losses"),)),
     "docs/missing.md": Reader(_texts),
     "docs/models.md": Reader(_own_model),
     "docs/real_data.md": Reader(_texts, (("TRAIN", "train.jsonl"), ("TEST", "test.jsonl"), ("BEST", "bce"))),

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+import torch
 
 import lopsided
 from lopsided.jobs.numbers import share
 from lopsided.losses import BALANCED, CATALOG, formula
-from lopsided.losses.closed_form import decision_threshold
+from lopsided.losses.catalog import asymmetric
+from lopsided.losses.closed_form import decision_threshold, posterior, posterior_limits
 from lopsided.report.loss_plot import save_loss_plot
 
 DOCS = Path(__file__).parents[1] / "docs/losses"
@@ -59,3 +61,42 @@ def test_the_reference_has_every_public_name() -> None:
     found = re.findall(r"^\.\. auto\w+:: ([\w.]+)$", (DOCS.parent / "api.md").read_text(), re.MULTILINE)
     names = [name.removeprefix("lopsided.").split(".")[0] for name in found]
     assert sorted({*names, "__version__"}) == lopsided.__all__
+
+
+def test_what_the_settings_of_asl_do() -> None:
+    table = (DOCS.parent / "gamma.md").read_text().partition("<!-- settings of asl -->\n")[2].partition("<!-- end")[0]
+    z = torch.linspace(-12, 30, 420_001, dtype=torch.float64)
+    rows = re.findall(r"^\| (\d), (\d), ([\d.]+)(, attached)? \| (.*) \|$", table, re.MULTILINE)
+    assert len(rows) == 11
+    for gamma_neg, gamma_pos, clip, attached, told in rows:
+        loss = asymmetric(float(gamma_neg), float(gamma_pos), float(clip), detach_focus=not attached)
+        threshold = decision_threshold(loss)
+        meanings = posterior(loss, torch.logit(torch.tensor([0.5, 0.8, 0.99], dtype=torch.float64)))
+        slope = torch.as_tensor(loss.negative(z)[1])
+        peak = torch.sigmoid(z[slope.argmax()])
+        shown = [
+            f"{threshold:.3f} ({threshold.sigmoid():.3f})",
+            ", ".join(f"{each:.3f}" for each in meanings),
+            f"{posterior_limits(loss)[1]:.3f}".replace("1.000", "1"),
+            f"{peak:.3f} ({slope.max():.3f})".replace("1.000 (", "1 ("),
+        ]
+        assert told.split(" | ") == shown
+
+
+def test_every_guarantee_has_its_test() -> None:
+    rows = re.findall(
+        r"^\| (?!what)(\S.*) \| `([\w/]+\.py)::(\w+)` \|$", (DOCS.parent / "numerics.md").read_text(), re.M
+    )
+    assert len(rows) >= 35
+    tests = Path(__file__).parent
+    assert [row for row in rows if f"\ndef {row[2]}(" not in (tests / row[1]).read_text()] == []
+
+
+def test_every_room_is_in_the_picture_and_in_the_table() -> None:
+    rooms = {path.parent.name for path in (DOCS.parents[1] / "src/lopsided").glob("*/__init__.py")}
+    picture = (DOCS.parent / "architecture.svg").read_text()
+    table = (DOCS.parent / "architecture.md").read_text()
+    assert set(re.findall(r'<text class="name"[^>]*>(\w+)<', picture)) == rooms
+    assert {
+        name for line in re.findall(r"^\| (`.*`) \|", table, re.M) for name in re.findall(r"`(\w+)`", line)
+    } >= rooms - {"cli"}

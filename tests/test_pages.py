@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ ELSEWHERE = {  # code that needs more than files
     "docs/extreme.md": "tests/compute/test_sharding.py",
 }
 RUNNERS = {  # in this order, by what stands in a command
-    "torchrun ": "tests/compute/test_sharding.py",
+    "examples/sharded_head.py": "tests/compute/test_sharding.py",
     "examples/": "tests/test_examples.py",
     "studies/": "tests/test_study.py",
     "": ".ci/run",
 }
+TORCHRUN = "torchrun --nproc-per-node 2"
 RUN, SHOWN = ("python", "bash"), ("text", "json", "csv", "tsv", "toml")
 GOES_ON = "goes on"  # with what the block before has made
 ALL = [block for page in PAGES for block in blocks(page)]
@@ -39,7 +41,7 @@ LINES = [(block, line) for block in ALL if block.language == "bash" and not bloc
 
 def runner(line: str) -> str:
     """Who runs a command: nobody else, or the file that does."""
-    if "&&" not in line and re.match(r"([A-Z_]+=\S+ |/usr/bin/time -v )?lopsided ", line):
+    if "&&" not in line and re.match(rf"([A-Z_]+=\S+ |/usr/bin/time -v )?lopsided |{TORCHRUN} -m lopsided ", line):
         return ""
     return next(file for part, file in RUNNERS.items() if part in line)
 
@@ -119,6 +121,9 @@ def run_command(line: str, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> N
     for old, new in reader.instead:
         line = line.replace(old, new)
     words = shlex.split(line)
+    if line.startswith(TORCHRUN):
+        subprocess.run([sys.executable, "-m", "torch.distributed.run", *words[1:]], check=True, capture_output=True)
+        return
     while "=" in words[0]:
         monkeypatch.setenv(*words.pop(0).split("=", 1))
     assert main(words[1:]) in ((0, 1) if words[1] == "check" else (0,)), line
