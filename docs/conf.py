@@ -43,7 +43,7 @@ def as_mathml(page: Any, node: nodes.Element) -> None:
     """Writes a formula as browsers read it by themselves, without a script from elsewhere."""
     display = "block" if isinstance(node, nodes.math_block) else "inline"
     formula = latex2mathml.converter.convert(node.astext(), display=display)
-    page.body.append(f'<p style="overflow-x: auto">{formula}</p>' if display == "block" else formula)
+    page.body.append(f'<p style="overflow: auto hidden">{formula}</p>' if display == "block" else formula)
     raise nodes.SkipNode
 
 
