@@ -3,6 +3,7 @@
 What cannot be run says so in its first line, as in ```bash no test: a GPU, and stands in MARKED.
 """
 
+import functools
 import itertools
 import json
 import re
@@ -131,18 +132,25 @@ def run_command(line: str, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> N
         assert option not in ("--out", "--plot") or Path(value).exists(), line
 
 
+@functools.cache
+def options_of(name: str) -> set[str] | None:
+    """The options of a command such as "data check"; None if there is none of that name, or of a group."""
+    command: Any = typer.main.get_command(app)
+    for word in name.split():
+        command = getattr(command, "commands", {}).get(word)
+    if command is None or hasattr(command, "commands"):
+        return None
+    command = command.completed() if hasattr(command, "completed") else command  # with the options of settings
+    return {option for parameter in command.params for option in parameter.opts} | {"--help"}
+
+
 def unknown_words(line: str) -> set[str]:
     """The options of a command that it does not have, or its name if there is none of that name."""
-    command: Any = typer.main.get_command(app)
-    _, *words = shlex.split(line)
-    while words and hasattr(command, "commands") and not words[0].startswith("-"):
-        name = words.pop(0)
-        if name not in command.commands:
-            return {name}
-        command = command.commands[name]
-    command = command.completed() if hasattr(command, "completed") else command  # with the options of settings
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-    return {word.partition("=")[0] for word in words if word.startswith("--")} - known
+    _, name, *words = shlex.split(line)
+    if options_of(name) is None and words:
+        name = f"{name} {words.pop(0)}"
+    known = options_of(name)
+    return {name} if known is None else {word.partition("=")[0] for word in words if word.startswith("--")} - known
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])  # which tells what was

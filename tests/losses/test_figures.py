@@ -125,6 +125,7 @@ def test_a_figure_is_that_of_the_code(page: str, sentence: str, values: Callable
         assert f"{float(figure):.{digits}f}" == f"{value + 0.0:.{digits}f}", sentence
 
 
+@pytest.mark.slow
 def test_the_table_of_thresholds_by_probability() -> None:
     text = (DOCS / "README.md").read_text()
     (head,) = re.findall(r"^\| probability \| (.*) \|$", text, re.MULTILINE)

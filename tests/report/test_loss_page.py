@@ -122,6 +122,14 @@ def test_keys_move_a_setting_and_the_link_holds_it(browser: Chrome, page: Path) 
 
 
 @pytest.mark.slow
+def test_it_opens_at_the_loss_that_was_named(browser: Chrome, tmp_path: Path) -> None:
+    for spec, shown in (("zlpr(scale=2)", "zlpr(scale=2)"), ("asl_optimized", "asl(gamma_pos=1, detach_focus=False)")):
+        write_loss_page(tmp_path / "one.html", formula(spec))
+        show(browser, tmp_path / "one.html")
+        assert text(browser, "spec") == f'lopsided.loss("{shown}")'
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("link", ["", "#loss=__proto__", "#loss=hill&gamma=1e9&z=x&eta=", "#a-heading", "#loss=zlpr"])
 def test_it_opens_at_any_link_and_fits_a_phone(browser: Chrome, page: Path, link: str) -> None:
     show(browser, page, width=360, dark=link == "")

@@ -354,7 +354,7 @@ def losses(
     if page:
         from lopsided.report.loss_page import write_loss_page
 
-        write_loss_page(plot)
+        write_loss_page(plot, None if isinstance(loss, Balanced) else loss)
     elif isinstance(loss, Balanced):
         raise UserError(f"{loss} depends on label counts, so no one curve can be drawn")
     elif loss is not None:

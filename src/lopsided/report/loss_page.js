@@ -314,4 +314,4 @@ find("reset").addEventListener("click", () => begin(state.name));
 addEventListener("hashchange", () => location.hash.startsWith("#loss=") && open(location.hash));
 globalThis.lopsided = { make };
 page.hidden = false;
-open(location.hash);
+open(location.hash.startsWith("#loss=") ? location.hash : page.dataset.start);

@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from lopsided.compute.javascript import print_all
 from lopsided.data.storage import write_text
+from lopsided.losses import Formula
+from lopsided.losses.names import read
 
 _PAGE = """\
 <!doctype html>
@@ -32,16 +34,18 @@ body {{ margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 3rem; background:
 """
 
 
-def write_loss_page(path: Path) -> None:
-    """Writes the page as a file that needs no other."""
-    write_text(path, _PAGE.format(body=body()))
+def write_loss_page(path: Path, first: Formula | None = None) -> None:
+    """Writes the page as a file that needs no other. first: the loss that it shows when it is opened, asl if none."""
+    write_text(path, _PAGE.format(body=body(first)))
 
 
-def body() -> str:
+def body(first: Formula | None = None) -> str:
     """Returns what a page needs to draw losses: its style, its elements and its script."""
+    name, settings = ("asl", {}) if first is None else read(str(first))
+    start = "&".join([f"#loss={name}", *(f"{setting}={value}" for setting, value in settings.items())])
     script, style = ((files("lopsided.report") / f"loss_page.{kind}").read_text("utf-8") for kind in ("js", "css"))
     environment = Environment(
         loader=PackageLoader("lopsided", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     template = environment.get_template("loss_page.html.j2")
-    return template.render(style=Markup(style), script=Markup(f"{print_all()}\n{script}"))
+    return template.render(start=start, style=Markup(style), script=Markup(f"{print_all()}\n{script}"))
