@@ -51,6 +51,7 @@ def docs(session: nox.Session) -> None:
     for picture in sorted(Path("docs/losses").glob("*.png")):
         session.run("lopsided", "losses", picture.stem, "--plot", str(picture))
     session.run("python", "benchmarks/tables.py")
+    session.run("python", "studies/which_loss/pages.py")
     session.run("pytest", "-n", "auto", *(f"tests/test_{name}.py" for name in PAGES))
 
 

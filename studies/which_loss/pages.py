@@ -10,6 +10,7 @@ from measured import BASE, LEVEL, Gain, Measured
 from plots import plots
 from scipy import stats
 from sets import KINDS, SPLIT
+from strategies import strategies
 from study import FAMILIES, GAMMAS, HERE, HIDDEN, pieces, read
 from tables import ROOT, grid, put
 
@@ -32,27 +33,6 @@ FACTS = {
     "positives a row": "positives a row",
     "median positives of a label": "positives of the median label",
 }
-PUBLISHED = {  # metrics of published comparisons
-    "hamming_loss": "Hamming loss",
-    "subset_accuracy": "subset acc.",
-    "sample_f1": "sample-F1",
-    "micro_f1": "micro-F1",
-    "macro_f1": "macro-F1",
-    "one_error": "one-error",
-    "coverage": "coverage",
-    "ranking_loss": "ranking loss",
-    "lrap": "LRAP",
-    "map": "mAP",
-}
-STRATEGIES = {  # of a published comparison
-    "zlpr": "ZLPR",
-    "bce": "BR: bce",
-    "powerset": "LP: powerset",
-    "lsep": "LSEP",
-    "bp_mll": "BP-MLL",
-    "two_way": "two-way",
-    "softmax": "softmax",
-}
 Body = list[list[str]]
 
 
@@ -60,13 +40,12 @@ def load(folder: Path = HERE) -> Measured:
     return Measured(read(folder / "results.csv"), read(folder / "pieces.csv"))
 
 
-def cell(gain: Gain | None, counts: bool = False) -> str:
+def cell(gain: Gain | None) -> str:
     """Writes a difference with its interval, bold where it is shown."""
     if gain is None:
         return ""
     text = f"{signed(gain.mean)} ({signed(gain.low)} to {signed(gain.high)})"
-    text = f"**{text}**" if gain.is_shown else text
-    return f"{text}; {gain.better}, {gain.worse}" if counts else text
+    return f"**{text}**" if gain.is_shown else text
 
 
 def names(some: Sequence[str]) -> str:
@@ -74,19 +53,27 @@ def names(some: Sequence[str]) -> str:
 
 
 def state(study: Measured) -> str:
-    """Says what is measured, and what is missing."""
-    done = {(row["family"], row["set"], row["hidden"]): row for row in study.pieces}
-    parts = dict.fromkeys((piece.family, piece.key["hidden"]) for piece in pieces())
-    body = [
-        [name, *("yes" if (family, name, part) in done else "" for family, part in parts)]
-        for name in dict.fromkeys(piece.set for piece in pieces())
-    ]
-    head = [f"{TITLES[family]}{f', {100 * float(part):.0f} % hidden' * (part != '0')}" for family, part in parts]
+    """Says how much is measured."""
+    whole = len(study.sets())
+    return (
+        f"{len(study.pieces)} of {len(pieces())} pieces are measured, {whole} sets as they are among them; "
+        "[below](#what-was-compared-and-how) stands which. What is missing is in no table."
+    )
+
+
+def measured(study: Measured) -> str:
+    """Returns what is measured and what is missing, and says by what."""
+    done = {(row["family"], row["set"], row["hidden"]) for row in study.pieces}
+    body = []
+    for family, part in dict.fromkeys((piece.family, piece.key["hidden"]) for piece in pieces()):
+        some = [piece.set for piece in pieces() if (piece.family, piece.key["hidden"]) == (family, part)]
+        has = [name for name in some if (family, name, part) in done]
+        told = f"{len(has)} of {len(some)}{': ' * bool(has)}{'; '.join(has)}"
+        body.append([TITLES[family], f"{100 * float(part):.0f} %", told])
     first, commits = study.pieces[0], [*dict.fromkeys(row["commit"] for row in study.pieces)]
     minutes = sum(float(row["CPU s"]) for row in study.pieces) / 60
     return (
-        f"{len(done)} of {len(pieces())} pieces are measured, those with a *yes*; what is missing is in no table below."
-        f"\n\n{grid(['set', *head], body)}\n\n"
+        f"{grid(['compared', 'hidden', 'sets measured'], body)}\n\n"
         f"Measured by `python studies/which_loss/study.py` on {first['processor']}, one thread, torch "
         f"{first['torch']}, Python {first['python']}, commit{'s' * (len(commits) > 1)} {', '.join(commits)}, in "
         f"{minutes:.0f} minutes of the processor."
@@ -94,11 +81,11 @@ def state(study: Measured) -> str:
 
 
 TITLES = {
-    "losses": "losses",
-    "ranking": "ranking losses",
-    "gamma": "gammas",
+    "losses": names(FAMILIES["losses"]),
+    "ranking": names(FAMILIES["ranking"]),
+    "gamma": "asl without clip at four gammas",
     "fixed": "settings of Huang et al.",
-    "chosen": "settings of ours",
+    "chosen": "their split at our settings",
 }
 
 
@@ -126,6 +113,7 @@ def answers(study: Measured) -> str:
         )
         says += "" if first in shown else f"; ahead most is {told[first]}"
         says += f"; shown to be behind: {names(worse)}" if worse else ""
+        says += f"; no interval reaches above {signed(max(gain.high for gain in gains.values()))}"
         lines.append(f"- **{title}**: {says}.")
     return "\n".join(lines)
 
@@ -138,8 +126,20 @@ def gains(study: Measured) -> str:
     for loss in [*shown["map"], "linear"]:
         of_loss = [(beside if loss == "linear" else shown)[metric].get(loss) for metric in QUESTIONS]
         counted = next(gain for gain in of_loss if gain is not None)
-        lines.append([loss, str(counted.sets), *(cell(gain, counts=True) for gain in of_loss)])
+        lines.append([loss, str(counted.sets), *map(cell, of_loss)])
     return grid(["loss", "sets", *QUESTIONS.values()], lines)
+
+
+def by_set(study: Measured) -> str:
+    """Returns the differences to bce in mAP on every set."""
+    losses = [loss for loss in LOSSES[1:] if any(study.values(name, loss, "map") for name in study.sets())]
+    body = []
+    for name in study.sets():
+        found = study.differences(name, LOSSES, "map")
+        marks = {loss: "**" * (p_value < LEVEL) for loss, (_, p_value) in found.items()}
+        cells = [f"{marks[loss]}{signed(found[loss][0].mean)}{marks[loss]}" if loss in found else "" for loss in losses]
+        body.append([name, share(study.mean(name, BASE, "map")), *cells])
+    return grid(["set", BASE, *losses], body)
 
 
 def rules(study: Measured) -> str:
@@ -330,34 +330,22 @@ def summary(study: Measured) -> str:
     return grid(["", *losses], body)
 
 
-def strategies(study: Measured) -> str:
-    """Returns mean ranks of published strategies in every metric, over the sets that have all."""
-    columns = {title: study.ranks([*STRATEGIES], metric) for metric, title in PUBLISHED.items()}
-    known = {title: ranks for title, ranks in columns.items() if ranks is not None}
-    if not known:
-        return "**Not measured yet.**"
-    body = []
-    for loss, title in STRATEGIES.items():
-        cells = [ranks.mean_ranks[ranks.losses.index(loss)] for ranks in known.values()]
-        best = [ranks.mean_ranks[0] for ranks in known.values()]
-        marked = [f"**{share(one, 2)}**" if one == top else share(one, 2) for one, top in zip(cells, best, strict=True)]
-        body.append([title, *marked])
-    tests = [[f"p of {what}", *(share(value(ranks)) for ranks in known.values())] for what, value in TESTS.items()]
-    first = next(iter(known.values()))
-    told = (
-        f"Mean ranks over {first.data_sets} sets, 1 is best; {share(first.critical_difference, 2)} apart would differ."
-    )
-    return f"{grid(['', *known], [*body, *tests])}\n\n{told}"
-
-
-TESTS: dict[str, Callable[..., float]] = {
-    "Iman and Davenport": lambda ranks: ranks.iman_davenport_p,
-    "permutations": lambda ranks: ranks.permutation_p,
-}
-
-
 def page(study: Measured) -> str:
-    made = (state, sets, answers, gains, rules, groups, hidden, moderators, gamma, published, decisions)
+    made = (
+        state,
+        measured,
+        sets,
+        answers,
+        gains,
+        by_set,
+        rules,
+        groups,
+        hidden,
+        moderators,
+        gamma,
+        published,
+        decisions,
+    )
     return put(PAGE, {f"study {each.__name__}": each(study) for each in made})
 
 
