@@ -46,12 +46,18 @@ def test_a_piece_is_measured_once(study: ModuleType, folder: Path, monkeypatch: 
     monkeypatch.setattr(study, "ENCODED", {})
     monkeypatch.setattr(study, "SPLITS", 2)
     monkeypatch.setattr(study, "FAMILIES", {"losses": ("bce", "asl"), "ranking": ("lsep", "two_way"), "gamma": ()})
+    monkeypatch.setitem(study.FAMILIES, "fixed", ("bce", "asl"))
+    monkeypatch.setattr(study, "GIVEN", {"fixed": {"model": "ngrams(hidden=8)", "epochs": 2, "learning_rate": 0.01}})
     monkeypatch.setattr(study, "settings_of", lambda *_: {"data": str(folder / "tiny.jsonl")})
     line = [str(folder), "--results", str(folder), "--runs", str(folder / "runs"), "--pieces"]
     study.main([*line, "losses-tiny-40"])
-    study.main([*line, "ranking-tiny-0,losses-tiny-40"])
+    (folder / "pieces.csv").unlink()  # as a kill between the two files leaves them
+    study.main([*line, "fixed,ranking-tiny-0,losses-tiny-40"])
     found = rows(folder / "results.csv")
-    assert [row["family"] for row in rows(folder / "pieces.csv")] == ["losses", "ranking"], "in their order"
+    assert [row["family"] for row in rows(folder / "pieces.csv")] == ["losses", "ranking", "fixed"], "in their order"
+    given = [(row["loss"], row["split"]) for row in found if (row["family"], row["labels"]) == ("fixed", "all")]
+    assert sorted(given) == [("asl", "0"), ("asl", "1"), ("bce", "0"), ("bce", "1"), ("linear", "0"), ("shares", "0")]
+    found = [row for row in found if row["family"] != "fixed"]
     whole = [(row["loss"], row["split"]) for row in found if row["labels"] == "all"]
     assert sorted(whole) == [(loss, split) for loss in sorted({loss for loss, _ in whole}) for split in "01"], "once"
     assert {loss for loss, _ in whole} == {"bce", "asl", "lsep", "two_way", "linear", "shares"}

@@ -76,7 +76,7 @@ def measured(study: Measured) -> str:
         f"{grid(['compared', 'hidden', 'sets measured'], body)}\n\n"
         f"Measured by `python studies/which_loss/study.py` on {first['processor']}, one thread, torch "
         f"{first['torch']}, Python {first['python']}, commit{'s' * (len(commits) > 1)} {', '.join(commits)}, in "
-        f"{minutes:.0f} minutes of the processor."
+        f"{minutes:.0f} minutes of the processor, without what a piece took before it was stopped and taken up again."
     )
 
 

@@ -124,7 +124,7 @@ def settings_of(name: str, data: Path, made: Path, encoder: str | None = None) -
     made.mkdir(parents=True, exist_ok=True)
     if name.startswith(SPLIT):
         train, test = (str(data / "reuters21578" / f"{part}.jsonl") for part in ("train", "test"))
-        return {"data": train, "test": test, "model": "bag", "bins": "9,35", "keep_overlap": True}
+        return {"data": train, "test": test, "model": "ngrams(hidden=256)", "bins": "9,35", "keep_overlap": True}
     if name not in ENCODED:
         return SETS[name](data / name, made)
     out = made / f"{ENCODED[name]}-encoder.npz"

@@ -118,6 +118,8 @@ def rows_of(evidence: Evidence, rounds: Sequence[Round]) -> Iterator[Row]:
         edges = np.array(evidence.bins or thirds(trained[tested > 0]))
         group_of = np.searchsorted(edges, trained, side="right")
         for loss, scored in models.items():
+            if split >= len(scored):  # a baseline of the same rows for all seeds
+                continue
             yield {"split": split, "loss": loss, "labels": "all", **of_all(scored[split])}
             for number, name in enumerate(NAMES):
                 labels = group_of == number
@@ -182,15 +184,20 @@ def about(evidence: Evidence, rounds: Sequence[Round]) -> Row:
 
 
 def add(results: Path, found: Sequence[Row], data: Row) -> None:
-    """Adds what a piece gave to the two files, in the order of the pieces."""
+    """Adds what a piece gave to the two files, in the order of the pieces; pieces.csv last, which says what is done."""
     order = {tuple(piece.key.values()): number for number, piece in enumerate(pieces())}
     with FileLock(results / "lock"):
         for name, rows in (("results.csv", found), ("pieces.csv", [data])):
             file = results / name
-            lines = sorted([*read(file), *rows], key=lambda row: order[row["family"], row["set"], row["hidden"]])
+            before = [row for row in read(file) if key_of(row) != key_of(data)]  # an interruption may have left some
+            lines = sorted([*before, *rows], key=lambda row: order[key_of(row)])
             names = list(dict.fromkeys(column for line in lines for column in line))
             write_csv(file, names, [[line.get(column, "") for column in names] for line in lines])
     (results / "lock").unlink(missing_ok=True)
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    return row["family"], row["set"], row["hidden"]
 
 
 def read(file: Path) -> list[Row]:
@@ -206,7 +213,7 @@ def study(asked: Sequence[Piece], data: Path, runs: Path, results: Path, encoder
     for piece in asked:
         try:
             with FileLock(runs / f"{piece.folder}.lock", timeout=0):
-                if piece.key not in [{name: row[name] for name in piece.key} for row in read(results / "pieces.csv")]:
+                if key_of(piece.key) not in map(key_of, read(results / "pieces.csv")):
                     settings = settings_of(piece.set, data, runs / "data", encoder)
                     if settings is None:
                         print(f"{piece.folder}: left out, needs --encoder", flush=True)
