@@ -109,7 +109,10 @@ class Measured:
     def differences(
         self, name: str, losses: Sequence[str], metric: str, labels: str = "all", hidden: str = "0"
     ) -> dict[str, tuple[Difference, float]]:
-        """Returns the differences to bce on one set over its splits, with p by Holm; of the losses that have values."""
+        """Returns the differences to bce on one set over its splits, of the losses that have values, with p by Holm.
+
+        A difference has the spread of its own; p, that is pooled over the losses that are compared together.
+        """
         key = name, *losses, metric, labels, hidden
         if key not in self._known:
             self._known[key] = self._differences(name, losses, metric, labels, hidden)
@@ -133,7 +136,8 @@ class Measured:
             some = {loss: values for loss, values in found.items() if family_of(loss) == family}
             made |= dict(zip(some, self._paired(name, [base, *some.values()], sign), strict=True))
         p_values = holm([made[loss].p_value for loss in found])
-        return {loss: (made[loss], p_value) for loss, p_value in zip(found, p_values, strict=True)}
+        alone = {loss: self._paired(name, [base, values], sign)[0] for loss, values in found.items()}
+        return {loss: (alone[loss], p_value) for loss, p_value in zip(found, p_values, strict=True)}
 
     def _paired(self, name: str, values: Sequence[Sequence[float]], sign: float = 1.0) -> list[Difference]:
         ratio = float(self.about(name)["test rows per training row"])
