@@ -17,7 +17,7 @@ LINTERS = (
 )
 
 
-PAGES = ("pages", "docs", "readme", "examples", "benchmarks")  # the tests of what is written
+PAGES = ("pages", "docs", "readme", "examples", "benchmarks", "study")  # the tests of what is written
 
 
 @nox.session
