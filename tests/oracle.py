@@ -100,6 +100,23 @@ def atl(z: Tensor, y: Tensor) -> Tensor:
     return -(y * torch.log(torch.exp(z) / positive)).sum(-1) - torch.log(1 / negative).squeeze(-1)
 
 
+def side_means(z: Tensor, y: Tensor, margin: float | None = None) -> Tensor:
+    """Mean-SAT and HingeABL: two weighted means."""
+    total = torch.zeros(z.shape[:-1], dtype=z.dtype)
+    for d, a in ((-z, y), (z, 1 - y)):
+        weight = a if margin is None else a * torch.relu(margin + d)
+        mass = weight.sum(-1)
+        total = total + torch.where(mass > 0, (weight * torch.log(1 + torch.exp(d))).sum(-1) / mass.clamp_min(1e-30), 0)
+    return total
+
+
+def decoupled(z: Tensor, y: Tensor) -> Tensor:
+    """A softmax for each positive: that one, and all negatives."""
+    negatives = ((1 - y) * torch.exp(z)).sum(-1, keepdim=True)
+    costs = -torch.log(torch.exp(z) / (torch.exp(z) + negatives))
+    return (y * costs).sum(-1) / y.sum(-1).clamp_min(1e-30)
+
+
 def softmax_of(z: Tensor) -> Tensor:
     return torch.exp(z) / torch.exp(z).sum(-1, keepdim=True)
 

@@ -62,9 +62,14 @@ OTHERS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
     "bp_mll": (oracle.bp_mll, {}),
     "softmax": (oracle.softmax, {}),
     "atl": (oracle.atl, {}),
+    "mean_sat": (oracle.side_means, {}),
+    "hinge_abl": (oracle.side_means, {"margin": 5}),
+    "hinge_abl(margin=1)": (oracle.side_means, {"margin": 1}),
+    "decoupled": (oracle.decoupled, {}),
 }
 VARIANTS = [*LABEL_WISE, *OTHERS]
-PLAIN = {"atl"}  # left to plain torch: neither the C library nor Triton has a loop for their pools
+# neither the C library nor Triton has a loop for their pools: plain torch evaluates them
+PLAIN = {"atl", "mean_sat", "hinge_abl", "decoupled"}
 COMPILED = [name for name in CATALOG if name not in PLAIN]
 DERIVATIVES = [spec for spec in VARIANTS if "detach_focus" not in LABEL_WISE.get(spec, {})]
 every_variant = pytest.mark.parametrize("spec", VARIANTS)

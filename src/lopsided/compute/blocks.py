@@ -70,7 +70,7 @@ def block_rows(
         if result is not None:
             return result
     (up, rise), (down, fall) = formula.positive(z), formula.negative(z)
-    state = formula.pool.fold((up, down), weights)
+    state = formula.pool.fold_rows((up, down), weights)
     if not with_gradient:
         return formula.pool.value(state), None
     k_up, k_down = formula.pool.coefficients((up, down), weights, state)

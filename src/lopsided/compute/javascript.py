@@ -16,7 +16,7 @@ from typing import Any
 
 from lopsided.compute.expressions import Expressions
 from lopsided.compute.graph import forget, setting, trace, twins
-from lopsided.losses import CATALOG, SOURCES, Curve, Formula, Pairs, formula
+from lopsided.losses import CATALOG, SOURCES, Curve, Formula, Pairs, SideMeans, formula
 from lopsided.losses.entries import SEARCH, Range
 
 _JAVASCRIPT = {
@@ -106,8 +106,11 @@ class _Loss:
                 yield present, [_print(self.formula(absent).positive), _print(self.formula(absent).negative)]
 
     def powers(self) -> str:
+        """Returns the code of the two numbers that the pool has: powers, or the margin of both sides, 0 for none."""
         pool = self.formula().pool
         exponents = (pool.power_pos, pool.power_neg) if isinstance(pool, Pairs) else (1.0, 1.0)
+        if isinstance(pool, SideMeans):
+            exponents = (pool.margin or 0.0,) * 2
         return f"(s) => [{', '.join(map(_Printer(exponents, _JAVASCRIPT).name, exponents))}]"
 
 

@@ -13,10 +13,12 @@ from lopsided.compute.expressions import Expressions
 from lopsided.compute.graph import forget, is_uniform, trace
 from lopsided.losses import (
     Curve,
+    DecoupledSoftmax,
     Formula,
     LogSumExp,
     MeanPairs,
     Pairs,
+    SideMeans,
     Softmax,
     Sum,
     ThresholdSoftmax,
@@ -185,6 +187,20 @@ def _threshold_softmax(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
     return (weights[0] * (_softplus(jnp, up)[..., None] + values[0])).sum(-1) + _softplus(jnp, down)
 
 
+def _side_means(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
+    total = 0.0
+    for v, a in zip(values, weights, strict=True):
+        weight = a if pool.margin is None else a * jnp.maximum(pool.margin + v, 0.0)
+        mass = weight.sum(-1)
+        total = total + (weight * _softplus(jnp, v)).sum(-1) / jnp.where(mass > 0, mass, 1.0)
+    return total
+
+
+def _decoupled_softmax(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
+    side, mass = _log_sums(jnp, values[1:], weights[1:])[0], weights[0].sum(-1)
+    return (weights[0] * _softplus(jnp, values[0] + side[..., None])).sum(-1) / jnp.where(mass > 0, mass, 1.0)
+
+
 _POOLS: dict[type, Callable[..., Array]] = {
     Sum: _sum,
     LogSumExp: _log_sum_exp,
@@ -192,4 +208,6 @@ _POOLS: dict[type, Callable[..., Array]] = {
     MeanPairs: _mean_pairs,
     Softmax: _softmax,
     ThresholdSoftmax: _threshold_softmax,
+    DecoupledSoftmax: _decoupled_softmax,
+    SideMeans: _side_means,
 }

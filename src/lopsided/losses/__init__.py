@@ -4,7 +4,18 @@ from lopsided.losses.entries import CATALOG, SOURCES
 from lopsided.losses.formulas import Curve, Formula
 from lopsided.losses.frequencies import BALANCED, Balanced
 from lopsided.losses.names import PRESETS, as_formula, balanced, formula, is_balanced
-from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Pool, Softmax, Sum, ThresholdSoftmax, TwoWayPairs
+from lopsided.losses.pools import (
+    DecoupledSoftmax,
+    LogSumExp,
+    MeanPairs,
+    Pairs,
+    Pool,
+    SideMeans,
+    Softmax,
+    Sum,
+    ThresholdSoftmax,
+    TwoWayPairs,
+)
 
 __all__ = [
     "BALANCED",
@@ -13,11 +24,13 @@ __all__ = [
     "SOURCES",
     "Balanced",
     "Curve",
+    "DecoupledSoftmax",
     "Formula",
     "LogSumExp",
     "MeanPairs",
     "Pairs",
     "Pool",
+    "SideMeans",
     "Softmax",
     "Sum",
     "ThresholdSoftmax",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from lopsided.losses import catalog as catalog  # whose losses come first
 from lopsided.losses import curves
-from lopsided.losses.entries import curve_of, entry, named
+from lopsided.losses.checks import check_number
+from lopsided.losses.entries import Range, curve_of, entry, named
 from lopsided.losses.formulas import Formula
-from lopsided.losses.pools import ThresholdSoftmax
+from lopsided.losses.pools import DecoupledSoftmax, SideMeans, ThresholdSoftmax
 
 
 @entry("atl", "arXiv 2010.11304")
@@ -18,3 +19,35 @@ def adaptive_threshold() -> Formula:
     """
     up, down = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)
     return named("atl", up, down, ThresholdSoftmax())
+
+
+@entry("mean_sat", "EMNLP 2023 Findings, HingeABL")
+def mean_separated_threshold() -> Formula:
+    """Mean-SAT: mean of log(1 + e^-z) over the positives plus mean of log(1 + e^z) over the negatives, decided at 0.
+
+    z as in atl. As in the code of Wang et al. 2023, without its exponentials, which overflow.
+    """
+    up, down = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)
+    return named("mean_sat", up, down, SideMeans())
+
+
+@entry("hinge_abl", "EMNLP 2023 Findings, HingeABL", margin=Range(1, 10))
+def hinge_adaptive_balance(margin: float = 5.0) -> Formula:
+    """HingeABL: mean-SAT whose means are weighed by max(margin - z, 0) of positives, max(margin + z, 0) of negatives.
+
+    z as in atl, decided at 0. The weights have a gradient too, as in the code of Wang et al. 2023; without its
+    exponentials, which overflow.
+    """
+    margin = check_number("margin", margin, low=0.001, high=1000)
+    up, down = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)
+    return named("hinge_abl", up, down, SideMeans(margin), margin=margin)
+
+
+@entry("decoupled", "arXiv 2310.10636")
+def decoupled_softmax() -> Formula:
+    """Decoupled softmax: mean over the positives of log(1 + e^-z sum_neg e^z): positives do not compete.
+
+    Gupta et al. 2024. Rows without a positive cost nothing.
+    """
+    up, down = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)
+    return named("decoupled", up, down, DecoupledSoftmax())

@@ -74,7 +74,15 @@ class Formula:
 
     def summarize(self, z: Tensor, weights: Pair) -> Tensor:
         """Maps (..., L) logits and weights to (k, ...) state."""
+        return self.pool.fold_rows((self.positive(z)[0], self.negative(z)[0]), weights)
+
+    def summarize_part(self, z: Tensor, weights: Pair) -> Tensor:
+        """Maps (..., l) logits and weights of some labels to the state of a part, to be merged with those of others."""
         return self.pool.fold((self.positive(z)[0], self.negative(z)[0]), weights)
+
+    def summarize_again(self, z: Tensor, weights: Pair, state: Tensor) -> Tensor:
+        """Maps those and the merged state to (j, ...) sums, to be added to those of other parts: see `Pool.staged`."""
+        return self.pool.fold_again((self.positive(z)[0], self.negative(z)[0]), weights, state)
 
     def value(self, state: Tensor) -> Tensor:
         """Maps (k, ...) state to (...) loss of each row."""

@@ -7,19 +7,17 @@ a few numbers. The loss of the row is `value(state)`; its derivatives with respe
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from lopsided.losses.vocabulary import select, softplus
+from lopsided.losses.sums import EMPTY, log_sum, log_sums, mean_of, merge_means, merge_sums, nonzero, share_of
+from lopsided.losses.vocabulary import maximum, select, softplus
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Pair: TypeAlias = "tuple[Tensor, Tensor]"  # of the positive side, of the negative side
-
-_EMPTY = -1e30  # log 0, but finite: exp gives exactly 0 and no inf - inf arises
 
 
 class Pool(ABC):
@@ -29,6 +27,7 @@ class Pool(ABC):
     thresholded: ClassVar[bool] = False  # else: are scores ranked against a threshold, or only against each other?
     counts: ClassVar[Literal["labels", "rows", "positive rows"]]  # what reduction="mean" divides by, if known
     transposed: ClassVar[bool] = False  # is the same loss added over the rows of each label?
+    staged: ClassVar[bool] = False  # does it fold the labels once more, when the state of all of them is known?
 
     @abstractmethod
     def fold(self, values: Pair, weights: Pair) -> Tensor:
@@ -37,6 +36,17 @@ class Pool(ABC):
     @abstractmethod
     def merge(self, states: Tensor) -> Tensor:
         """Maps (parts, k, ...) states of parts of the labels to (k, ...) state of all of them."""
+
+    def fold_again(self, values: Pair, weights: Pair, state: Tensor) -> Tensor:
+        """Returns (j, ...) sums over labels that need the state of all; they stand behind it. Only where `staged`."""
+        raise NotImplementedError
+
+    def fold_rows(self, values: Pair, weights: Pair) -> Tensor:
+        """Folds whole rows: all that `value` and `coefficients` need."""
+        import torch
+
+        state = self.fold(values, weights)
+        return torch.cat([state, self.fold_again(values, weights, state)]) if self.staged else state
 
     @abstractmethod
     def value(self, state: Tensor) -> Tensor:
@@ -88,20 +98,20 @@ class _Exponential(Pool):
     """
 
     def fold(self, values: Pair, weights: Pair) -> Tensor:
-        return _log_sums(values, weights)
+        return log_sums(values, weights)
 
     def merge(self, states: Tensor) -> Tensor:
         import torch
 
-        return torch.cat(_merge_sums(states[:, :2], states[:, 2:]))
+        return torch.cat(merge_sums(states[:, :2], states[:, 2:]))
 
     def has_positive(self, state: Tensor) -> Tensor:
-        return state[0] > _EMPTY / 2
+        return state[0] > EMPTY / 2
 
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         slopes = self._slopes(state[:2] + state[2:])
         sides = zip(values, weights, state[:2], state[2:], slopes, strict=True)
-        positive, negative = (slope.unsqueeze(-1) * _share(v, a, peak, rest) for v, a, peak, rest, slope in sides)
+        positive, negative = (slope.unsqueeze(-1) * share_of(v, a, peak, rest) for v, a, peak, rest, slope in sides)
         return positive, negative
 
     def value(self, state: Tensor) -> Tensor:
@@ -148,12 +158,12 @@ class ThresholdSoftmax(Pool):
         import torch
 
         sides = -values[0], values[1]
-        return torch.cat([_log_sums(sides, weights), _mean(sides[0], weights[0])])
+        return torch.cat([log_sums(sides, weights), mean_of(sides[0], weights[0])])
 
     def merge(self, states: Tensor) -> Tensor:
         import torch
 
-        return torch.cat([*_merge_sums(states[:, :2], states[:, 2:4]), _merge_means(states[:, 4], states[:, 5])])
+        return torch.cat([*merge_sums(states[:, :2], states[:, 2:4]), merge_means(states[:, 4], states[:, 5])])
 
     def value(self, state: Tensor) -> Tensor:
         up, down = state[:2] + state[2:4]
@@ -164,8 +174,8 @@ class ThresholdSoftmax(Pool):
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         up, down = state[:2] + state[2:4]
         peaks, rests, mass = state[:2], state[2:4], state[5]
-        pulled = (mass * up.sigmoid()).unsqueeze(-1) * _share(-values[0], weights[0], peaks[0], rests[0])
-        return weights[0] - pulled, down.sigmoid().unsqueeze(-1) * _share(values[1], weights[1], peaks[1], rests[1])
+        pulled = (mass * up.sigmoid()).unsqueeze(-1) * share_of(-values[0], weights[0], peaks[0], rests[0])
+        return weights[0] - pulled, down.sigmoid().unsqueeze(-1) * share_of(values[1], weights[1], peaks[1], rests[1])
 
     def has_settled(self, values: Pair, log_odds: Tensor) -> Tensor:
         return values[1] + softplus(log_odds - values[0]) >= log_odds + softplus(values[1])
@@ -217,13 +227,113 @@ class MeanPairs(Pool):
 
     def value(self, state: Tensor) -> Tensor:
         up, down, positives, negatives = state
-        mean: Tensor = up / _nonzero(positives) * (down / _nonzero(negatives))
+        mean: Tensor = up / nonzero(positives) * (down / nonzero(negatives))
         return mean
 
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         up, down, positives, negatives = (number.unsqueeze(-1) for number in state)
-        pairs = _nonzero(positives) * _nonzero(negatives)
+        pairs = nonzero(positives) * nonzero(negatives)
         return weights[0] * values[0].exp() * (down / pairs), weights[1] * values[1].exp() * (up / pairs)
+
+
+@dataclass(frozen=True)
+class DecoupledSoftmax(Pool):
+    """sum a+ log(1 + exp(v+) sum a- exp(v-)) / sum a+: of each positive a softmax with all negatives, and none else.
+
+    Rows without a positive cost nothing. The state is the log-sum-exp of the negatives and the sum of a+; then the
+    value, and the sum of a+ times the slopes of the logarithms, both before the division.
+    """
+
+    counts = "positive rows"
+    staged = True
+
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        import torch
+
+        return torch.stack([*log_sum(values[1], weights[1]), weights[0].sum(-1)])
+
+    def merge(self, states: Tensor) -> Tensor:
+        import torch
+
+        return torch.stack([*merge_sums(states[:, 0], states[:, 1]), states[:, 2].sum(0)])
+
+    def fold_again(self, values: Pair, weights: Pair, state: Tensor) -> Tensor:
+        import torch
+
+        missed = self._missed(values[0], state)
+        folded = [
+            select(weights[0] > 0, weights[0] * each, 0.0).sum(-1) for each in (softplus(missed), missed.sigmoid())
+        ]
+        return torch.stack(folded)
+
+    def _missed(self, value: Tensor, state: Tensor) -> Tensor:
+        return (value + state[0].unsqueeze(-1)) + state[1].unsqueeze(-1)
+
+    def has_positive(self, state: Tensor) -> Tensor:
+        return state[2] > 0
+
+    def value(self, state: Tensor) -> Tensor:
+        mean: Tensor = state[3] / nonzero(state[2])
+        return mean
+
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        mass = nonzero(state[2])
+        positive = weights[0] * self._missed(values[0], state).sigmoid() / mass.unsqueeze(-1)
+        return positive, (state[4] / mass).unsqueeze(-1) * share_of(values[1], weights[1], state[0], state[1])
+
+
+@dataclass(frozen=True)
+class SideMeans(Pool):
+    """Mean of log(1 + exp(v+)) over the positives, plus the same of the negatives: each side counts as much.
+
+    With a margin, the means have weights a max(margin + v, 0): a label that is right by more has none, and what is
+    missed most weighs most. A side without a weight costs nothing. Of each side the state has the mean, the sum of the
+    weights relative to the largest of max(margin + v, 0), and that.
+    """
+
+    margin: float | None = None
+    thresholded = True
+    counts = "rows"
+
+    def fold(self, values: Pair, weights: Pair) -> Tensor:
+        import torch
+
+        means, masses, peaks = [], [], []
+        for v, a in zip(values, weights, strict=True):
+            reach = select(a > 0, self._reach(v), 0.0)
+            peaks.append(reach.amax(-1).detach())
+            mean, mass = mean_of(softplus(v), a * (reach / nonzero(peaks[-1]).unsqueeze(-1)))
+            means.append(mean)
+            masses.append(mass)
+        return torch.stack([*means, *masses, *peaks])
+
+    def _reach(self, value: Tensor) -> Tensor:
+        import torch
+
+        return torch.ones_like(value) if self.margin is None else maximum(self.margin + value, 0.0)
+
+    def merge(self, states: Tensor) -> Tensor:
+        import torch
+
+        peaks = states[:, 4:].amax(0)
+        relative = states[:, 2:4] * (states[:, 4:] / nonzero(peaks))
+        return torch.cat([*merge_means(states[:, :2], relative), peaks])
+
+    def value(self, state: Tensor) -> Tensor:
+        return state[0] + state[1]
+
+    def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
+        sides = []
+        for v, a, mean, mass, peak in zip(values, weights, state[:2], state[2:4], state[4:], strict=True):
+            reach = self._reach(v)
+            slope = reach * v.sigmoid()
+            if self.margin is not None:
+                slope = slope + select(reach > 0, softplus(v) - mean.unsqueeze(-1), 0.0)
+            sides.append(a * (slope / nonzero(peak).unsqueeze(-1)) / nonzero(mass).unsqueeze(-1))
+        return sides[0], sides[1]
+
+    def has_settled(self, values: Pair, log_odds: Tensor) -> Tensor:
+        return values[1] - values[0] >= 2 * log_odds
 
 
 @dataclass(frozen=True)
@@ -240,13 +350,13 @@ class Softmax(Pool):
         import torch
 
         known = (weights[0] + weights[1] > 0).to(weights[0].dtype)
-        return torch.stack([*_log_sum(values[0], known), *_mean(values[0], weights[0])])
+        return torch.stack([*log_sum(values[0], known), *mean_of(values[0], weights[0])])
 
     def merge(self, states: Tensor) -> Tensor:
         import torch
 
-        sums = torch.stack(_merge_sums(states[:, 0], states[:, 1]))
-        return torch.cat([sums, _merge_means(states[:, 2], states[:, 3])])
+        sums = torch.stack(merge_sums(states[:, 0], states[:, 1]))
+        return torch.cat([sums, merge_means(states[:, 2], states[:, 3])])
 
     def has_positive(self, state: Tensor) -> Tensor:
         return state[3] > 0
@@ -258,61 +368,7 @@ class Softmax(Pool):
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         peak, rest, _, mass = state
         known = (weights[0] + weights[1] > 0).to(mass.dtype)
-        share = select((mass > 0).unsqueeze(-1), _share(values[0], known, peak, rest), 0.0)
+        share = select((mass > 0).unsqueeze(-1), share_of(values[0], known, peak, rest), 0.0)
         # a label with both weights is one label: its share stands on the positive side alone
-        positive = share - weights[0] / _nonzero(mass).unsqueeze(-1)
+        positive = share - weights[0] / nonzero(mass).unsqueeze(-1)
         return positive, select(weights[0] > 0, 0.0, share)
-
-
-def _log_sums(values: Pair, weights: Pair) -> Tensor:
-    """Returns the (4, ...) peaks of both sides, and the rests."""
-    import torch
-
-    sides = [_log_sum(v, a) for v, a in zip(values, weights, strict=True)]
-    return torch.stack([peak for peak, _ in sides] + [rest for _, rest in sides])
-
-
-def _mean(value: Tensor, weight: Tensor) -> Tensor:
-    """Returns (2, ...) the weighted mean, 0 of nothing, and the sum of the weights."""
-    import torch
-
-    mass = weight.sum(-1)
-    share = weight / _nonzero(mass).unsqueeze(-1)
-    return torch.stack([select(share > 0, share * value, 0.0).sum(-1), mass])
-
-
-def _merge_means(means: Tensor, masses: Tensor) -> Tensor:
-    import torch
-
-    mass = masses.sum(0)
-    return torch.stack([(means * masses).sum(0) / _nonzero(mass), mass])
-
-
-def _log_sum(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    present = select(weight > 0, value, _EMPTY)
-    peak = present.detach().amax(-1)  # constant: the sum does not depend on it
-    return peak, _nonzero((weight * _exp(present - peak.unsqueeze(-1))).sum(-1)).log()
-
-
-def _merge_sums(peaks: Tensor, rests: Tensor) -> tuple[Tensor, Tensor]:
-    peak = peaks.amax(0)
-    return peak, (rests + (peaks - peak)).logsumexp(0)
-
-
-def _share(value: Tensor, weight: Tensor, peak: Tensor, rest: Tensor) -> Tensor:
-    return weight * _exp((value - peak.unsqueeze(-1)) - rest.unsqueeze(-1))
-
-
-def _exp(x: Tensor) -> Tensor:
-    """Computes exp; of what is finite it is finite, so that a weight of 0 removes it.
-
-    Results near the smallest normal number are up to 200 times slower on a CPU, and nothing beside a sum of 1.
-    """
-    import torch
-
-    limits = torch.finfo(x.dtype)
-    return x.clamp(math.log(limits.tiny) + 8, math.log(limits.max) - 1).exp()
-
-
-def _nonzero(mass: Tensor) -> Tensor:
-    return select(mass > 0, mass, 1.0)

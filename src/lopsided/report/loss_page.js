@@ -21,6 +21,12 @@ function pairs(own, mine, theirs, p, q) {
   const x = p * side + q * logSum(theirs);
   return [softplus(x), p * sigmoid(x) * Math.exp(own - side)];
 }
+const reachOf = (value, margin) => (margin ? Math.max(margin + value, 0) : 1);
+function weightedMean(values, margin) {
+  const total = sum(values.map((value) => reachOf(value, margin)));
+  const costs = sum(values.map((value) => reachOf(value, margin) * softplus(value)));
+  return [total ? costs / total : 0, total];
+}
 const pools = {
   Sum: (own) => [own, 1],
   Pairs: pairs,
@@ -44,6 +50,19 @@ const pools = {
     const value = sum(positives) + positives.length * softplus(up) + softplus(down);
     const pulled = positives.length * sigmoid(up) * Math.exp(-own - up);
     return [value, isPositive ? 1 - pulled : sigmoid(down) * Math.exp(own - down)];
+  },
+  DecoupledSoftmax(own, mine, theirs, p, q, isPositive) {
+    const [positives, negatives] = isPositive ? [[own, ...mine], theirs] : [theirs, [own, ...mine]];
+    const side = logSum(negatives);
+    const missed = positives.map((value) => side + value);
+    const pulled = mean(missed.map(sigmoid)) * Math.exp(own - side);
+    return [mean(missed.map(softplus)), isPositive ? sigmoid(side + own) / positives.length : pulled];
+  },
+  SideMeans(own, mine, theirs, margin) {
+    const [value, total] = weightedMean([own, ...mine], margin);
+    const reach = reachOf(own, margin);
+    const slope = reach * sigmoid(own) + (margin && reach ? softplus(own) - value : 0);
+    return [value + weightedMean(theirs, margin)[0], total ? slope / total : 0];
   },
 };
 

@@ -23,6 +23,9 @@ class Evaluator(Protocol):
     def summarize(self, z: Tensor, supervision: Supervision) -> Tensor:
         """Maps (B, l) logits to the state of the part."""
 
+    def summarize_again(self, z: Tensor, supervision: Supervision, state: Tensor) -> Tensor:
+        """Maps (B, l) logits and the state of all parts to sums over the labels, where the pool is staged."""
+
     def both(self, z: Tensor, supervision: Supervision, out: Tensor) -> tuple[Tensor, Tensor]:
         """Returns state and slopes in one, where labels are independent."""
 
@@ -46,7 +49,11 @@ class Streamed:
         self.formula = formula
 
     def summarize(self, z: Tensor, supervision: Supervision) -> Tensor:
-        return _precise(self.formula.summarize(*self._widen(z, supervision)))
+        return _precise(self.formula.summarize_part(*self._widen(z, supervision)))
+
+    def summarize_again(self, z: Tensor, supervision: Supervision, state: Tensor) -> Tensor:
+        wide, weights = self._widen(z, supervision)
+        return _precise(self.formula.summarize_again(wide, weights, state.to(wide.dtype)))
 
     def both(self, z: Tensor, supervision: Supervision, out: Tensor) -> tuple[Tensor, Tensor]:
         wide = z.to(torch.promote_types(z.dtype, torch.float32))
@@ -92,6 +99,9 @@ class Compiled:
         state = torch.empty(len(z), 2, 4, dtype=torch.float64, device=z.device)
         self.executor.rows(self.formula, z, supervision, with_gradient=False, part_state=state)
         return state
+
+    def summarize_again(self, z: Tensor, supervision: Supervision, state: Tensor) -> Tensor:
+        raise NotImplementedError  # no compiled executor has a loop for a staged pool
 
     def both(self, z: Tensor, supervision: Supervision, out: Tensor) -> tuple[Tensor, Tensor]:
         return self.executor.rows(self.formula, z, supervision, out=out).values.double(), out

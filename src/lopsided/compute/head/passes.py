@@ -112,7 +112,22 @@ def fold(problem: HeadProblem, hidden: Tensor, weight: Tensor, bias: Tensor | No
             transposed = evaluator.summarize(z.T.contiguous(), supervision.transpose(z.shape))
             columns[0] += evaluator.value(transposed).sum().cpu()
             columns[1] += _columns_that_count(problem, transposed, supervision.known(z.shape)).cpu()
-    return _complete(problem, state, columns, work)
+    totals = _complete(problem, state, columns, work)
+    return _folded_again(problem, totals, work) if problem.formula.pool.staged else totals
+
+
+def _folded_again(problem: HeadProblem, totals: Totals, work: _Work) -> Totals:
+    """Adds the sums that a staged pool makes once the state of all labels is known: one more product for each range."""
+    sums: Tensor | None = None
+    for place, supervision in problem.ranges:
+        part = problem.evaluator.summarize_again(work.logits(place), supervision, totals.state)
+        sums = part if sums is None else sums + part
+    if sums is None:  # an empty shard
+        nothing = work.hidden.new_empty(len(work.hidden), 0)
+        sums = problem.evaluator.summarize_again(nothing, Supervision(nothing), totals.state)
+    if problem.shard is not None:
+        sums = problem.shard.sum(sums)
+    return Totals(torch.cat([totals.state, sums]), totals.columns)
 
 
 def _joined(evaluator: Evaluator, one: Tensor | None, other: Tensor) -> Tensor:
