@@ -83,15 +83,15 @@ MUTANTS = {
         "losses/test_losses.py::test_zlpr_is_the_pairwise_rank_loss_with_a_threshold",
     ),
     "log-sum-exp: shares carry the rounding of the sum": Mutant(
-        "losses/pools.py",
-        "return weight * _exp((value - peak.unsqueeze(-1)) - rest.unsqueeze(-1))",
-        "return weight * _exp(value - (peak + rest).unsqueeze(-1))",
+        "losses/sums.py",
+        "return weight * exponential((value - peak.unsqueeze(-1)) - rest.unsqueeze(-1))",
+        "return weight * exponential(value - (peak + rest).unsqueeze(-1))",
         "losses/test_numerics.py::test_errors_in_float32_are_at_most_twice_the_textbooks",
     ),
     "log-sum-exp: a weight does not enter the logarithm": Mutant(
-        "losses/pools.py",
-        "_nonzero((weight * _exp(present - peak.unsqueeze(-1))).sum(-1)).log()",
-        "_nonzero(((weight > 0) * _exp(present - peak.unsqueeze(-1))).sum(-1)).log()",
+        "losses/sums.py",
+        "nonzero((weight * exponential(present - peak.unsqueeze(-1))).sum(-1)).log()",
+        "nonzero(((weight > 0) * exponential(present - peak.unsqueeze(-1))).sum(-1)).log()",
         "targets/test_inputs.py::test_weights_of_zlpr_stand_inside_the_logarithm",
     ),
     "pairs: the powers change sides": Mutant(
@@ -102,9 +102,34 @@ MUTANTS = {
     ),
     "softmax: only the negatives compete": Mutant(
         "losses/pools.py",
-        "positive = share - weights[0] / _nonzero(mass).unsqueeze(-1)",
-        "positive = -weights[0] / _nonzero(mass).unsqueeze(-1)",
+        "positive = share - weights[0] / nonzero(mass).unsqueeze(-1)",
+        "positive = -weights[0] / nonzero(mass).unsqueeze(-1)",
         "losses/test_numerics.py::test_slopes_are_derivatives_twice",
+    ),
+    "threshold softmax: positives do not compete": Mutant(
+        "losses/pools.py",
+        "pulled = (mass * up.sigmoid()).unsqueeze(-1) * share_of(",
+        "pulled = up.sigmoid().unsqueeze(-1) * share_of(",
+        "nn/test_thresholds.py::test_value_and_gradient_are_those_of_the_papers",
+    ),
+    "side means: parts count alike, whatever their largest weight": Mutant(
+        "losses/pools.py",
+        "relative = states[:, 2:4] * (states[:, 4:] / nonzero(peaks))",
+        "relative = states[:, 2:4]",
+        "nn/test_linear.py::test_weights_masks_and_smoothing",
+    ),
+    "decoupled softmax: a part folds with its own negatives": Mutant(
+        "compute/head/passes.py",
+        "part = problem.evaluator.summarize_again(work.logits(place), supervision, totals.state)",
+        "part = problem.evaluator.summarize_again(z := work.logits(place), supervision, "
+        "problem.evaluator.summarize(z, supervision))",
+        "nn/test_linear.py::test_weights_masks_and_smoothing",
+    ),
+    "balanced: positives are not weighed among the labels of their row": Mutant(
+        "nn/balanced.py",
+        "r = rarity / (y * rarity).sum(-1, keepdim=True)",
+        "r = rarity / rarity.sum(-1, keepdim=True)",
+        "nn/test_balanced.py::test_value_and_gradient_are_the_published_ones",
     ),
     "targets: w - y instead of w (1 - y)": Mutant(
         "targets/supervision.py",
@@ -161,7 +186,7 @@ MUTANTS = {
         "losses/test_numerics.py::test_slopes_are_derivatives_twice",
     ),
     "parts: sums are merged without their peaks": Mutant(
-        "losses/pools.py",
+        "losses/sums.py",
         "return peak, (rests + (peaks - peak)).logsumexp(0)",
         "return peak, rests.logsumexp(0)",
         "nn/test_linear.py::test_every_loss_and_kind_of_targets",
