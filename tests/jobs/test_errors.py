@@ -48,7 +48,7 @@ def test_a_stop_is_one_line(folder: Path, number: int, status: int) -> None:
         (["compare", "texts.jsonl", "--label-column", "tags"], "no column 'tags' among 'text', 'labels'"),
         (["compare", "texts.jsonl", "--images", "100"], "--images is for digits-grid"),
         (["compare", "."], "; nor is it a run folder, which has a config.json"),
-        (["compare", "--losses", "bce,als"], "unknown loss 'als': did you mean 'ral' or 'asl'?"),
+        (["compare", "--losses", "bce,als"], "unknown loss 'als': did you mean 'ral' or 'atl' or 'asl'?"),
         (["compare", "--losses", "bce"], "at least two losses"),
         (["compare", "--losses", "bce,bce"], "the same loss twice"),
         (["compare", "--losses", "bce,asl(clip=2)"], "clip must be in [0, 1), got 2"),
