@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -10,7 +11,7 @@ import torch
 
 import lopsided
 from lopsided.jobs.numbers import share
-from lopsided.losses import BALANCED, CATALOG, formula
+from lopsided.losses import BALANCED, CATALOG, UNKNOWN, formula
 from lopsided.losses.catalog import asymmetric
 from lopsided.losses.closed_form import decision_threshold, posterior, posterior_limits
 from lopsided.report.loss_plot import save_loss_plot
@@ -28,10 +29,11 @@ def test_every_loss_has_a_page_with_its_parameters(name: str) -> None:
         assert f"## {heading}" in text, heading
 
 
-def test_the_settings_of_losses_made_from_counts_are_documented() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| ([\w, ]+) \|", (DOCS / "balanced.md").read_text(), re.MULTILINE)
+@pytest.mark.parametrize(("page", "makers"), [("balanced", BALANCED), ("unknown", UNKNOWN)])
+def test_the_settings_of_other_losses_are_documented(page: str, makers: dict[str, Callable[..., object]]) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| ([\w, ]+) \|", (DOCS / f"{page}.md").read_text(), re.MULTILINE)
     documented = {(name, setting, default) for setting, default, names in rows for name in names.split(", ")}
-    signatures = {name: inspect.signature(make).parameters.values() for name, make in BALANCED.items()}
+    signatures = {name: inspect.signature(make).parameters.values() for name, make in makers.items()}
     assert documented == {(name, each.name, repr(each.default)) for name, given in signatures.items() for each in given}
 
 

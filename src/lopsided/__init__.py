@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lopsided.losses import Formula as Formula
     from lopsided.nn import functional as functional
     from lopsided.nn.adaptive import AdaptiveAsymmetricLoss as AdaptiveAsymmetricLoss
+    from lopsided.nn.balanced import BalancedLoss as BalancedLoss
     from lopsided.nn.detection import sigmoid_asymmetric_loss as sigmoid_asymmetric_loss
     from lopsided.nn.divergence import r_drop as r_drop
     from lopsided.nn.divergence import symmetric_kl as symmetric_kl
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lopsided.nn.modules import MultiLabelLoss as MultiLabelLoss
     from lopsided.nn.modules import ZLPRLoss as ZLPRLoss
     from lopsided.nn.modules import loss as loss
+    from lopsided.nn.partial import expected_positives as expected_positives
     from lopsided.nn.partial import partial_loss as partial_loss
     from lopsided.nn.powerset import LabelPowerset as LabelPowerset
     from lopsided.nn.single_label import official_single_label_loss as official_single_label_loss
@@ -68,7 +70,7 @@ _NAMES = {
         "ZLPRLoss",
         "loss",
     ),
-    "nn.partial": ("partial_loss",),
+    "nn.partial": ("expected_positives", "partial_loss"),
     "nn.powerset": ("LabelPowerset",),
     "nn.single_label": ("official_single_label_loss", "single_label_loss"),
     "nn.trackers": ("Diagnostics", "DiagnosticsTracker", "ProbabilityTracker"),

@@ -205,7 +205,7 @@ def test_selective_leaves_out_the_likeliest_unknown() -> None:
     assert torch.equal(selected_negatives(Z, known, top=1, priors=priors), kept & (priors < 0.5))
     value = lopsided.partial_loss(Z, PARTIAL, "bce", unknown_loss="bce", top=1)
     torch.testing.assert_close(value, multilabel_loss(Z, PARTIAL.nan_to_num(0), "bce", mask=known | kept))
-    with pytest.raises(ValueError, match="mode must be one of ignore, negative, selective; got 'drop'"):
+    with pytest.raises(ValueError, match="mode must be one of ignore, negative, selective, flip; got 'drop'"):
         lopsided.partial_loss(Z, PARTIAL, mode="drop")
     with pytest.raises(ValueError, match="none, mean, batchmean, sum; got 'avg'"):
         lopsided.partial_loss(Z, PARTIAL, mode="negative", reduction="avg")

@@ -3,7 +3,7 @@
 from lopsided.losses.entries import CATALOG, SOURCES
 from lopsided.losses.formulas import Curve, Formula
 from lopsided.losses.frequencies import BALANCED, Balanced
-from lopsided.losses.names import PRESETS, as_formula, balanced, formula, is_balanced
+from lopsided.losses.names import PRESETS, as_formula, balanced, between, formula, is_balanced
 from lopsided.losses.pools import (
     DecoupledSoftmax,
     LogSumExp,
@@ -16,12 +16,15 @@ from lopsided.losses.pools import (
     ThresholdSoftmax,
     TwoWayPairs,
 )
+from lopsided.losses.unknown import UNKNOWN, UNKNOWN_SOURCES
 
 __all__ = [
     "BALANCED",
     "CATALOG",
     "PRESETS",
     "SOURCES",
+    "UNKNOWN",
+    "UNKNOWN_SOURCES",
     "Balanced",
     "Curve",
     "DecoupledSoftmax",
@@ -37,6 +40,7 @@ __all__ = [
     "TwoWayPairs",
     "as_formula",
     "balanced",
+    "between",
     "formula",
     "is_balanced",
 ]

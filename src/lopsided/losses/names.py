@@ -12,10 +12,11 @@ from typing import TypeVar
 
 from lopsided.losses import families as families  # which puts its losses into the catalog
 from lopsided.losses.catalog import asymmetric
-from lopsided.losses.checks import is_compiling
+from lopsided.losses.checks import check_number, is_compiling
 from lopsided.losses.entries import CATALOG, SEARCH, Range
 from lopsided.losses.formulas import Formula
 from lopsided.losses.frequencies import BALANCED, Balanced
+from lopsided.losses.unknown import UNKNOWN
 
 T = TypeVar("T")
 
@@ -56,12 +57,38 @@ def formula(spec: str, **settings: object) -> Formula:
             f"{name} is made from the counts of the training labels, so its name alone says nothing of curves or of a "
             f"threshold: take lopsided.BalancedLoss({spec!r}, counts, rows), and tune thresholds on validation rows"
         )
-    if name not in CATALOG:
-        known = [*CATALOG, *PRESETS, *BALANCED]
+    makers = CATALOG | UNKNOWN
+    if name not in makers:
+        known = [*makers, *PRESETS, *BALANCED]
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "choose from"
         raise ValueError(f"unknown loss {name!r}: {hint} (known: {', '.join(known)})")
-    return _made(CATALOG[name], spec, arguments)
+    return _made(makers[name], spec, arguments)
+
+
+def between(start: str, end: str, share: float) -> Formula:
+    """Makes the loss a share of the way from one to another of the same name: a schedule, asked for in each epoch.
+
+    Settings that only one of them gives are its defaults in the other. Raises ValueError for losses of two names, and
+    for settings other than numbers that differ.
+
+    >>> print(between("asl(gamma_neg=0)", "asl(gamma_neg=4)", 0.5))
+    asl(gamma_neg=2, gamma_pos=0, clip=0.05, detach_focus=True)
+    """
+    (name, first), (other, last) = read(start), read(end)
+    if name != other:
+        raise ValueError(f"a schedule goes between settings of one loss, got {name} and {other}")
+    share = check_number("share", share)
+    settings: dict[str, object] = {}
+    for setting in first | last:
+        usual = inspect.signature((CATALOG | UNKNOWN)[name]).parameters[setting].default
+        one, two = first.get(setting, usual), last.get(setting, usual)
+        if one != two:
+            low, high = check_number(setting, one), check_number(setting, two)  # type: ignore[arg-type]
+            settings[setting] = low + (high - low) * min(max(share, 0.0), 1.0)
+        else:
+            settings[setting] = one
+    return formula(name, **settings)
 
 
 def balanced(spec: str, **settings: object) -> Balanced:

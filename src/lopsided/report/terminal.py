@@ -18,7 +18,7 @@ from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.evaluate import Evaluation
 from lopsided.jobs.numbers import between, cell, p_value, share, signed
 from lopsided.jobs.schema import Results
-from lopsided.losses import BALANCED, CATALOG, PRESETS, SOURCES, Balanced, Formula
+from lopsided.losses import BALANCED, CATALOG, PRESETS, SOURCES, UNKNOWN, UNKNOWN_SOURCES, Balanced, Formula
 from lopsided.losses.closed_form import posterior_limits
 from lopsided.models.heads import own_threshold
 from lopsided.models.recipe import Recipe
@@ -173,6 +173,8 @@ def print_losses(console: Console) -> None:
     table.add_column("source", no_wrap=True)
     for name, make in CATALOG.items():
         table.add_row(str(make()), _threshold(make()), SOURCES[name])
+    for name, make in UNKNOWN.items():
+        table.add_row(str(make()), _threshold(make()), UNKNOWN_SOURCES[name])
     for balanced in (make() for make in BALANCED.values()):
         table.add_row(str(balanced), "tuned", balanced.source)
     for name, loss in PRESETS.items():
@@ -185,11 +187,13 @@ def print_losses(console: Console) -> None:
 def print_loss(loss: Formula | Balanced, console: Console) -> None:
     """Prints one loss: its formula, its settings, and what its scores mean."""
     name = str(loss).partition("(")[0]
-    make = BALANCED[name] if isinstance(loss, Balanced) else CATALOG[name]
+    make = (BALANCED | CATALOG | UNKNOWN)[name]
     console.print(f"[bold]{escape(str(loss))}[/bold]\n", highlight=False, soft_wrap=True)
     for paragraph in inspect.cleandoc(make.__doc__ or "").split("\n\n"):
         console.print(" ".join(paragraph.split()), highlight=False, markup=False)
-    console.print(f"\nsource: {loss.source if isinstance(loss, Balanced) else SOURCES[name]}", highlight=False)
+    console.print(
+        f"\nsource: {loss.source if isinstance(loss, Balanced) else (SOURCES | UNKNOWN_SOURCES)[name]}", highlight=False
+    )
     if isinstance(loss, Balanced):
         console.print("made from the counts of the training labels; thresholds are tuned", highlight=False)
         return
