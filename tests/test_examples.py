@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lopsided.jobs.folder import ComparisonFolder
+from tests.models.tiny import write_encoder
+from tests.relations import make_documents, official
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE, PAGE = ROOT / "examples/own_loop", ROOT / "docs/comparing.md"
 
@@ -143,6 +147,43 @@ def test_labels_are_softened(capsys: pytest.CaptureFixture[str], folder: Path) -
     found = re.findall(r"^ ((?:bce|zlpr).*?) {2,}(\.\d{3})", table, re.MULTILINE)
     assert len(found) == 8
     assert all(float(value) > 0.5 for _, value in found), "by chance it would be about .2"
+
+
+@pytest.mark.slow
+def test_relations_are_judged_as_the_official_scorer_does(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    train, test = make_documents(24, 0), make_documents(10, 1)
+    for name, documents in (("train", train), ("test", test)):
+        Path(f"{name}.json").write_text(json.dumps(documents))
+    words = ("--model", f"pair_transformer(path={write_encoder(folder / 'tiny')}, hidden=16)", "--epochs", "6")
+    printed = small(
+        "relation_extraction",
+        capsys,
+        "train.json",
+        "test.json",
+        "20",
+        *words,
+        "--learning-rate",
+        "0.01",
+        "--seeds",
+        "1",
+    )
+    table = printed[printed.index("\nloss ") :]
+    assert first_words(table) == first_words(shown("relation_extraction"))
+    compared = ComparisonFolder.open(Path("out/compared"))
+    for line in table.strip().splitlines()[1:]:
+        loss, _, *values = line.split()[:6]
+        found = compared.read_results().losses[loss]
+        scores = compared.open_run(loss, 0).read_scores("test", 10 * 12).values
+        for place, threshold in enumerate((found.own_threshold, found.tuned_thresholds[0])):
+            assert threshold is not None
+            said = {
+                (row // 12, row % 12 // 3, row % 3 + (row % 3 >= row % 12 // 3), f"P{column + 1}")
+                for row, column in (scores > threshold).nonzero().tolist()
+            }
+            expected = official(train[:20], test, said)
+            assert [float(value) for value in values[2 * place :][:2]] == pytest.approx(expected, abs=6e-4), loss
+        assert expected[0] > expected[1] > 0, "at the tuned threshold"
+    assert (folder / "out/losses.png").stat().st_size > 10_000
 
 
 def test_the_table_of_larger_sets_is_what_was_measured() -> None:
