@@ -49,7 +49,7 @@ def recipe_of(config: FitConfig, prepared: Prepared) -> Recipe:
     data = prepared.train.data
     recipe = config.recipe(prepared.encoder.name, prepared.encoder.recipe(len(data), data.num_labels))
     if recipe.optimizer == "solve" and recipe.l2 is None and prepared.valid is None and config.epochs is None:
-        return replace(recipe, epochs=_UNJUDGED)
+        return replace(recipe, epochs=min(recipe.epochs, _UNJUDGED))
     return replace(recipe, epochs=1) if recipe.l2 is not None else recipe
 
 

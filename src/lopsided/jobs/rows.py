@@ -191,8 +191,9 @@ def prepare(config: Config, splits: Splits) -> Prepared:
     file, files = config.data, config.files()
     try:
         encoder = fit_encoder(config.model, splits.train.inputs, splits.train.num_labels)
-        is_solved = encoder.recipe(len(splits.train), splits.train.num_labels).optimizer == "solve"
-        splits = with_tuning(splits, is_solved and not config.no_refit, config.data_seed)
+        recipe = encoder.recipe(len(splits.train), splits.train.num_labels)
+        refit = recipe.optimizer == "solve" and recipe.refit and not config.no_refit
+        splits = with_tuning(splits, refit, config.data_seed)
         rows = _joined(encoder, splits)
         parts = splits.parts() | ({} if splits.tuning is None else {"tuning": splits.tuning})
         for name, part in parts.items():

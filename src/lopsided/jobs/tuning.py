@@ -19,14 +19,14 @@ _FOLDS = 3  # thresholds of five and of ten folds are no better, and cost two an
 _ENOUGH = 50  # positives of the mean label in each half: with fewer, a label's own threshold is mostly noise
 
 
-def with_tuning(splits: Splits, is_solved: bool, seed: int) -> Splits:
+def with_tuning(splits: Splits, refit: bool, seed: int) -> Splits:
     """Returns the parts with rows for tuning, some of which may be taken from those of validation.
 
-    is_solved: whether the model is solved once more, on the rows of training and validation.
+    refit: whether the model is solved once more, on the rows of training and validation.
     """
     if splits.valid is None:
         return splits
-    if is_solved and splits.unsplit is not None:
+    if refit and splits.unsplit is not None:
         rows = splits.unsplit.joined()
         folds = _split(rows, _FOLDS, seed)
         if folds:

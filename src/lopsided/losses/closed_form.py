@@ -137,6 +137,31 @@ def settled_logit(formula: Formula, odds: Tensor | float) -> Tensor:
     return torch.where(saturated, math.inf, rounded)[place]
 
 
+def implied_log_odds(formula: Formula, logits: Tensor) -> Tensor:
+    """Computes the log odds of a label that settled at z, of which `settled_logit` is the inverse.
+
+    Args:
+        logits: any shape, any float dtype.
+
+    Returns:
+        The shape of the logits, float64; -inf and inf where a loss with a margin has no slope on one side.
+
+    Raises:
+        ValueError: as `settled_logit` does.
+
+    >>> import torch, lopsided
+    >>> implied_log_odds(lopsided.losses.formula("zlpr"), torch.tensor([0.0, 0.5]))
+    tensor([0., 1.], dtype=torch.float64)
+    """
+    check_thresholded(formula)
+    z = logits.double()
+    if not formula.pool.per_label:
+        return formula.negative(z)[0] - formula.positive(z)[0]
+    _check_one_to_one(formula)
+    rise, fall = _slopes(formula, z)
+    return rise.log() - fall.log()
+
+
 def _slopes(formula: Formula, z: Tensor) -> tuple[Tensor, Tensor]:
     """Computes f-' and -f+' at z, which is held within +-40: beyond, both may underflow."""
     z = z.clamp(-_FAR, _FAR)

@@ -55,7 +55,7 @@ class Bag(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class _SparseEncoder:
+class SparseEncoder:
     """Encodes sparse features: every row is scaled to unit Euclidean length; a row of zeros stays as it is.
 
     Features that no training row had are left out, as nothing was learnt about them; the others are numbered anew, so
@@ -94,8 +94,8 @@ class _SparseEncoder:
 
 
 @dataclass(frozen=True, eq=False)
-class UnitLength(_SparseEncoder):
-    """Encodes sparse features, see `_SparseEncoder`, for a layer of embeddings.
+class UnitLength(SparseEncoder):
+    """Encodes sparse features, see `SparseEncoder`, for a layer of embeddings.
 
     >>> rows = SparseFeatures(torch.tensor([0, 2, 3]), torch.tensor([4, 1, 3]), torch.tensor([3.0, 4.0, 1.0]), 5)
     >>> UnitLength.fit(rows).encode(rows).batch(torch.tensor([1, 0]))
@@ -117,7 +117,7 @@ class UnitLength(_SparseEncoder):
     def fit(
         cls, inputs: SparseFeatures, hidden: int = 256, dropout: float = 0.3, unit_length: bool = True
     ) -> UnitLength:
-        kept = _features_of(inputs)
+        kept = features_of(inputs)
         return cls(kept, inputs.num_features, inputs.declared, unit_length, hidden, dropout)
 
     def make_body(self) -> Bag:
@@ -128,8 +128,8 @@ class UnitLength(_SparseEncoder):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearBag(_SparseEncoder):
-    """Encodes sparse features, see `_SparseEncoder`, for a linear map straight to labels, which is solved.
+class LinearBag(SparseEncoder):
+    """Encodes sparse features, see `SparseEncoder`, for a linear map straight to labels, which is solved.
 
     rows, entries: how many training rows there are, and how many numbers these have together.
 
@@ -144,14 +144,16 @@ class LinearBag(_SparseEncoder):
 
     @classmethod
     def fit(cls, inputs: SparseFeatures, unit_length: bool = True) -> LinearBag:
-        kept = _features_of(inputs)
+        kept = features_of(inputs)
         return cls(kept, inputs.num_features, inputs.declared, unit_length, len(inputs), len(inputs.indices))
 
-    def for_labels(self, num_labels: int) -> LinearBag | UnitLength:
-        """Returns the same, or one with a layer of embeddings where so many labels cannot be solved."""
+    def for_labels(self, num_labels: int) -> SparseEncoder:
+        """Returns the same, or one of a tree over labels where so many cannot be solved one by one."""
         if solved_recipe(self.rows, self.entries, len(self.kept), num_labels) is not None:
             return self
-        return UnitLength(self.kept, self.num_features, self.declared, self.unit_length, hidden=256, dropout=0.3)
+        from lopsided.models.tree import Tree  # which stands on this module
+
+        return Tree(self.kept, self.num_features, self.declared, self.unit_length)
 
     def make_body(self) -> NoBody:
         return NoBody(len(self.kept))
@@ -162,7 +164,7 @@ class LinearBag(_SparseEncoder):
         if recipe is None:
             raise ValueError(
                 f"linear_bag: {rows} rows of {self.entries} numbers with {num_labels} labels are too many to solve; "
-                "choose --model bag"
+                "choose --model tree"
             )
         return recipe
 
@@ -177,7 +179,7 @@ def recipe_of_bags(rows: int) -> Recipe:
     return Recipe(epochs, batch_size, learning_rate=0.03, optimizer="adagrad", fused_head=True)
 
 
-def _features_of(inputs: SparseFeatures) -> Tensor:
+def features_of(inputs: SparseFeatures) -> Tensor:
     if not len(inputs.indices):
         raise ValueError("no features at all in the training rows")
     kept: Tensor = inputs.indices.unique()

@@ -17,7 +17,8 @@ class Recipe:
 
     A linear model may be solved instead, optimizer "solve": then an epoch is the minimum for one strength of the
     penalty on the squared weights, each half of the one before, and all that is said of steps does not apply. l2:
-    that strength, if it is to be one alone. patience: epochs without a better validation score to stop after.
+    that strength, if it is to be one alone. patience: epochs without a better validation score to stop after. refit:
+    whether the model is solved once more on the rows of training and validation, and without each fold of them.
     """
 
     epochs: int
@@ -38,6 +39,7 @@ class Recipe:
     r_drop: float = 0.0
     l2: float | None = None
     patience: int | None = None
+    refit: bool = True
 
 
 LARGEST_MAP = 2**27  # weights of a linear model

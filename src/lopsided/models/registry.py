@@ -24,6 +24,7 @@ _HOMES = {
     "transformer": "transformers:Transformer",
     "static": "static:Static",
     "linear_bag": "bag:LinearBag",
+    "tree": "tree:Tree",
     "bag": "bag:UnitLength",
     "mlp": "tables:MlpTable",
     "linear": "tables:LinearTable",

@@ -20,6 +20,7 @@ from lopsided.models.encoder import DirectBody, Encoder
 from lopsided.models.methods import Powerset, parse_method
 from lopsided.models.model import Model, Network
 from lopsided.models.recipe import Recipe
+from lopsided.models.tree import TreeHead
 from lopsided.nn.head import LinearHead
 from lopsided.targets.checks import logits_of_a_model
 from lopsided.training import processes
@@ -29,6 +30,7 @@ from lopsided.training.optimizers import clip_gradients, make_optimizer, set_rat
 from lopsided.training.order import random_seed, rows_in_order
 from lopsided.training.rows import Rows
 from lopsided.training.solve import Solver
+from lopsided.training.solve_tree import TreeSolver
 from lopsided.training.state import Progress, TrainingState
 from lopsided.training.validate import Validation
 
@@ -111,11 +113,12 @@ class _Loop:
         if recipe.average is not None:
             averaging = get_ema_multi_avg_fn(recipe.average)
             modules["average"] = AveragedModel(self.network, multi_avg_fn=averaging, use_buffers=True)
-        self.solver: Solver | None = None
+        self.solver: Solver | TreeSolver | None = None
         self.l2 = math.nan  # of the last solution
         self.optimizer: torch.optim.Optimizer | None = None
         if recipe.optimizer == "solve":
-            self.solver = Solver(self.model, rows)
+            of = TreeSolver if isinstance(self.model.network.head, TreeHead) else Solver
+            self.solver = of(self.model, rows)
             modules["solution"] = self.solver.solution
         else:
             self.optimizer = make_optimizer(self.network, recipe)
@@ -171,7 +174,7 @@ class _Loop:
                 saved = now
         return True
 
-    def _solved(self, number: int, solver: Solver) -> bool:
+    def _solved(self, number: int, solver: Solver | TreeSolver) -> bool:
         """Solves for the penalty of an epoch, in the first process alone; returns whether the loss is finite."""
         progress, start = self.state.progress, time.perf_counter()
         self.l2 = solver.penalty(number) if self.recipe.l2 is None else self.recipe.l2

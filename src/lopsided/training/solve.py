@@ -162,7 +162,7 @@ def solve_with_folds(
     return model, Scores(solver.out_of_fold(l2, folds).cpu(), None, model.num_labels)
 
 
-class _Sparse:
+class SparseProducts:
     """Multiplies by the features of rows, (rows, F), as they are given to an `nn.EmbeddingBag`, and by their transpose.
 
     The kernel of the embedding bag is two to four times faster here than the sparse products of scipy and of torch.
@@ -202,14 +202,14 @@ def _sum_of(table: Tensor, indices: Tensor, offsets: Tensor, values: Tensor) -> 
 
 
 @torch.no_grad()
-def _features(model: Model, rows: Rows) -> _Sparse | _Dense:
+def _features(model: Model, rows: Rows) -> SparseProducts | _Dense:
     """Returns what the head takes of all rows. Raises ValueError for a body that is trained."""
     if any(weight.requires_grad for weight in model.network.body.parameters()):
         raise ValueError(f"{model.encoder.name} has layers below its head: they are trained in steps, not solved")
     model.network.eval()
     everything = torch.arange(len(rows))
     if isinstance(model.network.body, NoBody):
-        return _Sparse(model.hidden(rows.encoded, everything), model.network.body.width)
+        return SparseProducts(model.hidden(rows.encoded, everything), model.network.body.width)
     return _Dense(torch.cat([model.hidden(rows.encoded, part).float() for part in everything.split(_BLOCK)]))
 
 
