@@ -47,8 +47,9 @@ OF_TEXTS = (
     *(f"lopsided {loss}{more}" for loss in ("bce", "focal", "asl", "apl", "zlpr") for more in ("", ONE)),
     *("LinearSVC", TUNED, "logistic regression", "fastText"),
 )
-OF_MANY = ("lopsided bce", "lopsided asl", "omikuji", "napkinXC")
-OF_SPARSE = (*OF_MANY, "LinearSVC", "logistic regression", "LibMultiLabel")
+OF_BIBTEX = ("lopsided bce", "lopsided asl", "omikuji", "napkinXC")
+OF_MANY = (*(f"lopsided {loss}{more}" for loss in ("bce", "asl") for more in ("", ONE)), "omikuji", "napkinXC")
+OF_SPARSE = (*OF_BIBTEX, "LinearSVC", "logistic regression", "LibMultiLabel")
 
 
 def environment_of(peer: str, folder: Path) -> Path | None:

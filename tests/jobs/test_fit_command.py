@@ -198,7 +198,7 @@ BAD_LINES = {
     "unknown setting": (["fit", "train.txt", "--model", "bag(width=8)"], "--model: bag has no setting 'width': it has"),
     "model of texts": (
         ["fit", "train.txt", "--model", "ngrams"],
-        "ngrams takes no sparse inputs: choose among linear_bag, bag",
+        "ngrams takes no sparse inputs: choose among linear_bag, tree, bag",
     ),
     "unknown metric": (
         ["fit", "train.txt", "--metric", "mapp"],

@@ -25,7 +25,7 @@ def parts(valid: Dataset | None) -> Splits:
 @pytest.mark.parametrize("copies", [1, 3])
 def test_a_half_of_many_validation_rows_is_kept_for_thresholds(copies: int) -> None:
     whole = parts(rows_of(300, copies))
-    halved = with_tuning(whole, is_solved=False, seed=0)
+    halved = with_tuning(whole, refit=False, seed=0)
     assert halved.valid is not None
     assert halved.tuning is not None
     assert not halved.folds
@@ -38,13 +38,13 @@ def test_a_half_of_many_validation_rows_is_kept_for_thresholds(copies: int) -> N
 
 @pytest.mark.parametrize("valid", [rows_of(198), rows_of(300, copies=300)])
 def test_few_rows_and_copies_of_one_do_both(valid: Dataset) -> None:
-    whole = with_tuning(parts(valid), is_solved=False, seed=0)
+    whole = with_tuning(parts(valid), refit=False, seed=0)
     assert whole.valid is whole.tuning is valid
     assert "too few" in tuned_on(whole)
 
 
 def test_what_is_solved_again_has_folds_of_all_its_rows() -> None:
-    solved = with_tuning(parts(rows_of(300)), is_solved=True, seed=0)
+    solved = with_tuning(parts(rows_of(300)), refit=True, seed=0)
     assert solved.sizes() == {"train": 100, "valid": 300}, "all of the latter choose the penalty"
     assert torch.cat(solved.folds).sort().values.tolist() == list(range(300))
     assert tuned_on(solved).startswith("the 300 rows of training and validation")
@@ -52,7 +52,7 @@ def test_what_is_solved_again_has_folds_of_all_its_rows() -> None:
 
 def test_what_is_not_solved_again_has_none() -> None:
     """As where validation rows are a file of their own, or positives of training are hidden."""
-    halved = with_tuning(replace(parts(rows_of(300)), unsplit=None), is_solved=True, seed=0)
+    halved = with_tuning(replace(parts(rows_of(300)), unsplit=None), refit=True, seed=0)
     assert not halved.folds
     assert halved.tuning is not halved.valid
-    assert with_tuning(parts(None), is_solved=True, seed=0).tuning is None
+    assert with_tuning(parts(None), refit=True, seed=0).tuning is None

@@ -244,6 +244,9 @@ def unsolved(config: Config, prepared: Prepared) -> str | None:
     """Says so where the model would be solved by default, were there not so many rows and labels; else None."""
     rows, encoder = prepared.train.data, prepared.encoder
     linear = config.model is None and isinstance(rows.inputs, Texts | SparseFeatures)
-    if not linear or encoder.recipe(len(rows), rows.num_labels).optimizer == "solve":
+    recipe = encoder.recipe(len(rows), rows.num_labels)
+    in_steps = recipe.optimizer != "solve"
+    if not linear or not (in_steps or encoder.name == "tree"):
         return None
-    return f"{len(rows)} rows with {rows.num_labels} labels are too many to solve: {encoder.name} is trained in steps"
+    instead = f"{encoder.name} is trained in steps" if in_steps else "the model is a tree over labels"
+    return f"{len(rows)} rows with {rows.num_labels} labels are too many to solve one by one: {instead}"

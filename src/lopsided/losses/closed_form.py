@@ -141,6 +141,7 @@ def implied_log_odds(formula: Formula, logits: Tensor) -> Tensor:
     """Computes the log odds of a label that settled at z, of which `settled_logit` is the inverse.
 
     Args:
+        formula: of a loss that judges labels alone, or ZLPR, for a label alone in its row.
         logits: any shape, any float dtype.
 
     Returns:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.compute.topk import ranked_labels
-from lopsided.losses import Balanced, Formula
+from lopsided.losses import Balanced
 from lopsided.losses.closed_form import settled_logit
 from lopsided.models.direct import DirectHead
 from lopsided.models.encoder import Body, DirectBody
 from lopsided.models.methods import Method, Powerset
 from lopsided.models.tree import TreeBody
+from lopsided.nn.balanced import BalancedLoss
 from lopsided.nn.fused import FusedStep
 from lopsided.nn.head import LinearHead
 from lopsided.nn.modules import MultiLabelLoss
@@ -134,10 +135,6 @@ def make_head(
     """
     prior = (counts + 0.5) / (rows + 1)
     if isinstance(body, TreeBody):
-        if not isinstance(method, Formula):
-            raise ValueError(
-                f"a tree over labels takes a loss that judges labels alone, not {method}: choose --model bag"
-            )
         return body.make_tree(method, len(prior))
     if isinstance(method, Powerset):
         make_linear = body.make_linear if isinstance(body, DirectBody) else partial(nn.Linear, body.width)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.data.inputs import SparseFeatures
+from lopsided.data.storage import UserError
 from lopsided.losses import Formula, LogSumExp, as_formula
 from lopsided.losses.closed_form import implied_log_odds
 from lopsided.models.bag import SparseEncoder, features_of
@@ -83,8 +84,13 @@ def levels_of(num_labels: int) -> Iterator[Level]:
 class TreeBody(NoBody):
     """Hands the features on to a `TreeHead`, in which all lies that is learnt."""
 
-    def make_tree(self, loss: Formula | str, num_labels: int) -> TreeHead:
-        return TreeHead(self.width, num_labels, loss)
+    def make_tree(self, method: object, num_labels: int) -> TreeHead:
+        """Raises UserError for a method that needs labels together which the tree has apart."""
+        if not (isinstance(method, Formula) and (method.pool.per_label or isinstance(method.pool, LogSumExp))):
+            raise UserError(
+                f"a tree over labels takes a loss that judges labels alone, or zlpr, not {method}; choose --model bag"
+            )
+        return TreeHead(self.width, num_labels, method)
 
 
 class TreeHead(nn.Module):
@@ -109,7 +115,7 @@ class TreeHead(nn.Module):
     weights: Tensor
     bias: nn.Parameter
     log_odds: Tensor
-    _STORED: ClassVar = {
+    STORED: ClassVar = {
         "order": torch.int64, "keys": torch.int64, "starts": torch.int64,
         "outputs": torch.int16, "weights": torch.float32, "bias": torch.float32,
     }  # fmt: skip
@@ -117,12 +123,10 @@ class TreeHead(nn.Module):
     def __init__(self, num_features: int, num_labels: int, loss: Formula | str) -> None:
         super().__init__()
         self.num_features, self.num_labels, self.formula = num_features, num_labels, as_formula(loss)
-        if not (self.formula.pool.per_label or isinstance(self.formula.pool, LogSumExp)):
-            raise ValueError(f"{self.formula} compares labels that a tree never has together: choose --model bag")
         self.levels = list(levels_of(num_labels))
         self.criterion = MultiLabelLoss(self.formula, reduction="batchmean")
         of_nothing: dict[str, Tensor] = {
-            name: torch.zeros(int(name == "starts"), dtype=kind) for name, kind in self._STORED.items()
+            name: torch.zeros(int(name == "starts"), dtype=kind) for name, kind in self.STORED.items()
         }
         outputs = self.levels[-1].output + num_labels
         self.set(of_nothing | {"order": torch.arange(num_labels), "bias": torch.zeros(outputs)})
@@ -138,7 +142,7 @@ class TreeHead(nn.Module):
                 self.register_buffer(name, tensor)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        self.set({name: state_dict[prefix + name] for name in self._STORED})
+        self.set({name: state_dict[prefix + name] for name in self.STORED})
 
     def forward(self, hidden: BagOf, targets: SparseTargets) -> Tensor:
         value: Tensor = self.criterion(self.logits(hidden), targets)
@@ -222,10 +226,10 @@ def _rising(log_odds: Tensor, grid: Tensor) -> Tensor:
 
 def _checked(tensors: Mapping[str, Tensor], head: TreeHead) -> dict[str, Tensor]:
     """Returns the tensors of a tree. Raises ValueError where they are of no such tree."""
-    stored = {name: tensors[name] for name in head._STORED}
+    stored = {name: tensors[name] for name in head.STORED}
     order, keys, starts, outputs, weights, bias = stored.values()
     nodes, last = head.levels[-1].node + len(head.levels[-1].first) - 1, head.levels[-1].output + head.num_labels
-    right = all(each.ndim == 1 and each.dtype == head._STORED[name] for name, each in stored.items())
+    right = all(each.ndim == 1 and each.dtype == head.STORED[name] for name, each in stored.items())
     right = right and bias.shape == (last,) and len(starts) == len(keys) + 1 and len(outputs) == len(weights)
     right = right and torch.equal(order.sort().values, torch.arange(head.num_labels, device=order.device))
     right = right and int(starts[0]) == 0 and int(starts[-1]) == len(weights) and bool((starts.diff() > 0).all())
