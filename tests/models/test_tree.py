@@ -7,6 +7,7 @@ import math
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,11 +46,17 @@ def data() -> tuple[Dataset, Tensor]:
     return Dataset(SparseFeatures(indptr, at[1], x[at], FEATURES, declared=True), targets, Numbered(LABELS)), truth
 
 
+def encoded(train: Dataset) -> tuple[Tree, Rows]:
+    features: Any = train.inputs
+    encoder = Tree.fit(features)
+    return encoder, Rows(encoder.encode(features), train)
+
+
 @cache
 def solved(spec: str, l2: float = 0.1) -> tuple[Model, Rows, TreeSolver, float]:
     train, _ = data()
-    encoder = Tree.fit(train.inputs)
-    model, rows = Model.new(encoder, spec, train), Rows(encoder.encode(train.inputs), train)
+    encoder, rows = encoded(train)
+    model = Model.new(encoder, spec, train)
     solver = TreeSolver(model, rows)
     return model, rows, solver, solver.solve(l2)
 
@@ -177,8 +184,8 @@ def test_odds_are_those_that_settle() -> None:
 
 
 def test_many_labels_are_taken_by_a_tree() -> None:
-    train, _ = data()
-    encoder = LinearBag.fit(train.inputs)
+    features: Any = data()[0].inputs
+    encoder = LinearBag.fit(features)
     assert encoder.for_labels(LABELS) is encoder
     assert isinstance(encoder.for_labels(10**6), Tree)
 
@@ -199,9 +206,9 @@ def test_unknown_labels_are_refused(folder: Path, capsys: pytest.CaptureFixture[
     values = torch.ones(len(train.targets.col))
     values[0] = torch.nan
     unknown = Dataset(train.inputs, SparseTargets(train.targets.crow, train.targets.col, values), train.label_names)
-    encoder = Tree.fit(train.inputs)
+    encoder, rows = encoded(unknown)
     with pytest.raises(UserError, match="a tree takes no soft and no unknown labels; choose --model bag"):
-        TreeSolver(Model.new(encoder, "bce", unknown), Rows(encoder.encode(unknown.inputs), unknown))
+        TreeSolver(Model.new(encoder, "bce", unknown), rows)
 
 
 @pytest.mark.slow
