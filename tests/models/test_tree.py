@@ -19,9 +19,9 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Numbered, SparseFeatures
 from lopsided.data.storage import UserError
 from lopsided.losses.closed_form import implied_log_odds, posterior, settled_logit
-from lopsided.models.bag import LinearBag
+from lopsided.models.bag import LinearBag, Tree
 from lopsided.models.model import Model
-from lopsided.models.tree import BEAM, Tree, TreeHead, halves, levels_of
+from lopsided.models.tree import BEAM, TreeHead, halves, levels_of
 from lopsided.targets import SparseTargets
 from lopsided.training import solve_tree
 from lopsided.training.rows import Rows

@@ -12,6 +12,7 @@ from lopsided.data.inputs import SparseFeatures, csr_entries
 from lopsided.models.direct import NoBody
 from lopsided.models.encoder import Batch
 from lopsided.models.recipe import Recipe, solved_recipe
+from lopsided.models.tree import TreeBody
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -117,7 +118,7 @@ class UnitLength(SparseEncoder):
     def fit(
         cls, inputs: SparseFeatures, hidden: int = 256, dropout: float = 0.3, unit_length: bool = True
     ) -> UnitLength:
-        kept = features_of(inputs)
+        kept = _features_of(inputs)
         return cls(kept, inputs.num_features, inputs.declared, unit_length, hidden, dropout)
 
     def make_body(self) -> Bag:
@@ -144,15 +145,13 @@ class LinearBag(SparseEncoder):
 
     @classmethod
     def fit(cls, inputs: SparseFeatures, unit_length: bool = True) -> LinearBag:
-        kept = features_of(inputs)
+        kept = _features_of(inputs)
         return cls(kept, inputs.num_features, inputs.declared, unit_length, len(inputs), len(inputs.indices))
 
     def for_labels(self, num_labels: int) -> SparseEncoder:
         """Returns the same, or one of a tree over labels where so many cannot be solved one by one."""
         if solved_recipe(self.rows, self.entries, len(self.kept), num_labels) is not None:
             return self
-        from lopsided.models.tree import Tree  # which stands on this module
-
         return Tree(self.kept, self.num_features, self.declared, self.unit_length)
 
     def make_body(self) -> NoBody:
@@ -169,6 +168,28 @@ class LinearBag(SparseEncoder):
         return recipe
 
 
+@dataclass(frozen=True, eq=False)
+class Tree(SparseEncoder):
+    """Encodes sparse features, see `SparseEncoder`, for a tree over labels, whose nodes are solved.
+
+    >>> rows = SparseFeatures(torch.tensor([0, 2, 3]), torch.tensor([4, 1, 3]), torch.tensor([3.0, 4.0, 1.0]), 5)
+    >>> Tree.fit(rows).make_body().width
+    3
+    """
+
+    name: ClassVar[str] = "tree"
+
+    @classmethod
+    def fit(cls, inputs: SparseFeatures, unit_length: bool = True) -> Tree:
+        return cls(_features_of(inputs), inputs.num_features, inputs.declared, unit_length)
+
+    def make_body(self) -> TreeBody:
+        return TreeBody(len(self.kept))
+
+    def recipe(self, rows: int, num_labels: int) -> Recipe:
+        return Recipe(epochs=1, batch_size=1, learning_rate=0.0, optimizer="solve", refit=False)
+
+
 def recipe_of_bags(rows: int) -> Recipe:
     """Gives about 1,000 steps in 5 to 15 epochs, of batches that grow with the rows.
 
@@ -179,7 +200,7 @@ def recipe_of_bags(rows: int) -> Recipe:
     return Recipe(epochs, batch_size, learning_rate=0.03, optimizer="adagrad", fused_head=True)
 
 
-def features_of(inputs: SparseFeatures) -> Tensor:
+def _features_of(inputs: SparseFeatures) -> Tensor:
     if not len(inputs.indices):
         raise ValueError("no features at all in the training rows")
     kept: Tensor = inputs.indices.unique()

@@ -24,7 +24,7 @@ _HOMES = {
     "transformer": "transformers:Transformer",
     "static": "static:Static",
     "linear_bag": "bag:LinearBag",
-    "tree": "tree:Tree",
+    "tree": "bag:Tree",
     "bag": "bag:UnitLength",
     "mlp": "tables:MlpTable",
     "linear": "tables:LinearTable",

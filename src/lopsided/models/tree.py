@@ -8,20 +8,16 @@ ICML); what stands below a node is told apart on the rows alone that have a labe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lopsided.data.inputs import SparseFeatures
 from lopsided.data.storage import UserError
 from lopsided.losses import Formula, LogSumExp, as_formula
 from lopsided.losses.closed_form import implied_log_odds
-from lopsided.models.bag import SparseEncoder, features_of
 from lopsided.models.direct import BagOf, NoBody
-from lopsided.models.recipe import Recipe
 from lopsided.nn.modules import MultiLabelLoss
 from lopsided.targets import SparseTargets
 
@@ -241,25 +237,3 @@ def _checked(tensors: Mapping[str, Tensor], head: TreeHead) -> dict[str, Tensor]
     if not right:
         raise ValueError(f"no tree of {head.num_labels} labels and {head.num_features} features")
     return stored
-
-
-@dataclass(frozen=True, eq=False)
-class Tree(SparseEncoder):
-    """Encodes sparse features, see `SparseEncoder`, for a tree over labels, whose nodes are solved.
-
-    >>> rows = SparseFeatures(torch.tensor([0, 2, 3]), torch.tensor([4, 1, 3]), torch.tensor([3.0, 4.0, 1.0]), 5)
-    >>> Tree.fit(rows).make_body().width
-    3
-    """
-
-    name: ClassVar[str] = "tree"
-
-    @classmethod
-    def fit(cls, inputs: SparseFeatures, unit_length: bool = True) -> Tree:
-        return cls(features_of(inputs), inputs.num_features, inputs.declared, unit_length)
-
-    def make_body(self) -> TreeBody:
-        return TreeBody(len(self.kept))
-
-    def recipe(self, rows: int, num_labels: int) -> Recipe:
-        return Recipe(epochs=1, batch_size=1, learning_rate=0.0, optimizer="solve", refit=False)
