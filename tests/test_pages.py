@@ -112,10 +112,26 @@ def follow(
     elif block.language == "json" and not block.file:
         json.loads(block.code)
     elif block.language == "text" and not block.file and printed:
-        rows = re.findall(r"^ *(\S.*?)  .*\d.*$", block.code, re.MULTILINE)
-        assert rows, "digits are those of a machine, and of other sizes; what stands before them is not"
-        assert [row for row in rows if not re.search(rf"^ *{re.escape(row)}  ", printed, re.MULTILINE)] == []
+        assert rows_that_are_not_printed(block, printed) == set()
     return names
+
+
+def rows_that_are_not_printed(block: Block, printed: str) -> set[str]:
+    """The digits are those of a machine, and of other sizes; what stands before them is not."""
+    rows = set(re.findall(r"^ *(\S.*?)  .*\d.*$", block.code, re.MULTILINE))
+    assert rows
+    return {row for row in rows if not re.search(rf"^ *{re.escape(row)}  ", printed, re.MULTILINE)}
+
+
+def test_the_first_screen_has_the_rows_that_are_printed(
+    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = next(block for block in blocks("README.md") if block.language == "text")
+    shutil.copytree(finished, "run")
+    assert main(["compare", "run"]) == 0  # prints once more
+    assert rows_that_are_not_printed(shown, capsys.readouterr().out) <= {"focal", "apl"}, (
+        "losses that were left out here"
+    )
 
 
 def run_command(line: str, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
