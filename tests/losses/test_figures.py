@@ -1,5 +1,6 @@
 """Figures in the text of the pages of losses are those of the code: thresholds, probabilities, peaks and costs."""
 
+import itertools
 import math
 import re
 import warnings
@@ -63,6 +64,21 @@ def attached_over_detached(*p: float) -> list[float]:
     return [*(attached / sizes("asl", False, *p)).tolist()]
 
 
+def settled(*eta: float, spec: str = "zlpr") -> Tensor:
+    """The logits at which labels of these probabilities cost least together, by descent on all sets of them."""
+    sets = torch.tensor(list(itertools.product((0.0, 1.0), repeat=len(eta))), dtype=torch.float64)
+    chance = (sets * torch.tensor(eta) + (1 - sets) * (1 - torch.tensor(eta))).prod(1)
+    loss, weights = formula(spec), (sets, 1 - sets)
+    z = torch.zeros(len(eta), dtype=torch.float64)
+    for _ in range(400):
+        rows = z.expand_as(sets)
+        slope = chance @ loss.grad(rows, weights, loss.summarize(rows, weights))
+        if slope.abs().max() < 1e-6:
+            return z
+        z = z - 3 * slope
+    raise AssertionError("not settled")
+
+
 FIGURES: list[tuple[str, str, Callable[[], Iterable[float]]]] = [
     ("asl", "Sigmoid 0.5 is the wrong threshold: with the defaults it means a probability of {}. Probability 0.5 is at "
      "sigmoid {},", lambda: [*means("asl", 0.5), both("asl")[1]]),
@@ -104,6 +120,12 @@ FIGURES: list[tuple[str, str, Callable[[], Iterable[float]]]] = [
     ("ral", "stand for probabilities {}, {}, {}, {} and {}.", lambda: means("ral", *P)),
     ("zlpr", "a lone label with probability 0.3 settles at {} for s = 1 and {} for s = 2",
      lambda: [math.log(0.3 / 0.7), math.log(0.3 / 0.7) / 2]),
+    ("zlpr", "drives both sides apart: the same label settles at {} for m = 1",
+     lambda: settled(0.3, spec="zlpr(margin=1)")),
+    ("zlpr", "have their best logits at sigmoids {}, {}, {}, {}, {} and $\\sigma(2 z)$ of {}, {}, {}, {}, {}.",
+     lambda: [*(z := settled(0.9, 0.2, 0.5, 0.05, 0.7)).sigmoid(), *(2 * z).sigmoid()]),
+    ("zlpr", "beside ten labels of probability 0.02, a label of 0.5 settles at sigmoid {}.",
+     lambda: settled(0.5, *[0.02] * 10)[:1].sigmoid()),
     ("zlpr", "log(w)/(2 s), {} for 4", lambda: [decision_threshold(formula("zlpr"), pos_weight=4.0).item()]),
     ("bp_mll", "between $e^{-2}$ = {} and $e^2$ = {}", lambda: [math.exp(-2), math.exp(2)]),
     ("../missing", "beyond logit {}, sigmoid {}, with the default settings",
