@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers import ResNetConfig, ResNetModel
 
 from lopsided.jobs.folder import ComparisonFolder
+from tests.models.pictures import pictures, write
 from tests.models.tiny import write_encoder
 from tests.relations import make_documents, official
 
@@ -147,6 +149,47 @@ def test_labels_are_softened(capsys: pytest.CaptureFixture[str], folder: Path) -
     found = re.findall(r"^ ((?:bce|zlpr).*?) {2,}(\.\d{3})", table, re.MULTILINE)
     assert len(found) == 8
     assert all(float(value) > 0.5 for _, value in found), "by chance it would be about .2"
+
+
+def write_coco(seed: int, part: str, rows: int) -> None:
+    """Writes images and their instances as COCO has them; an image of neither category has no annotation."""
+    images, truth = pictures(rows, side=60, seed=seed)
+    for made in ("annotations", part):
+        Path("coco", made).mkdir(parents=True, exist_ok=True)
+    names = write(Path("coco", part), images).names
+    content = {
+        "images": [{"id": row, "file_name": name} for row, name in enumerate(names)],
+        "annotations": [{"image_id": row, "category_id": column + 1} for row, column in truth.nonzero().tolist()],
+        "categories": [{"id": 1, "name": "patch"}, {"id": 2, "name": "line"}],
+    }
+    Path(f"coco/annotations/instances_{part}.json").write_text(json.dumps(content))
+
+
+@pytest.mark.slow
+def test_images_in_the_format_of_coco_are_compared_by_its_recipe(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    write_coco(0, "train2017", 16)
+    write_coco(1, "val2017", 12)
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
+    ResNetModel(config).save_pretrained("tiny")
+    recipe = (ROOT / "examples/image_classification/coco.toml").read_text()
+    assert "microsoft/resnet-101" in recipe
+    Path("coco/coco.toml").write_text(recipe.replace("microsoft/resnet-101", str(folder / "tiny")))
+    printed = small("image_classification", capsys, "coco/coco.toml", "--epochs", "1", "--seeds", "1")
+    names = first_words(printed[printed.index("\nloss ") :])
+    assert names == first_words(shown("image_classification")) == ["bce", "focal", "asl", "apl", "zlpr"]
+    stored = json.loads(Path("out/config.json").read_text())["config"]
+    assert (stored["batch_size"], stored["average"], stored["schedule"]) == (128, 0.9997, "one_cycle")
+    assert "size=448" in stored["model"]
+    assert Path("out/losses.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_images_that_are_built_in_are_compared(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    quick = ["--images", "60", "--epochs", "1", "--seeds", "1", "--learning-rate", "0.003", "--jobs", "1"]
+    printed = small("image_classification", capsys, "digits-grid", *quick)
+    assert set(first_words(shown("image_classification"))) == set(first_words(printed[printed.index("\nloss ") :]))
 
 
 @pytest.mark.slow
