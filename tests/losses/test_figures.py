@@ -79,6 +79,19 @@ def settled(*eta: float, spec: str = "zlpr") -> Tensor:
     raise AssertionError("not settled")
 
 
+def pushed(name: str, labels: int) -> float:
+    """The sum of the gradients of the negatives of a row with 3 positives."""
+    z = torch.randn(labels, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = (torch.arange(labels) < 3).double()
+    loss = formula(name)
+    return loss.grad(z, (y, 1 - y), loss.summarize(z, (y, 1 - y)))[3:].sum().item()
+
+
+def printed_by_the_example(*rows: str) -> list[float]:
+    page = (DOCS.parents[1] / "examples/adaptive_asymmetry/README.md").read_text()
+    return [float(re.findall(rf"^{re.escape(row)} +([\d.]+)", page, re.MULTILINE)[0]) for row in rows]
+
+
 FIGURES: list[tuple[str, str, Callable[[], Iterable[float]]]] = [
     ("asl", "Sigmoid 0.5 is the wrong threshold: with the defaults it means a probability of {}. Probability 0.5 is at "
      "sigmoid {},", lambda: [*means("asl", 0.5), both("asl")[1]]),
@@ -118,6 +131,10 @@ FIGURES: list[tuple[str, str, Callable[[], Iterable[float]]]] = [
      "posterior is {}:",
      lambda: [*both("ral"), *both("ral(detach_focus=True)"), *both("ral(gamma_neg=2)"), limit("ral")]),
     ("ral", "stand for probabilities {}, {}, {}, {} and {}.", lambda: means("ral", *P)),
+    ("zlpr", "those of the negatives sum to {} for 10 labels, {} for 1,000 and {} for 100,000; under bce to {}, {} "
+     "and {}.", lambda: [pushed(name, labels) for name in ("zlpr", "bce") for labels in (10, 1_000, 100_000)]),
+    ("asl_uses", "ends at a gamma_neg of {}, {}, {} and {}, from a start at 4; for 0.1 at {} from a start at 12",
+     lambda: printed_by_the_example("target -0.2", "target 0", "target 0.1", "target 0.2", "target 0.1, from 12")),
     ("zlpr", "a lone label with probability 0.3 settles at {} for s = 1 and {} for s = 2",
      lambda: [math.log(0.3 / 0.7), math.log(0.3 / 0.7) / 2]),
     ("zlpr", "drives both sides apart: the same label settles at {} for m = 1",
