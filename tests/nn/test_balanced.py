@@ -146,6 +146,18 @@ def test_thresholds_are_where_the_risk_is_least(spec: str) -> None:
     torch.testing.assert_close(module.posterior(thresholds[None]), torch.full((1, 5), 0.3, dtype=torch.float64))
 
 
+def test_a_learnt_scale_and_shift_before_a_loss_are_those_of_siglip() -> None:
+    """As in its paper: -log sigmoid(y (t z + b)), y 1 for the pairs and -1 for the rest, over the batch."""
+    z, _ = batch()
+    z, signs = z[:5], 2 * torch.eye(5, dtype=torch.float64) - 1
+    scale, shift = (torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in (2.3, -10.0))
+    expected = -torch.log(torch.sigmoid(signs * (scale.exp() * z + shift))).sum() / 5
+    found = lopsided.loss("bce", reduction="batchmean")(scale.exp() * z + shift, (signs + 1) / 2)
+    torch.testing.assert_close(found, expected)
+    theirs, ours = (torch.autograd.grad(each, (scale, shift)) for each in (expected, found))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(ValueError, match="no posterior and no threshold"):
         criterion("db").decision_threshold()

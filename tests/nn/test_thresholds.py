@@ -57,6 +57,20 @@ def test_value_and_gradient_are_those_of_the_papers(name: str, place: int) -> No
     torch.testing.assert_close(oracle.gradient(ours, z), expected, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_ncrl_is_a_loss_above_the_threshold_and_one_of_the_none_class(clip: float) -> None:
+    """Equal to cross-entropy, or clipped, of all margins: of the labels, and of the none class above their mean."""
+    z, y = batch()
+    none = (y.sum(1) == 0).double()
+    margins = torch.cat([z[:, 1:] - z[:, :1], (z[:, 0] - z[:, 1:].mean(1))[:, None]], 1)
+    truth, p = torch.cat([y, none[:, None]], 1), torch.sigmoid(margins)
+    expected = -(truth * torch.log(p) + (1 - truth) * torch.log((1 - p + clip).clamp(max=1))).sum(1)
+    spec, options = f"asl(gamma_neg=0, clip={clip})", {"reduction": "none"}
+    labels = lopsided.loss(spec, threshold_logit=0, **options)(z, y)
+    found = labels + lopsided.loss(spec, **options)(z[:, :1] - z[:, 1:].mean(1, keepdim=True), none[:, None])
+    torch.testing.assert_close(found, expected)
+
+
 def test_nothing_overflows_where_the_published_code_does() -> None:
     z, y = torch.tensor([[100.0, 95.0, -400.0, 120.0]]), torch.tensor([[0, 1, 1]])
     exponentials = z.exp()

@@ -46,7 +46,8 @@ def test_the_catalog_is_named(spec: str) -> None:
         name, settings = read(formula(spec).name)
         given, known = read(match.candidate.loss.name)
         assert match.distance < 0.005
-        assert given == {"soft_margin": "bce"}.get(name, name)
+        same = {"soft_margin": "bce", "mean_sat": "bce"}  # the rows of the batch have as many of each side
+        assert given == same.get(name, name)
         assert known == {each: pytest.approx(settings[each], rel=0.15) for each in known}
         assert {*settings} - {*known} <= {"alpha"}  # a factor of each side
 

@@ -49,9 +49,9 @@ def linear_loss(
 ) -> Tensor:
     """Computes `multilabel_loss(hidden @ weight.T + bias, targets, loss)` without ever holding all logits.
 
-    Gradients are made in the forward pass, with three matrix products where labels are independent, and four for
-    losses that compare labels; with reduction="none" or float16 they are made in the backward pass, from logits that
-    are computed again. The gradient of the weight exists once, as large as the weight.
+    Gradients are made in the forward pass, with three matrix products where labels are independent, four for losses
+    that compare labels, and five for the decoupled softmax; with reduction="none" or float16 they are made in the
+    backward pass, from logits that are computed again. The gradient of the weight exists once, as large as the weight.
 
     Args:
         hidden: (..., D), any float dtype.
