@@ -45,7 +45,7 @@ def test_a_piece_is_measured_once(study: ModuleType, folder: Path, monkeypatch: 
     monkeypatch.setattr(study, "SETS", {"tiny": None})
     monkeypatch.setattr(study, "ENCODED", {})
     monkeypatch.setattr(study, "SPLITS", 2)
-    monkeypatch.setattr(study, "FAMILIES", {"losses": ("bce", "asl"), "ranking": ("lsep", "two_way"), "gamma": ()})
+    monkeypatch.setattr(study, "FAMILIES", {"losses": ("bce", "asl"), "ranking": ("lsep", "two_way")})
     monkeypatch.setitem(study.FAMILIES, "fixed", ("bce", "asl"))
     monkeypatch.setattr(study, "GIVEN", {"fixed": {"model": "ngrams(hidden=8)", "epochs": 2, "learning_rate": 0.01}})
     monkeypatch.setattr(study, "settings_of", lambda *_: {"data": str(folder / "tiny.jsonl")})

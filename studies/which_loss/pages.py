@@ -17,7 +17,7 @@ from tables import ROOT, grid, put
 from lopsided.jobs.numbers import share, signed
 
 PAGE, README, EXAMPLE = ROOT / "docs/which_loss.md", ROOT / "README.md", ROOT / "examples/zlpr_comparison/README.md"
-LOSSES = FAMILIES["losses"] + FAMILIES["ranking"]
+LOSSES = tuple(loss for family in ("losses", "ranking", "balanced", "adaptive") for loss in FAMILIES[family])
 QUESTIONS = {
     "map": "mAP",
     "micro_f1": "micro-F1, one threshold",
@@ -84,6 +84,8 @@ TITLES = {
     "losses": names(FAMILIES["losses"]),
     "ranking": names(FAMILIES["ranking"]),
     "gamma": "asl without clip at four gammas",
+    "balanced": names(FAMILIES["balanced"]),
+    "adaptive": names(FAMILIES["adaptive"]),
     "fixed": "settings of Huang et al.",
     "chosen": "their split at our settings",
 }
@@ -103,7 +105,7 @@ def answers(study: Measured) -> str:
     """Says for each metric whether a loss is shown to beat bce."""
     lines = []
     for metric, title in QUESTIONS.items():
-        gains = study.gains(LOSSES, metric)
+        gains = on_all(study.gains(LOSSES, metric), study.sets())
         shown = {loss: gain for loss, gain in gains.items() if gain.is_shown and gain.mean > 0}
         first = max(gains, key=lambda loss: gains[loss].mean)
         told = {loss: f"{loss} by {cell(gain)}" for loss, gain in gains.items()}
@@ -115,7 +117,16 @@ def answers(study: Measured) -> str:
         says += f"; shown to be behind: {names(worse)}" if worse else ""
         says += f"; no interval reaches above {signed(max(gain.high for gain in gains.values()))}"
         lines.append(f"- **{title}**: {says}.")
-    return "\n".join(lines)
+    few = [loss for loss in LOSSES[1:] if loss not in on_all(study.gains(LOSSES, "map"), study.sets())]
+    left_out = (
+        f"\n\nLeft out, since they are not measured on all of these sets, or diverged: {names(few)}." if few else ""
+    )
+    return f"Over {len(study.sets())} sets:\n\n" + "\n".join(lines) + left_out
+
+
+def on_all(gains: Mapping[str, Gain], sets: Sequence[str]) -> dict[str, Gain]:
+    """Leaves out losses that are not measured on all sets: their means are of other sets."""
+    return {loss: gain for loss, gain in gains.items() if gain.sets == len(sets)}
 
 
 def gains(study: Measured) -> str:
@@ -301,7 +312,7 @@ def decisions(study: Measured) -> str:
     for words, metric, labels, part, wanted in SITUATIONS:
         some = [name for name in study.sets(part) if wanted(study.about(name))]
         found = study.gains(LOSSES, metric, labels, part, some) if len(some) > 1 else {}
-        whole = {loss: gain for loss, gain in found.items() if gain.sets == len(some)}
+        whole = on_all(found, some)
         if not whole:
             body.append([words, "not measured", f"{len(some)} set{'s' * (len(some) != 1)}"])
             continue

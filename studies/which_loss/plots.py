@@ -15,7 +15,7 @@ from lopsided.report.critical_difference import critical_difference
 from lopsided.report.svg import SERIES, VARIABLES, Drawing, Margins, drawing
 
 FOLDER = ROOT / "docs/which_loss"
-LOSSES = FAMILIES["losses"] + FAMILIES["ranking"]
+LOSSES = tuple(loss for family in ("losses", "ranking", "balanced", "adaptive") for loss in FAMILIES[family])
 RANKED = {"map": "mAP", "macro_f1_labels": "macro-F1 with a threshold for each label"}
 
 
