@@ -68,6 +68,10 @@ def test_every_block_is_run_or_marked() -> None:
 def test_what_is_run_elsewhere_stands_there(block: Block, line: str) -> None:
     script = re.search(r"(?:examples|studies)/([\w.]+)", line)
     assert (f"run '{line}'" if script is None else script[1]) in read(runner(line))
+    if "examples/" in line and "torchrun" not in line:
+        assert unknown_words(line.replace("python", "lopsided compare")) == set(), (
+            "examples hand their words to compare"
+        )
 
 
 @pytest.mark.slow
@@ -105,7 +109,8 @@ def follow(
     """Does what a block says, among the names that code before it made; printed is what the block before it did."""
     if block.language == "bash" and is_run_here(block):
         for line in block.commands():
-            run_command(line, reader, monkeypatch)
+            if not runner(line):
+                run_command(line, reader, monkeypatch)
     elif is_run_here(block):
         names = names if block.words == GOES_ON else {"__name__": "page"}
         exec(compile("\n" * (block.line - 1) + block.code, block.page, "exec"), names)
