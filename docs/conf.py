@@ -33,6 +33,7 @@ autodoc_typehints_format = "short"
 html_theme = "furo"
 html_title = "lopsided"
 html_copy_source = False
+html_show_copyright = False
 
 
 def escape_bars(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
