@@ -61,6 +61,14 @@ class Formula:
     Made by name with `lopsided.losses.formula`, or from curves of your own; `lopsided.testing.check_loss` examines
     those. `str(formula)` is the name with all settings, and `lopsided.losses.formula(str(formula)) == formula` if it
     was made by name.
+
+    >>> import torch
+    >>> from lopsided.losses import Sum
+    >>> squared = Formula(Curve(lambda z: ((1 - z) ** 2, 2 * z - 2)), Curve(lambda z: (z**2, 2 * z)), Sum())
+    >>> z, y = torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]])
+    >>> state = squared.summarize(z, (y, 1 - y))
+    >>> squared.value(state), squared.grad(z, (y, 1 - y), state)
+    (tensor([0.5000]), tensor([[-1.,  1.]]))
     """
 
     positive: Curve

@@ -66,6 +66,12 @@ def r_drop(
             or an alpha that is smaller accordingly.
         scale: as in `symmetric_kl`.
 
+    >>> import torch, lopsided
+    >>> model, targets = torch.nn.Dropout(0.5), torch.tensor([[1, 0, 0]])  # a model of nothing but dropout
+    >>> criterion, logits = lopsided.ZLPRLoss(), torch.tensor([[2.0, -1.0, 0.5]])
+    >>> bool(r_drop(model.eval(), logits, targets, criterion) == criterion(logits, targets))  # both passes agree
+    True
+
     Source: Liang et al. 2021, arXiv 2106.14448, eq. 4, divided by 2; with the divergence above instead of a softmax.
     """
     alpha = check_number("alpha", alpha, low=0)
