@@ -43,8 +43,10 @@ PACKAGES = {
     "LibMultiLabel": "libmultilabel",
 }
 ONE = ", one penalty"  # that which the training before it chose
+WORDS = ", words"  # without n-grams of characters, as the peers
 OF_TEXTS = (
     *(f"lopsided {loss}{more}" for loss in ("bce", "focal", "asl", "apl", "zlpr") for more in ("", ONE)),
+    *(f"lopsided {loss}{WORDS}{more}" for loss in ("bce", "asl") for more in ("", ONE)),
     *("LinearSVC", TUNED, "logistic regression", "fastText"),
 )
 OF_BIBTEX = ("lopsided bce", "lopsided asl", "omikuji", "napkinXC")
@@ -103,7 +105,8 @@ def ours(name: str, folder: Path) -> Row:
     """Trains and predicts; with one penalty, that of the model which is there."""
     is_text, model = (folder / "train.jsonl").exists(), folder / "model"
     ending, best = (".jsonl", f"top-{len(labels_of(folder))}") if is_text else (".txt", "top-5")
-    options = ["--loss", name.removesuffix(ONE).split()[1], "--decide", best, "--out", str(model)]
+    options = ["--loss", name.split(",")[0].split()[1], "--decide", best, "--out", str(model)]
+    options += ["--model", "ngrams(characters=False)"] if WORDS in name else []
     if name.endswith(ONE):
         tried = list(csv.DictReader((model / "history.csv").open()))
         chosen = json.loads((model / "training.json").read_text())["best_epoch"]
@@ -147,16 +150,21 @@ def contenders(name: str) -> Sequence[str]:
     return OF_TEXTS if name in TEXTS else OF_SPARSE if name == "bibtex" else OF_MANY
 
 
-def measure_all(data: Path, environments: Path, names: list[str], again: bool) -> None:
+def measure_all(data: Path, environments: Path, names: list[str], again: bool, only: str = "") -> None:
     rows: list[dict[str, Any]] = [dict(row) for row in read(FILE.name)] if FILE.exists() else []
     for name in names:
         if not again and name in {row["set"] for row in rows}:
             continue
         with tempfile.TemporaryDirectory() as made:
             make_data(name, data, Path(made))
-            found = [(each, train_and_predict(each, Path(made), environments)) for each in contenders(name)]
-        new = [{"set": name, "contender": each} | row | facts() for each, row in found if row is not None]
-        rows = [row for row in rows if row["set"] != name] + new
+            chosen = only.split(";") if only else contenders(name)
+            found = [(each, train_and_predict(each, Path(made), environments)) for each in chosen]
+        new = {each: {"set": name, "contender": each} | row | facts() for each, row in found if row is not None}
+        old = {row["contender"]: row for row in rows if row["set"] == name} if only else {}
+        of_set = old | new
+        rows = [row for row in rows if row["set"] != name] + [
+            of_set[each] for each in contenders(name) if each in of_set
+        ]
         with FILE.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
@@ -197,6 +205,7 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path, nargs="?", help="folder of the sets")
     parser.add_argument("--environments", type=Path, help="folder of the environments of the peers")
     parser.add_argument("--sets", help="names of sets to measure, again too, joined with ;")
+    parser.add_argument("--contenders", default="", help="measure these alone of each set, joined with ;")
     parser.add_argument("--page", action="store_true", help="write the table of docs/speed.md")
     options = parser.parse_args()
     if options.page:
@@ -205,4 +214,6 @@ if __name__ == "__main__":
         parser.error("the folder of the sets, or --environments, is missing")
     else:
         chosen = options.sets.split(";") if options.sets else [*TEXTS, *SPARSE]
-        measure_all(options.data.resolve(), options.environments.resolve(), chosen, again=bool(options.sets))
+        measure_all(
+            options.data.resolve(), options.environments.resolve(), chosen, bool(options.sets), options.contenders
+        )
