@@ -98,6 +98,7 @@ WRONG = (
     "verdict a.npz b.npz --truth y.npz",
     "verdict a.npz b.npz --truth y.npz --metric wrong",
     "verdict a.npz b.npz --truth y.npz --scale wrong",
+    "verdict a.csv b.csv --truth a.csv --reference wrong",
     "evaluate none",
     "predict none rows.jsonl --out -",
     "inspect none",

@@ -278,12 +278,13 @@ def verdict(
     out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="runs/verdict-TIME")] = None,
 ) -> None:
     """Tell which of several models is better, by the scores that any tool wrote."""
-    from lopsided.jobs.verdict_options import check_wanted, named_files
+    from lopsided.jobs.verdict_options import check_reference, check_wanted, paired_files
 
     check_wanted(metric, scale)
     check_there(truth, valid_truth, train_truth)
-    for texts in (scores, valid or []):
-        check_there(*(file for by_seed in named_files(texts).values() for file in by_seed.values()))
+    files = paired_files(scores, valid or [], valid_truth is not None)
+    check_reference(reference, files[0])
+    check_there(*(file for named in files for by_seed in named.values() for file in by_seed.values()))
     from datetime import datetime
 
     from lopsided.jobs.console import Console

@@ -18,7 +18,7 @@ from lopsided.jobs.evidence import Evidence, Training
 from lopsided.jobs.numbers import share
 from lopsided.jobs.schema import DataSummary, SplitSizes
 from lopsided.jobs.score import Scored
-from lopsided.jobs.verdict_options import check_wanted
+from lopsided.jobs.verdict_options import check_reference, check_wanted
 from lopsided.metrics import registry
 from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import as_targets
@@ -129,8 +129,7 @@ def _reference(systems: Mapping[str, System], setting: Setting) -> str:
     """Returns the system that the others are compared with."""
     if len(systems) < 2:
         raise UserError(f"a verdict needs at least two systems, got {', '.join(systems) or 'none'}")
-    if setting.reference is not None and setting.reference not in systems:
-        raise UserError(f"the reference {setting.reference!r} is not among {', '.join(systems)}")
+    check_reference(setting.reference, systems)
     check_wanted(setting.metric, setting.scale)
     metric = METRICS[setting.metric]
     if "valid" not in setting.parts and metric.at != "own" and registry.METRICS[metric.name].reads == "decisions":

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from lopsided.data.dataset import Dataset
 from lopsided.data.score_files import read_matrix
-from lopsided.data.storage import UserError
 from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.judge import Given, Setting, System, evidence_of_scores, labelled
-from lopsided.jobs.verdict_options import named_files
+from lopsided.jobs.verdict_options import paired_files
 from lopsided.models.methods import Method, parse_method
 
 
@@ -29,17 +28,7 @@ def evidence_of_files(
     """
     paths = {part: path for part, path in truths.items() if path is not None}
     parts = _truths(paths)
-    test_files, valid_files = named_files(tests), named_files(valids)
-    if bool(valids) != ("valid" in parts) or (valids and {*valid_files} != {*test_files}):
-        raise UserError("validation rows need both: their labels, --valid-truth, and scores of each system, --valid")
-    first = next(iter(test_files.values()), {})
-    for files in (test_files, valid_files):
-        for name, by_seed in files.items():
-            if {*by_seed} != {*first}:
-                raise UserError(
-                    f"{name} has the seeds {_listed(by_seed)}, but {next(iter(test_files))} {_listed(first)}: "
-                    "differences are paired by seed"
-                )
+    test_files, valid_files = paired_files(tests, valids, "valid" in parts)
     systems = {
         name: System(
             _method(name),
@@ -70,7 +59,3 @@ def _method(name: str) -> Method | None:
         return parse_method(name)
     except ValueError:
         return None
-
-
-def _listed(by_seed: Mapping[int, Path]) -> str:
-    return ", ".join(map(str, sorted(by_seed)))

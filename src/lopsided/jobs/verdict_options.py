@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lopsided.data.storage import UserError
@@ -47,3 +47,32 @@ def named_files(texts: Sequence[str]) -> Files:
             raise UserError(f"{one} and {other} are both seed {seed} of {name}: write {name}={one},{other}")
         found.setdefault(name, {}).update(by_seed)
     return found
+
+
+def paired_files(tests: Sequence[str], valids: Sequence[str], has_valid_truth: bool) -> tuple[Files, Files]:
+    """Returns `named_files` of test rows and of validation rows.
+
+    Raises UserError where validation rows have no labels, or lack a system or a seed.
+    """
+    test_files, valid_files = named_files(tests), named_files(valids)
+    if bool(valids) != has_valid_truth or (valids and {*valid_files} != {*test_files}):
+        raise UserError("validation rows need both: their labels, --valid-truth, and scores of each system, --valid")
+    first = next(iter(test_files.values()), {})
+    for files in (test_files, valid_files):
+        for name, by_seed in files.items():
+            if {*by_seed} != {*first}:
+                raise UserError(
+                    f"{name} has the seeds {_listed(by_seed)}, but {next(iter(test_files))} {_listed(first)}: "
+                    "differences are paired by seed"
+                )
+    return test_files, valid_files
+
+
+def check_reference(reference: str | None, systems: Iterable[str]) -> None:
+    """Raises UserError for a reference that is none of the systems."""
+    if reference is not None and reference not in systems:
+        raise UserError(f"the reference {reference!r} is not among {', '.join(systems)}")
+
+
+def _listed(by_seed: Mapping[int, Path]) -> str:
+    return ", ".join(map(str, sorted(by_seed)))
