@@ -150,14 +150,16 @@ def test_too_much_work_is_left_out_aloud(tmp_path: Path, monkeypatch: pytest.Mon
     assert left_out == ["The linear baseline is left out: 4 labels of 120 rows would take it minutes."]
 
 
-@pytest.mark.parametrize("kind", ["table", "sparse"])
-def test_tables_and_sparse_rows_have_one_too(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["table", "large table", "sparse"])
+def test_tables_and_sparse_rows_have_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Columns of very different scale, and an empty cell; features whose numbers are far apart."""
+    if kind == "large table":
+        monkeypatch.setattr(module, "_DENSE", 10)
 
     def rows(part: Dataset | None) -> Dataset:
         assert part is not None
         truth = torch.from_numpy(of(part)[:, :3]).float()
-        if kind == "table":
+        if "table" in kind:
             numbers = truth * torch.tensor([1e6, 1.0, 1e-6])
             numbers[0, 0] = torch.nan
             return Dataset(Table.of_numbers(numbers), part.targets, part.label_names)
@@ -171,6 +173,7 @@ def test_tables_and_sparse_rows_have_one_too(tmp_path: Path, kind: str) -> None:
         Splits(rows(data.train), None, rows(data.test), tuning=rows(data.tuning)), tmp_path / "b.safetensors"
     )
     assert made["linear"].mean("map") > 0.98
+    assert made["linear"].settings.startswith("RidgeCV" if kind == "large table" else "LinearSVC")
 
 
 def test_frequent_middling_and_rare_labels_are_measured_apart() -> None:
