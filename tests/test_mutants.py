@@ -120,16 +120,21 @@ MUTANTS = {
     ),
     "decoupled softmax: a part folds with its own negatives": Mutant(
         "compute/head/passes.py",
-        "part = problem.evaluator.summarize_again(work.logits(place), supervision, totals.state)",
-        "part = problem.evaluator.summarize_again(z := work.logits(place), supervision, "
-        "problem.evaluator.summarize(z, supervision))",
+        "part = problem.evaluator.summarize_again(z, supervision, totals.state)",
+        "part = problem.evaluator.summarize_again(z, supervision, problem.evaluator.summarize(z, supervision))",
         "nn/test_linear.py::test_weights_masks_and_smoothing",
     ),
     "balanced: positives are not weighed among the labels of their row": Mutant(
-        "nn/balanced.py",
-        "r = rarity / (y * rarity).sum(-1, keepdim=True)",
-        "r = rarity / rarity.sum(-1, keepdim=True)",
+        "compute/counted.py",
+        "sampled = (y * rarity).sum(-1, keepdim=True) if",
+        "sampled = rarity.sum(-1, keepdim=True) if",
         "nn/test_balanced.py::test_value_and_gradient_are_the_published_ones",
+    ),
+    "balanced: a range is weighed among its own labels": Mutant(
+        "nn/linear.py",
+        "counted = counted.having_seen(",
+        "counted.having_seen(",
+        "nn/test_balanced.py::test_a_head_makes_the_same_of_ranges_of_labels",
     ),
     "targets: w - y instead of w (1 - y)": Mutant(
         "targets/supervision.py",

@@ -118,12 +118,13 @@ def _train(head: LinearHead, steps: int, make: Any) -> list[float]:
 
 
 def _fifty_steps(folder: Path) -> None:
-    for name in CATALOG:
-        for fused in (None, FusedSGD(lr=0.1, momentum=0.9)) if name in ("asl", "zlpr") else (None,):
+    for name in (*CATALOG, "db", "ldam(scale=1)"):
+        seen: Any = {} if name in CATALOG else {"counts": torch.arange(50.0), "rows": 60}
+        for fused in (None, FusedSGD(lr=0.1, momentum=0.9)) if name in ("asl", "zlpr", "db") else (None,):
             heads = []
             for shard in (None, LabelShard(50)):
                 torch.manual_seed(0)
-                heads.append(LinearHead(8, 50, name, shard=shard, fused_step=fused, chunk=16))
+                heads.append(LinearHead(8, 50, name, shard=shard, fused_step=fused, chunk=16, **seen))
             plain, split = (torch.tensor(_train(head, 50, fused is None)) for head in heads)
             differ(split, plain)
             whole = gathered(heads[1].weight)

@@ -186,3 +186,46 @@ def test_labels_in_no_row_and_in_all_are_finite() -> None:
         assert z.grad is not None
         assert value.isfinite()
         assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("spec", [*BALANCED, "ldam(scale=2)"])
+def test_a_head_makes_the_same_of_ranges_of_labels(spec: str) -> None:
+    """`LinearHead`, which holds no logits, against the module; its bias begins where the loss settles."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(6, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    _, y = batch()
+    listed = lopsided.SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in y])
+    counts = torch.tensor(COUNTS)
+    for reduction in ("mean", "none"):
+        module = criterion(spec, reduction=reduction)
+        for targets, options in ((y, {"chunk": 2}), (listed, {"chunk": 3}), (y, {"backend": "eager"})):
+            head = lopsided.LinearHead(4, 5, spec, counts=counts, rows=ROWS, reduction=reduction, **options).double()
+            values = head(hidden, targets), module(head.logits(hidden), targets)
+            torch.testing.assert_close(*values, rtol=1e-6, atol=1e-7)
+            leaves: Any = hidden, head.weight, head.bias
+            ours, theirs = (torch.autograd.grad(value.sum(), leaves) for value in values)
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    prior = (counts + 0.5) / (ROWS + 1)
+    begun: Any = lopsided.LinearHead(4, 5, spec, counts=counts, rows=ROWS, prior=prior)
+    plain = lopsided.LinearHead(4, 5, balanced(spec).formula, prior=prior)
+    zeros = torch.zeros(4)
+    turned = begun.counts.now().turned(begun.logits(zeros).detach(), Supervision(torch.zeros(5)))[0]
+    torch.testing.assert_close(turned, plain.logits(zeros).detach(), rtol=1e-4, atol=1e-5)
+    assert begun(torch.zeros(0, 4), torch.zeros(0, 5)) == 0
+    assert str(balanced(spec)) in repr(begun)
+    assert list(begun.state_dict()) == ["weight", "bias"]
+
+
+def test_what_a_head_refuses() -> None:
+    counts = torch.tensor(COUNTS)
+    with pytest.raises(ValueError, match=r"take lopsided.BalancedLoss\('db', counts, rows\), or LinearHead"):
+        lopsided.LinearHead(4, 5, "db")
+    with pytest.raises(ValueError, match="'asl' is not made from label counts"):
+        lopsided.LinearHead(4, 5, "asl", counts=counts, rows=ROWS)
+    with pytest.raises(ValueError, match=r"counts must have shape \(6,\)"):
+        lopsided.LinearHead(4, 6, "db", counts=counts, rows=ROWS)
+    with pytest.raises(ValueError, match="no posterior and no threshold"):
+        lopsided.LinearHead(4, 5, "db", counts=counts, rows=ROWS).predict_topk(torch.zeros(1, 4), 2, posterior=True)
+    head = lopsided.LinearHead(4, 5, "ntr", counts=counts, rows=ROWS)
+    scores, labels = head.predict_topk(torch.zeros(1, 4), 2, posterior=True)
+    torch.testing.assert_close(scores, criterion("ntr").posterior(head.logits(torch.zeros(1, 4))).gather(1, labels))

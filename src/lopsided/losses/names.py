@@ -55,7 +55,7 @@ def formula(spec: str, **settings: object) -> Formula:
     if name in BALANCED:
         raise ValueError(
             f"{name} is made from the counts of the training labels, so its name alone says nothing of curves or of a "
-            f"threshold: take lopsided.BalancedLoss({spec!r}, counts, rows), and tune thresholds on validation rows"
+            f"threshold: take lopsided.BalancedLoss({spec!r}, counts, rows), or LinearHead(..., counts=, rows=)"
         )
     makers = CATALOG | UNKNOWN
     if name not in makers:

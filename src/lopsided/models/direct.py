@@ -91,7 +91,7 @@ class DirectHead(nn.Module):
         self.criterion, self.num_labels, self.linear = criterion, len(prior), linear
         bias = LinearHead(1, len(prior), criterion.formula, prior=prior).bias
         assert bias is not None
-        linear.begin_at(bias.data if not isinstance(criterion, BalancedLoss) else criterion.before(bias.data))
+        linear.begin_at(criterion.counts.before(bias.data) if isinstance(criterion, BalancedLoss) else bias.data)
 
     def forward(self, hidden: Any, targets: SparseTargets) -> Tensor:
         value: Tensor = self.criterion(self.linear(hidden), targets)

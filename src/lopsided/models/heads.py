@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.compute.topk import ranked_labels
-from lopsided.losses import Balanced
+from lopsided.losses import Balanced, Formula
 from lopsided.losses.closed_form import settled_logit
 from lopsided.models.direct import DirectHead
 from lopsided.models.encoder import Body, DirectBody
@@ -118,13 +118,6 @@ def dense_targets(targets: SparseTargets, num_labels: int) -> Tensor:
     return truth
 
 
-class Linear(nn.Linear):
-    """A linear layer as a `DirectHead` takes it."""
-
-    def begin_at(self, bias: Tensor) -> None:
-        self.bias.data.copy_(bias)
-
-
 def make_head(
     method: Method, body: Body | DirectBody, targets: SparseTargets, counts: Tensor, rows: int, step: FusedStep | None
 ) -> Head:
@@ -139,9 +132,15 @@ def make_head(
     if isinstance(method, Powerset):
         make_linear = body.make_linear if isinstance(body, DirectBody) else partial(nn.Linear, body.width)
         return PowersetHead(make_linear, targets, len(prior), method.max_sets)
-    if isinstance(method, Balanced):
-        linear = body.make_linear(len(prior)) if isinstance(body, DirectBody) else Linear(body.width, len(prior))
-        return DirectHead(linear, BalancedLoss(method, counts, rows, reduction="batchmean"), prior)
     if isinstance(body, DirectBody):
-        return DirectHead(body.make_linear(len(prior)), MultiLabelLoss(method, reduction="batchmean"), prior)
-    return LinearHead(body.width, len(prior), method, prior=prior, reduction="batchmean", fused_step=step)
+        return DirectHead(body.make_linear(len(prior)), criterion_of(method, counts, rows), prior)
+    seen = counts if isinstance(method, Balanced) else None
+    make = partial(LinearHead, body.width, len(prior), method, counts=seen, rows=rows)
+    return make(prior=prior, reduction="batchmean", fused_step=step)
+
+
+def criterion_of(method: Formula | Balanced, counts: Tensor, rows: int) -> MultiLabelLoss:
+    """Returns the loss of label scores, mean over the rows, of a model whose training labels have these counts."""
+    if isinstance(method, Balanced):
+        return BalancedLoss(method, counts, rows, reduction="batchmean")
+    return MultiLabelLoss(method, reduction="batchmean")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lopsided.compute.counted import Counted
 from lopsided.losses import Balanced, balanced, closed_form
-from lopsided.losses.frequencies import Rebalancing
 from lopsided.nn.functional import multilabel_loss
 from lopsided.nn.modules import MultiLabelLoss
 from lopsided.nn.options import show_options
@@ -20,6 +20,51 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from lopsided.nn.options import Options
+
+
+class LabelCounts(nn.Module):
+    """Holds what a balanced loss makes of the counts, on the device of the model; nothing of it is stored with that.
+
+    reweights: whether labels are weighed by beta now.
+    """
+
+    offset: Tensor
+    margins: Tensor
+    rarity: Tensor
+    weight: Tensor
+
+    def __init__(self, balance: Balanced, counts: Tensor, rows: int) -> None:
+        super().__init__()
+        held = check_counts(counts).clamp(1, max(rows - 1, 1))
+        if (counts > rows).any():
+            raise ValueError(f"a label has {counts.max():g} positives, but there are only {rows} rows")
+        self.balance, self.reweights = balance, balance.beta is not None and not balance.deferred
+        beta = 0.0 if balance.beta is None else balance.beta
+        made = {
+            "offset": -balance.kappa * (rows / held - 1).log() if rows > 1 else torch.zeros_like(held),
+            "margins": balance.margin * (held.min() / held) ** 0.25,
+            "rarity": 1 / held,
+            "weight": (1 - beta) / (1 - beta**held),
+        }
+        for name, tensor in made.items():
+            self.register_buffer(name, tensor.float(), persistent=False)
+
+    def now(self) -> Counted:
+        """Returns what is to be done to logits and weights."""
+        weight = self.weight if self.reweights else None
+        return Counted(self.balance, self.offset, self.margins, self.rarity, weight)
+
+    def before(self, settled: Tensor) -> Tensor:
+        """Returns the (..., L) logits that the counts turn into these, of negatives."""
+        return settled / self.balance.scale - self.offset
+
+    def check_closed(self) -> None:
+        """Raises ValueError where no posterior follows from a score alone."""
+        if self.balance.rebalancing is not None or self.balance.margin:
+            raise ValueError(
+                f"{self.balance} treats a label as the truth of its row says, so a score alone implies no posterior "
+                "and no threshold: tune one on validation data"
+            )
 
 
 class BalancedLoss(MultiLabelLoss):
@@ -46,31 +91,13 @@ class BalancedLoss(MultiLabelLoss):
     focal's alpha; a row without a label weighs its entries as the limit does, and labels without a row as with one.
     """
 
-    offset: Tensor
-    margins: Tensor
-    rarity: Tensor
-    label_weight: Tensor
-
     @show_options
     def __init__(self, loss: Balanced | str, counts: Tensor, rows: int, **options: Unpack[Options]) -> None:
         if options.get("weight") is not None:
             raise ValueError("weight is made from the counts here: pass pos_weight, or a mask")
         balance = balanced(loss) if isinstance(loss, str) else loss
         super().__init__(balance.formula, **options)
-        self.balance, self.reweights = balance, not balance.deferred
-        held = check_counts(counts).clamp(1, max(rows - 1, 1))
-        if (counts > rows).any():
-            raise ValueError(f"a label has {counts.max():g} positives, but there are only {rows} rows")
-        beta = balance.beta
-        weight = torch.ones_like(held) if beta is None else (1 - beta) / (1 - beta**held)
-        made = {
-            "offset": -balance.kappa * (rows / held - 1).log() if rows > 1 else torch.zeros_like(held),
-            "margins": balance.margin * (held.min() / held) ** 0.25,
-            "rarity": 1 / held,
-            "label_weight": weight,
-        }
-        for name, tensor in made.items():  # which a model needs no more once it is trained
-            self.register_buffer(name, tensor.float(), persistent=False)
+        self.counts = LabelCounts(balance, counts, rows)
 
     def forward(
         self,
@@ -82,17 +109,11 @@ class BalancedLoss(MultiLabelLoss):
     ) -> Tensor:
         ndim, z = logits.ndim, self.scores(logits)
         z, targets, mask = (labels_last(each, ndim, self.label_dim) for each in (z, targets, mask))
-        weight: Tensor | None = self.label_weight if self.reweights and self.balance.beta is not None else None
-        if self.balance.rebalancing is not None or self.balance.margin:
-            supervision = Supervision.of(targets, self.ignore_index, mask=mask)
-            check_inputs(z, supervision)
-            y = supervision.weights(z.shape, torch.promote_types(z.dtype, torch.float32))[0]
-            z = z - y * self.margins if self.balance.margin else z
-            if self.balance.rebalancing is not None:
-                weight = _rebalanced(y, self.rarity, self.balance.rebalancing)
-        z = z + self.offset if self.balance.kappa else z
+        supervision = Supervision.of(targets, self.ignore_index, mask=mask)
+        check_inputs(z, supervision)
+        z, weight = self.counts.now().turned(z, supervision)
         return multilabel_loss(
-            z if self.balance.scale == 1 else self.balance.scale * z,
+            z,
             targets,
             self.formula,
             weight=weight,
@@ -106,40 +127,22 @@ class BalancedLoss(MultiLabelLoss):
             backend=self.backend,
         )
 
-    def before(self, settled: Tensor) -> Tensor:
-        """Returns the (..., L) logits that the counts turn into these, of negatives."""
-        return settled / self.balance.scale - self.offset
-
     def reweight(self) -> None:
         """Switches on the weights by beta that are deferred: DRW calls this for the last part of training."""
-        self.reweights = True
+        self.counts.reweights = True
 
     def posterior(self, logits: Tensor) -> Tensor:
-        self._check_closed()
-        z = self.scores(logits).movedim(self.label_dim, -1) + self.offset
+        self.counts.check_closed()
+        z = self.scores(logits).movedim(self.label_dim, -1) + self.counts.offset
         return closed_form.posterior(self.formula, z, *self._trained_with).movedim(-1, self.label_dim)
 
     def decision_threshold(self, eta: float = 0.5) -> Tensor:
-        self._check_closed()
-        return super().decision_threshold(eta) - self.offset.double()
+        self.counts.check_closed()
+        return super().decision_threshold(eta) - self.counts.offset.double()
 
     def posterior_limits(self) -> tuple[Tensor, Tensor]:
-        self._check_closed()
+        self.counts.check_closed()
         return super().posterior_limits()
 
-    def _check_closed(self) -> None:
-        if self.balance.rebalancing is not None or self.balance.margin:
-            raise ValueError(
-                f"{self.balance} treats a label as the truth of its row says, so a score alone implies no posterior "
-                "and no threshold: tune one on validation data"
-            )
-
     def extra_repr(self) -> str:
-        return super().extra_repr().replace(str(self.formula), str(self.balance), 1)
-
-
-def _rebalanced(y: Tensor, rarity: Tensor, how: Rebalancing) -> Tensor:
-    """Returns (..., L) weights of the entries of (..., L) targets; those of a row without a label are alpha + 1."""
-    r = rarity / (y * rarity).sum(-1, keepdim=True)  # infinite there
-    weights: Tensor = how.alpha + (how.steepness * (r - how.middle)).sigmoid()
-    return weights
+        return super().extra_repr().replace(str(self.formula), str(self.counts.balance), 1)

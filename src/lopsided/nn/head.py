@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,10 @@ from lopsided.compute import check_backend
 from lopsided.compute.head import passes as linear
 from lopsided.compute.head.shard import LabelShard
 from lopsided.compute.topk import top_labels
-from lopsided.losses import Formula, as_formula
+from lopsided.losses import Balanced, Formula, as_formula, balanced
 from lopsided.losses.closed_form import as_double, settled_logit
 from lopsided.losses.closed_form import posterior as implied_posterior
+from lopsided.nn.balanced import LabelCounts
 from lopsided.nn.fused import FusedStep, Update
 from lopsided.nn.linear import check_head, chunk_width, evaluate, make_problem, rows_here
 from lopsided.nn.options import check_options
@@ -30,7 +32,9 @@ class LinearHead(nn.Module):
     Args:
         in_features: D.
         num_labels: L, of all ranks together.
-        loss: a `Formula`, or its name with settings such as "asl(gamma_neg=2)".
+        loss: a `Formula`, or its name with settings such as "asl(gamma_neg=2)"; or, with counts, one that is made from
+            them, such as "db".
+        counts, rows: (L,), how many training rows have each label, and how many rows there are: see `BalancedLoss`.
         bias: False for none.
         prior: the share of positives of all labels or, (L,), of each, in (0, 1): every bias starts where the loss
             settles for a label that is positive so often, within +-20; at 5 where it saturates before, and at 0 where
@@ -67,8 +71,10 @@ class LinearHead(nn.Module):
         self,
         in_features: int,
         num_labels: int,
-        loss: Formula | str = "asl",
+        loss: Formula | Balanced | str = "asl",
         *,
+        counts: Tensor | None = None,
+        rows: int = 0,
         bias: bool = True,
         prior: float | Tensor | None = None,
         label_weight: Tensor | None = None,
@@ -86,7 +92,9 @@ class LinearHead(nn.Module):
         super().__init__()
         check_options(reduction, "mixture", label_smoothing, -1, ignore_index)
         check_backend(backend)
-        self.in_features, self.num_labels, self.formula = in_features, num_labels, as_formula(loss)
+        self.in_features, self.num_labels = in_features, num_labels
+        self.counts = None if counts is None else _counts_of(loss, counts, rows)
+        self.formula = as_formula(cast("Formula | str", loss)) if self.counts is None else self.counts.balance.formula
         self.shard, self.fused_step, self.prior = shard, fused_step, prior
         self.label_smoothing, self.ignore_index, self.reduction = label_smoothing, ignore_index, reduction
         self.chunk, self.backend = chunk, backend
@@ -114,7 +122,10 @@ class LinearHead(nn.Module):
             raise TypeError(f"fused_step must be a FusedSGD, FusedAdamW or FusedAdagrad, got {self.fused_step!r}")
         if self.fused_step is not None and self.backend == "eager":
             raise ValueError("backend='eager' holds the gradient of the weight, so it takes no fused_step")
-        for name, weight in zip(("label_weight", "pos_weight"), weights, strict=True):
+        if self.counts is not None and weights[0] is not None:
+            raise ValueError("label_weight is made from the counts here: pass pos_weight, or a mask")
+        given = (*weights, None if self.counts is None else self.counts.rarity)
+        for name, weight in zip(("label_weight", "pos_weight", "counts"), given, strict=True):
             if weight is None:
                 continue
             check_tensor(name, weight)
@@ -138,7 +149,8 @@ class LinearHead(nn.Module):
             bias = settled_logit(self.formula, odds)
         except ValueError:
             return torch.zeros_like(odds)
-        return bias.nan_to_num(posinf=_SATURATED).clamp(-20, 20)
+        bias = bias.nan_to_num(posinf=_SATURATED).clamp(-20, 20)
+        return bias if self.counts is None else self.counts.before(bias)
 
     def _add_states(self, fused_step: FusedStep) -> None:
         """Adds buffers such as `weight_momentum`, and the number of steps."""
@@ -251,6 +263,7 @@ class LinearHead(nn.Module):
             backend=self.backend,
             shard=self.shard,
             updater=None if fused_step is None else self._updater(fused_step),
+            counted=None if self.counts is None else self.counts.now(),
         )
 
     def _updater(self, fused_step: FusedStep) -> Update:
@@ -275,6 +288,9 @@ class LinearHead(nn.Module):
         scores, labels = top_labels(flat, weight, self._local_bias, k, width, self.shard)
         if posterior:
             pos_weight = 1.0 if self.pos_weight is None else self.pos_weight[labels]
+            if self.counts is not None:
+                self.counts.check_closed()
+                scores = scores + self.counts.offset[labels]
             scores = implied_posterior(self.formula, scores, pos_weight, self.label_smoothing)
         return scores.view(*hidden.shape[:-1], k), labels.view(*hidden.shape[:-1], k)
 
@@ -283,7 +299,14 @@ class LinearHead(nn.Module):
         return functional.linear(hidden, self._local_weight, self._local_bias)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.num_labels}, {self.formula}, reduction={self.reduction!r}"
+        loss = self.formula if self.counts is None else self.counts.balance
+        return f"{self.in_features}, {self.num_labels}, {loss}, reduction={self.reduction!r}"
+
+
+def _counts_of(loss: Formula | Balanced | str, counts: Tensor, rows: int) -> LabelCounts:
+    if isinstance(loss, Formula):
+        raise TypeError(f"counts are for losses that are made from them, such as 'db', not for {loss}")
+    return LabelCounts(balanced(loss) if isinstance(loss, str) else loss, counts, rows)
 
 
 def _fill(parameter: Tensor, bound: float, start: int, num_labels: int) -> None:

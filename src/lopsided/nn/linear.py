@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lopsided.compute import choose, choose_for_head
+from lopsided.compute.counted import Counted
 from lopsided.compute.head import passes as linear
 from lopsided.compute.head.evaluators import evaluator
 from lopsided.compute.head.label_ranges import LabelRanges
@@ -117,8 +118,11 @@ def _eager(hidden: Tensor, weight: Tensor, bias: Tensor | None, problem: linear.
         raise ValueError("backend='eager' holds the logits of all labels, so it takes no shard")
     if not torch.is_autocast_enabled(weight.device.type):
         hidden = hidden.to(weight.dtype)
-    logits = functional.linear(hidden, weight, bias)
-    of_rows = Problem(problem.formula, problem.ranges.supervision, problem.row_weight, problem.reduction)
+    logits, supervision = functional.linear(hidden, weight, bias), problem.ranges.supervision
+    if problem.counted is not None:
+        logits, label_weight = problem.counted.turned(logits, supervision)
+        supervision = supervision._replace(weight=label_weight)
+    of_rows = Problem(problem.formula, supervision, problem.row_weight, problem.reduction)
     return reduced_loss(choose("eager", problem.formula, logits), logits, of_rows)
 
 
@@ -141,6 +145,7 @@ def make_problem(
     backend: str,
     shard: LabelShard | None,
     updater: linear.Updater | None = None,
+    counted: Counted | None = None,
 ) -> linear.HeadProblem:
     """Checks all inputs, and makes what a pass must know. Hidden (..., D), weight (L, D) or this rank's part."""
     check_head(hidden, weight, bias, shard)
@@ -163,8 +168,12 @@ def make_problem(
     executor = choose_for_head(backend, formula, logits, *beside)
     if row_weight is not None:
         row_weight = row_weight.reshape(-1).to(torch.promote_types(dtype, torch.float32))
+    if counted is not None:
+        counted = counted.having_seen(ranges, start, hidden.new_empty(rows, 0))
+        if shard is not None and counted.sampled is not None:
+            shard.sum(counted.sampled)
     by = evaluator(executor, formula)
-    return linear.HeadProblem(formula, by, ranges, reduction, row_weight, known, dtype, shard, updater)
+    return linear.HeadProblem(formula, by, ranges, reduction, row_weight, known, dtype, shard, updater, counted)
 
 
 def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: LabelShard | None) -> None:

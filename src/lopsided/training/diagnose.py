@@ -7,12 +7,9 @@ from typing import cast
 
 import torch
 
-from lopsided.losses import Formula
-from lopsided.models.direct import DirectHead
-from lopsided.models.heads import Head
+from lopsided.models.heads import Head, criterion_of
 from lopsided.models.methods import Powerset, parse_method
 from lopsided.models.model import Model
-from lopsided.nn.modules import MultiLabelLoss
 from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker
 from lopsided.training.rows import Rows
 
@@ -32,10 +29,7 @@ def diagnose(model: Model, train: Rows) -> dict[str, float]:
     probabilities.update(logits, targets)
     method = parse_method(model.method)
     if not isinstance(method, Powerset):
-        if isinstance(method, Formula):
-            criterion = MultiLabelLoss(method, reduction="batchmean")
-        else:
-            criterion = cast(DirectHead, head).criterion
+        criterion = criterion_of(method, model.label_counts, model.rows).to(logits.device)
         criterion(logits.requires_grad_(), targets).backward()
         gradients.update(logits.detach(), logits.grad, targets)
     sides = {"p_positive": probabilities.positive, "p_negative": probabilities.negative}

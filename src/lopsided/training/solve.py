@@ -13,9 +13,9 @@ from torch.nn.functional import embedding_bag
 from lopsided.data.split import rest_of
 from lopsided.losses import Balanced, Formula
 from lopsided.metrics.scores import Scores
-from lopsided.models.direct import BagOf, DirectHead, NoBody, SparseLinear
+from lopsided.models.direct import BagOf, NoBody, SparseLinear
 from lopsided.models.encoder import Encoder
-from lopsided.models.heads import PowersetHead
+from lopsided.models.heads import PowersetHead, criterion_of
 from lopsided.models.methods import Powerset, parse_method
 from lopsided.models.model import Model
 from lopsided.nn.functional import multilabel_loss
@@ -55,6 +55,8 @@ class Solver:
         self.apart = isinstance(self.method, Formula) and self.method.pool.per_label
         self.features = _features(model, rows)
         self.start = _start(self.head)
+        if isinstance(self.method, Balanced):
+            self.balanced = criterion_of(self.method, model.label_counts, model.rows).to(self.start.device)
         self.solution = Solution(len(rows), len(self.start)).to(self.start.device)
 
     @logits_of_a_model()
@@ -132,7 +134,7 @@ class Solver:
         if isinstance(self.method, Powerset):
             return cast(PowersetHead, self.head).powerset.loss(logits, targets) * len(logits)
         if isinstance(self.method, Balanced):
-            value: Tensor = cast(DirectHead, self.head).criterion(logits, targets)
+            value: Tensor = self.balanced(logits, targets)
             return value * len(logits)
         return multilabel_loss(logits, targets, self.method, reduction="batchmean") * len(logits)
 

@@ -7,12 +7,14 @@ a few numbers each, and a second one the gradients.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from lopsided.compute.counted import Counted
 from lopsided.compute.head.evaluators import Evaluator
 from lopsided.compute.head.label_ranges import LabelRanges
 from lopsided.compute.head.shard import LabelShard
@@ -49,6 +51,7 @@ class HeadProblem:
     dtype: torch.dtype  # of the products
     shard: LabelShard | None = None
     updater: Updater | None = None
+    counted: Counted | None = None  # what is done to logits and weights before the formula
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -93,6 +96,16 @@ class _Work:
             return torch.mm(self.hidden, self.weight_of(place).T, out=z)
         return torch.addmm(self.bias[place].to(self.problem.dtype), self.hidden, self.weight_of(place).T, out=z)
 
+    def ranges(self) -> Iterator[tuple[slice, Tensor, Supervision]]:
+        """Yields each range, with its logits and supervision as the formula takes them."""
+        counted, start = self.problem.counted, self.problem.ranges.start
+        for place, supervision in self.problem.ranges:
+            z = self.logits(place)
+            if counted is not None:
+                z, weight = counted.turned(z, supervision, slice(start + place.start, start + place.stop))
+                supervision = supervision._replace(weight=weight)
+            yield place, z, supervision
+
     def out(self, place: slice) -> Tensor:
         return self._view(self._slopes, place)
 
@@ -105,8 +118,7 @@ def fold(problem: HeadProblem, hidden: Tensor, weight: Tensor, bias: Tensor | No
     """Computes the state of the rows over all labels, those of other ranks included, without gradients."""
     work, evaluator = _Work(problem, hidden, weight, bias), problem.evaluator
     state, columns = None, torch.zeros(2, dtype=torch.float64)
-    for place, supervision in problem.ranges:
-        z = work.logits(place)
+    for _, z, supervision in work.ranges():
         state = _joined(evaluator, state, evaluator.summarize(z, supervision))
         if problem.formula.pool.transposed:
             transposed = evaluator.summarize(z.T.contiguous(), supervision.transpose(z.shape))
@@ -119,8 +131,8 @@ def fold(problem: HeadProblem, hidden: Tensor, weight: Tensor, bias: Tensor | No
 def _folded_again(problem: HeadProblem, totals: Totals, work: _Work) -> Totals:
     """Adds the sums that a staged pool makes once the state of all labels is known: one more product for each range."""
     sums: Tensor | None = None
-    for place, supervision in problem.ranges:
-        part = problem.evaluator.summarize_again(work.logits(place), supervision, totals.state)
+    for _, z, supervision in work.ranges():
+        part = problem.evaluator.summarize_again(z, supervision, totals.state)
         sums = part if sums is None else sums + part
     if sums is None:  # an empty shard
         nothing = work.hidden.new_empty(len(work.hidden), 0)
@@ -206,8 +218,8 @@ def descend(
     work, evaluator = _Work(problem, hidden, weight, bias), problem.evaluator
     sink = _Sink(work, _row_scale(problem, totals, upstream), needs)
     state = None
-    for place, supervision in problem.ranges:
-        z, out = work.logits(place), work.out(place)
+    for place, z, supervision in work.ranges():
+        out = work.out(place)
         if problem.formula.pool.per_label:
             part, slopes = evaluator.both(z, supervision, out)
             state = _joined(evaluator, state, part)
@@ -216,6 +228,8 @@ def descend(
             slopes = evaluator.slopes(z, supervision, totals.state, out)
             if problem.formula.pool.transposed:
                 slopes = slopes + _column_slopes(problem, z, supervision, totals)
+        if problem.counted is not None and problem.counted.balance.scale != 1:
+            slopes = slopes * problem.counted.balance.scale
         sink.take(place, slopes)
     if totals is None:
         totals = _complete(problem, state, torch.zeros(2, dtype=torch.float64), work)
