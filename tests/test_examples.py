@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import ResNetConfig, ResNetModel
 
 from lopsided.jobs.folder import ComparisonFolder
@@ -227,6 +228,26 @@ def test_relations_are_judged_as_the_official_scorer_does(capsys: pytest.Capture
             assert [float(value) for value in values[2 * place :][:2]] == pytest.approx(expected, abs=6e-4), loss
         assert expected[0] > expected[1] > 0, "at the tuned threshold"
     assert (folder / "out/losses.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_digits_are_detected(capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pycocotools")
+    monkeypatch.syspath_prepend(ROOT / "examples/object_detection")
+    detector = importlib.import_module("detector")
+    scenes = detector.draw_scenes(np.arange(1797), 20, np.random.default_rng(0))
+    classes, sides = (torch.stack(each) for each in zip(*(detector.assign(*one) for one in scenes[1]), strict=True))
+    right, doubled = 20.0 * classes - 10, lambda _: (20.0 * classes - 10, 2 * sides)
+    assert detector.average_precision(lambda _: (right, sides), scenes) == (1, 1), "every digit has a location"
+    assert detector.average_precision(doubled, scenes)[1] < 0.1
+    assert detector.average_precision(lambda _: (right.roll(1, 2), sides), scenes)[1] < 0.1
+
+    printed = small("object_detection", capsys, canvases=10, epochs=1, seeds=2)
+    names = first_words(printed)
+    assert names == first_words(shown("object_detection"))
+    assert {"focal", "asl", "zlpr"} < set(names)
+    assert (folder / "out/precision.png").stat().st_size > 10_000
+    sys.modules.pop("detector")
 
 
 def test_the_table_of_larger_sets_is_what_was_measured() -> None:
