@@ -7,13 +7,24 @@ from torch import Tensor
 
 from lopsided.compute.executor import RowResult, Source
 from lopsided.losses.formulas import Formula
-from lopsided.losses.pools import LogSumExp, MeanPairs, Pair, Pairs, Sum
+from lopsided.losses.pools import (
+    DecoupledSoftmax,
+    LogSumExp,
+    MeanPairs,
+    Pair,
+    Pairs,
+    SideMeans,
+    Sum,
+    ThresholdSoftmax,
+)
 from lopsided.targets import Supervision
 
 NAME = "streamed"
 GRADIENT: Source = "forward"
 CHECKS_VALUES = False
 _CACHED, _LAUNCHED = 1 << 17, 1 << 24  # logits of a block: what the cache of a core holds, what keeps a GPU busy
+# pools whose sides are apart, and whose coefficients are 0 where the weight is
+_APART = LogSumExp, Pairs, MeanPairs, ThresholdSoftmax, DecoupledSoftmax, SideMeans
 _FEW = 8  # where less than one label in so many is positive, their curve is evaluated for them alone
 
 
@@ -64,8 +75,7 @@ def block_rows(
         values, slopes = _finite_sum(z, weights, formula)
         if values.isfinite().all():  # curves of one's own may not be
             return values, slopes
-    # pools whose sides are apart, and whose coefficients are 0 where the weight is
-    if finite and isinstance(formula.pool, LogSumExp | Pairs | MeanPairs) and not formula.pool.transposed:
+    if finite and isinstance(formula.pool, _APART) and not formula.pool.transposed:
         result = _few_positives(z, weights, formula, with_gradient)
         if result is not None:
             return result
@@ -98,7 +108,7 @@ def _finite_sum(z: Tensor, weights: Pair, formula: Formula) -> tuple[Tensor, Ten
 def _few_positives(
     z: Tensor, weights: Pair, formula: Formula, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None] | None:
-    """Pools of exponentials: where no row has more than a few positives, these are gathered, padded with weight 0."""
+    """Sides that are apart: where no row has more than a few positives, these are gathered, padded with weight 0."""
     positive = weights[0] > 0
     counts = positive.sum(-1)
     most = max(1, int(counts.max()))
@@ -109,7 +119,7 @@ def _few_positives(
     few, weight = z.new_zeros(len(z), most), z.new_zeros(len(z), most)
     few[row, place], weight[row, place] = z[row, label], weights[0][row, label]
     (up, rise), (down, fall) = formula.positive(few), formula.negative(z)
-    state = formula.pool.fold((up, down), (weight, weights[1]))
+    state = formula.pool.fold_rows((up, down), (weight, weights[1]))
     if not with_gradient:
         return formula.pool.value(state), None
     k_up, k_down = formula.pool.coefficients((up, down), (weight, weights[1]), state)
