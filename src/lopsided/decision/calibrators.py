@@ -13,7 +13,7 @@ negatives tell too, follows from how much the labels differ in that.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from lopsided.losses.closed_form import posterior
 from lopsided.metrics.scores import Judged, Scores, ScoresLike
 
 PSEUDO = 5.0
+_TOGETHER = 2**16  # scores that are worked on at a time
 
 
 class Calibrator(Protocol):
@@ -139,22 +140,34 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor) -> tup
 
     And the (L,) logarithm of the integral of exp(- that), by Laplace's method.
     """
-    y = judged.hits.double()
+    rows = max(1, _TOGETHER // x.shape[1])
+    parts = [(part, x, part.hits.double()) for part, x in zip(judged.split(rows), x.split(rows), strict=True)]
 
-    def logits(fit: Tensor) -> Tensor:
-        return judged.scores.at(fit[:, 0]) + judged.scores.at(fit[:, 1]) * x
+    def sums(of: Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]], fit: Tensor) -> Tensor:
+        """Adds up what is made of x, y and the logits of some rows at a time, so that it stays in the cache."""
+        total: Tensor | None = None
+        for part, x, y in parts:
+            z = part.scores.at(fit[:, 0]) + part.scores.at(fit[:, 1]) * x
+            values = torch.stack([part.sum(each) for each in of(x, y, z)])
+            total = values if total is None else total.add_(values)
+        assert total is not None
+        return total
 
     def cost(fit: Tensor) -> Tensor:
-        z = logits(fit)
-        return judged.sum(softplus(z) - y * z) + (precision / 2 * (fit - prior).square()).sum(1)
+        lost = sums(lambda x, y, z: (softplus(z) - y * z,), fit)[0]
+        return lost + (precision / 2 * (fit - prior).square()).sum(1)
+
+    def slopes(x: Tensor, y: Tensor, z: Tensor) -> Sequence[Tensor]:
+        p = torch.sigmoid(z)
+        error, weight = p - y, p * (1 - p)
+        return error, error * x, weight, weight * x, weight * x * x
 
     fit = prior.expand(judged.num_labels, 2).clone()
     least = cost(fit)
     for _ in range(100):
-        p = torch.sigmoid(logits(fit))
-        error, weight = p - y, p * (1 - p)
-        gradient = torch.stack([judged.sum(error), judged.sum(error * x)], 1) + precision * (fit - prior)
-        a, b, c = judged.sum(weight) + precision[0], judged.sum(weight * x), judged.sum(weight * x * x) + precision[1]
+        offset, slope, a, b, c = sums(slopes, fit)
+        gradient = torch.stack([offset, slope], 1) + precision * (fit - prior)
+        a, c = a + precision[0], c + precision[1]
         if not precision.any():  # equal scores do not determine slope and offset: take the shortest step
             a, c = a + 1e-9 * (a + c), c + 1e-9 * (a + c)
         volume = a * c - b * b

@@ -191,6 +191,14 @@ class Judged:
             scores = Scores(values, None, values.shape[1])
             yield Judged(scores, self.hits[:, part], self.positives[part], self.rows[part], known)
 
+    def split(self, rows: int) -> Iterator[Judged]:
+        """Yields so many rows at a time; the counts of labels stay those of all."""
+        columns, known = (None if each is None else each.split(rows) for each in (self.scores.columns, self.known))
+        for place, values in enumerate(self.scores.values.split(rows)):
+            scores = Scores(values, None if columns is None else columns[place], self.num_labels)
+            hits = self.hits[place * rows : (place + 1) * rows]
+            yield replace(self, scores=scores, hits=hits, known=None if known is None else known[place])
+
     def by_label(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Returns the known scores and hits of every label."""
         values, hits, known = self.scores.values, self.hits, self.known
