@@ -143,29 +143,13 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor) -> tup
     rows = max(1, _TOGETHER // x.shape[1])
     parts = [(part, x, part.hits.double()) for part, x in zip(judged.split(rows), x.split(rows), strict=True)]
 
-    def sums(of: Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]], fit: Tensor) -> Tensor:
-        """Adds up what is made of x, y and the logits of some rows at a time, so that it stays in the cache."""
-        total: Tensor | None = None
-        for part, x, y in parts:
-            z = part.scores.at(fit[:, 0]) + part.scores.at(fit[:, 1]) * x
-            values = torch.stack([part.sum(each) for each in of(x, y, z)])
-            total = values if total is None else total.add_(values)
-        assert total is not None
-        return total
-
     def cost(fit: Tensor) -> Tensor:
-        lost = sums(lambda x, y, z: (softplus(z) - y * z,), fit)[0]
-        return lost + (precision / 2 * (fit - prior).square()).sum(1)
-
-    def slopes(x: Tensor, y: Tensor, z: Tensor) -> Sequence[Tensor]:
-        p = torch.sigmoid(z)
-        error, weight = p - y, p * (1 - p)
-        return error, error * x, weight, weight * x, weight * x * x
+        return _sums(_lost, parts, fit)[0] + (precision / 2 * (fit - prior).square()).sum(1)
 
     fit = prior.expand(judged.num_labels, 2).clone()
     least = cost(fit)
     for _ in range(100):
-        offset, slope, a, b, c = sums(slopes, fit)
+        offset, slope, a, b, c = _sums(_slopes, parts, fit)
         gradient = torch.stack([offset, slope], 1) + precision * (fit - prior)
         a, c = a + precision[0], c + precision[1]
         if not precision.any():  # equal scores do not determine slope and offset: take the shortest step
@@ -183,6 +167,32 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor) -> tup
             step = torch.where(worse[:, None], step / 2, step)
         fit, least = fit - step, new
     return fit, precision.log().sum() / 2 - least - volume.log() / 2
+
+
+def _sums(
+    of: Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]],
+    parts: Sequence[tuple[Judged, Tensor, Tensor]],
+    fit: Tensor,
+) -> Tensor:
+    """Adds up, for each label, what is made of x, y and the logits; by some rows at a time, which stay in the cache."""
+    total: Tensor | None = None
+    for part, x, y in parts:
+        z = part.scores.at(fit[:, 0]) + part.scores.at(fit[:, 1]) * x
+        values = torch.stack([part.sum(each) for each in of(x, y, z)])
+        total = values if total is None else total.add_(values)
+    assert total is not None
+    return total
+
+
+def _lost(x: Tensor, y: Tensor, z: Tensor) -> Sequence[Tensor]:
+    return (softplus(z) - y * z,)
+
+
+def _slopes(x: Tensor, y: Tensor, z: Tensor) -> Sequence[Tensor]:
+    """Returns the terms of the gradient, and those of the second derivatives, of a sum of `_lost`."""
+    p = torch.sigmoid(z)
+    error, weight = p - y, p * (1 - p)
+    return error, error * x, weight, weight * x, weight * x * x
 
 
 @dataclass(frozen=True)
