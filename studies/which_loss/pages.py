@@ -115,7 +115,8 @@ def answers(study: Measured) -> str:
         )
         says += "" if first in shown else f"; ahead most is {told[first]}"
         says += f"; shown to be behind: {names(worse)}" if worse else ""
-        says += f"; no interval reaches above {signed(max(gain.high for gain in gains.values()))}"
+        high, loss = max((gain.high, loss) for loss, gain in gains.items())
+        says += f"; no interval reaches above that of {loss}, {signed(high)}"
         lines.append(f"- **{title}**: {says}.")
     few = [loss for loss in LOSSES[1:] if loss not in on_all(study.gains(LOSSES, "map"), study.sets())]
     left_out = (
