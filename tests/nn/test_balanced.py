@@ -212,6 +212,8 @@ def test_a_head_makes_the_same_of_ranges_of_labels(spec: str) -> None:
     turned = begun.counts.now().turned(begun.logits(zeros).detach(), Supervision(torch.zeros(5)))[0]
     torch.testing.assert_close(turned, plain.logits(zeros).detach(), rtol=1e-4, atol=1e-5)
     assert begun(torch.zeros(0, 4), torch.zeros(0, 5)) == 0
+    placed: Any = lopsided.LinearHead(4, 5, spec, counts=counts, rows=ROWS, device="meta")
+    assert {each.device.type for each in (placed.weight, *placed.buffers())} == {"meta"}
     assert str(balanced(spec)) in repr(begun)
     assert list(begun.state_dict()) == ["weight", "bias"]
 

@@ -93,7 +93,7 @@ class LinearHead(nn.Module):
         check_options(reduction, "mixture", label_smoothing, -1, ignore_index)
         check_backend(backend)
         self.in_features, self.num_labels = in_features, num_labels
-        self.counts = None if counts is None else _counts_of(loss, counts, rows)
+        self.counts = None if counts is None else _counts_of(loss, counts, rows).to(device or counts.device)
         self.formula = as_formula(cast("Formula | str", loss)) if self.counts is None else self.counts.balance.formula
         self.shard, self.fused_step, self.prior = shard, fused_step, prior
         self.label_smoothing, self.ignore_index, self.reduction = label_smoothing, ignore_index, reduction
