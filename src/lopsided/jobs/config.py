@@ -280,9 +280,10 @@ class FitConfig(Config):
 
 def for_steps(name: str, model: str) -> str:
     """Says that a setting does not suit a model, which is solved."""
+    in_steps = "bag" if model in ("linear_bag", "tree") else f"{model}(solve=False)"
     return (
         f"--{name.replace('_', '-')} is for models that are trained in steps, and {model} is solved: leave it out, or "
-        f'choose --model "{model}(solve=False)"'
+        f'choose --model "{in_steps}"'
     )
 
 

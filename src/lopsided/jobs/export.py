@@ -31,6 +31,7 @@ from lopsided.jobs.run_header import output
 from lopsided.models.encoder import Encoded, InGraph
 from lopsided.models.heads import Head
 from lopsided.models.model import Model
+from lopsided.models.tree import TreeHead
 
 _EXAMPLES = 4  # rows that the graph is traced with; any number of rows can be given to it
 
@@ -65,6 +66,10 @@ def export(run: Path, out: Path, rows: Path | None = None) -> list[Path]:
     header, rest = (output(out.with_suffix(ending)) for ending in (".json", ".safetensors"))
     predictor = Predictor.open(run)
     model = predictor.model
+    if isinstance(model.network.head, TreeHead):
+        raise UserError(
+            f"{run}: a tree over labels cannot be exported, since each row goes another way; --model bag can"
+        )
     encoded, deployed = deployable(predictor, _some_rows(predictor, rows))
     batch = encoded.batch(torch.arange(_EXAMPLES))
     names = _input_names(deployed.body, len(batch))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.progress import Progress as Bars
@@ -26,8 +27,11 @@ from lopsided.jobs.config import IMAGES, IMBALANCE, C, Config, FitConfig
 from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.tuning import with_tuning
 from lopsided.metrics.registry import METRICS
+from lopsided.models.bag import Tree
 from lopsided.models.encoder import Encoder, Part
+from lopsided.models.methods import parse_method
 from lopsided.models.registry import fit_encoder
+from lopsided.models.tree import checked_method
 from lopsided.training.rows import Rows, scores_to_keep
 
 SMALLEST_SPLIT = 10  # rows of a file that is to be split
@@ -191,6 +195,9 @@ def prepare(config: Config, splits: Splits) -> Prepared:
     file, files = config.data, config.files()
     try:
         encoder = fit_encoder(config.model, splits.train.inputs, splits.train.num_labels)
+        if isinstance(encoder, Tree):  # said before the first of several losses is trained
+            for loss in config.losses if isinstance(config, CompareConfig) else [cast("FitConfig", config).loss]:
+                checked_method(parse_method(loss))
         recipe = encoder.recipe(len(splits.train), splits.train.num_labels)
         refit = recipe.optimizer == "solve" and recipe.refit and not config.no_refit
         splits = with_tuning(splits, refit, config.data_seed)

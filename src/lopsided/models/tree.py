@@ -8,6 +8,7 @@ ICML); what stands below a node is told apart on the rows alone that have a labe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -77,16 +78,23 @@ def levels_of(num_labels: int) -> Iterator[Level]:
     yield Level(node, output, halves(num_labels, depths[-1]))
 
 
+def checked_method(method: object) -> Formula:
+    """Returns a loss that a tree can be made of. Raises UserError for another, and for label powerset."""
+    if isinstance(method, Formula) and (method.pool.per_label or isinstance(method.pool, LogSumExp)):
+        with suppress(ValueError):
+            implied_log_odds(method, torch.zeros(1))
+            return method
+    raise UserError(
+        "a tree over labels takes zlpr, and losses that judge each label alone and whose scores stand for a "
+        f"probability, not {method}; choose --model bag"
+    )
+
+
 class TreeBody(NoBody):
     """Hands the features on to a `TreeHead`, in which all lies that is learnt."""
 
     def make_tree(self, method: object, num_labels: int) -> TreeHead:
-        """Raises UserError for a method that needs labels together which the tree has apart."""
-        if not (isinstance(method, Formula) and (method.pool.per_label or isinstance(method.pool, LogSumExp))):
-            raise UserError(
-                f"a tree over labels takes a loss that judges labels alone, or zlpr, not {method}; choose --model bag"
-            )
-        return TreeHead(self.width, num_labels, method)
+        return TreeHead(self.width, num_labels, checked_method(method))
 
 
 class TreeHead(nn.Module):
@@ -96,8 +104,8 @@ class TreeHead(nn.Module):
     those of a node for a feature lie together, and are found by one number of both.
 
     num_features: F. order: (L,) int64, the label at each place of the tree. keys: (K,) int64, node x F + feature,
-    rising. starts: (K + 1,) int64, where the weights of each key begin. outputs, weights: (E,) int16 and float32, what
-    a weight is for, counted from the first output of the node. bias: of the outputs of all levels.
+    rising. starts: (K + 1,) int64, where the weights of each key begin. outputs: (E,) int16, what a weight is for,
+    counted from the first output of the node. weights: (E, 1) float32. bias: of the outputs of all levels.
 
     >>> head = TreeHead(num_features=9, num_labels=3, loss="asl")
     >>> head.logits(BagOf(torch.tensor([0, 8, 1]), torch.tensor([0, 2]), torch.ones(3))).shape
@@ -123,9 +131,13 @@ class TreeHead(nn.Module):
         self.criterion = MultiLabelLoss(self.formula, reduction="batchmean")
         of_nothing: dict[str, Tensor] = {
             name: torch.zeros(int(name == "starts"), dtype=kind) for name, kind in self.STORED.items()
-        }
+        } | {"weights": torch.zeros(0, 1)}
         outputs = self.levels[-1].output + num_labels
         self.set(of_nothing | {"order": torch.arange(num_labels), "bias": torch.zeros(outputs)})
+        self.line: tuple[float, float] | None = None  # of zlpr, whose scores may lie anywhere
+        if not self.formula.pool.per_label:
+            at_zero, at_one = implied_log_odds(self.formula, torch.tensor([0.0, 1.0])).tolist()
+            self.line = at_zero, at_one - at_zero
         grid = torch.linspace(-_GRID, _GRID, int(2 * _GRID * _STEPS) + 1, dtype=torch.float64, device="cpu")
         self.register_buffer("log_odds", _rising(implied_log_odds(self.formula, grid), grid), persistent=False)
 
@@ -195,11 +207,13 @@ class TreeHead(nn.Module):
         each = torch.repeat_interleave(count)
         weight = torch.arange(len(each), device=each.device) + (start - count.cumsum(0) + count)[each]
         cell = ((row[entry] * nodes.shape[1] + slot) * width)[each] + self.outputs[weight]
-        scores.index_add_(0, cell, self.weights[weight] * hidden.weights[entry][each])
+        scores.index_add_(0, cell, self.weights[weight, 0] * hidden.weights[entry][each])
         return scores.view(*nodes.shape, width)
 
     def _meaning(self, scores: Tensor) -> Tensor:
         """Maps scores to the log odds that they stand for."""
+        if self.line is not None:
+            return self.line[0] + self.line[1] * scores
         place = (scores.clamp(-_GRID, _GRID) + _GRID) * _STEPS
         low = place.long().clamp_(max=len(self.log_odds) - 2)
         table = self.log_odds.float()
@@ -209,6 +223,8 @@ class TreeHead(nn.Module):
         """Maps log probabilities to scores."""
         log_p = likelihood.double().clamp(max=-1e-12)
         log_odds = log_p - torch.log(-torch.expm1(log_p))
+        if self.line is not None:
+            return ((log_odds - self.line[0]) / self.line[1]).float()
         high = torch.searchsorted(self.log_odds, log_odds).clamp_(1, len(self.log_odds) - 1)
         low, gap = self.log_odds[high - 1], self.log_odds[high] - self.log_odds[high - 1]
         share = ((log_odds - low) / gap).clamp(0, 1)
@@ -225,15 +241,19 @@ def _checked(tensors: Mapping[str, Tensor], head: TreeHead) -> dict[str, Tensor]
     stored = {name: tensors[name] for name in head.STORED}
     order, keys, starts, outputs, weights, bias = stored.values()
     nodes, last = head.levels[-1].node + len(head.levels[-1].first) - 1, head.levels[-1].output + head.num_labels
-    right = all(each.ndim == 1 and each.dtype == head.STORED[name] for name, each in stored.items())
-    right = right and bias.shape == (last,) and len(starts) == len(keys) + 1 and len(outputs) == len(weights)
+    right = all(each.dtype == head.STORED[name] for name, each in stored.items())
+    right = right and all(each.ndim == 1 for name, each in stored.items() if name != "weights")
+    right = right and weights.shape == (len(outputs), 1)
+    right = right and bias.shape == (last,) and len(starts) == len(keys) + 1
     right = right and torch.equal(order.sort().values, torch.arange(head.num_labels, device=order.device))
     right = right and int(starts[0]) == 0 and int(starts[-1]) == len(weights) and bool((starts.diff() > 0).all())
     right = right and bool((keys.diff() > 0).all())
     if right and len(keys):
-        widest = max(level.width for level in head.levels)
         right = int(keys[0]) >= 0 and int(keys[-1]) < nodes * head.num_features
-        right = right and int(outputs.min()) >= 0 and int(outputs.max()) < widest
+    if right and len(keys):
+        widths = torch.cat([level.first.diff() for level in head.levels]).to(keys.device)
+        width = widths[keys // head.num_features].repeat_interleave(starts.diff())
+        right = bool(((outputs >= 0) & (outputs < width)).all())
     if not right:
         raise ValueError(f"no tree of {head.num_labels} labels and {head.num_features} features")
     return stored

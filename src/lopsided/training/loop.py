@@ -107,6 +107,7 @@ class _Loop:
         self.model = Model.new(encoder, method, rows.data, recipe.learning_rate if recipe.fused_head else None)
         self.network = self.model.network.to(self.accelerator.device)
         several = self.accelerator.num_processes > 1  # else nothing is wrapped, but much of torch.distributed imported
+        several = several and any(weight.requires_grad for weight in self.network.parameters())
         self.wrapped: Any = self.accelerator.prepare_model(self.network) if several else self.network
         modules: dict[str, torch.nn.Module] = {"network": self.network}
         if recipe.average is not None:

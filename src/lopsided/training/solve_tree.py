@@ -69,7 +69,7 @@ class TreeSolver:
         key, count = torch.cat(keys).unique_consecutive(return_counts=True)
         starts = nn.functional.pad(count.cumsum(0), (1, 0))
         tensors = {"order": order, "keys": key, "starts": starts, "outputs": torch.cat(outputs)}
-        tensors |= {"weights": torch.cat(weights), "bias": torch.cat(bias)}
+        tensors |= {"weights": torch.cat(weights)[:, None], "bias": torch.cat(bias)}
         device = self.head.bias.device
         self.head.set({name: tensor.to(device) for name, tensor in tensors.items()})
         return total
@@ -148,8 +148,11 @@ def _parted(means: Any, half: int, random: Any) -> Any:
     """Returns the order of so many (n, F) sparse means in which the first half is one of two clusters."""
     import numpy as np
 
-    way = (means[random.integers(len(means.indptr) - 1)] - means[random.integers(len(means.indptr) - 1)]).toarray()[0]
-    order = np.arange(len(means.indptr) - 1)
+    order, with_rows = np.arange(len(means.indptr) - 1), np.flatnonzero(np.diff(means.indptr))
+    if len(with_rows) < 2:
+        return order
+    one, other = random.choice(with_rows, 2, replace=False)
+    way = (means[one] - means[other]).toarray()[0]
     for _ in range(_MEANS_STEPS):
         before, order = order, (-(means @ way)).argsort(kind="stable")
         if np.array_equal(np.sort(before[:half]), np.sort(order[:half])):

@@ -79,6 +79,7 @@ class TrainingState:
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
+        self.modules["network"].load_state_dict(parts["network"] | parts["best"])  # which refuses what does not fit
         for name, module in self.modules.items():
             module.load_state_dict(parts[name])
         if self.optimizer is not None:
@@ -90,7 +91,6 @@ class TrainingState:
             for place, moments in state.items():
                 _check_shapes(moments, dict.fromkeys(moments, weights[place]))
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
-        _check_shapes(parts["best"], self.modules["network"].state_dict())
         self.best = parts["best"]
         self.progress = TypeAdapter(Progress).validate_json(progress, strict=True)
         self.progress.check()
