@@ -1,5 +1,6 @@
 """Losses made from label counts, against their papers' definitions, entry by entry, with none of lopsided's code."""
 
+import math
 from typing import Any
 
 import pytest
@@ -144,6 +145,18 @@ def test_thresholds_are_where_the_risk_is_least(spec: str) -> None:
         risk = module(logits, torch.full_like(logits, 0.3))
         assert thresholds[label].item() == pytest.approx(z[risk.argmin()].item(), abs=2e-3)
     torch.testing.assert_close(module.posterior(thresholds[None]), torch.full((1, 5), 0.3, dtype=torch.float64))
+
+
+def test_a_scale_is_one_of_what_scores_stand_for() -> None:
+    criterion = lopsided.BalancedLoss("ldam(margin=0, scale=30)", torch.tensor([5, 50]), rows=100)
+    probability = criterion.posterior(torch.tensor([0.1, -0.1]))
+    assert probability.tolist() == pytest.approx([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(3))])
+    assert criterion.decision_threshold(0.9).tolist() == pytest.approx([math.log(9) / 30] * 2)
+
+
+def test_counts_of_other_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="the loss has the counts of 3 labels, got logits of 4"):
+        lopsided.BalancedLoss("db", torch.tensor([5, 50, 7]), rows=100)(torch.zeros(2, 4), torch.zeros(2, 4))
 
 
 def test_a_learnt_scale_and_shift_before_a_loss_are_those_of_siglip() -> None:

@@ -54,6 +54,10 @@ class LabelCounts(nn.Module):
         weight = self.weight if self.reweights else None
         return Counted(self.balance, self.offset, self.margins, self.rarity, weight)
 
+    def after(self, logits: Tensor) -> Tensor:
+        """Returns what the counts turn (..., L) logits of negatives into."""
+        return self.balance.scale * (logits + self.offset)
+
     def before(self, settled: Tensor) -> Tensor:
         """Returns the (..., L) logits that the counts turn into these, of negatives."""
         return settled / self.balance.scale - self.offset
@@ -75,7 +79,7 @@ class BalancedLoss(MultiLabelLoss):
 
     Args:
         loss: its name, with settings such as "db(gamma=0)".
-        counts: (L,), how many training rows have each label; fewer than 1 count as 1.
+        counts: (L,), how many training rows have each label; 0 counts as 1, and all rows as one less.
         rows: how many training rows there are.
         options: see `MultiLabelLoss`; no `weight`, which is what the counts make.
 
@@ -111,6 +115,9 @@ class BalancedLoss(MultiLabelLoss):
         z, targets, mask = (labels_last(each, ndim, self.label_dim) for each in (z, targets, mask))
         supervision = Supervision.of(targets, self.ignore_index, mask=mask)
         check_inputs(z, supervision)
+        if z.shape[-1] != len(self.counts.offset):
+            known = len(self.counts.offset)
+            raise ValueError(f"the loss has the counts of {known} labels, got logits of {z.shape[-1]}")
         z, weight = self.counts.now().turned(z, supervision)
         return multilabel_loss(
             z,
@@ -133,12 +140,12 @@ class BalancedLoss(MultiLabelLoss):
 
     def posterior(self, logits: Tensor) -> Tensor:
         self.counts.check_closed()
-        z = self.scores(logits).movedim(self.label_dim, -1) + self.counts.offset
+        z = self.counts.after(self.scores(logits).movedim(self.label_dim, -1))
         return closed_form.posterior(self.formula, z, *self._trained_with).movedim(-1, self.label_dim)
 
     def decision_threshold(self, eta: float = 0.5) -> Tensor:
         self.counts.check_closed()
-        return super().decision_threshold(eta) - self.counts.offset.double()
+        return self.counts.before(super().decision_threshold(eta))
 
     def posterior_limits(self) -> tuple[Tensor, Tensor]:
         self.counts.check_closed()
