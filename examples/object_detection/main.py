@@ -4,7 +4,6 @@ Needs `pip install pycocotools` beside lopsided[tool].
 """
 
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,9 +16,9 @@ import lopsided
 from lopsided import sigmoid_asymmetric_loss
 from lopsided.metrics.significance import holm, resplit_differences
 
-BATCH, RATES, WEIGHTS = 16, (0.01, 0.02), (1.0, 3.0, 9.0)  # canvases; learning rates; weights of the class loss
-ASL = {"gamma": 4.0, "gamma_pos": 0.0, "clip": 0.05}
-CRITERIA = {  # what is called with logits and targets; the formula that says about where the last bias settles
+BATCH = 16  # canvases
+ASL = {"gamma": 4.0, "gamma_pos": 0.0, "clip": 0.05, "detach_focus": True}
+CRITERIA = {  # what is called with logits and targets; the formula by which the last bias starts where it settles
     "focal": (partial(sigmoid_asymmetric_loss, reduction="sum"), "focal(alpha=0.25)"),
     "asl": (partial(sigmoid_asymmetric_loss, **ASL, alpha=-1, reduction="sum"), "asl"),
     "asl, alpha .25": (partial(sigmoid_asymmetric_loss, **ASL, alpha=0.25, reduction="sum"), "asl(alpha=0.25)"),
@@ -50,6 +49,21 @@ def train(name: str, scenes: Scenes, rate: float, weight: float, epochs: int, se
     return model.eval()
 
 
+def search(name: str, train_scenes: Scenes, valid_scenes: Scenes, epochs: int) -> tuple[float, float]:
+    """Returns the learning rate and the weight that are better on validation canvases than all four beside them."""
+    tried: dict[tuple[int, int], float] = {}
+    best = (0, 0)
+    while True:
+        for step in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
+            place = best[0] + step[0], best[1] + step[1]
+            if place not in tried:
+                model = train(name, train_scenes, 0.02 * 2.0 ** place[0], 3.0 ** (1 + place[1]), epochs, seed=0)
+                tried[place] = average_precision(model, valid_scenes)[0]
+        if (higher := max(tried, key=tried.__getitem__)) == best:
+            return 0.02 * 2.0 ** best[0], 3.0 ** (1 + best[1])
+        best = higher
+
+
 def draw_seed(canvases: int, seed: int) -> tuple[Scenes, Scenes, Scenes]:
     """Draws training, validation and test canvases, with digits that no two of them share; others for each seed."""
     random = np.random.default_rng(seed)
@@ -74,14 +88,10 @@ def main(out: Path = Path("runs/object_detection"), canvases: int = 240, epochs:
     out.mkdir(parents=True, exist_ok=True)
     scenes, chosen, found = [draw_seed(canvases, seed) for seed in range(seeds)], {}, []
     for name in CRITERIA:
-        tried = {}
-        for rate, weight in product(RATES, WEIGHTS):  # on validation canvases of the first seed
-            model = train(name, scenes[0][0], rate, weight, epochs, seed=0)
-            tried[rate, weight] = average_precision(model, scenes[0][1])[0]
-        chosen[name] = max(tried, key=tried.__getitem__)
+        chosen[name] = search(name, *scenes[0][:2], epochs)  # of the first seed
         models = [train(name, scenes[seed][0], *chosen[name], epochs, seed) for seed in range(seeds)]
         found.append([average_precision(model, scenes[seed][2]) for seed, model in enumerate(models)])
-        print(f"{name}: learning rate {chosen[name][0]:g}, weight {chosen[name][1]:g}")
+        print(f"{name}: learning rate {chosen[name][0]:g}, weight {chosen[name][1]:.3g}")
     precision = np.array(found)  # (losses, seeds, 2): mAP, and AP at an IoU of .5
     draw(precision[..., 0], out / "precision.png")
     share = 597 / 900  # digits of the test by those of training
