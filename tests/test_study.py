@@ -72,6 +72,23 @@ def test_a_piece_is_measured_once(study: ModuleType, folder: Path, monkeypatch: 
     assert all(row["micro_f1_own"] == "" != row["micro_f1"] for row in of_ranking), "it has no threshold of its own"
 
 
+def test_a_piece_that_fails_does_not_stop_the_others(
+    study: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(piece: Any, *_: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        if piece.family == "ranking":
+            raise ValueError("no number")
+        return [piece.key | {"map": "0.5"}], piece.key | {"CPU s": "1"}
+
+    monkeypatch.setattr(study, "measure", measure)
+    monkeypatch.setattr(study, "settings_of", lambda *_: {})
+    line = [str(folder), "--results", str(folder), "--runs", str(folder), "--pieces"]
+    with pytest.raises(SystemExit, match="1"):
+        study.main([*line, "ranking-nlupp-0,losses-nlupp-0"])
+    assert "ranking-nlupp-0: failed: no number" in capsys.readouterr().out
+    assert [row["family"] for row in rows(folder / "results.csv")] == ["losses"]
+
+
 def made(ahead: dict[str, float]) -> list[dict[str, str]]:
     """Lines of five splits of four sets, on which losses are ahead of bce by so much in every metric."""
     draw = random.Random(1)

@@ -27,7 +27,7 @@ from sets import ENCODED, SETS, SPLIT, Settings, settings_of
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from run import environment
 
-from lopsided.data.storage import write_csv
+from lopsided.data.storage import UserError, write_csv
 from lopsided.jobs.begin import begin
 from lopsided.jobs.compare import Worker, compare
 from lopsided.jobs.compare_config import make_config
@@ -211,9 +211,9 @@ def read(file: Path) -> list[Row]:
         return list(csv.DictReader(lines))
 
 
-def study(asked: Sequence[Piece], data: Path, runs: Path, results: Path, encoder: str | None) -> None:
-    """Measures the pieces that are not in the files yet, and that no other process measures."""
-    facts = environment()  # as it is before
+def study(asked: Sequence[Piece], data: Path, runs: Path, results: Path, encoder: str | None) -> bool:
+    """Measures the pieces that are not in the files yet, and that no other process measures; returns whether it could."""
+    facts, failed = environment(), False  # as it is before
     for piece in asked:
         try:
             with FileLock(runs / f"{piece.folder}.lock", timeout=0):
@@ -227,6 +227,10 @@ def study(asked: Sequence[Piece], data: Path, runs: Path, results: Path, encoder
                     print(f"{piece.folder}: {about_data['CPU s']} s", flush=True)
         except Timeout:
             print(f"{piece.folder}: in work elsewhere", flush=True)
+        except (ValueError, UserError) as error:  # the others can be measured without it
+            failed = True
+            print(f"{piece.folder}: failed: {error}", flush=True)
+    return not failed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -242,7 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (piece for piece in pieces() if piece.folder.startswith(starts)),
         key=lambda piece: next(number for number, start in enumerate(starts) if piece.folder.startswith(start)),
     )
-    study(asked, options.data.resolve(), options.runs.resolve(), options.results.resolve(), options.encoder)
+    paths = options.data.resolve(), options.runs.resolve(), options.results.resolve()
+    if not study(asked, *paths, options.encoder):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
