@@ -212,7 +212,7 @@ def read(file: Path) -> list[Row]:
 
 
 def study(asked: Sequence[Piece], data: Path, runs: Path, results: Path, encoder: str | None) -> bool:
-    """Measures the pieces that are not in the files yet, and that no other process measures; returns whether it could."""
+    """Measures the pieces that are not in the files yet, nor measured by another process; returns whether all went."""
     facts, failed = environment(), False  # as it is before
     for piece in asked:
         try:
