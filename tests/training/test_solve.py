@@ -187,6 +187,18 @@ def test_a_stopped_path_goes_on(tmp_path: Path) -> None:
     assert all(torch.equal(weights(continued)[name], each) for name, each in weights(whole).items())
 
 
+def test_a_label_that_nothing_pulls_at_stays_where_it_is_beside_others() -> None:
+    """As under a hinge: its gradient, and what a step along that would change, are exactly 0."""
+    x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [3.0]])
+
+    def slope(scores: Tensor, labels: Tensor) -> Tensor:
+        return torch.cat([2 * (scores[:, :1] - y), torch.zeros(2, 1)], 1)
+
+    problem = Problem(lambda pulls: x @ (x.T @ pulls), slope, apart=False)
+    weights = x.T @ minimise(problem, torch.zeros(2, 2), l2=2.0, tolerance=1e-6)
+    torch.testing.assert_close(weights, torch.tensor([[7 / 6, 0.0]]))
+
+
 def test_layers_are_not_solved() -> None:
     table = Table.of_numbers(drawn(200)[0])
     with pytest.raises(ValueError, match="mlp has layers below its head"):

@@ -134,7 +134,7 @@ def _conjugate_steps(
     enough = left * _FORCING**2
     for _ in range(_CONJUGATE_STEPS):
         change = torch.addcmul(l2 * way, bend, moving)
-        size = left / _dot(change, moving)
+        size = (left / _dot(change, moving)).nan_to_num(0.0, posinf=0.0)  # a label whose gradient is 0 stays
         step.addcmul_(size, way)
         moved.addcmul_(size, moving)
         residual.addcmul_(size, change, value=-1)
