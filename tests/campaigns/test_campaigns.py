@@ -21,7 +21,7 @@ from tests.campaigns.children import Ended, in_child
 from tests.campaigns.kills import half_written
 from tests.campaigns.requests import fault_of
 
-TRIALS = {"readers": 60, "folders": 3, "kills": 2, "limits": 2, "lines": 3, "requests": 30}
+TRIALS = {"readers": 60, "folders": 3, "kills": 2, "limits": 2, "lines": 3, "requests": 15}
 ONE_LINE = "lopsided: texts.jsonl: no such file\n"
 
 

@@ -48,7 +48,6 @@ ENDS = {
 DIED = r"lopsided: another of the 2 processes that train died; go on with: lopsided fit run\n"
 SAID = {
     ("kill", 0): DIED,
-    ("kill", 1): DIED,
     ("disk", 0): r"lopsided: run/state\.safetensors: File too large\n",
     ("memory", 1): r"lopsided: there is not enough memory\n",
 }
