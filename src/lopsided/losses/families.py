@@ -9,6 +9,8 @@ from lopsided.losses.entries import Range, curve_of, entry, named
 from lopsided.losses.formulas import Formula
 from lopsided.losses.pools import DecoupledSoftmax, SideMeans, ThresholdSoftmax
 
+_EXPONENTS = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)  # of both sides
+
 
 @entry("atl", "arXiv 2010.11304")
 def adaptive_threshold() -> Formula:
@@ -17,8 +19,7 @@ def adaptive_threshold() -> Formula:
     z is the logit of a label less that of the threshold class: with `threshold_logit=0` the first logit of each row is
     that class. Without, the threshold is 0, which a model with a bias for each label learns as well.
     """
-    up, down = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)
-    return named("atl", up, down, ThresholdSoftmax())
+    return named("atl", *_EXPONENTS, ThresholdSoftmax())
 
 
 @entry("mean_sat", "EMNLP 2023 Findings, HingeABL")
@@ -27,8 +28,7 @@ def mean_separated_threshold() -> Formula:
 
     z as in atl. As in the code of Wang et al. 2023, without its exponentials, which overflow.
     """
-    up, down = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)
-    return named("mean_sat", up, down, SideMeans())
+    return named("mean_sat", *_EXPONENTS, SideMeans())
 
 
 @entry("hinge_abl", "EMNLP 2023 Findings, HingeABL", margin=Range(1, 10))
@@ -39,8 +39,7 @@ def hinge_adaptive_balance(margin: float = 5.0) -> Formula:
     exponentials, which overflow.
     """
     margin = check_number("margin", margin, low=0.001, high=1000)
-    up, down = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)
-    return named("hinge_abl", up, down, SideMeans(margin), margin=margin)
+    return named("hinge_abl", *_EXPONENTS, SideMeans(margin), margin=margin)
 
 
 @entry("decoupled", "arXiv 2310.10636")
@@ -49,5 +48,4 @@ def decoupled_softmax() -> Formula:
 
     Gupta et al. 2024. Rows without a positive cost nothing.
     """
-    up, down = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)
-    return named("decoupled", up, down, DecoupledSoftmax())
+    return named("decoupled", *_EXPONENTS, DecoupledSoftmax())

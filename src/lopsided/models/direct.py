@@ -24,6 +24,11 @@ class BagOf(NamedTuple):
     offsets: Tensor
     weights: Tensor
 
+    @property
+    def indptr(self) -> Tensor:
+        """Returns (rows + 1,), where the features of each row begin."""
+        return torch.cat([self.offsets, self.offsets.new_tensor([len(self.indices)])])
+
 
 class NoBody(nn.Module):
     """Hands the features on to a `SparseLinear`, which takes `width` of them: all that is learnt lies there."""

@@ -197,8 +197,7 @@ class TreeHead(nn.Module):
         scores = torch.zeros(nodes.numel() * width, device=nodes.device)
         if not len(self.keys):
             return scores.view(*nodes.shape, width)
-        ends = torch.cat([hidden.offsets[1:], hidden.offsets.new_tensor([len(hidden.indices)])])
-        row = torch.repeat_interleave(ends - hidden.offsets)
+        row = torch.repeat_interleave(hidden.indptr.diff())
         wanted = nodes[row] * self.num_features + hidden.indices[:, None]
         key = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
         entry, slot = (self.keys[key] == wanted).nonzero(as_tuple=True)

@@ -116,19 +116,7 @@ class Solver:
 
     def _slope(self, labels: Tensor, targets: Tensor, kept: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
         """Returns the slope of a `Problem`. kept: the only rows that have a loss, by number; None for all."""
-        targets = targets if kept is None else targets[kept]
-
-        def slope(scores: Tensor, chosen: Tensor) -> Tensor:
-            logits = (scores + self.start[labels[chosen]]).requires_grad_()
-            every = len(chosen) == len(labels)
-            with torch.enable_grad():
-                told = logits if kept is None else logits[kept]
-                value = self._loss(told, targets if every else targets[:, chosen])
-            gradient: Tensor
-            (gradient,) = torch.autograd.grad(value, logits)
-            return gradient
-
-        return slope
+        return slope_of(self._loss, self.start[labels], targets, kept)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         if isinstance(self.method, Powerset):
@@ -139,7 +127,7 @@ class Solver:
         return multilabel_loss(logits, targets, self.method, reduction="batchmean") * len(logits)
 
     def _scores(self, pulls: Tensor) -> Tensor:
-        return self.features.scores(self.features.weights(pulls)) + pulls.sum(0)
+        return scores_of(self.features, pulls)
 
     @torch.no_grad()
     def _write(self, labels: Tensor) -> None:
@@ -150,6 +138,34 @@ class Solver:
             linear.set_outputs(labels, weights, bias)
         else:
             linear.weight[labels], linear.bias[labels] = weights.T, bias
+
+
+def slope_of(
+    loss: Callable[[Tensor, Tensor], Tensor], start: Tensor, targets: Tensor, kept: Tensor | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns the slope of a `Problem`.
+
+    loss: maps logits and targets, (rows, k), to their sum. start: (k,), what the logits are without weights. kept: the
+    only rows that have a loss, by number; None for all.
+    """
+    targets = targets if kept is None else targets[kept]
+
+    def slope(scores: Tensor, chosen: Tensor) -> Tensor:
+        logits = (scores + start[chosen]).requires_grad_()
+        every = len(chosen) == len(start)
+        with torch.enable_grad():
+            told = logits if kept is None else logits[kept]
+            value = loss(told, targets if every else targets[:, chosen])
+        gradient: Tensor
+        (gradient,) = torch.autograd.grad(value, logits)
+        return gradient
+
+    return slope
+
+
+def scores_of(features: SparseProducts | _Dense, pulls: Tensor) -> Tensor:
+    """Returns what (rows, k) pulls do to the scores, by the features and by a constant one for the bias."""
+    return features.scores(features.weights(pulls)) + pulls.sum(0)
 
 
 def solve_with_folds(
@@ -172,9 +188,8 @@ class SparseProducts:
 
     def __init__(self, bag: BagOf, num_features: int) -> None:
         indices, offsets, values = bag
-        ends = torch.cat([offsets[1:], offsets.new_tensor([len(indices)])])
         order = indices.argsort(stable=True)
-        row = torch.repeat_interleave(ends - offsets)[order]
+        row = torch.repeat_interleave(bag.indptr.diff())[order]
         counts = torch.bincount(indices, minlength=num_features)
         self.forward = indices, offsets, values
         self.backward = row, counts.cumsum(0) - counts, values[order]

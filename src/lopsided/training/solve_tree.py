@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from lopsided.data.inputs import csr_entries
 from lopsided.data.storage import UserError
-from lopsided.losses import Formula
 from lopsided.losses.closed_form import settled_logit
 from lopsided.models.direct import BagOf
 from lopsided.models.model import Model
@@ -20,7 +20,7 @@ from lopsided.nn.functional import multilabel_loss
 from lopsided.targets.checks import logits_of_a_model
 from lopsided.training.newton import TOGETHER, Problem, minimise
 from lopsided.training.rows import Rows
-from lopsided.training.solve import SparseProducts
+from lopsided.training.solve import SparseProducts, scores_of, slope_of
 
 _L2 = 0.1  # on rows of unit length; on Bibtex and on made data .03 to .3 are within a point of P@1
 _TOLERANCE = 0.01
@@ -44,7 +44,7 @@ class TreeSolver:
         self.head = cast("TreeHead", model.network.head)
         bag: BagOf = model.hidden(rows.encoded, torch.arange(len(rows)))
         self.bag = BagOf(*(each.cpu() for each in bag))
-        self.indptr = torch.cat([self.bag.offsets, self.bag.offsets.new_tensor([len(self.bag.indices)])])
+        self.indptr = self.bag.indptr
         self.solution = nn.Module()
 
     def penalty(self, number: int) -> float:
@@ -112,15 +112,16 @@ class TreeSolver:
         if not len(has):
             return torch.zeros(0, len(start)), start, 0.0
         products, total = SparseProducts(bag, num_features), 0.0
+        loss = partial(multilabel_loss, loss=formula, reduction="sum")
         weights, bias = torch.zeros(num_features, len(start)), start.clone()
         present = has.any(0).nonzero()[:, 0]
         for labels in present.split(TOGETHER if formula.pool.per_label else max(len(present), 1)):
-            problem = _problem(formula, products, has[:, labels], start[labels])
+            truth, begin = has[:, labels], start[labels]
+            problem = Problem(partial(scores_of, products), slope_of(loss, begin, truth), formula.pool.per_label)
             pulls = minimise(problem, torch.zeros(len(has), len(labels)), l2, _TOLERANCE)
             weights[:, labels] = products.weights(pulls)
             bias[labels] += pulls.sum(0)
-            scores = problem.product(pulls) + start[labels]
-            total += multilabel_loss(scores, has[:, labels], formula, reduction="sum").item()
+            total += loss(problem.product(pulls) + begin, truth).item()
         return weights, bias, total
 
     def _order(self) -> Tensor:
@@ -161,22 +162,3 @@ def _parted(means: Any, half: int, random: Any) -> Any:
         lengths = [max(float(np.linalg.norm(centre)), 1e-12) for centre in centres]
         way = centres[0] / lengths[0] - centres[1] / lengths[1]
     return order
-
-
-def _problem(formula: Formula, products: SparseProducts, has: Tensor, start: Tensor) -> Problem:
-    """Returns what is minimised at a node, for (rows, k) of what is below it; scores begin at `start`, (k,)."""
-
-    def slope(scores: Tensor, chosen: Tensor) -> Tensor:
-        logits = (scores + start[chosen]).requires_grad_()
-        with torch.enable_grad():
-            value = multilabel_loss(
-                logits, has if len(chosen) == len(start) else has[:, chosen], formula, reduction="sum"
-            )
-        gradient: Tensor
-        (gradient,) = torch.autograd.grad(value, logits)
-        return gradient
-
-    def product(pulls: Tensor) -> Tensor:
-        return products.scores(products.weights(pulls)) + pulls.sum(0)
-
-    return Problem(product, slope, formula.pool.per_label)
