@@ -20,6 +20,7 @@ import typer
 
 from lopsided.__main__ import main
 from lopsided.cli import app
+from tests.ranks import leave
 from tests.readers_of_pages import PAGES, READERS, ROOT, Block, Reader, blocks, read
 
 MARKED = {("docs/gpu.md", "a GPU")}
@@ -100,7 +101,7 @@ def test_what_a_page_says_to_do_can_be_done(
             names = follow(block, names, reader, capsys.readouterr().out, monkeypatch)
     finally:
         if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+            leave()
 
 
 def follow(

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,19 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
-from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from lopsided import FusedAdamW, FusedSGD, LabelShard, LinearHead, SparseTargets, linear_loss
 from lopsided.losses import CATALOG, formula
 from tests.batches import batch
+from tests.ranks import on_ranks
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo"),
 ]
-Test = Callable[..., None]
 ROOT = Path(__file__).parents[2]
 evaluate: Any = linear_loss  # which mypy would not let take its arguments from lists
-
-
-def _rank(rank: int, ranks: int, folder: Path, test: Test) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=ranks)
-    test(folder)
-    dist.destroy_process_group()
-
-
-def on_ranks(ranks: int, folder: Path, test: Test) -> None:
-    (folder / "store").unlink(missing_ok=True)
-    spawn(_rank, (ranks, folder, test), nprocs=ranks)
 
 
 def problem(labels: int, rows: int = 6) -> tuple[Tensor, Tensor, Tensor, SparseTargets]:
@@ -92,7 +78,7 @@ def _every_loss(folder: Path) -> None:
 
 
 def test_every_loss(tmp_path: Path) -> None:
-    on_ranks(3, tmp_path, _every_loss)
+    on_ranks(3, tmp_path, _every_loss, tmp_path)
 
 
 # ---- a run of fifty steps, top k, and what crosses the network
@@ -138,7 +124,7 @@ def _fifty_steps(folder: Path) -> None:
 
 
 def test_fifty_steps_of_training(tmp_path: Path) -> None:
-    on_ranks(3, tmp_path, _fifty_steps)
+    on_ranks(3, tmp_path, _fifty_steps, tmp_path)
 
 
 def _traffic(folder: Path) -> None:
@@ -169,7 +155,7 @@ def _traffic(folder: Path) -> None:
 
 
 def test_what_is_sent_does_not_grow_with_the_labels(tmp_path: Path) -> None:
-    on_ranks(2, tmp_path, _traffic)
+    on_ranks(2, tmp_path, _traffic, tmp_path)
 
 
 # ---- together with data parallelism: 2 x 2
@@ -210,7 +196,7 @@ def _two_by_two(folder: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="needs torch 2.6, for fully_shard")
 def test_two_by_two_with_ddp_and_fsdp(tmp_path: Path) -> None:
-    on_ranks(4, tmp_path, _two_by_two)
+    on_ranks(4, tmp_path, _two_by_two, tmp_path)
 
 
 # ---- checkpoints
@@ -265,9 +251,9 @@ def _load(folder: Path) -> None:
 
 
 def test_a_checkpoint_of_three_ranks_goes_on_with_two_or_one(tmp_path: Path) -> None:
-    on_ranks(3, tmp_path, _save)
-    on_ranks(2, tmp_path, _load)
-    on_ranks(1, tmp_path, _load)
+    on_ranks(3, tmp_path, _save, tmp_path)
+    on_ranks(2, tmp_path, _load, tmp_path)
+    on_ranks(1, tmp_path, _load, tmp_path)
 
 
 def test_the_example_learns_what_was_planted() -> None:
@@ -278,7 +264,7 @@ def test_the_example_learns_what_was_planted() -> None:
 
 def test_the_page_is_right(tmp_path: Path) -> None:
     """Its code runs, from top to bottom, on a mesh of one rank."""
-    on_ranks(1, tmp_path, _page)
+    on_ranks(1, tmp_path, _page, tmp_path)
 
 
 def _page(folder: Path) -> None:
@@ -314,7 +300,7 @@ def _dying(folder: Path) -> None:
 
 def test_a_rank_that_dies_makes_the_others_fail(tmp_path: Path) -> None:
     start = time.monotonic()
-    on_ranks(3, tmp_path, _dying)
+    on_ranks(3, tmp_path, _dying, tmp_path)
     assert time.monotonic() - start < 60
     for rank in (0, 2):
         assert "cannot reach the others of its label shard" in (tmp_path / f"error{rank}").read_text()

@@ -43,6 +43,7 @@ from lopsided.integrations.transformers import (
     store_rule,
     stored_rule,
 )
+from tests.ranks import leave
 
 ROWS, LABELS = 8, 5
 
@@ -125,7 +126,7 @@ def worker(rank: int, folder: str) -> None:
     compute_loss = adaptive_loss(step=1.0)
     Trainer(model(), arguments(Path(folder)), train_dataset=rows(None), compute_loss_func=compute_loss).train()
     Path(f"{folder}/gamma{rank}").write_text(str(compute_loss.criterion.gamma_neg))
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 @pytest.mark.slow

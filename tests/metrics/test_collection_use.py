@@ -14,11 +14,11 @@ import torch
 from sklearn import metrics as sk
 from torch import Tensor
 from torch import distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from lopsided import SparseTargets
 from lopsided.metrics import MultiLabelMetrics
 from tests.metrics.test_collection import LABELS, case, collect, collection, sparse
+from tests.ranks import on_ranks
 
 # ---- decisions
 
@@ -159,9 +159,8 @@ def test_no_rows_and_no_positives() -> None:
 # ---- ranks
 
 
-def _rank(rank: int, store: str, out: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def _rank(out: str) -> None:
+    rank = dist.get_rank()
     scores, targets = case("ties")
     found = []
     for bins in (None, 64):
@@ -174,13 +173,12 @@ def _rank(rank: int, store: str, out: str) -> None:
             found.append(list(whole.result().values.values()))
     if rank == 1:
         np.save(out, np.concatenate(found))
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 def test_ranks_come_together(tmp_path: Path) -> None:
-    spawn(_rank, (str(tmp_path / "store"), str(tmp_path / "out.npy")), nprocs=2)
+    on_ranks(2, tmp_path, _rank, str(tmp_path / "out.npy"))
     scores, targets = case("ties")
     expected: list[float] = []
     for bins in (None, 64):

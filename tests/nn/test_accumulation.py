@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 
 import lopsided
 from lopsided import AdaptiveAsymmetricLoss, MultiLabelLoss, SparseTargets
+from tests.ranks import on_ranks
 from tests.variants import example
 
 LOSSES = ["bce", "asl", "apl", "zlpr", "lsep", "softmax", "bp_mll"]
@@ -105,8 +105,8 @@ def test_what_cannot_be_counted_is_refused(spec: str, targets: Tensor | SparseTa
         lopsided.loss(spec).count(targets, torch.ones(2, 4, dtype=torch.bool) if message == "mask" else None)
 
 
-def worker(rank: int, store: str, results: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def worker(results: str) -> None:
+    rank = dist.get_rank()
     for spec in LOSSES:
         trained, criterion = nn.parallel.DistributedDataParallel(model()), lopsided.loss(spec, reduction="sum")
         mine = parts()[rank::2]
@@ -115,14 +115,13 @@ def worker(rank: int, store: str, results: str) -> None:
         for x, y in mine:
             (criterion(trained(x), y) * dist.get_world_size() / count).backward()
         torch.save(trained.module.weight.grad, f"{results}{rank}-{spec}")
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_processes_give_the_gradient_of_one_batch(tmp_path: Path) -> None:
     results = str(tmp_path / "rank")
-    spawn(worker, (str(tmp_path / "store"), results), nprocs=2)
+    on_ranks(2, tmp_path, worker, results)
     for rank in range(2):
         for spec in LOSSES:
             torch.testing.assert_close(

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 
 import lopsided
 from lopsided import AdaptiveAsymmetricLoss, ProbabilityTracker
+from tests.ranks import on_ranks
 
 
 def rare_problem() -> tuple[Tensor, Tensor]:
@@ -168,13 +168,12 @@ def test_the_tracker_weighs_by_count_and_forgets() -> None:
     assert nothing.gap != nothing.gap
 
 
-def worker(rank: int, store: str, results: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def worker(results: str) -> None:
     z, y = two_batches()
+    rank = dist.get_rank()
     criterion = AdaptiveAsymmetricLoss(step=1.0)
     criterion(z[rank], y[rank])
     torch.save(torch.tensor([criterion.gamma_neg, criterion.tracker.gap]), f"{results}{rank}")
-    dist.destroy_process_group()
 
 
 def two_batches() -> tuple[Tensor, Tensor]:
@@ -188,8 +187,8 @@ def two_batches() -> tuple[Tensor, Tensor]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_ranks_share_their_sums(tmp_path: Path) -> None:
-    store, results = str(tmp_path / "store"), str(tmp_path / "rank")
-    spawn(worker, (store, results), nprocs=2)
+    results = str(tmp_path / "rank")
+    on_ranks(2, tmp_path, worker, results)
     z, y = two_batches()
     alone = AdaptiveAsymmetricLoss(step=1.0)
     alone(z.flatten(0, 1), y.flatten(0, 1))
