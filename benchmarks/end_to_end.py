@@ -152,6 +152,7 @@ def contenders(name: str) -> Sequence[str]:
 
 def measure_all(data: Path, environments: Path, names: list[str], again: bool, only: str = "") -> None:
     rows: list[dict[str, Any]] = [dict(row) for row in read(FILE.name)] if FILE.exists() else []
+    known = facts()  # as they are before results make the working copy dirty
     for name in names:
         if not again and name in {row["set"] for row in rows}:
             continue
@@ -159,7 +160,7 @@ def measure_all(data: Path, environments: Path, names: list[str], again: bool, o
             make_data(name, data, Path(made))
             chosen = only.split(";") if only else contenders(name)
             found = [(each, train_and_predict(each, Path(made), environments)) for each in chosen]
-        new = {each: {"set": name, "contender": each} | row | facts() for each, row in found if row is not None}
+        new = {each: {"set": name, "contender": each} | row | known for each, row in found if row is not None}
         old = {row["contender"]: row for row in rows if row["set"] == name} if only else {}
         of_set = old | new
         rows = [row for row in rows if row["set"] != name] + [

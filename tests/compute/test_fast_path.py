@@ -44,7 +44,7 @@ def compare(spec: str, z: Tensor, labels: Supervision, reduction: str, row_weigh
 
 
 @pytest.mark.parametrize("dtype", SERVED)
-@pytest.mark.parametrize("size", [(9, 7), (5, 80), (3, 600)], ids=str)
+@pytest.mark.parametrize("size", [(9, 7), (5, 80), pytest.param((3, 600), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("spec", ["asl", "zlpr", "lsep", "softmax", "bp_mll", "two_way"])
 def test_whatever_is_said_of_the_labels_and_however_it_is_reduced(
     spec: str, size: tuple[int, int], dtype: torch.dtype

@@ -205,6 +205,7 @@ def test_what_a_tree_cannot_do_is_one_line(loss: str, folder: Path, capsys: pyte
     assert said.endswith("; choose --model bag\n")
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(
         Validation, "is_better", lambda self, value, best, *gain: best is None

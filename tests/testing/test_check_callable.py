@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -30,6 +31,12 @@ UNUSUAL = (
     "ral(gamma_neg=2",
     "threshold=1.5",
 )
+
+
+@cache
+def examined(loss: Loss) -> Examination:
+    """Examines a loss once, whatever is asked of it."""
+    return check_callable(loss)
 
 
 def found(examination: Examination, subject: str) -> tuple[str, str]:
@@ -114,7 +121,7 @@ def test_the_catalog_has_no_fault(spec: str) -> None:
     ],
 )
 def test_each_fault_is_found(loss: Loss, subject: str, text: str) -> None:
-    examination = check_callable(loss)
+    examination = examined(loss)
     status, said = found(examination, subject)
     assert status == "fault"
     assert text in said
@@ -149,7 +156,7 @@ def test_each_fault_is_found(loss: Loss, subject: str, text: str) -> None:
     ],
 )
 def test_what_may_surprise_is_said(loss: Loss, status: str, subject: str, text: str) -> None:
-    said = found(check_callable(loss), subject)
+    said = found(examined(loss), subject)
     assert said[0] == status
     assert text in said[1]
 
@@ -174,7 +181,7 @@ MEAN = "a mean over rows and labels"
 )
 def test_what_a_loss_is_divided_by_is_said_in_full(loss: Loss, text: str) -> None:
     """Compared whole, since "a sum" also begins what is said of others."""
-    assert found(check_callable(loss), "reduction") == ("ok", text)
+    assert found(examined(loss), "reduction") == ("ok", text)
 
 
 def test_memory_is_that_of_what_is_saved() -> None:
@@ -192,6 +199,7 @@ def test_memory_is_that_of_what_is_saved() -> None:
     assert "16 bytes a logit" in found(check_callable(Saves.apply), "memory")[1]
 
 
+@pytest.mark.slow
 def test_a_loss_without_a_gradient_for_hard_targets_is_examined_to_the_end() -> None:
     def positives_alone(z: Tensor, y: Tensor) -> Tensor:
         return -(y * functional.logsigmoid(z)).mean()
@@ -207,6 +215,7 @@ def test_a_loss_without_a_gradient_for_hard_targets_is_examined_to_the_end() -> 
     assert found(examination, "soft targets")[1] == "at 0.3 there is a gradient, where 0 and 1 have none"
 
 
+@pytest.mark.slow
 def test_what_is_unlike_all_is_not_accused() -> None:
     def hinge(z: Tensor, y: Tensor) -> Tensor:
         return (1 - (2 * y - 1) * z).clamp(min=0).sum()
@@ -258,11 +267,11 @@ def test_a_loss_may_be_made_for_eight_labels_alone() -> None:
 
 
 def test_what_to_write_instead_is_reduced_alike() -> None:
-    assert check_callable(copies.official).instead == (
+    assert examined(copies.official).instead == (
         'lopsided.loss("asl(gamma_neg=4, gamma_pos=1, clip=0.05, detach_focus=True)", reduction="sum")'
     )
-    assert check_callable(copies.squared_error).instead == ""  # this library has no such loss
-    assert check_callable(copies.label_sums).instead == 'lopsided.loss("bce", reduction="batchmean")'
+    assert examined(copies.squared_error).instead == ""  # this library has no such loss
+    assert examined(copies.label_sums).instead == 'lopsided.loss("bce", reduction="batchmean")'
 
 
 @pytest.mark.parametrize("smoothing", [0.05, 0.1, 0.2])
@@ -270,7 +279,7 @@ def test_smoothed_targets_are_a_variant_and_no_fault(smoothing: float) -> None:
     def loss(z: Tensor, y: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(z, y * (1 - smoothing) + smoothing / 2)
 
-    examination = check_callable(loss)
+    examination = examined(loss)
     assert not examination.faults
     assert str(examination.match) == f"bce with label_smoothing={smoothing:g}"
     assert found(examination, "direction of positives")[0] == "note"
