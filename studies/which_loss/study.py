@@ -183,7 +183,7 @@ def about(evidence: Evidence, rounds: Sequence[Round]) -> Row:
         "labels": len(counts),
         "positives a row": f"{int(counts.sum()) / len(splits.train):.3f}",
         "median positives of a label": int(counts.median()),
-        "solved": int(evidence.recipe.optimizer == "solve"),
+        "solved": int(evidence.recipe.solved),
     }
 
 

@@ -75,7 +75,7 @@ class Worker:
         self.folder, self.config, self.progress = folder, folder.config, progress
         self.rows = RowsBySeed(folder.config, prepared, progress.bars)
         self._base = recipe_of(self.config.of_run(self.config.losses[0], 0, {}), prepared)
-        self._climbs = self.config.learning_rate is None and self._base.optimizer != "solve"
+        self._climbs = self.config.learning_rate is None and not self._base.solved
         self._budget = None if self.config.budget is None else Budget(folder, prepared, self._base, progress)
         self.seeds = self.config.trainings(self._base)
         self.trainings = [(loss, seed) for seed in range(self.seeds) for loss in self.config.losses]

@@ -129,7 +129,7 @@ class CompareConfig(Config):
     def check(self, model: str, default: Recipe) -> None:
         """Raises UserError for settings that do not suit the model, such as seeds of one that is solved."""
         super().check(model, default)
-        if self.budget is not None and default.optimizer == "solve":
+        if self.budget is not None and default.solved:
             raise UserError(for_steps("budget", model))
         if self.trainings(default) < (self.seeds or 1):
             raise UserError(f"{for_steps('seeds', model)}, or add --resplit: then each seed splits the rows anew")
@@ -138,7 +138,7 @@ class CompareConfig(Config):
         """Returns how often each loss is trained, each time with another seed: once where a seed changes nothing."""
         if self.resplit:
             return self.seeds or SPLITS
-        return 1 if recipe.optimizer == "solve" else self.seeds or SEEDS
+        return 1 if recipe.solved else self.seeds or SEEDS
 
     def of_run(self, loss: str, seed: int, changes: dict[str, Any]) -> FitConfig:
         """Returns the settings of one training: of a loss, and of a seed."""

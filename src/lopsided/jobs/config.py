@@ -190,7 +190,7 @@ class Config(ReadOptions):
 
     def check(self, model: str, default: Recipe) -> None:
         """Raises UserError for settings of steps where the model, by name, is solved, and the other way round."""
-        solved = default.optimizer == "solve"
+        solved = default.solved
         unsuited = [name for name in (_OF_STEPS if solved else ("l2",)) if getattr(self, name) is not None]
         if unsuited and solved:
             raise UserError(for_steps(unsuited[0], model))

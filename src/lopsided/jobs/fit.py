@@ -48,7 +48,7 @@ def recipe_of(config: FitConfig, prepared: Prepared) -> Recipe:
     """Returns how a run is trained."""
     data = prepared.train.data
     recipe = config.recipe(prepared.encoder.name, prepared.encoder.recipe(len(data), data.num_labels))
-    if recipe.optimizer == "solve" and recipe.l2 is None and prepared.valid is None and config.epochs is None:
+    if recipe.solved and recipe.l2 is None and prepared.valid is None and config.epochs is None:
         return replace(recipe, epochs=min(recipe.epochs, _UNJUDGED))
     return replace(recipe, epochs=1) if recipe.l2 is not None else recipe
 
@@ -142,7 +142,7 @@ def _final(config: FitConfig, trained: Trained, prepared: Prepared) -> tuple[Mod
 
     With folds it is solved once more, with the penalty that was chosen, on the rows of training and validation.
     """
-    tuning, solved = prepared.tuning, recipe_of(config, prepared).optimizer == "solve"
+    tuning, solved = prepared.tuning, recipe_of(config, prepared).solved
     dtype = config.dtype or ("bf16" if solved else "fp32")
     if tuning is not None and prepared.folds:
         l2 = trained.history[trained.best_epoch - 1].l2

@@ -101,7 +101,7 @@ def evidence_of(
     runs = [run for each in rounds for run in each.runs]
     of_rounds = [_score_runs(each) for each in rounds]
     scored = {loss: [found[loss] for found in of_rounds] for loss in config.losses}
-    in_steps = recipe.optimizer != "solve"  # more epochs of a model that is solved are weaker penalties
+    in_steps = not recipe.solved  # more epochs of a model that is solved are weaker penalties
     of_loss = {loss: [run for run in runs if run.loss == loss] for loss in config.losses}
     trained = {
         loss: Training(
@@ -196,8 +196,10 @@ def _notes(evidence: Evidence) -> list[str]:
         drawn = int(evidence.sets.max()) + 1
         notes.append(f"The test rows are {drawn} sets of copies, or of one group: the bootstrap draws sets, not rows.")
     lost = {loss: sum(one.diverged for one in group) for loss, group in evidence.scored.items()}
+    solved = evidence.recipe is not None and evidence.recipe.solved
+    advice = "choose another loss" if solved else "lower the learning rate"
     notes += [
-        f"{loss} diverged in {number} of {evidence.seeds} trainings; lower the learning rate."
+        f"{loss} diverged in {number} of {evidence.seeds} trainings; {advice}."
         for loss, number in lost.items()
         if number
     ]
@@ -236,7 +238,7 @@ def _on_positives(evidence: Evidence) -> Iterator[str]:
 
 def _on_seeds(evidence: Evidence) -> str:
     seeds, drawn = evidence.seeds, f"{len(evidence.test)} test rows"
-    solved = evidence.recipe is not None and evidence.recipe.optimizer == "solve"
+    solved = evidence.recipe is not None and evidence.recipe.solved
     repeated = "seeds" if evidence.resplit is None else "splits"
     few = f" Two {repeated} say little about their spread: take three or more." if seeds == 2 else ""
     if evidence.resplit is not None:
@@ -272,7 +274,7 @@ def _notes_on_training(
             f"Overfitting: validation mAP of {', '.join(overfitting)} had fallen well below its best when training "
             "stopped. The best epoch is scored."
         )
-    if recipe.optimizer != "solve":
+    if not recipe.solved:
         diverged = {loss for loss, group in scored.items() if any(one.diverged for one in group)}
         notes += _on_speed({loss: one.best_epochs for loss, one in trained.items() if loss not in diverged}, config)
     notes += [_on_search(config, chosen, recipe), f"Thresholds are tuned on {tuned_on(splits)}."]
@@ -302,7 +304,7 @@ def _from_to(numbers: Sequence[int]) -> str:
 def _on_search(config: CompareConfig, chosen: Mapping[str, Candidate], recipe: Recipe) -> str:
     metric, first = METRICS[config.metric].title, " on the first split" * config.resplit
     parts = []
-    if recipe.optimizer == "solve":
+    if recipe.solved:
         anew = ", chosen anew on each split: the median is named" * config.resplit
         parts.append(f"Models are solved: no rate, and one ladder of penalties for every loss{anew}")
     elif config.learning_rate is None:

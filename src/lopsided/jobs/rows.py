@@ -199,7 +199,7 @@ def prepare(config: Config, splits: Splits) -> Prepared:
             for loss in config.losses if isinstance(config, CompareConfig) else [cast("FitConfig", config).loss]:
                 checked_method(parse_method(loss))
         recipe = encoder.recipe(len(splits.train), splits.train.num_labels)
-        refit = recipe.optimizer == "solve" and recipe.refit and not config.no_refit
+        refit = recipe.solved and recipe.refit and not config.no_refit
         splits = with_tuning(splits, refit, config.data_seed)
         rows = _joined(encoder, splits)
         parts = splits.parts() | ({} if splits.tuning is None else {"tuning": splits.tuning})
@@ -252,7 +252,7 @@ def unsolved(config: Config, prepared: Prepared) -> str | None:
     rows, encoder = prepared.train.data, prepared.encoder
     linear = config.model is None and isinstance(rows.inputs, Texts | SparseFeatures)
     recipe = encoder.recipe(len(rows), rows.num_labels)
-    in_steps = recipe.optimizer != "solve"
+    in_steps = not recipe.solved
     if not linear or not (in_steps or encoder.name == "tree"):
         return None
     instead = f"{encoder.name} is trained in steps" if in_steps else "the model is a tree over labels"

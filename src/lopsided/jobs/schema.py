@@ -211,7 +211,7 @@ class Results(StoredFile):
     @property
     def is_solved(self) -> bool:
         """Tells whether the models are minima that were solved for, with a penalty and without a rate."""
-        return self.recipe is not None and self.recipe.optimizer == "solve"
+        return self.recipe is not None and self.recipe.solved
 
     @property
     def repeated(self) -> str:

@@ -159,7 +159,7 @@ def settings_like(compared: Path, loss: str | None, holds_out: bool) -> dict[str
     entry, recipe = results.losses[loss], results.recipe
     assert recipe is not None
     changes: dict[str, Any] = {"missing": 0.0, "epochs": recipe.epochs}
-    if recipe.optimizer != "solve":
+    if not recipe.solved:
         changes["batch_size"] = recipe.batch_size
     if not validated:
         changes |= {"valid": "0", "patience": None, "decide": str(run.path.absolute())}

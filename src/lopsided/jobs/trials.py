@@ -56,7 +56,7 @@ class Pace:
 
         With a schedule, a training is as long as the recipe says, since the rate falls to 0 by then.
         """
-        if recipe.optimizer == "solve":  # an epoch is a penalty, and there is no rate
+        if recipe.solved:  # an epoch is a penalty, and there is no rate
             full = config.epochs or recipe.epochs
             return cls(full, full, full, config.patience or recipe.patience or full)
         constant = recipe.schedule == "constant"

@@ -26,7 +26,7 @@ def how_many(config: CompareConfig, prepared: Prepared, recipe: Recipe, training
     if jobs is None:
         body = prepared.encoder.make_body()
         weights = sum(each.numel() for each in body.parameters()) if isinstance(body, nn.Module) else 0
-        is_small = weights <= _SMALL and recipe.optimizer != "solve" and config.model is None
+        is_small = weights <= _SMALL and not recipe.solved and config.model is None
         jobs = torch.get_num_threads() if is_small and not torch.cuda.is_available() else 1
     return min(jobs, trainings)
 

@@ -127,7 +127,7 @@ class Custom:
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         recipe = self.base.recipe(rows, num_labels)
-        if recipe.optimizer != "solve":
+        if not recipe.solved:
             return recipe
         return recipe_of_bags(rows) if isinstance(self.base, LinearBag) else recipe_of_layers(rows)
 

@@ -41,6 +41,11 @@ class Recipe:
     patience: int | None = None
     refit: bool = True
 
+    @property
+    def solved(self) -> bool:
+        """Says whether a linear model is solved, and not trained in steps."""
+        return self.optimizer == "solve"
+
 
 LARGEST_MAP = 2**27  # weights of a linear model
 _SCORES, _PRODUCTS = 2**25, 2**31  # the most that are held while one is solved; the most products of a step: minutes

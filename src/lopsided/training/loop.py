@@ -116,7 +116,7 @@ class _Loop:
         self.solver: Solver | TreeSolver | None = None
         self.l2 = math.nan  # of the last solution
         self.optimizer: torch.optim.Optimizer | None = None
-        if recipe.optimizer == "solve":
+        if recipe.solved:
             of = TreeSolver if isinstance(self.model.network.head, TreeHead) else Solver
             self.solver = of(self.model, rows)
             modules["solution"] = self.solver.solution
