@@ -80,7 +80,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         message = str(error)
     except typer.TyperException as error:
         message = error.format_message()
-    return _fail(message) if message else 2  # it is empty after the help that a bare command prints
+    return _fail(message)
 
 
 def _fail(message: str) -> int:

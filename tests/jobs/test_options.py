@@ -98,6 +98,8 @@ WRONG = (
     "verdict a.npz b.npz --truth y.npz",
     "verdict a.npz b.npz --truth y.npz --metric wrong",
     "verdict a.npz b.npz --truth y.npz --scale wrong",
+    "verdict a.npz b.npz --truth y.npz --metric micro_f1",
+    "verdict a.npz --truth y.npz",
     "verdict a.csv b.csv --truth a.csv --reference wrong",
     "evaluate none",
     "predict none rows.jsonl --out -",
@@ -148,9 +150,10 @@ def test_public_names_are_imported_when_they_are_used() -> None:
 
 LIGHT = {
     "fit made/train.txt --out run --epochs 2": {"scipy.stats", "sklearn", "torch.distributed.tensor"},
-    "predict run made/test.txt --out labels.jsonl": {"accelerate", "sklearn"},
-    "evaluate run made/test.txt": {"accelerate", "jinja2", "sklearn"},
-    "inspect run": {"jinja2", "scipy.stats", "sklearn"},
+    "predict run made/test.txt --out labels.jsonl": {"accelerate", "scipy", "sklearn"},
+    "evaluate run made/test.txt": {"accelerate", "jinja2", "scipy.stats", "sklearn"},
+    "inspect run": {"accelerate", "jinja2", "scipy.stats", "sklearn"},
+    "losses": {"accelerate", "scipy", "sklearn"},
 }
 NOWHERE = {"matplotlib", "optuna", "pandas", "sympy", "torch._dynamo", "transformers"}
 

@@ -85,6 +85,11 @@ def test_every_way_to_a_number_ends_at_the_same() -> None:
             assert values[name] == pytest.approx(whole[name], abs=1e-12, nan_ok=True), name
 
 
+def test_compared_metrics_have_thresholds_where_they_read_decisions() -> None:
+    for name, metric in COMPARED.items():
+        assert (metric.at is not None) == (METRICS[metric.name].reads == "decisions"), name
+
+
 def test_an_empty_row_has_an_f1_of_0_and_is_right() -> None:
     scores, targets = torch.full((1, 3), -1.0), torch.zeros(1, 3)
     for values in all_ways_of_one_row(scores, targets):

@@ -17,7 +17,7 @@ from lopsided.cli.check import check
 from lopsided.cli.data import data_app
 from lopsided.data import BUILT_IN
 from lopsided.data.storage import STANDARD_OUTPUT, UserError, check_there
-from lopsided.jobs.command_options import Configured, with_options
+from lopsided.jobs.command_options import Configured, Group, with_options
 from lopsided.jobs.run_header import command_of, output, picture
 from lopsided.jobs.say import say
 
@@ -26,7 +26,7 @@ Set = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATA-TIME")]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Group, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 
@@ -166,7 +166,7 @@ def evaluate(
     from lopsided.jobs.evaluate import Propensity, evaluate_run
     from lopsided.jobs.folder import RunFolder
     from lopsided.jobs.progress import bars
-    from lopsided.report.terminal import print_evaluation
+    from lopsided.report.evaluation import print_evaluation
 
     console = Console()
     with bars(console) as live:
@@ -190,11 +190,8 @@ def inspect_run(
 ) -> None:
     """Tell what the gradient of a run worked on; or, with --missing, which positive labels seem to be forgotten."""
     command_of(run)
-    from lopsided.jobs.begin import going_on
     from lopsided.jobs.console import Console
     from lopsided.jobs.folder import open_folder
-    from lopsided.jobs.inspect_missing import inspect_missing
-    from lopsided.jobs.progress import bars
     from lopsided.report.inspection import print_diagnostics, print_suspects
 
     folder, console = open_folder(run), Console()
@@ -203,6 +200,10 @@ def inspect_run(
             raise UserError("DATA, --loss, --top and --folds are for --missing")
         print_diagnostics(folder, console)
         return
+    from lopsided.jobs.begin import going_on
+    from lopsided.jobs.inspect_missing import inspect_missing
+    from lopsided.jobs.progress import bars
+
     with going_on("the same command"), bars(console) as live:
         inspection = inspect_missing(folder, data, loss, folds or 5, top or 100, live)
     print_suspects(inspection, console)
@@ -278,13 +279,13 @@ def verdict(
     out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="runs/verdict-TIME")] = None,
 ) -> None:
     """Tell which of several models is better, by the scores that any tool wrote."""
-    from lopsided.jobs.verdict_options import check_reference, check_wanted, paired_files
+    from lopsided.jobs.verdict_options import check_systems, check_wanted, paired_files
 
-    check_wanted(metric, scale)
-    check_there(truth, valid_truth, train_truth)
+    check_wanted(metric, scale, bool(valid))
     files = paired_files(scores, valid or [], valid_truth is not None)
-    check_reference(reference, files[0])
-    check_there(*(file for named in files for by_seed in named.values() for file in by_seed.values()))
+    check_systems(files[0], reference)
+    scored = (file for named in files for by_seed in named.values() for file in by_seed.values())
+    check_there(truth, valid_truth, train_truth, *scored)
     from datetime import datetime
 
     from lopsided.jobs.console import Console
@@ -344,7 +345,7 @@ def losses(
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
     from lopsided.jobs.console import Console
-    from lopsided.report.terminal import print_loss, print_losses
+    from lopsided.report.losses import print_loss, print_losses
 
     if loss is None:
         print_losses(Console())

@@ -9,11 +9,11 @@ import typer
 
 from lopsided.data import BUILT_IN
 from lopsided.data.storage import STANDARD_OUTPUT, UserError, check_there
-from lopsided.jobs.command_options import Configured, with_options
+from lopsided.jobs.command_options import Configured, Group, with_options
 from lopsided.jobs.run_header import output
 from lopsided.jobs.say import say
 
-data_app = typer.Typer(help="Look at data, or make some.", no_args_is_help=True)
+data_app = typer.Typer(cls=Group, help="Look at data, or make some.")
 
 
 @data_app.command(cls=Configured)

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from lopsided.data.dataset import Dataset
@@ -39,6 +37,9 @@ def together(rows: Dataset) -> Tensor:
     content = copies(rows.inputs)
     if rows.groups is None or not len(rows):
         return content
+    from scipy import sparse  # importing these takes long
+    from scipy.sparse.csgraph import connected_components
+
     groups = rows.groups.unique(return_inverse=True)[1] + len(rows)  # nodes beside those of the contents
     edges = sparse.coo_matrix((np.ones(len(rows)), (content.numpy(), groups.numpy())), shape=(2 * len(rows),) * 2)
     return torch.from_numpy(connected_components(edges, directed=False)[1]).long()[content]

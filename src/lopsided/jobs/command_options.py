@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 if TYPE_CHECKING:
@@ -54,12 +54,36 @@ class Configured(TyperCommand):
 
     def completed(self) -> TyperCommand:
         """Returns the same command with all its options."""
-        app = typer.Typer(add_completion=False)
-        app.command(self.name)(self.callback.completed())  # type: ignore[union-attr]
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(self.name, cls=_Panelled)(self.callback.completed())  # type: ignore[union-attr]
         return cast("TyperCommand", get_command(app))
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
         return self.completed().make_context(*arguments, **settings)
+
+
+class _Panelled(TyperCommand):
+    """A command whose help lists its options by panel. It is plain: rich takes as long to draw it as all the rest."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[Any]] = {}
+        for each in cast("list[Any]", self.get_params(ctx)):
+            heading = "Arguments" if each.param_type_name == "argument" else each.rich_help_panel or "Options"
+            sections.setdefault(heading, []).append(each.get_help_record(ctx))
+        for heading, lines in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
+
+
+class Group(TyperGroup):
+    """A group of commands, whose help tells of each in a whole sentence, and is what the group alone prints."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, str(each.help).split("\n\n")[0]) for name, each in self.commands.items()])
 
 
 def _by_panel(kind: type[ReadOptions]) -> list[tuple[str, FieldInfo]]:

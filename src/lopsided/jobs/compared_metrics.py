@@ -10,11 +10,15 @@ Thresholds = Literal["own", "tuned", "by label"]
 
 @dataclass(frozen=True)
 class ComparedMetric:
-    """Names a metric of the registry, and the thresholds of the decisions that it reads, if it reads any."""
+    """Names a metric of the registry, and the thresholds of the decisions that it reads; None if it reads none."""
 
     title: str
     name: str
-    at: Thresholds = "tuned"
+    at: Thresholds | None = "tuned"
+
+    @property
+    def is_tuned(self) -> bool:
+        return self.at not in (None, "own")
 
     @property
     def higher_is_better(self) -> bool:
@@ -24,8 +28,8 @@ class ComparedMetric:
 
 
 METRICS = {
-    "map": ComparedMetric("mAP", "map"),
-    "auroc": ComparedMetric("AUROC", "auroc"),
+    "map": ComparedMetric("mAP", "map", None),
+    "auroc": ComparedMetric("AUROC", "auroc", None),
     "micro_f1_own": ComparedMetric("micro-F1 own", "micro_f1", "own"),
     "macro_f1_own": ComparedMetric("macro-F1 own", "macro_f1", "own"),
     "micro_f1": ComparedMetric("micro-F1 tuned", "micro_f1"),
@@ -34,6 +38,6 @@ METRICS = {
     "macro_f1_labels": ComparedMetric("macro-F1 by label", "macro_f1", "by label"),
     "subset_accuracy": ComparedMetric("subset acc.", "subset_accuracy"),
     "hamming_loss": ComparedMetric("Hamming loss", "hamming_loss"),
-    "p@1": ComparedMetric("P@1", "p@1"),
-    "p@3": ComparedMetric("P@3", "p@3"),
+    "p@1": ComparedMetric("P@1", "p@1", None),
+    "p@3": ComparedMetric("P@3", "p@3", None),
 }

@@ -13,13 +13,11 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Numbered, Texts
 from lopsided.data.matrices import targets_of_matrix
 from lopsided.data.storage import UserError
-from lopsided.jobs.compared_metrics import METRICS
 from lopsided.jobs.evidence import Evidence, Training
 from lopsided.jobs.numbers import share
 from lopsided.jobs.schema import DataSummary, SplitSizes
 from lopsided.jobs.score import Scored
-from lopsided.jobs.verdict_options import check_reference, check_wanted
-from lopsided.metrics import registry
+from lopsided.jobs.verdict_options import check_systems, check_wanted
 from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import as_targets
 from lopsided.models.heads import own_threshold
@@ -127,13 +125,8 @@ def evidence_of_scores(systems: Mapping[str, System], setting: Setting) -> Evide
 
 def _reference(systems: Mapping[str, System], setting: Setting) -> str:
     """Returns the system that the others are compared with."""
-    if len(systems) < 2:
-        raise UserError(f"a verdict needs at least two systems, got {', '.join(systems) or 'none'}")
-    check_reference(setting.reference, systems)
-    check_wanted(setting.metric, setting.scale)
-    metric = METRICS[setting.metric]
-    if "valid" not in setting.parts and metric.at != "own" and registry.METRICS[metric.name].reads == "decisions":
-        raise UserError(f"{setting.metric} is decided by a tuned threshold: give scores of validation rows too")
+    check_systems(systems, setting.reference)
+    check_wanted(setting.metric, setting.scale, "valid" in setting.parts)
     return setting.reference or ("bce" if "bce" in systems else next(iter(systems)))
 
 

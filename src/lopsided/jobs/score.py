@@ -62,8 +62,9 @@ class Scored:
     def valid(self) -> Judged:
         return Judged.of(self.valid_scores, self.valid_targets)
 
-    def at(self, thresholds: Thresholds) -> Weighable:
-        """Returns the test scores with the decisions at these thresholds."""
+    def at(self, thresholds: Thresholds | None) -> Weighable:
+        """Returns the test scores with the decisions at these thresholds; None where no decision is read."""
+        thresholds = thresholds or "tuned"
         if thresholds not in self._decisions:
             scores = self.test.scores
             truth = None if scores.columns is None else Truth.of(self.targets, len(scores), scores.num_labels)
@@ -99,8 +100,7 @@ def evaluate(name: str, scored: Scored, row_weights: Tensor | None = None) -> fl
 
 
 def _can_be_decided(metric: ComparedMetric, scored: Scored) -> bool:
-    tuned = registry.METRICS[metric.name].reads == "decisions" and metric.at != "own"
-    lacking = (metric.at == "own" and scored.own is None) or (tuned and not scored.validated)
+    lacking = (metric.at == "own" and scored.own is None) or (metric.is_tuned and not scored.validated)
     return not (scored.diverged or lacking)
 
 

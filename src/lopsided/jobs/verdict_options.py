@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from lopsided.data.storage import UserError
@@ -16,12 +16,16 @@ _SEED = re.compile(r"(.+?)[-_.]seed[-_]?(\d+)")
 Files = dict[str, dict[int, Path]]  # system -> seed -> file
 
 
-def check_wanted(metric: str, scale: str | None) -> None:
-    """Raises UserError for a metric that no comparison has, and for a scale that scores have not."""
+def check_wanted(metric: str, scale: str | None, validated: bool) -> None:
+    """Raises UserError for a metric that no comparison has, or that lacks scores of validation rows, and for a scale
+    that scores have not.
+    """
     try:
         known_metric(metric, METRICS)
     except ValueError as error:
         raise UserError(str(error)) from None
+    if METRICS[metric].is_tuned and not validated:
+        raise UserError(f"{metric} is decided by a tuned threshold: give scores of validation rows too")
     if scale not in (None, *SCALES):
         raise UserError(f"scale: expected {' or '.join(SCALES)}, got {scale!r}")
 
@@ -68,8 +72,10 @@ def paired_files(tests: Sequence[str], valids: Sequence[str], has_valid_truth: b
     return test_files, valid_files
 
 
-def check_reference(reference: str | None, systems: Iterable[str]) -> None:
-    """Raises UserError for a reference that is none of the systems."""
+def check_systems(systems: Collection[str], reference: str | None) -> None:
+    """Raises UserError for fewer than two systems, and for a reference that is none of them."""
+    if len(systems) < 2:
+        raise UserError(f"a verdict needs at least two systems, got {', '.join(systems) or 'none'}")
     if reference is not None and reference not in systems:
         raise UserError(f"the reference {reference!r} is not among {', '.join(systems)}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,8 +14,10 @@ from rich.text import Text
 
 from lopsided.jobs.folder import ComparisonFolder, RunFolder
 from lopsided.jobs.inspect import Values, diagnostics
-from lopsided.jobs.inspect_missing import Inspection
 from lopsided.jobs.numbers import share
+
+if TYPE_CHECKING:
+    from lopsided.jobs.inspect_missing import Inspection
 
 _SHOWN = 20  # suspects printed
 

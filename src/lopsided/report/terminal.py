@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lopsided.jobs.compared_metrics import METRICS
-from lopsided.jobs.evaluate import Evaluation
 from lopsided.jobs.numbers import between, cell, p_value, share, signed
 from lopsided.jobs.schema import Results
-from lopsided.losses import BALANCED, CATALOG, PRESETS, SOURCES, UNKNOWN, UNKNOWN_SOURCES, Balanced, Formula
-from lopsided.losses.closed_form import posterior_limits
-from lopsided.models.heads import own_threshold
 from lopsided.models.recipe import Recipe
 from lopsided.report.headline import answer, command, findings, groups_in_words
 from lopsided.report.thresholds import THRESHOLDS, explained, has_thresholds, threshold_rows, what_brings_what
@@ -163,87 +157,3 @@ def group_table(results: Results, models: Mapping[str, str]) -> Table:
             values = (share(group.metrics[model][name]) for model in models)
             table.add_row(f"{METRICS[name].title}, {group.name}", *values)
     return table
-
-
-def print_losses(console: Console) -> None:
-    """Prints every loss with its defaults, where it decides, and where it comes from."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("loss and its defaults")
-    table.add_column("threshold", justify="right")
-    table.add_column("source", no_wrap=True)
-    for name, make in CATALOG.items():
-        table.add_row(str(make()), _threshold(make()), SOURCES[name])
-    for name, make in UNKNOWN.items():
-        table.add_row(str(make()), _threshold(make()), UNKNOWN_SOURCES[name])
-    for balanced in (make() for make in BALANCED.values()):
-        table.add_row(str(balanced), "tuned", balanced.source)
-    for name, loss in PRESETS.items():
-        table.add_row(f"{name} = {loss}", _threshold(loss), "preset")
-    console.print(table)
-    told = "Threshold: the logit above which a label is predicted; tuned where a loss is made from label counts."
-    console.print(f"[dim]{told}[/dim]")
-
-
-def print_loss(loss: Formula | Balanced, console: Console) -> None:
-    """Prints one loss: its formula, its settings, and what its scores mean."""
-    name = str(loss).partition("(")[0]
-    make = (BALANCED | CATALOG | UNKNOWN)[name]
-    console.print(f"[bold]{escape(str(loss))}[/bold]\n", highlight=False, soft_wrap=True)
-    for paragraph in inspect.cleandoc(make.__doc__ or "").split("\n\n"):
-        console.print(" ".join(paragraph.split()), highlight=False, markup=False)
-    console.print(
-        f"\nsource: {loss.source if isinstance(loss, Balanced) else (SOURCES | UNKNOWN_SOURCES)[name]}", highlight=False
-    )
-    if isinstance(loss, Balanced):
-        console.print("made from the counts of the training labels; thresholds are tuned", highlight=False)
-        return
-    console.print(f"decision threshold (logit): {_threshold(loss)}", highlight=False)
-    if loss.pool.per_label and own_threshold(loss) is not None:
-        low, high = (share(float(limit)) for limit in posterior_limits(loss))
-        console.print(f"logits stand for label probabilities from {low} to {high}", highlight=False)
-
-
-def _threshold(loss: Formula) -> str:
-    threshold = own_threshold(loss)
-    if threshold is None:
-        return "none" if loss.pool.thresholded else "only ranks"
-    return share(threshold) if math.isfinite(threshold) else "saturates"
-
-
-_DECISION_TITLES = {
-    "micro_f1": "micro-F1",
-    "micro_precision": "micro-precision",
-    "micro_recall": "micro-recall",
-    "macro_f1": "macro-F1",
-    "sample_f1": "F1 of a row",
-    "subset_accuracy": "subset accuracy",
-    "empty_rows": "rows without a prediction",
-    "predicted_per_row": "predicted labels a row",
-}
-
-
-def print_evaluation(evaluation: Evaluation, written: Path, console: Console) -> None:
-    """Prints a line per metric: the model, and the popularity baseline; and the file that has them."""
-    table = Table("", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(evaluation.loss, justify="right")
-    table.add_column("most frequent labels", justify="right")
-    titles = {"p": "P", "ndcg": "nDCG", "psp": "PSP", "map": "mAP"}
-    for name, value in evaluation.model.items():
-        kind, at, k = name.partition("@")
-        popular = evaluation.popularity.get(name)
-        table.add_row(titles.get(kind, "mAP") + at + k, share(value), "" if popular is None else share(popular))
-    console.print(f"\n{evaluation.rows} rows of {evaluation.data}", highlight=False, markup=False, soft_wrap=True)
-    if evaluation.rows_seen:
-        seen = f"{evaluation.rows_seen} of them also stand among those that this model was trained or tuned on"
-        console.print(f"{seen}, and say nothing about new ones", highlight=False, soft_wrap=True)
-    if evaluation.changed:
-        console.print("this file has changed since the run began", highlight=False, markup=False)
-    console.print(table)
-    constants = f"A = {evaluation.propensity.a:g} and B = {evaluation.propensity.b:g}"
-    console.print(f"[dim]PSP: propensities of the training label counts, {constants}.[/dim]", highlight=False)
-    table = Table("", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(f"decided: {evaluation.rule}", justify="right")
-    for name, value in evaluation.decisions.items():
-        table.add_row(_DECISION_TITLES[name], share(value))
-    console.print(table)
-    console.print(f"results: {written}", highlight=False, markup=False, soft_wrap=True)
