@@ -135,16 +135,17 @@ def test_the_tuned_threshold_is_the_best_on_validation(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_losses_that_only_rank_and_label_powerset_take_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rivals = "bce,lsep,two_way,bp_mll,softmax,hill,ral,powerset(max_sets=50)"
+    rivals = "bce,lsep,two_way,bp_mll,softmax,hill,ral,powerset(max_sets=50),asl(threshold_logit=0)"
     assert main(["compare", *TINY[:6], "--seeds", "1", "--losses", rivals, "--out", "run"]) == 0
     losses = read_results(folder / "run")["losses"]
-    assert len(losses) == 8
+    assert len(losses) == 9
     for loss in ("lsep", "two_way", "bp_mll", "softmax"):
         assert losses[loss]["own_threshold"] is None
         assert losses[loss]["metrics"]["micro_f1_own"]["mean"] is None
         assert losses[loss]["metrics"]["map"]["mean"] > 0
     powerset = losses["powerset(max_sets=50)"]
     assert powerset["own_threshold"] == 0
+    assert losses["asl(threshold_logit=0)"]["own_threshold"] == pytest.approx(1.379, abs=1e-3)
     assert powerset["metrics"]["micro_f1_own"]["mean"] >= 0
     assert "powerset(max_sets=50)" in (folder / "run/report.html").read_text()
 

@@ -130,7 +130,7 @@ def test_predictions_are_the_rules_and_evaluation_is_of_them(run: Path, data: Pa
         (["--valid", "0.3", "--decide", "macro-f1", "--at-least-one"], "macro-f1, at least one"),
         (["--valid", "0.3", "--decide", "expected-f1"], "expected-f1"),
         (["--decide", "top-3"], "top-3"),
-        (["--decide", "own"], "own"),
+        (["--decide", "own", "--loss", "asl(threshold_logit=0)"], "own"),
         (["--valid", "0"], "own"),
         ([], "per-label"),
         (["--loss", "lsep", "--valid", "0"], "top-3"),

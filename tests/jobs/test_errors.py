@@ -74,6 +74,11 @@ def test_a_stop_is_one_line(folder: Path, number: int, status: int) -> None:
         (["compare", "--budget", "0s"], "--budget: a time such as 90s, 2m or 1h, above 0; got 0s"),
         (["compare", "texts.jsonl", "--budget", "2m"], "--budget is for models that are trained in steps, and ngrams"),
         (["compare", "texts.jsonl", "--seeds", "2"], 'or choose --model "ngrams(solve=False)"'),
+        (
+            ["fit", "texts.jsonl", "--loss", "asl(threshold_logit=0)"],
+            "threshold_logit=0, is for models that",
+        ),
+        (["fit", "texts.jsonl", "--loss", "asl(threshold_logit=3)"], "write threshold_logit=0, got 3"),
         (["data", "preview", "texts.jsonl"], "only digits-grid"),
     ],
 )

@@ -59,11 +59,11 @@ def check_graph(run: Path, inputs: Inputs) -> dict[str, np.ndarray]:
     return result
 
 
-@pytest.mark.parametrize("model", ["ngrams", "ngrams(hidden=8)"])
-def test_texts_with_hashing_as_the_page_on_models_has_it(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(("model", "loss"), [("ngrams", "asl"), ("ngrams(hidden=8)", "asl(threshold_logit=0)")])
+def test_texts_with_hashing_as_the_page_on_models_has_it(tmp_path: Path, model: str, loss: str) -> None:
     data = write_texts(tmp_path / "texts.jsonl")
     run = tmp_path / "run"
-    assert main(["fit", str(data), "--model", model, "--epochs", "3", "--out", str(run)]) == 0
+    assert main(["fit", str(data), "--model", model, "--loss", loss, "--epochs", "3", "--out", str(run)]) == 0
     texts = ("the goal today", "a song", "bread and guitar", "none of them", "")
     result = check_graph(run, Texts(texts))
 

@@ -85,7 +85,7 @@ def test_chunks_of_labels_change_nothing_and_bound_what_is_held(monkeypatch: pyt
     assert most >= 50 * hidden.mask.numel() > 512 >= fewer, "weights of all labels and tokens, and of none"
 
 
-@pytest.mark.parametrize("name", [*CATALOG, "db", "powerset"])
+@pytest.mark.parametrize("name", [*CATALOG, "db", "asl(threshold_logit=0)", "powerset"])
 def test_every_loss_takes_it(name: str) -> None:
     torch.manual_seed(0)
     truth, hidden = SparseTargets.from_indices([[0], [1, 2], []]), padded(*torch.randn(3, 6, 4))

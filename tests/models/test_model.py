@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from lopsided.models.registry import MODELS, fit_encoder, read_model, settings_o
 from lopsided.targets import SparseTargets
 from lopsided.training.loop import train
 from lopsided.training.rows import Rows
+from tests import oracle
 from tests.points import targets_of
 
 ROWS, LABELS = 40, 5
@@ -36,7 +37,11 @@ INPUTS: dict[str, Inputs] = {
     "convnet": Images(torch.randint(0, 256, (ROWS, 1, 8, 8), dtype=torch.uint8, generator=RANDOM)),
 }
 MODELS_OF_TESTS = ("ngrams", "ngrams(hidden=8, characters=True)", "bag", "convnet")
-CASES = [(spec, method) for spec in MODELS_OF_TESTS for method in ("asl", "powerset")] + [("bag", "db")]
+CASES = [(spec, method) for spec in MODELS_OF_TESTS for method in ("asl", "powerset")] + [
+    ("bag", "db"),
+    ("bag", "db(threshold_logit=0)"),
+    ("convnet", "asl(threshold_logit=0)"),
+]
 
 
 def trained(spec: str, method: str = "asl") -> tuple[Model, Rows]:
@@ -70,6 +75,24 @@ def test_what_is_stored_comes_back(spec: str, method: str) -> None:
     assert again[0] == header
     assert all(torch.equal(tensors[key], each) for key, each in again[1].items())
     assert not any("sum" in key or "steps" in key for key in tensors), "what only training needs is not stored"
+
+
+@pytest.mark.parametrize("spec", ["bag", "convnet"])
+def test_a_learnt_threshold_is_one_more_output_that_all_scores_lie_above(spec: str) -> None:
+    data = Dataset(INPUTS[spec], targets_of(TRUTH), "abcde")
+    made, plain = (
+        Model.new(fit_encoder(spec, data.inputs), method, data) for method in ("zlpr(threshold_logit=0)", "zlpr")
+    )
+    head, without = (cast("Any", each.network.head) for each in (made, plain))
+    assert head.linear.bias.tolist() == [0.0, *without.bias.tolist()], "labels begin as without it"
+    model, rows = trained(spec, "zlpr(threshold_logit=0)")
+    head, hidden = cast("Any", model.network.head), model.hidden(rows.encoded, torch.arange(ROWS))
+    outputs = head.linear(hidden)
+    above = outputs[:, 1:] - outputs[:, :1]
+    assert outputs[:, 0].std() > 0, "it differs from row to row"
+    torch.testing.assert_close(model.score(rows.encoded).values, above.detach())
+    expected = oracle.zlpr(above.double(), TRUTH.double()).mean()
+    torch.testing.assert_close(head(hidden, data.targets).double(), expected, rtol=1e-5, atol=0)
 
 
 def test_numbers_of_labels_are_not_stored_as_names() -> None:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 import lopsided
 from lopsided.data.storage import UserError
+from lopsided.losses import any_loss, formula
 from lopsided.metrics.registry import METRICS
 from lopsided.metrics.scores import Judged
 from lopsided.metrics.weighted import Weighable
-from lopsided.models.methods import parse_method
+from lopsided.models.methods import loss_of_scores, parse_method
 from lopsided.models.model import Model
 from lopsided.models.recipe import Recipe
 from lopsided.training.history import JUDGES, Epoch
@@ -311,6 +312,17 @@ def test_label_powerset_trains_sets_and_scores_labels() -> None:
 def test_bad_powersets_are_named(spec: str) -> None:
     with pytest.raises(ValueError, match=r"write powerset or powerset\(max_sets=N\) with N > 0"):
         parse_method(spec)
+
+
+def test_a_learnt_threshold_is_read_from_the_name_of_any_loss() -> None:
+    read = {"asl(threshold_logit=0)": formula("asl"), "cb( threshold_logit=0, gamma=1)": any_loss("cb(gamma=1)")}
+    for spec, loss in read.items():
+        method = parse_method(spec)
+        assert loss_of_scores(method) == loss
+        assert parse_method(str(method)) == method != loss
+    for spec in ("asl(threshold_logit=1)", "asl(threshold_logit=False)", "asl(threshold_logit=0.5)"):
+        with pytest.raises(ValueError, match="write threshold_logit=0, got"):
+            parse_method(spec)
 
 
 @pytest.mark.parametrize(

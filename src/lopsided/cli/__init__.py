@@ -338,10 +338,10 @@ def losses(
     if spec is None and plot is not None and not page:
         raise UserError("--plot needs a loss, such as: lopsided losses asl --plot asl.png")
     plot = plot and (output(plot) if page else picture(plot))
-    from lopsided.losses import Balanced, balanced, formula, is_balanced
+    from lopsided.losses import Balanced, any_loss
 
     try:
-        loss = None if spec is None else balanced(spec) if is_balanced(spec) else formula(spec)
+        loss = None if spec is None else any_loss(spec)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
     from lopsided.jobs.console import Console

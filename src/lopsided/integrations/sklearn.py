@@ -38,7 +38,7 @@ from lopsided.losses import Formula
 from lopsided.losses.checks import stacklevel_of_user
 from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import as_targets
-from lopsided.models.methods import parse_method
+from lopsided.models.methods import loss_of_scores, parse_method
 from lopsided.targets import SparseTargets
 
 Array = Any  # of numpy, or a sparse one of scipy
@@ -177,8 +177,8 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return targets_of_matrix(codes[:, None])
 
     def _check_one_label(self) -> None:
-        method = parse_method(self.loss)
-        if isinstance(method, Formula) and not method.pool.thresholded:
+        loss = loss_of_scores(parse_method(self.loss))
+        if isinstance(loss, Formula) and not loss.pool.thresholded:
             raise ValueError(
                 f"{self.loss} compares the labels of a row, and two classes are one label: take a loss that judges "
                 "labels alone, such as asl"

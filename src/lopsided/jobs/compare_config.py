@@ -121,6 +121,10 @@ class CompareConfig(Config):
         return self.reference or ("bce" if "bce" in self.losses else self.losses[0])
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        return self.losses
+
+    @property
     def validation_metric(self) -> str:
         from lopsided.jobs.compared_metrics import METRICS
 
@@ -130,9 +134,9 @@ class CompareConfig(Config):
         """Raises UserError for settings that do not suit the model, such as seeds of one that is solved."""
         super().check(model, default)
         if self.budget is not None and default.solved:
-            raise UserError(for_steps("budget", model))
+            raise UserError(for_steps("--budget", model))
         if self.trainings(default) < (self.seeds or 1):
-            raise UserError(f"{for_steps('seeds', model)}, or add --resplit: then each seed splits the rows anew")
+            raise UserError(f"{for_steps('--seeds', model)}, or add --resplit: then each seed splits the rows anew")
 
     def trainings(self, recipe: Recipe) -> int:
         """Returns how often each loss is trained, each time with another seed: once where a seed changes nothing."""

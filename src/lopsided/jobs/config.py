@@ -174,6 +174,11 @@ class Config(ReadOptions):
         return self.data == BUILT_IN or "test" in self.files() or self.share("test") > 0
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """Returns the losses that are trained, or "powerset", as they were asked for."""
+        raise NotImplementedError
+
+    @property
     def validation_metric(self) -> str | None:
         """Returns the name, in the registry, of the metric that training is judged by; None for the default."""
         raise NotImplementedError
@@ -190,14 +195,18 @@ class Config(ReadOptions):
 
     def check(self, model: str, default: Recipe) -> None:
         """Raises UserError for settings of steps where the model, by name, is solved, and the other way round."""
+        from lopsided.models.methods import LearntThreshold, parse_method
+
         solved = default.solved
         unsuited = [name for name in (_OF_STEPS if solved else ("l2",)) if getattr(self, name) is not None]
         if unsuited and solved:
-            raise UserError(for_steps(unsuited[0], model))
+            raise UserError(for_steps(f"--{unsuited[0].replace('_', '-')}", model))
         if unsuited:
             raise UserError(
                 f"--{unsuited[0].replace('_', '-')} is for models that are solved, and {model} is trained in steps"
             )
+        if solved and any(isinstance(parse_method(spec), LearntThreshold) for spec in self.methods):
+            raise UserError(for_steps("a learnt threshold, threshold_logit=0,", model))
 
     def changed(self, settings: dict[str, Any]) -> Self:
         """Returns a copy with other settings; settings that this kind does not have are ignored."""
@@ -230,6 +239,10 @@ class FitConfig(Config):
     @property
     def default_shares(self) -> dict[str, float]:
         return {"valid": 0.1, "test": 0.0}
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return (self.loss,)
 
     @property
     def validation_metric(self) -> str | None:
@@ -270,19 +283,21 @@ class FitConfig(Config):
             if self.decide == "own":
                 from lopsided.losses import formula
                 from lopsided.losses.checks import check_thresholded
+                from lopsided.models.methods import loss_of_scores, parse_method
 
-                check_thresholded(formula(self.loss))  # which needs no torch, as what follows does
+                loss = str(loss_of_scores(parse_method(self.loss)))
+                check_thresholded(formula(loss))  # which needs no torch, as what follows does
                 from lopsided.decision.choose import untuned
 
-                untuned("own", self.loss, 0)
+                untuned("own", loss, 0)
         return self
 
 
-def for_steps(name: str, model: str) -> str:
-    """Says that a setting does not suit a model, which is solved."""
+def for_steps(setting: str, model: str) -> str:
+    """Says that a setting, as a user wrote it, does not suit a model, which is solved."""
     in_steps = "bag" if model in ("linear_bag", "tree") else f"{model}(solve=False)"
     return (
-        f"--{name.replace('_', '-')} is for models that are trained in steps, and {model} is solved: leave it out, or "
+        f"{setting} is for models that are trained in steps, and {model} is solved: leave it out, or "
         f'choose --model "{in_steps}"'
     )
 

@@ -19,7 +19,7 @@ from lopsided.jobs.progress import Progress
 from lopsided.jobs.rows import Prepared
 from lopsided.jobs.schema import TrainingRecord
 from lopsided.metrics.scores import Judged, Scores
-from lopsided.models.methods import Powerset, parse_method
+from lopsided.models.methods import loss_of_scores, parse_method
 from lopsided.models.model import Model
 from lopsided.models.recipe import Recipe
 from lopsided.training import processes
@@ -160,8 +160,7 @@ def _judged(tuning: Scores | None, prepared: Prepared) -> Judged | None:
 
 def decide(config: FitConfig, model: Model, judged: Judged | None, say: Callable[[str], object]) -> Decision:
     """Returns the rule that was asked for, tuned on the rows for it, if there are any."""
-    loss = "bce" if isinstance(parse_method(config.loss), Powerset) else config.loss  # log odds are logits as of bce
-    name = config.decide
+    loss, name = str(loss_of_scores(parse_method(config.loss))), config.decide
     if config.rule_from is not None:
         decision = RunFolder.open(config.rule_from).read_decision()
         return decision.at_least_one() if config.at_least_one else decision

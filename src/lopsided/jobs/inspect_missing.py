@@ -32,7 +32,7 @@ from lopsided.jobs.stored_scores import scores_in, tensors_of
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import discarding_point
 from lopsided.metrics.scores import Judged, Scores
-from lopsided.models.methods import parse_method
+from lopsided.models.methods import loss_of_scores, parse_method
 from lopsided.training.loop import train
 from lopsided.training.rows import scores_to_keep
 
@@ -80,10 +80,10 @@ def inspect_missing(
 
 def _discarded_above(loss: str) -> float:
     try:
-        method = parse_method(loss)
+        of_scores = loss_of_scores(parse_method(loss))
     except (TypeError, ValueError) as error:
         raise UserError(f"--loss: {error}") from None
-    return discarding_point(method) if isinstance(method, Formula) else math.inf
+    return discarding_point(of_scores) if isinstance(of_scores, Formula) else math.inf
 
 
 def _default_loss(config: CompareConfig | FitConfig) -> str:

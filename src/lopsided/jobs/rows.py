@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import cast
 
 import torch
 from rich.progress import Progress as Bars
@@ -196,7 +195,7 @@ def prepare(config: Config, splits: Splits) -> Prepared:
     try:
         encoder = fit_encoder(config.model, splits.train.inputs, splits.train.num_labels)
         if isinstance(encoder, Tree):  # said before the first of several losses is trained
-            for loss in config.losses if isinstance(config, CompareConfig) else [cast("FitConfig", config).loss]:
+            for loss in config.methods:
                 checked_method(parse_method(loss))
         recipe = encoder.recipe(len(splits.train), splits.train.num_labels)
         refit = recipe.solved and recipe.refit and not config.no_refit

@@ -3,7 +3,7 @@
 from lopsided.losses.entries import CATALOG, SOURCES
 from lopsided.losses.formulas import Curve, Formula
 from lopsided.losses.frequencies import BALANCED, Balanced
-from lopsided.losses.names import PRESETS, as_formula, balanced, between, formula, is_balanced
+from lopsided.losses.names import PRESETS, any_loss, as_formula, balanced, between, formula
 from lopsided.losses.pools import (
     DecoupledSoftmax,
     LogSumExp,
@@ -38,9 +38,9 @@ __all__ = [
     "Sum",
     "ThresholdSoftmax",
     "TwoWayPairs",
+    "any_loss",
     "as_formula",
     "balanced",
     "between",
     "formula",
-    "is_balanced",
 ]

@@ -6,7 +6,7 @@ import ast
 import difflib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
@@ -105,13 +105,15 @@ def balanced(spec: str, **settings: object) -> Balanced:
     return _made(BALANCED[name], spec, given | settings)
 
 
-def is_balanced(spec: str) -> bool:
-    """Tells whether a spec names a loss that is made from label counts.
+def any_loss(spec: str) -> Formula | Balanced:
+    """Makes the loss that a string names, be it one of curves alone, or one made from label counts.
 
-    >>> is_balanced("db(gamma=0)"), is_balanced("asl")
-    (True, False)
+    Raises ValueError for anything else.
+
+    >>> print(any_loss("bce"), any_loss("cb"))
+    bce cb(beta=0.9, gamma=2)
     """
-    return spec.partition("(")[0].strip() in BALANCED
+    return balanced(spec) if read(spec)[0] in BALANCED else formula(spec)
 
 
 def _made(make: Callable[..., T], spec: str, arguments: dict[str, object]) -> T:
@@ -214,12 +216,12 @@ def defaults(spec: str) -> dict[str, float]:
     return {setting: inspect.signature(CATALOG[name]).parameters[setting].default for setting in ranges(spec)}
 
 
-def with_settings(spec: str, settings: dict[str, float]) -> str:
+def with_settings(spec: str, settings: Mapping[str, object]) -> str:
     """Returns a spec with more settings, which it must not have yet.
 
     >>> with_settings("asl(clip=0)", {"gamma_neg": 2.5})
     'asl(clip=0, gamma_neg=2.5)'
     """
     name, given = read(spec)
-    shown = ", ".join(f"{setting}={value!r}" for setting, value in (given | settings).items())
+    shown = ", ".join(f"{setting}={value!r}" for setting, value in {**given, **settings}.items())
     return f"{name}({shown})" if shown else name

@@ -1,4 +1,4 @@
-"""What stands on a body that gives no hidden states; and a linear map from sparse features, which has no such body."""
+"""A head on any layer from what a body gives to labels; and a linear map from sparse features, which has no body."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from lopsided.compute.topk import ranked_labels
 from lopsided.models.encoder import DirectLinear
@@ -80,11 +81,19 @@ class SparseLinear(nn.Module):
         self.table.weight[:, outputs], self.bias[outputs] = weights, added / _CONSTANT
 
 
-class DirectHead(nn.Module):
-    """Computes a loss, or label scores, by the layer that a `DirectBody` has for what it gives.
+class HiddenLinear(nn.Linear):
+    """Is the layer for a body that gives hidden states."""
 
-    linear: maps it to (n, L). criterion: the loss. prior: (L,), the share of positives of each label, at which every
-    bias starts, as in `lopsided.LinearHead`.
+    def begin_at(self, bias: Tensor) -> None:
+        """Sets what the scores of each label begin about, (outputs,)."""
+        self.bias.data.copy_(bias)
+
+
+class DirectHead(nn.Module):
+    """Computes a loss, or label scores, by the layer that there is for what a body gives.
+
+    linear: maps it to (n, L), or to (n, L + 1) where the criterion has a threshold class, the first. criterion: the
+    loss. prior: (L,), the share of positives of each label, at which every bias starts, as in `lopsided.LinearHead`.
 
     >>> head = DirectHead(SparseLinear(9, 2), MultiLabelLoss("asl"), prior=torch.tensor([0.1, 0.5]))
     >>> head.logits(BagOf(torch.tensor([0, 8, 1]), torch.tensor([0, 2]), torch.ones(3))).shape
@@ -96,15 +105,15 @@ class DirectHead(nn.Module):
         self.criterion, self.num_labels, self.linear = criterion, len(prior), linear
         bias = LinearHead(1, len(prior), criterion.formula, prior=prior).bias
         assert bias is not None
-        linear.begin_at(criterion.counts.before(bias.data) if isinstance(criterion, BalancedLoss) else bias.data)
+        start = criterion.counts.before(bias.data) if isinstance(criterion, BalancedLoss) else bias.data
+        linear.begin_at(start if criterion.threshold_logit is None else pad(start, (1, 0)))
 
     def forward(self, hidden: Any, targets: SparseTargets) -> Tensor:
         value: Tensor = self.criterion(self.linear(hidden), targets)
         return value
 
     def logits(self, hidden: Any) -> Tensor:
-        scores: Tensor = self.linear(hidden)
-        return scores
+        return self.criterion.scores(self.linear(hidden))
 
     def predict_topk(self, hidden: Any, k: int) -> tuple[Tensor, Tensor]:
         scores = self.logits(hidden)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lopsided.compute.topk import ranked_labels
 from lopsided.losses import Balanced, Formula
 from lopsided.losses.closed_form import settled_logit
-from lopsided.models.direct import DirectHead
+from lopsided.models.direct import DirectHead, HiddenLinear
 from lopsided.models.encoder import Body, DirectBody
-from lopsided.models.methods import Method, Powerset
+from lopsided.models.methods import LearntThreshold, Method, Powerset, loss_of_scores
 from lopsided.models.tree import TreeBody
 from lopsided.nn.balanced import BalancedLoss
 from lopsided.nn.fused import FusedStep
@@ -46,12 +46,11 @@ class Head(Protocol):
 
 def own_threshold(method: Method) -> float | None:
     """Returns the label logit above which a method itself predicts a label, None if it has no such point."""
-    if isinstance(method, Powerset):
-        return 0.0  # more likely than not
-    if isinstance(method, Balanced):
+    loss = loss_of_scores(method)
+    if isinstance(loss, Balanced):
         return None  # it depends on the counts, and for most of them on the row
     try:
-        return float(settled_logit(method, 1.0))
+        return float(settled_logit(loss, 1.0))
     except ValueError:
         return None
 
@@ -129,18 +128,23 @@ def make_head(
     prior = (counts + 0.5) / (rows + 1)
     if isinstance(body, TreeBody):
         return body.make_tree(method, len(prior))
+    make_linear = body.make_linear if isinstance(body, DirectBody) else partial(HiddenLinear, body.width)
     if isinstance(method, Powerset):
-        make_linear = body.make_linear if isinstance(body, DirectBody) else partial(nn.Linear, body.width)
         return PowersetHead(make_linear, targets, len(prior), method.max_sets)
+    if isinstance(method, LearntThreshold):
+        criterion = criterion_of(method.loss, counts, rows, threshold_logit=0)
+        return DirectHead(make_linear(1 + len(prior)), criterion, prior)
     if isinstance(body, DirectBody):
-        return DirectHead(body.make_linear(len(prior)), criterion_of(method, counts, rows), prior)
+        return DirectHead(make_linear(len(prior)), criterion_of(method, counts, rows), prior)
     seen = counts if isinstance(method, Balanced) else None
     make = partial(LinearHead, body.width, len(prior), method, counts=seen, rows=rows)
     return make(prior=prior, reduction="batchmean", fused_step=step)
 
 
-def criterion_of(method: Formula | Balanced, counts: Tensor, rows: int) -> MultiLabelLoss:
+def criterion_of(
+    loss: Formula | Balanced, counts: Tensor, rows: int, threshold_logit: int | None = None
+) -> MultiLabelLoss:
     """Returns the loss of label scores, mean over the rows, of a model whose training labels have these counts."""
-    if isinstance(method, Balanced):
-        return BalancedLoss(method, counts, rows, reduction="batchmean")
-    return MultiLabelLoss(method, reduction="batchmean")
+    if isinstance(loss, Balanced):
+        return BalancedLoss(loss, counts, rows, reduction="batchmean", threshold_logit=threshold_logit)
+    return MultiLabelLoss(loss, reduction="batchmean", threshold_logit=threshold_logit)

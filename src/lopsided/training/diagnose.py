@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from lopsided.models.heads import Head, criterion_of
-from lopsided.models.methods import Powerset, parse_method
+from lopsided.models.methods import Powerset, loss_of_scores, parse_method
 from lopsided.models.model import Model
 from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker
 from lopsided.training.rows import Rows
@@ -29,7 +29,7 @@ def diagnose(model: Model, train: Rows) -> dict[str, float]:
     probabilities.update(logits, targets)
     method = parse_method(model.method)
     if not isinstance(method, Powerset):
-        criterion = criterion_of(method, model.label_counts, model.rows).to(logits.device)
+        criterion = criterion_of(loss_of_scores(method), model.label_counts, model.rows).to(logits.device)
         criterion(logits.requires_grad_(), targets).backward()
         gradients.update(logits.detach(), logits.grad, targets)
     sides = {"p_positive": probabilities.positive, "p_negative": probabilities.negative}

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lopsided.data.storage import UserError
 from lopsided.models.encoder import DirectBody, Encoder
-from lopsided.models.methods import Powerset, parse_method
+from lopsided.models.methods import LearntThreshold, Powerset, parse_method
 from lopsided.models.model import Model, Network
 from lopsided.models.recipe import Recipe
 from lopsided.models.tree import TreeHead
@@ -267,6 +267,6 @@ def _possible(recipe: Recipe, encoder: Encoder, method: str, processes: int) -> 
         raise UserError(f"--mixup mixes hidden states and soft labels: {encoder.name} with {method} does not have both")
     needs_gradient = processes > 1 or recipe.accumulate > 1 or recipe.clip_norm is not None
     needs_gradient |= recipe.mixup > 0 or recipe.r_drop > 0
-    if direct or needs_gradient or isinstance(parse_method(method), Powerset):
+    if direct or needs_gradient or isinstance(parse_method(method), LearntThreshold | Powerset):
         return replace(recipe, fused_head=False)
     return recipe

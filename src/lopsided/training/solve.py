@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from lopsided.data.split import rest_of
-from lopsided.losses import Balanced, Formula
+from lopsided.losses import Formula
 from lopsided.metrics.scores import Scores
-from lopsided.models.direct import BagOf, NoBody, SparseLinear
+from lopsided.models.direct import BagOf, DirectHead, NoBody, SparseLinear
 from lopsided.models.encoder import Encoder
 from lopsided.models.heads import PowersetHead, criterion_of
-from lopsided.models.methods import Powerset, parse_method
+from lopsided.models.methods import loss_of_scores, parse_method
 from lopsided.models.model import Model
-from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import SparseTargets
 from lopsided.targets.checks import logits_of_a_model
 from lopsided.training import processes
@@ -51,12 +50,11 @@ class Solver:
 
     def __init__(self, model: Model, rows: Rows) -> None:
         self.targets, self.num_labels = rows.data.targets, model.num_labels
-        self.method, self.head = parse_method(model.method), cast("Any", model.network.head)
-        self.apart = isinstance(self.method, Formula) and self.method.pool.per_label
+        method, self.head = parse_method(model.method), cast("Any", model.network.head)
+        self.apart = isinstance(method, Formula) and method.pool.per_label
         self.features = _features(model, rows)
         self.start = _start(self.head)
-        if isinstance(self.method, Balanced):
-            self.balanced = criterion_of(self.method, model.label_counts, model.rows).to(self.start.device)
+        self.mean_loss = _mean_loss(model, self.start.device)
         self.solution = Solution(len(rows), len(self.start)).to(self.start.device)
 
     @logits_of_a_model()
@@ -119,12 +117,7 @@ class Solver:
         return slope_of(self._loss, self.start[labels], targets, kept)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if isinstance(self.method, Powerset):
-            return cast(PowersetHead, self.head).powerset.loss(logits, targets) * len(logits)
-        if isinstance(self.method, Balanced):
-            value: Tensor = self.balanced(logits, targets)
-            return value * len(logits)
-        return multilabel_loss(logits, targets, self.method, reduction="batchmean") * len(logits)
+        return self.mean_loss(logits, targets) * len(logits)
 
     def _scores(self, pulls: Tensor) -> Tensor:
         return scores_of(self.features, pulls)
@@ -228,6 +221,16 @@ def _features(model: Model, rows: Rows) -> SparseProducts | _Dense:
     if isinstance(model.network.body, NoBody):
         return SparseProducts(model.hidden(rows.encoded, everything), model.network.body.width)
     return _Dense(torch.cat([model.hidden(rows.encoded, part).float() for part in everything.split(_BLOCK)]))
+
+
+def _mean_loss(model: Model, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns what maps the outputs of the head's layer, and the targets, to the mean loss of the rows."""
+    head = model.network.head
+    if isinstance(head, PowersetHead):
+        return head.powerset.loss
+    if isinstance(head, DirectHead):
+        return head.criterion
+    return criterion_of(loss_of_scores(parse_method(model.method)), model.label_counts, model.rows).to(device)
 
 
 def _start(head: Any) -> Tensor:
