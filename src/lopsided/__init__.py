@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def __getattr__(name: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name != f"lopsided.{name}":
                 raise
-            raise AttributeError(f"module 'lopsided' has no attribute {name!r}") from None
+            message = f"module 'lopsided' has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=sys.modules[__name__]) from None  # Python tells a near name
     globals()[name] = value
     return value
 

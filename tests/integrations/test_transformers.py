@@ -237,6 +237,14 @@ def test_metrics_are_those_of_the_rows_whole_or_by_batches(tmp_path: Path) -> No
             assert evaluated[f"eval_{name}"] == pytest.approx(value, abs=1e-6, nan_ok=True), name
 
 
+def test_some_metrics_alone() -> None:
+    """All are some sixty, and the Trainer prints them after each epoch."""
+    evaluated = torch.tensor([[2.0, -1.0], [-1.0, 3.0]]), torch.tensor([[1, 0], [0, 0]])
+    assert metrics(only=("micro_f1", "map"))(evaluated) == {"micro_f1": pytest.approx(2 / 3), "map": 1}
+    with pytest.raises(ValueError, match="no metric 'mapp': did you mean 'map'"):
+        metrics(only=["mapp"])(evaluated)
+
+
 def tiny_tokenizer() -> Any:
     """A tokenizer of 20 words."""
     words = Tokenizer(WordLevel({f"w{number}": number for number in range(20)}, unk_token="w0"))

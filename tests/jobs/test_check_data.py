@@ -72,6 +72,8 @@ def test_a_row_is_shown_with_what_is_known_of_its_labels() -> None:
     assert math.isclose(soft[1], 0.7, rel_tol=1e-6)
     assert math.isnan(nothing)
     assert "a, b 0.7, c (unknown)" in printed(alone(check))
+    nobody_knows = alone(examine(rows_of([{0: NAN, 1: NAN, 2: NAN, 3: NAN}]), FILE, JSON))
+    assert "(4 unknown)" in printed(nobody_knows), "once, not at each name"
 
 
 def test_the_rows_shown_are_the_first_and_the_next_with_labels() -> None:
@@ -258,5 +260,8 @@ def test_what_can_be_read_in_two_ways_is_refused_in_one_line(folder: Path, capsy
     assert main(["data", "check", "a.csv", "--label-columns", "toxic,threat"]) == 0
     assert main(["data", "check", "a.csv", "--label-columns", "toxic,threat", "--test", "a.csv"]) == 2
     assert "--test: a.csv holds the same rows" in capsys.readouterr().err
+    (folder / "b.csv").write_text("no,words,labels\nA-1,one two three four,a\nA-2,five six seven,b\n")
+    assert main(["data", "check", "b.csv"]) == 2
+    assert "; 'words' has several words a row: if those are the texts, --text-column 'words'" in capsys.readouterr().err
     assert main(["data", "check", "a.csv", "--quoting", "maybe"]) == 2
     assert "'--quoting'" in capsys.readouterr().err

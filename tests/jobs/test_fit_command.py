@@ -134,12 +134,24 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert {path.name for path in (folder / "run").iterdir()} == FILES | {"results.json"}
 
 
-def test_a_finished_run_is_only_evaluated_again(fitted: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_only_evaluated_again(
+    fitted: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(fitted, folder / "run")
     (folder / "run/results.json").unlink()
     stop_after(0, monkeypatch)
     assert main(["fit", "run"]) == 0
     assert results_of(folder / "run") == results_of(fitted)
+    assert "trained before, with these settings: nothing is trained again" in capsys.readouterr().out
+
+
+def test_labels_that_only_test_rows_have_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No model can learn them, and each counts as missed."""
+    (folder / "rows.csv").write_text("text,labels\n" + 'hot bowl,soup\nraw fish,sushi\nhot fish,"soup,sushi"\n' * 4)
+    (folder / "test.csv").write_text("text,labels\nhot bowls,soup\nhot cake,cake\nraw,sushi\n")
+    for valid in ("0", "0.3"):
+        assert main(["fit", "rows.csv", "--test", "test.csv", "--valid", valid, "--out", f"run{valid}"]) == 0
+        assert "labels of test rows that no training row has: 1, such as 'cake'\n" in capsys.readouterr().out
 
 
 def test_the_bias_starts_at_the_frequencies() -> None:

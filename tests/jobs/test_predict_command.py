@@ -52,6 +52,42 @@ def test_predict(
     assert "predictions of 2 rows: out.jsonl" in capsys.readouterr().out
 
 
+def test_columns_that_say_which_row_it_is_are_kept(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines that are joined are one row, and so its first cell is kept; rows fill more than one block."""
+    (folder / "new.csv").write_text('text,"no, of row"\n' + "".join(f"hot bowl,r{row}\n" for row in range(5000)))
+    assert main(["predict", str(run), "new.csv", "--keep", "no*"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["no, of row"] for row in rows] == [f"r{row}" for row in range(5000)]
+    (folder / "two.csv").write_text("text,key,id\nhot bowl,a,=1\nhot bowl,a,2\nraw fish,b,\n")
+    for ending in ("csv", "parquet"):
+        assert (
+            main(["predict", str(run), "two.csv", "--join-by", "key", "--keep", "id,key", "--out", f"o.{ending}"]) == 0
+        )
+    with (folder / "o.csv").open(newline="") as file:
+        assert [[row["id"], row["key"], row["labels"]] for row in csv.DictReader(file)] == [
+            ["'=1", "a", '["soup"]'],
+            ["", "b", '["sushi"]'],
+        ]
+    assert pyarrow.parquet.read_table("o.parquet")["id"].to_pylist() == ["=1", ""]
+
+
+@pytest.mark.parametrize(
+    ("file", "keep", "message"),
+    [
+        ("new.csv", "idd", "no column 'idd' among 'text', 'id'; did you mean 'id'? (say which with --keep)"),
+        ("new.csv", "labels", "--keep: 'labels' is a name of what is written"),
+        ("new.svm", "id", "--keep 'id': a svmlight file has no columns of texts"),
+    ],
+)
+def test_columns_that_cannot_be_kept(
+    file: str, keep: str, message: str, run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "new.csv").write_text("text,id\nhot bowl,1\n")
+    (folder / "new.svm").write_text("0 1:1\n")
+    assert main(["predict", str(run), file, "--keep", keep]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_predictions_of_images_name_their_files(folder: Path) -> None:
     """The folder to predict has no list, so that nothing else says which prediction is of which image."""
     files = write(folder, pictures(12)[0])

@@ -96,8 +96,8 @@ def test_labels_may_be_any_dimension_and_the_adaptive_loss_counts_too() -> None:
         ("two_way", torch.zeros(2, 3), "compares the rows of a batch"),
         ("bce", SparseTargets.from_indices([[0], [1]]), "pass num_labels="),
         ("bce", SparseTargets.from_csr(torch.eye(3).to_sparse_csr()), "mask"),
-        ("bce", torch.tensor([[1, 0, -1]]), "must lie in .0, 1., got values from -1 to -1"),
-        ("zlpr", torch.tensor([[1, 0, 2.0]]), "must lie in .0, 1., got values from 2 to 2"),
+        ("bce", torch.tensor([[1, 0, -1]]), "must lie in .0, 1., got the value -1: mark unknown"),
+        ("zlpr", torch.tensor([[1, 0, 2.0]]), "must lie in .0, 1., got the value 2"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(spec: str, targets: Tensor | SparseTargets, message: str) -> None:

@@ -272,7 +272,7 @@ def test_settings_that_change_are_compiled_anew(backend: str) -> None:
         ((torch.zeros(2, 3), torch.tensor([0, 2])), r"class indices as lopsided.SparseTargets.from_indices"),
         ((torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3)), "logits must be floating point, got torch.int64"),
         ((torch.zeros(2, 0), torch.zeros(2, 0)), "labels > 0"),
-        ((torch.zeros(2, 3), torch.full((2, 3), -1.0)), "from -1 to -1"),
+        ((torch.zeros(2, 3), torch.full((2, 3), -1.0)), "the value -1: if"),
         ((torch.zeros(2, 3), torch.full((2, 3), 7)), "class indices"),
         ((torch.zeros(2, 3), torch.zeros(2, 3, requires_grad=True)), "detach"),
         ((torch.zeros(2, 3), torch.zeros(2, 3), torch.ones(2, 3)), "mask must be bool"),
@@ -292,7 +292,12 @@ def test_bad_input_is_named(arguments: tuple[Tensor, ...], message: str) -> None
         (lambda: lopsided.AsymmetricPolynomialLoss(epsilon_pos=float("inf")), "epsilon_pos must be finite"),
         (lambda: lopsided.ZLPRLoss(reduction="avg"), "none, mean, batchmean, sum; got 'avg'"),
         (lambda: lopsided.ZLPRLoss(backend="cuda"), "backend must be one of auto, .*; got 'cuda'"),
-        (lambda: lopsided.ZLPRLoss(gama=1), "unexpected option 'gama': choose from weight, pos_weight, "),  # type: ignore[call-arg]
+        (lambda: lopsided.ZLPRLoss(gama=1), "unexpected option 'gama' .known: threshold, scale, margin, "),  # type: ignore[call-arg]
+        (lambda: lopsided.AsymmetricLoss(gama_neg=1), "unexpected option 'gama_neg': did you mean 'gamma_neg'"),  # type: ignore[call-arg]
+        (
+            lambda: lopsided.AsymmetricLoss(torch.zeros(2, 3)),  # type: ignore[arg-type]
+            r"got a Tensor of shape \(2, 3\): make the loss first",
+        ),
         (
             lambda: lopsided.loss("asl", reducton="sum"),
             "its settings are: gamma_neg, gamma_pos, clip, detach_focus, alpha",
@@ -302,7 +307,8 @@ def test_bad_input_is_named(arguments: tuple[Tensor, ...], message: str) -> None
         (lambda: formula("asl(clip=0, clip=0.1)"), "a setting is given twice"),
         (lambda: formula("als"), "did you mean 'ral' or 'atl' or 'asl'"),
         (lambda: formula("asl(4)"), "name or name"),
-        (lambda: formula("asl(gamma=4)"), "unexpected keyword argument 'gamma'"),
+        (lambda: formula("asl(gama_neg=4)"), "has no setting 'gama_neg': did you mean 'gamma_neg'"),
+        (lambda: formula("cross_entropy"), r"unknown loss 'cross_entropy' \(known: bce, "),
         (lambda: formula("asl(a" + "=xxxx" * 60 + "!)"), "cannot read"),  # at once: no backtracking
         (lambda: formula("ral(epsilon_pos=2)"), "would train positive labels the wrong way"),
         (lambda: formula("asl(gamma_neg=True)"), "gamma_neg must be a number, got True"),

@@ -116,7 +116,7 @@ def fit(
         asked = settings_like(like, asked.pop("loss", None), "valid" in asked) | asked
         data = data or Path(asked["data"])
     if data is None:
-        raise UserError("name the training rows, or a comparison with --like")
+        raise UserError("no training rows: lopsided fit FILE, or --like COMPARISON for those of a comparison")
     asked.pop("data", None)
     settings = settled(FitConfig, str(data), out, asked)
 
@@ -133,6 +133,8 @@ def fit(
         folder, prepared = begin(RunFolder, settings, out, progress)
         progress.say(f"run folder: {folder.path}")
         with going_on(folder.continued):
+            if folder.is_trained:
+                progress.say("trained before, with these settings: nothing is trained again (another --out would be)")
             epochs = recipe_of(folder.config, prepared).epochs
             progress.plan(epochs)
             progress.begin(folder.config.loss, epochs)
@@ -214,7 +216,15 @@ def inspect_run(
 def predict(
     run: Annotated[Path, typer.Argument(help="The folder of a finished `lopsided fit`.")],
     data: Annotated[Path, typer.Argument(help="Rows to predict the labels of, which need none; - for standard input.")],
-    out: Annotated[Path, typer.Option(help="File to write: .jsonl, .csv or .parquet; - for standard output.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write: .jsonl, .csv or .parquet; -, JSON lines on standard output.")
+    ] = STANDARD_OUTPUT,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Columns of the rows to write beside the predictions, such as id,title.", show_default="none"
+        ),
+    ] = "",
     **asked: Any,
 ) -> None:
     """Write the labels that a trained model predicts, and probabilities; rows are read as in training, or as said."""
@@ -225,7 +235,7 @@ def predict(
     from lopsided.jobs.progress import bars
 
     with bars(Console(stderr=True)) as live:
-        rows, rule = write_predictions(run, data, out, live, asked)
+        rows, rule = write_predictions(run, data, out, live, asked, [name for name in keep.split(",") if name])
     say(f"predictions of {rows} rows: {out} (rule: {rule})", err=out == STANDARD_OUTPUT)
 
 

@@ -76,7 +76,7 @@ class Finder:
         more = f" and {len(self.block.names) - len(names)} more" if len(self.block.names) > len(names) else ""
         near = self.near(name)
         hint = f"; did you mean {shown(near)}?" if near else ""
-        if option == "--label-columns":
+        if option == "--label-columns" and (name in LABEL_NAMES or not hint):
             hint = self._label_hint()
         if wrapping := [name for name in names if _holds_rows(self.block.column(name)[0])]:
             hint += f"; {shown(wrapping[0])} holds a list of objects: if those are the rows, make a file of that list"

@@ -26,7 +26,7 @@ from lopsided.data.labels.names import sorted_names
 from lopsided.data.labels.targets import Labels, rename
 from lopsided.data.opening import STANDARD_INPUT, OnBytes, Say, ignore, open_bytes, shown
 from lopsided.data.options import ReadOptions
-from lopsided.data.records import all_inputs, input_blocks, read_records
+from lopsided.data.records import Kept, all_inputs, input_blocks, read_records
 from lopsided.data.storage import UserError
 from lopsided.data.target_files import with_targets, without_filtered
 
@@ -78,16 +78,24 @@ def _all_inputs(path: Path, form: Format, options: ReadOptions, on_bytes: OnByte
 
 
 def read_inputs(
-    path: Path, options: ReadOptions | None = None, on_bytes: OnBytes = ignore, say: Say = ignore
+    path: Path,
+    options: ReadOptions | None = None,
+    on_bytes: OnBytes = ignore,
+    say: Say = ignore,
+    keep: Sequence[str] = (),
+    on_kept: Kept = ignore,
 ) -> Iterator[Inputs]:
     """Yields the rows of a file in blocks of some thousands, in constant memory. Labels are not looked at.
 
-    say is called with each sentence on how the file is understood. Raises UserError as `read` does.
+    say is called with each sentence on how the file is understood. keep: names of more columns of a file of records,
+    whose cells on_kept is given before each block. Raises UserError as `read` does.
     """
     options = options or ReadOptions()
     form = find_format(path, options)
     if form.blocks is not None:
-        yield from input_blocks(path, form.blocks(path, options, say, on_bytes), options, say)
+        yield from input_blocks(path, form.blocks(path, options, say, on_bytes), options, say, keep, on_kept)
+    elif keep:
+        raise UserError(f"{path}: --keep {shown(keep[0])}: a {form.name} file has no columns of texts")
     elif form.read_inputs is not None:
         yield from form.read_inputs(path, options, on_bytes)
     else:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lopsided.data.columns import Chosen, choose
+from lopsided.data.columns import Chosen, Finder, choose
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import Block
 from lopsided.data.image_files import ImageFiles
@@ -20,13 +20,14 @@ from lopsided.data.independence import number_groups
 from lopsided.data.inputs import Inputs, Texts, digest
 from lopsided.data.labels import read_labels
 from lopsided.data.labels.targets import join_rows
-from lopsided.data.opening import Say, shown
+from lopsided.data.opening import Say, ignore, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
 _SCATTERED = 0.1  # of all rows, that share a text but not a label
 
 Where = Callable[[int], str]  # from a row to its file and line
+Kept = Callable[[dict[str, list[str]]], object]
 
 
 def read_records(path: Path, blocks: Iterator[Block], options: ReadOptions, notes: list[str]) -> Dataset:
@@ -57,27 +58,43 @@ def read_records(path: Path, blocks: Iterator[Block], options: ReadOptions, note
     return data
 
 
-def input_blocks(path: Path, blocks: Iterator[Block], options: ReadOptions, say: Say) -> Iterator[Inputs]:
+def input_blocks(
+    path: Path,
+    blocks: Iterator[Block],
+    options: ReadOptions,
+    say: Say,
+    keep: Sequence[str] = (),
+    on_kept: Kept = ignore,
+) -> Iterator[Inputs]:
     """Yields the inputs of a file block by block; its labels are not looked at and may be absent.
 
-    Of rows that --join-by joins the first one is taken; a digest of each key is held in memory, some 100 bytes.
+    on_kept is called before each block with the cells of the columns `keep`, by name, as texts. Of rows that
+    --join-by joins the first one is taken; a digest of each key is held in memory, some 100 bytes.
     """
     first = next(blocks, None)
     if first is None:
         return
-    chosen = choose(partial(_where, path, first), path, first, options, say, with_labels=False)
+    where = partial(_where, path, first)
+    chosen = choose(where, path, first, options, say, with_labels=False)
+    kept = Finder(path, where, first).columns(keep, "--keep")
     seen: set[bytes] = set()  # keys may be whole texts
     for block in chain([first], blocks):
-        inputs = _inputs(path, block, chosen)
+        inputs, rows = _inputs(path, block, chosen), list(range(len(block)))
         if chosen.join:
             keys = (digest(str(cell).encode("utf-8", "surrogatepass")) for cell in _cells(block, chosen.join))
             first_row: dict[bytes, int] = {}
             for row, key in enumerate(keys):
                 first_row.setdefault(key, row)
-            new = [row for key, row in first_row.items() if key not in seen]
+            rows = [row for key, row in first_row.items() if key not in seen]
             seen.update(first_row)
-            inputs = inputs.take(torch.tensor(new, dtype=torch.long))
+            inputs = inputs.take(torch.tensor(rows, dtype=torch.long))
+        if kept:
+            on_kept({name: _texts(_cells(block, name), rows) for name in kept})
         yield inputs
+
+
+def _texts(cells: Sequence[Any], rows: Sequence[int]) -> list[str]:
+    return ["" if cells[row] is None else str(cells[row]) for row in rows]
 
 
 def all_inputs(path: Path, blocks: Iterator[Block], options: ReadOptions, say: Say) -> Inputs:

@@ -21,6 +21,7 @@ Where = Callable[[int], str]  # from a row to its file and line
 Column = Callable[[str], Sequence[Any]]  # from a name to the cells of all rows
 
 _EMPTY = {"", "?", "na", "n/a", "nan", "null", "none"}  # in lower case, as a number
+_WORDS = 3  # of a cell, on the average, from which on a column looks like texts
 _ROW_NUMBERS = {"", "id", "index", "row", "row_id", "unnamed: 0"}  # in lower case, as the name of a column
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _LIST = re.compile(rf"\s*\[\s*{_NUMBER}(?:[\s,]+{_NUMBER})*[\s,]*\]\s*")
@@ -66,6 +67,8 @@ def choose_columns(
             say(f"column {shown(name)} numbers the rows and is left out (take it with --feature-columns)")
             continue
         kinds[name] = "category" if name in categories else _kind(where, name, cells, name in asked, decimal)
+        if kinds[name] == "text":
+            raise UserError(_text_or_category(where, name, names, column, decimal))
     numbers, categories, vectors = (
         tuple(name for name in kinds if kinds[name] == kind) for kind in ("number", "category", "vector")
     )
@@ -79,7 +82,7 @@ def _all_differ(cells: Sequence[Any]) -> bool:
 
 
 def _kind(where: Where, name: str, cells: Sequence[Any], asked: bool, decimal: str | None) -> str:
-    """Returns number, category or vector."""
+    """Returns number, category or vector; or text, for what may be one."""
     present = [(row, cell) for row, cell in enumerate(cells) if not _is_empty(cell)]
     if present and all(_is_vector(cell) for _, cell in present):
         return "vector"
@@ -94,13 +97,26 @@ def _kind(where: Where, name: str, cells: Sequence[Any], asked: bool, decimal: s
     if decimal is None:
         _refuse_commas(where, name, present)
     different = {str(cell).strip() for _, cell in present}
-    if not asked and 2 * len(different) > len(present):
-        row, cell = next((row, cell) for row, cell in present if _number(cell, decimal) is None)
-        raise UserError(
-            f"{where(row)}: {shown(name)} is {shown(cell)}: a text (--text-column), or one of {len(different)} "
-            f"categories in {len(present)} rows (--category-columns)? Or name the columns to use with --feature-columns"
-        )
-    return "category"
+    return "text" if not asked and 2 * len(different) > len(present) else "category"
+
+
+def _text_or_category(where: Where, name: str, names: Sequence[str], column: Column, decimal: str | None) -> str:
+    """Asks what a column holds, and names the one that looks most like texts: that with the most words a row."""
+    present = [(row, str(cell).strip()) for row, cell in enumerate(column(name)) if not _is_empty(cell)]
+    row, cell = next((row, cell) for row, cell in present if _number(cell, decimal) is None)
+    different = len({cell for _, cell in present})
+    words, text = max((_words(column(other)), other) for other in names)
+    hint = f"; {shown(text)} has several words a row: if those are the texts, --text-column {shown(text)}"
+    return (
+        f"{where(row)}: {shown(name)} is {shown(cell)}: a text (--text-column), or one of {different} "
+        f"categories in {len(present)} rows (--category-columns)? Or name the columns to use with --feature-columns"
+        f"{hint if words >= _WORDS else ''}"
+    )
+
+
+def _words(cells: Sequence[Any]) -> float:
+    """Returns how many words a cell has on the average."""
+    return sum(len(str(cell).split()) for cell in cells) / max(1, len(cells))
 
 
 def _is_empty(cell: Any, empty: Container[str] = _EMPTY) -> bool:

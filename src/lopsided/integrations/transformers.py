@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 
 from lopsided.decision import rules, serialization
 from lopsided.decision.choose import Decision
+from lopsided.losses.checks import did_you_mean
 from lopsided.metrics.collection import MultiLabelMetrics
 from lopsided.nn import modules
 from lopsided.nn.adaptive import AdaptiveAsymmetricLoss
@@ -189,11 +190,13 @@ class LossCallback(TrainerCallback, ExportableState):
         return [("criterion", criterion), ("tracker", criterion.tracker)] if adaptive else []
 
 
-def metrics(decide: Any = None, **settings: Any) -> Callable[..., dict[str, float]]:
-    """Returns a function for `Trainer(compute_metrics=...)`: all metrics of `lopsided.MultiLabelMetrics`, of logits.
+def metrics(decide: Any = None, only: Sequence[str] = (), **settings: Any) -> Callable[..., dict[str, float]]:
+    """Returns a function for `Trainer(compute_metrics=...)`: the metrics of `lopsided.MultiLabelMetrics`, of logits.
 
     decide: the threshold or rule that decisions are counted by, such as
-    `compute_loss.criterion.decision_threshold()`; a logit of 0 when left out. settings: more of `MultiLabelMetrics`.
+    `compute_loss.criterion.decision_threshold()`; a logit of 0 when left out. only: the names of some metrics, such as
+    ("map", "micro_f1"); all, some sixty, when left out. settings: more of `MultiLabelMetrics`.
+    Raises ValueError for a metric of another name.
     Labels of -100 are unknown. With `TrainingArguments(batch_eval_metrics=True)` batches are added up one by one;
     after an evaluation that was interrupted, make a new function.
 
@@ -210,7 +213,13 @@ def metrics(decide: Any = None, **settings: Any) -> Callable[..., dict[str, floa
         if not collected:
             collected.append(MultiLabelMetrics(logits.shape[-1], "logits", decide=decide, **settings))
         collected[0].update(logits, labels, ignore_index=UNKNOWN)
-        return collected.pop().compute() if compute_result else {}
+        if not compute_result:
+            return {}
+        values = collected.pop().compute()
+        for name in only:
+            if name not in values:
+                raise ValueError(f"no metric {name!r}{did_you_mean(name, values)} (known: {', '.join(values)})")
+        return {name: values[name] for name in only or values}
 
     return compute
 

@@ -81,8 +81,14 @@ class CompareConfig(Config):
     def _known_losses(cls, losses: tuple[str, ...]) -> tuple[str, ...]:
         from lopsided.models.methods import parse_method
 
+        wrong = []
         for spec in losses:
-            parse_method(spec)
+            try:
+                parse_method(spec)
+            except ValueError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise ValueError("; ".join(wrong))
         if len(losses) < 2:
             raise ValueError(f"a comparison needs at least two losses, got {', '.join(losses) or 'none'}")
         if len(set(losses)) < len(losses):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -94,25 +95,31 @@ def as_inputs(rows: Any) -> Inputs:
         raise ValueError('expected rows, such as ["a text", "another"], got one text')
     if isinstance(rows, Sequence) and all(isinstance(row, str) for row in rows):
         return Texts(tuple(rows))
-    numbers = torch.as_tensor(np.asarray(rows, dtype=np.float32))
+    try:
+        numbers = torch.as_tensor(np.asarray(rows, dtype=np.float32))
+    except (TypeError, ValueError):
+        kind = type(rows[0] if isinstance(rows, Sequence) else rows).__name__
+        raise ValueError(f"expected a list of texts or an array (rows, columns) of numbers, got {kind}") from None
     if numbers.ndim != 2:
         raise ValueError(f"expected a list of texts or an array (rows, columns), got {tuple(numbers.shape)}")
     return Table.of_numbers(numbers)
 
 
-def _named(inputs: Inputs) -> Iterator[Prediction]:
-    """Yields what says which row it is, where that is not its place in a file: the name of an image."""
-    return ({"image": name} for name in inputs.names) if isinstance(inputs, ImageFiles) else repeat({})
+def _named(inputs: Inputs, kept: dict[str, list[str]]) -> Iterator[Prediction]:
+    """Yields what says which row it is, beside its place in a file: the name of an image, and the cells kept of it."""
+    told = kept | ({"image": inputs.names} if isinstance(inputs, ImageFiles) else {})
+    return (dict(zip(told, cells, strict=True)) for cells in zip(*told.values(), strict=True)) if told else repeat({})
 
 
 def write_predictions(
-    folder: Path, data: Path, out: Path, bars: Bars, asked: dict[str, Any] | None = None
+    folder: Path, data: Path, out: Path, bars: Bars, asked: dict[str, Any] | None = None, keep: Sequence[str] = ()
 ) -> tuple[int, str]:
     """Writes the predictions of every row of a file; returns how many those are, and the name of the rule.
 
     asked: options of reading in which the file differs from that of training. out: JSON lines as of
-    `Predictor.predict`, with the name of each image file; .csv or .parquet for a table; - for standard output. Memory
-    does not grow with the rows. What is found out about the file is said above the bars.
+    `Predictor.predict`, with the name of each image file; .csv or .parquet for a table; - for standard output.
+    keep: columns of the file to write beside them. Memory does not grow with the rows. What is found out about the file
+    is said above the bars.
     """
     if out.is_file():
         read = {"the rows to predict": data} | RunFolder.open(folder).config.files()
@@ -122,6 +129,8 @@ def write_predictions(
     if output(out).suffix.lower() not in ENDINGS:
         raise UserError(f"--out: {out} must end in .jsonl, .csv or .parquet; - is standard output")
     predictor = Predictor.open(folder)
+    if taken := {"labels", predictor.values, "image"}.intersection(keep):
+        raise UserError(f"--keep: {taken.pop()!r} is a name of what is written; name the column otherwise in the file")
     options = read_otherwise(predictor.read_options, asked or {})
     if data == STANDARD_INPUT and options.format is None and predictor.data.exists():  # it has no name that says it
         options = options.model_copy(update={"format": find_format(predictor.data, options).name})
@@ -130,12 +139,16 @@ def write_predictions(
 
     def write(file: BinaryIO) -> None:
         nonlocal rows
-        blocks = read_inputs(data, options, say=lambda note: say(bars, printable(f"{data.name}: {note}")))
+        kept: deque[dict[str, list[str]]] = deque()  # of the block that was read ahead
+        blocks = read_inputs(
+            data, options, say=lambda note: say(bars, printable(f"{data.name}: {note}")), keep=keep, on_kept=kept.append
+        )
         first = next(blocks, None)
-        names = ["image"] if isinstance(first, ImageFiles) else []
+        names = [*(kept[0] if kept else {}), *(["image"] if isinstance(first, ImageFiles) else [])]
         with writer_for(out, file, predictor.values, names) as add:
             for inputs in chain([] if first is None else [first], blocks):
-                add([row | each for row, each in zip(_named(inputs), predictor.stream(inputs), strict=False)])
+                named = _named(inputs, kept.popleft() if kept else {})
+                add([row | each for row, each in zip(named, predictor.stream(inputs), strict=False)])
                 rows += len(inputs)
                 bars.advance(bar, len(inputs))
 

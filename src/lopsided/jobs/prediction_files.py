@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,14 +46,18 @@ def _json_lines(file: BinaryIO) -> Add:
 def _csv(file: BinaryIO, values: str, names: Sequence[str]) -> Add:
     """Writes a JSON list into each cell: names of labels may hold any sign that could stand between them."""
     lists = ["labels", values]
-    file.write(f"{','.join([*names, *lists])}\r\n".encode())
+
+    def write(rows: Iterable[Sequence[str]]) -> None:
+        text = io.StringIO()
+        csv.writer(text).writerows(rows)
+        file.write(text.getvalue().encode())
+
+    write([[*map(cell, names), *lists]])
 
     def add(predictions: Sequence[dict[str, Any]]) -> None:
-        text = io.StringIO()
         texts = ([cell(each[name]) for name in names] for each in predictions)
         cells = ([_json(each[name]) for name in lists] for each in predictions)
-        csv.writer(text).writerows([*some, *others] for some, others in zip(texts, cells, strict=True))
-        file.write(text.getvalue().encode())
+        write([*some, *others] for some, others in zip(texts, cells, strict=True))
 
     return add
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -90,10 +90,24 @@ def load(config: Config, bars: Bars) -> Splits:
         raise UserError(f"{config.data}: no labels at all in the training rows")
     if isinstance(config, FitConfig) and config.rule_from is not None:
         _check_labels(config.rule_from, splits.train)
+    splits = _noting_new_labels(splits)
     splits = splits.hide_positives(config.missing, config.data_seed) if config.missing else splits
     if not isinstance(config, FitConfig):
         _check_comparable(config.data, splits)
     return splits
+
+
+def _noting_new_labels(splits: Splits) -> Splits:
+    """Notes labels that the test rows have and no training row: no model can learn them, and they count as missed."""
+    if splits.test is None:
+        return splits
+    new = ((splits.train.hard_counts() == 0) & (splits.test.hard_counts() > 0)).nonzero()[:, 0].tolist()
+    if not new:
+        return splits
+    note = (
+        f"labels of test rows that no training row has: {len(new)}, such as {shown(splits.train.label_names[new[0]])}"
+    )
+    return replace(splits, notes=(*splits.notes, note))
 
 
 def _check_comparable(data: str, splits: Splits) -> None:

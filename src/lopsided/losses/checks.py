@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
 import sys
@@ -25,10 +26,30 @@ def check_thresholded(formula: Formula) -> None:
         raise ValueError(f"{formula} only ranks the labels of a row: tune a threshold on validation data")
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns the names nearest to one that is not known, as the end of a message; nothing if none is near.
+
+    >>> did_you_mean("assl", ["asl", "bce"])
+    ": did you mean 'asl'?"
+    """
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    return f": did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _shown(value: object) -> str:
+    """Shows what came in place of a number: of a tensor or an array its shape."""
+    shape = getattr(value, "shape", None)
+    if shape is None or not len(shape):
+        return repr(value)[:60]
+    return (
+        f"a {type(value).__name__} of shape {tuple(shape)}: make the loss first, then call it with logits and targets"
+    )
+
+
 def check_number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
     """Returns `value` as a float; raises TypeError or ValueError unless it is a finite number in [low, high)."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {_shown(value)}")
     try:
         number = float(value)
     except OverflowError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import TypeVar
 
 from lopsided.losses import families as families  # which puts its losses into the catalog
 from lopsided.losses.catalog import asymmetric
-from lopsided.losses.checks import check_number, is_compiling
+from lopsided.losses.checks import check_number, did_you_mean, is_compiling
 from lopsided.losses.entries import CATALOG, SEARCH, Range
 from lopsided.losses.formulas import Formula
 from lopsided.losses.frequencies import BALANCED, Balanced
@@ -60,9 +59,8 @@ def formula(spec: str, **settings: object) -> Formula:
     makers = CATALOG | UNKNOWN
     if name not in makers:
         known = [*makers, *PRESETS, *BALANCED]
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "choose from"
-        raise ValueError(f"unknown loss {name!r}: {hint} (known: {', '.join(known)})")
+        listed = f" (known: {', '.join(known)})"
+        raise ValueError(f"unknown loss {name!r}{did_you_mean(name, known) or listed}")
     return _made(makers[name], spec, arguments)
 
 
@@ -117,11 +115,15 @@ def any_loss(spec: str) -> Formula | Balanced:
 
 
 def _made(make: Callable[..., T], spec: str, arguments: dict[str, object]) -> T:
+    accepted = list(inspect.signature(make).parameters)
+    shown = f"its settings are: {', '.join(accepted) or 'none'}"
+    for name in arguments:
+        if name not in accepted:
+            raise ValueError(f"the loss {spec!r} has no setting {name!r}{did_you_mean(name, accepted)} ({shown})")
     try:
         return make(**arguments)
     except TypeError as error:
-        accepted = ", ".join(inspect.signature(make).parameters) or "none"
-        raise ValueError(f"cannot make the loss {spec!r}: {error}; its settings are: {accepted}") from None
+        raise ValueError(f"cannot make the loss {spec!r}: {error}; {shown}") from None
 
 
 _read: dict[str, Formula] = {}  # names that compiled graphs hold

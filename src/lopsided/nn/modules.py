@@ -44,7 +44,7 @@ class MultiLabelLoss(nn.Module):
     @show_options
     def __init__(self, loss: Formula | str, **options: Unpack[Options]) -> None:
         super().__init__()
-        settings = complete_options(options)
+        settings = complete_options(options, type(self))
         self.formula = as_formula(loss)
         self.register_buffer("weight", settings["weight"])
         self.register_buffer("pos_weight", settings["pos_weight"])

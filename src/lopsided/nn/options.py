@@ -9,7 +9,7 @@ from typing import Any, TypedDict, TypeVar, get_type_hints
 from torch import Tensor
 
 from lopsided.compute import check_backend
-from lopsided.losses.checks import check_number
+from lopsided.losses.checks import check_number, did_you_mean
 from lopsided.targets.checks import check_tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,11 +79,15 @@ def check_options(
         check_number("label_smoothing", label_smoothing, low=0, high=1)
 
 
-def complete_options(options: Options) -> Options:
-    """Returns the options, completed by defaults. Raises TypeError for unknown ones, ValueError for values."""
+def complete_options(options: Options, of: Callable[..., object] | None = None) -> Options:
+    """Returns the options, completed by defaults. Raises TypeError for unknown ones, ValueError for values.
+
+    of: what is called with them, whose own settings may have been meant.
+    """
     for name in options:
         if name not in DEFAULTS:
-            raise TypeError(f"unexpected option {name!r}: choose from {', '.join(DEFAULTS)}")
+            known = list(DEFAULTS if of is None else inspect.signature(of).parameters)
+            raise TypeError(f"unexpected option {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
         if name.endswith("weight") and options[name] is not None:  # type: ignore[literal-required]
             check_tensor(name, options[name])  # type: ignore[literal-required]
     settings = DEFAULTS | options

@@ -56,6 +56,8 @@ def _examples(file: FileCheck) -> Table:
 
 
 def _labels(example: Example) -> str:
+    if len(example.labels) > 1 and all(math.isnan(value) for _, value in example.labels):
+        return f"({len(example.labels)} unknown)"
     names = [printable(name, _LONGEST_NAME) + _value(value) for name, value in example.labels[:_LABELS_SHOWN]]
     more = len(example.labels) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "") or "(none)"

@@ -172,7 +172,8 @@ def _check_beside(name: str, tensor: Tensor, logits: Tensor) -> None:
     if tensor.device != logits.device:
         raise ValueError(f"{name} are on {tensor.device} but logits on {logits.device}: move one of them")
     if tensor.requires_grad or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None):
-        raise ValueError(f"{name} require grad, but no gradient flows to them: pass {name}.detach()")
+        order = ", or the logits first if they were swapped" if name == "targets" and not logits.requires_grad else ""
+        raise ValueError(f"{name} require grad, but no gradient flows to them: pass {name}.detach(){order}")
 
 
 def _check_kind(name: str, tensor: Tensor, logits: Tensor) -> None:
@@ -229,9 +230,12 @@ def _check_range(targets: Tensor, mask: Tensor | None, ignore_index: int | None)
         wrong &= mask
     if wrong.any():
         low, high = _bounds(targets[wrong])
+        what = f"values from {low:g} to {high:g}" if low < high else f"the value {low:g}"
+        no_zero = low == high == -1 and not (targets == 0).any()
+        negative = "if -1 means that a label is not there, pass targets > 0; " if no_zero else ""
         raise ValueError(
-            f"targets must lie in [0, 1], got values from {low:g} to {high:g}: mark unknown labels with NaN, mask= or "
-            "ignore_index=, and pass class indices as lopsided.SparseTargets.from_indices(...)"
+            f"targets must lie in [0, 1], got {what}: {negative}mark unknown labels with NaN, mask= or ignore_index=, "
+            "and pass class indices as lopsided.SparseTargets.from_indices(...)"
         )
     return False
 

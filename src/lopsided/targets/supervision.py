@@ -45,10 +45,9 @@ class Supervision(NamedTuple):
                 return cls(targets, ignore_index=_as_stored(ignore_index, targets.dtype), **rest)
             targets = SparseTargets.from_csr(targets)
         elif not isinstance(targets, SparseTargets):
-            raise TypeError(
-                f"targets must be a tensor or SparseTargets, got {type(targets).__name__}: index lists go through "
-                "lopsided.SparseTargets.from_indices(...)"
-            )
+            instead = "pass torch.as_tensor(...)" if hasattr(targets, "__array__") else "index lists go through "
+            instead += "" if hasattr(targets, "__array__") else "lopsided.SparseTargets.from_indices(...)"
+            raise TypeError(f"targets must be a tensor or SparseTargets, got {type(targets).__name__}: {instead}")
         if ignore_index == 0:
             raise ValueError(
                 "ignore_index=0 would ignore each label that sparse targets do not list: pass mask= for unknown ones"
