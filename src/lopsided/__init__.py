@@ -143,8 +143,8 @@ def compare_losses(
     differences are paired. Dense scores that are not finite count as a training that diverged.
 
     Args:
-        losses: names such as "asl(gamma_neg=2)" or formulas, of which criteria are made with `reduction`; or your own
-            criteria by name.
+        losses: names such as "asl(gamma_neg=2)", also in one string, or formulas, of which criteria are made with
+            `reduction`; or your own criteria by name.
         truth: the labels of the test rows, (rows, L) of 0, 1 and NaN for unknown: dense, sparse, or `SparseTargets`.
         seeds: how many, from 0, or which.
         valid_truth: the labels of validation rows, to tune thresholds on. `train` then returns

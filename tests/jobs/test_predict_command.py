@@ -126,5 +126,9 @@ def test_evaluate(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["evaluate", str(run), "new.csv"]) == 2
     assert "if those are the labels, --label-columns 'soup,sushi'" in capsys.readouterr().err
     assert main(["evaluate", str(run), "new.csv", "--text-column", "meal", "--label-columns", "soup,sushi"]) == 0
+    assert "P@3" not in capsys.readouterr().out, "of two labels it is the same for every ranking"
     last = max(run.glob("results-new-*.json"), key=lambda path: path.stat().st_mtime)
     assert json.loads(last.read_text())["model"]["map"] == 1
+    (folder / "more.csv").write_text("text,labels\nhot bowl,soup\nraw fish,sushi;cake\n")
+    assert main(["evaluate", str(run), "more.csv", "--separator", ";"]) == 0
+    assert "more.csv: labels that the model does not know, and misses: 1, such as 'cake'\n" in capsys.readouterr().out

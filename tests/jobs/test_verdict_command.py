@@ -225,3 +225,9 @@ def test_an_own_loop_may_diverge_have_validation_rows_and_criteria_of_its_own() 
         lopsided.compare_losses(give, own, truth)
     with pytest.raises(UserError, match=r"unknown loss 'bcee'"):
         lopsided.compare_losses(give, ["bce", "bcee"], truth)
+    with pytest.raises(UserError, match="unknown loss 'zlprr'"):
+        lopsided.compare_losses(give, "asl(gamma_neg=2, clip=0), zlprr", truth)  # as `compare --losses` is written
+    with pytest.raises(UserError, match=r'need names: ."mine": criterion., got AsymmetricLoss$'):
+        lopsided.compare_losses(give, [lopsided.AsymmetricLoss()], truth)  # type: ignore[list-item]
+    with pytest.raises(UserError, match=r"must return the scores of the test rows, got None$"):
+        lopsided.compare_losses(lambda criterion, seed: None, own, truth)

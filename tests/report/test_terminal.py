@@ -47,7 +47,7 @@ def test_long_names_leave_room_for_the_verdict() -> None:
     lines = printed(results_of(LONG))
     assert not any("…" in line for line in lines)
     names = short_names(LONG)
-    assert list(names.values()) == ["bce", "asl#1", "focal#1", "asl#2", "apl"]
+    assert list(names.values()) == ["bce", "asl#1", "focal", "asl#2", "apl"]
     for loss in LONG[1:]:
         assert any(line.startswith(f" {names[loss]} ") and line.endswith("no difference shown") for line in lines)
     assert "asl#2: asl(gamma_neg=4, gamma_pos=1, clip=0.05)" in lines

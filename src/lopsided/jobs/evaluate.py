@@ -16,6 +16,7 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.excerpts import printable
 from lopsided.data.independence import row_hashes
 from lopsided.data.inputs import Numbered
+from lopsided.data.opening import shown
 from lopsided.data.storage import UserError
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
@@ -97,7 +98,7 @@ def evaluate_run(
     else:
         read = read_rows(path, read_otherwise(folder.config.read_options(), asked or {}), bars)
         if data is not None:
-            for note in read.notes:
+            for note in _notes(read, model):
                 say(bars, printable(f"{data.name}: {note}"))
         rows = _encoded(model, read, str(path))
     counts = pad(model.label_counts, (0, rows.data.num_labels - model.num_labels))
@@ -124,6 +125,12 @@ def evaluate_run(
     written = folder.path / "results.json" if data is None else folder.result_of("results", data, ".json")
     schema.write_file(written, evaluation)
     return evaluation, written
+
+
+def _notes(read: Dataset, model: Model) -> Iterator[str]:
+    yield from read.notes
+    if new := _labelled_like(model, read).label_names[model.num_labels :]:
+        yield f"labels that the model does not know, and misses: {len(new)}, such as {shown(new[0])}"
 
 
 def _has_changed(folder: RunFolder, path: Path) -> bool:

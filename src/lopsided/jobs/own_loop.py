@@ -12,6 +12,7 @@ from lopsided.data.storage import UserError
 from lopsided.jobs.evidence import Evidence
 from lopsided.jobs.judge import Given, Setting, System, evidence_of_scores
 from lopsided.losses import Formula
+from lopsided.losses.names import split_specs
 from lopsided.nn.modules import MultiLabelLoss
 
 Train = Callable[[Any, int], Any]
@@ -21,6 +22,9 @@ def criteria_of(losses: Sequence[str | Formula] | Mapping[str, Any], reduction: 
     """Returns what is called with logits and targets, by name. Raises UserError for an unknown loss."""
     if isinstance(losses, Mapping):
         return dict(losses)
+    losses = split_specs(losses) if isinstance(losses, str) else losses
+    if own := [type(loss).__name__ for loss in losses if callable(loss)]:
+        raise UserError(f'criteria of your own need names: {{"mine": criterion}}, got {own[0]}')
     try:
         return {str(loss): MultiLabelLoss(loss, reduction=reduction) for loss in losses}
     except (TypeError, ValueError) as error:
@@ -55,6 +59,8 @@ def _run(train: Train, criterion: Any, name: str, seed: int, with_valid: bool) -
         got = f"a tuple of {len(returned)}" if isinstance(returned, tuple) else type(returned).__name__
         raise UserError(f"{where}: train must return {expected}, got {got}")
     test, valid = returned if with_valid else (returned, None)
+    if test is None:
+        raise UserError(f"{where}: train must return the scores of the test rows, got None")
     if _diverged(test):
         test = valid = None
     return Given(test, where), Given(valid, f"{where}, validation rows")

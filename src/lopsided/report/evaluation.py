@@ -31,6 +31,8 @@ def print_evaluation(evaluation: Evaluation, written: Path, console: Console) ->
     titles = {"p": "P", "ndcg": "nDCG", "psp": "PSP", "map": "mAP"}
     for name, value in evaluation.model.items():
         kind, at, k = name.partition("@")
+        if kind in ("p", "psp") and 1 < int(k) >= evaluation.labels:  # the same for every ranking
+            continue
         popular = evaluation.popularity.get(name)
         table.add_row(titles.get(kind, "mAP") + at + k, share(value), "" if popular is None else share(popular))
     console.print(f"\n{evaluation.rows} rows of {evaluation.data}", highlight=False, markup=False, soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import get_terminal_size
 
 from lopsided.data.storage import UserError, write_text
 from lopsided.jobs.console import Console
@@ -18,7 +19,7 @@ from lopsided.report.html import page
 from lopsided.report.terminal import print_results
 
 _FILES = ("details.json", "results.json", "report.html")
-_WIDTH = 100
+_WIDTH = 100  # at most, and where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Outcome:
 
     def __str__(self) -> str:
         text = io.StringIO()
-        print_results(self.results, Console(file=text, width=_WIDTH))
+        print_results(self.results, Console(file=text, width=min(_WIDTH, get_terminal_size((_WIDTH, 24)).columns)))
         return text.getvalue().strip("\n")
 
     def write(self, folder: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -75,16 +76,17 @@ def in_epochs(recipe: Recipe) -> str:
 
 
 def short_names(losses: Iterable[str]) -> dict[str, str]:
-    """Returns for each loss the name that tables have: of a long one the beginning, and a number.
+    """Returns for each loss the name that tables have: of a long one the beginning, and a number where others share it.
 
-    >>> short_names(["bce", "asl(gamma_neg=2, clip=0.1)", "asl(gamma_neg=4, clip=0.1)"])
-    {'bce': 'bce', 'asl(gamma_neg=2, clip=0.1)': 'asl#1', 'asl(gamma_neg=4, clip=0.1)': 'asl#2'}
+    >>> short_names(["bce", "asl(gamma_neg=2, clip=0.1)", "asl(gamma_neg=4, clip=0.1)", "focal(gamma=2, alpha=0.5)"])
+    {'bce': 'bce', 'asl(gamma_neg=2, clip=0.1)': 'asl#1', 'asl(gamma_neg=4, clip=0.1)': 'asl#2', \
+'focal(gamma=2, alpha=0.5)': 'focal'}
     """
-    names: dict[str, str] = {}
-    for loss in losses:
-        start = re.split(r"\W", loss, maxsplit=1)[0][: _LONGEST - 4]
+    starts = {loss: re.split(r"\W", loss, maxsplit=1)[0][: _LONGEST - 4] for loss in losses}
+    shared, names = Counter(starts.values()), dict[str, str]()
+    for loss, start in starts.items():
         number = 1 + sum(name.startswith(f"{start}#") for name in names.values())
-        names[loss] = loss if len(loss) <= _LONGEST else f"{start}#{number}"
+        names[loss] = loss if len(loss) <= _LONGEST else f"{start}#{number}" if shared[start] > 1 else start
     return names
 
 
