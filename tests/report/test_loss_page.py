@@ -11,8 +11,10 @@ import torch
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 from lopsided.compute.javascript import controls
+from lopsided.data.storage import UserError
 from lopsided.losses import CATALOG, Formula, formula
 from lopsided.losses.closed_form import decision_threshold, posterior
 from lopsided.report.loss_page import write_loss_page
@@ -21,13 +23,14 @@ from tests.browser import chromium, show, spoken
 LOGITS = [step / 4 for step in range(-32, 33)]
 POSITIVES, NEGATIVES = [1.0], [-2.0, -1.0, 0.0]  # beside the label, where labels of a row are coupled
 EVALUATE = """
-const [name, settings, logits, eta] = arguments;
-const loss = lopsided.make(name, settings);
+const [name, settings, logits, eta, weight] = arguments;
+const loss = lopsided.make(name, settings, weight);
 const sides = [true, false].map((side) => logits.map((z) => loss.cost(z, side)));
 const threshold = loss.threshold?.(eta);
 return [
     sides.map((side) => side.map((one) => one.value)), sides.map((side) => side.map((one) => one.gradient)),
     loss.posterior && logits.map(loss.posterior), Number.isFinite(threshold) ? threshold : String(threshold),
+    loss.isRefused(),
 ];
 """
 
@@ -54,21 +57,27 @@ def drawn(name: str, count: int = 8) -> list[dict[str, Any]]:
         for each in controls(name):
             if isinstance(each.default, bool):
                 values[each.name] = draw.random() < 0.5
+            elif each.length:
+                coefficients = [draw.choice([0, 1, draw.uniform(-0.5, 3)]) for _ in range(draw.randint(1, each.length))]
+                values[each.name] = draw.choice([None, coefficients])
             else:
                 choices: list[float | None] = [each.low, each.high, *(draw.uniform(each.low, each.high) for _ in "abc")]
                 if each.name == "clip":
                     choices[2:] = [0.005, 0.05, 0.25]
                 values[each.name] = draw.choice([None, *choices] if each.default is None else choices)
+        for each in controls(name):
+            for replaced in each.replaces if values[each.name] else ():
+                values.pop(replaced)
         found.append(values)
     return found
 
 
-def costs(loss: Formula, positive: bool) -> tuple[list[float], list[float]]:
+def costs(loss: Formula, positive: bool, weight: float) -> tuple[list[float], list[float]]:
     """What the page draws, by Python: value and gradient of a row at each logit of a label in it."""
     others = [] if loss.pool.per_label else POSITIVES + NEGATIVES
     z = torch.tensor([[each, *others] for each in LOGITS], dtype=torch.float64)
     truth = torch.tensor([float(positive), *(float(each in POSITIVES) for each in others)], dtype=torch.float64)
-    weights = truth.expand_as(z), 1 - truth.expand_as(z)
+    weights = weight * truth.expand_as(z), 1 - truth.expand_as(z)
     state = loss.summarize(z, weights)
     return loss.value(state).tolist(), loss.grad(z, weights, state)[:, 0].tolist()
 
@@ -77,14 +86,21 @@ def costs(loss: Formula, positive: bool) -> tuple[list[float], list[float]]:
 @pytest.mark.parametrize("name", CATALOG)
 def test_numbers_are_those_of_python(browser: Chrome, page: Path, name: str) -> None:
     show(browser, page)
-    for number, settings in enumerate(drawn(name)):
-        loss, eta = formula(name, **settings), (0.5, 0.2, 0.9)[number % 3]
-        found = browser.execute_script(EVALUATE, name, settings, LOGITS, eta)
-        expected = [costs(loss, positive) for positive in (True, False)]
+    weighted = formula(name).pool.per_label or name == "zlpr"
+    for number, settings in enumerate(drawn(name, 24 if name == "apl" else 8)):
+        eta, weight = (0.5, 0.2, 0.9)[number % 3], (1.0, 3.0, 0.4)[number // 2 % 3] if weighted else 1.0
+        found = browser.execute_script(EVALUATE, name, settings, LOGITS, eta, weight)
+        try:
+            loss = formula(name, **settings)
+            assert not found.pop(), settings
+        except ValueError:
+            assert found.pop(), settings
+            loss = formula(name, **{**settings, "monotone": False})
+        expected = [costs(loss, positive, weight) for positive in (True, False)]
         assert found[0] == [pytest.approx(values, rel=1e-9, abs=1e-9) for values, _ in expected], settings
         assert found[1] == [pytest.approx(slopes, rel=1e-9, abs=1e-9) for _, slopes in expected], settings
         try:
-            threshold: Any = decision_threshold(loss, eta).item()
+            threshold: Any = decision_threshold(loss, eta, weight).item()
         except ValueError:
             assert found[2:] == [None, "undefined"], settings
             continue
@@ -92,7 +108,7 @@ def test_numbers_are_those_of_python(browser: Chrome, page: Path, name: str) -> 
             threshold = math.inf
         assert found[3] == ("Infinity" if threshold == math.inf else pytest.approx(threshold, abs=1e-9)), settings
         if loss.pool.per_label:
-            assert found[2] == pytest.approx(posterior(loss, torch.tensor(LOGITS).double()).tolist(), abs=1e-9)
+            assert found[2] == pytest.approx(posterior(loss, torch.tensor(LOGITS).double(), weight).tolist(), abs=1e-9)
         else:
             assert found[2] is None
 
@@ -122,6 +138,41 @@ def test_keys_move_a_setting_and_the_link_holds_it(browser: Chrome, page: Path) 
 
 
 @pytest.mark.slow
+def test_a_list_is_typed_and_takes_the_place_of_epsilons(browser: Chrome, page: Path) -> None:
+    show(browser, page, width=360)
+    browser.get("about:blank")
+    browser.get(page.as_uri() + "#loss=apl&epsilon_pos=0.5&betas=(1,)&pos_weight=3")
+    spec = 'lopsided.loss("apl(epsilon_pos=0.5, betas=(1,))", pos_weight=torch.full((L,), 3))'
+    assert text(browser, "spec") == spec
+    (field,) = (each for each in fields(browser, "text") if each.accessible_name.startswith("alphas"))
+    field.send_keys("2, 0.4, x")  # the last sign changes nothing
+    assert field.get_attribute("aria-invalid") == "true"
+    field.send_keys(Keys.BACKSPACE, "0")
+    assert field.get_attribute("aria-invalid") == "false"
+    assert text(browser, "spec") == spec.replace("epsilon_pos=0.5", "alphas=(2, 0.4, 0)")
+    assert "alphas=(2,0.4,0)&betas=(1,)&pos_weight=3" in browser.current_url
+    assert "epsilon_pos" not in {each.accessible_name for each in fields(browser, "range") if each.is_displayed()}
+    assert text(browser, "note") == ""
+    field.clear()
+    field.send_keys("-1")
+    assert "pushed the wrong way" in text(browser, "note")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [("wan", "wan is not one; a .png"), (f"apl(alphas=({'1,' * 9}))", "8 alphas at most, got 9")],
+)
+def test_what_it_does_not_draw_is_refused(tmp_path: Path, spec: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        write_loss_page(tmp_path / "page.html", formula(spec))
+
+
+def fields(browser: Chrome, kind: str) -> list[WebElement]:
+    return browser.find_elements(By.CSS_SELECTOR, f"[data-part=settings] input[type={kind}]")
+
+
+@pytest.mark.slow
 def test_it_opens_at_the_loss_that_was_named(browser: Chrome, tmp_path: Path) -> None:
     for spec, shown in (("zlpr(scale=2)", "zlpr(scale=2)"), ("asl_optimized", "asl(gamma_pos=1, detach_focus=False)")):
         write_loss_page(tmp_path / "one.html", formula(spec))
@@ -130,7 +181,9 @@ def test_it_opens_at_the_loss_that_was_named(browser: Chrome, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("link", ["", "#loss=__proto__", "#loss=hill&gamma=1e9&z=x&eta=", "#a-heading", "#loss=zlpr"])
+@pytest.mark.parametrize(
+    "link", ["", "#loss=__proto__", "#loss=hill&gamma=1e9&z=x&eta=", "#a-heading", "#loss=zlpr", "#loss=apl&alphas=1,x"]
+)
 def test_it_opens_at_any_link_and_fits_a_phone(browser: Chrome, page: Path, link: str) -> None:
     show(browser, page, width=360, dark=link == "")
     browser.get("about:blank")
@@ -138,7 +191,7 @@ def test_it_opens_at_any_link_and_fits_a_phone(browser: Chrome, page: Path, link
     assert [entry for entry in spoken(browser) if entry["level"] == "SEVERE"] == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
-    known = {"#loss=hill&gamma=1e9&z=x&eta=": "hill(gamma=4)", "#loss=zlpr": "zlpr"}
+    known = {"#loss=hill&gamma=1e9&z=x&eta=": "hill(gamma=4)", "#loss=zlpr": "zlpr", "#loss=apl&alphas=1,x": "apl"}
     assert text(browser, "spec") == f'lopsided.loss("{known.get(link, "asl")}")'
     assert len(browser.find_elements(By.CSS_SELECTOR, "figure div > svg > svg")) == 3
     assert "NaN" not in str(browser.execute_script("return document.querySelector('.panels').innerHTML"))

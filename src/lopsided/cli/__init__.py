@@ -363,12 +363,12 @@ def losses(
         print_loss(loss, Console())
     if plot is None:
         return
+    if isinstance(loss, Balanced):
+        raise UserError(f"{loss} depends on label counts, so no one curve can be drawn")
     if page:
         from lopsided.report.loss_page import write_loss_page
 
-        write_loss_page(plot, None if isinstance(loss, Balanced) else loss)
-    elif isinstance(loss, Balanced):
-        raise UserError(f"{loss} depends on label counts, so no one curve can be drawn")
+        write_loss_page(plot, loss)
     elif loss is not None:
         from lopsided.report.loss_plot import save_loss_plot
 

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lopsided.compute.expressions import Expressions
-from lopsided.compute.graph import forget, setting, trace, twins
+from lopsided.compute.graph import MOST_TERMS, forget, setting, trace, twins
 from lopsided.losses import CATALOG, SOURCES, Curve, Formula, Pairs, SideMeans, formula
 from lopsided.losses.entries import SEARCH, Range
+from lopsided.losses.names import INSTEAD
 
 _JAVASCRIPT = {
     "z": "z",
@@ -36,6 +37,7 @@ _JAVASCRIPT = {
 }
 _UNCHECKED = {
     "check_number": lambda name, value, **_: value,
+    "check_numbers": lambda name, values: values,
     "check_clip": lambda clip: clip,
     "check_flag": lambda name, value: value,
     "_positive": lambda name, value: value,
@@ -43,26 +45,33 @@ _UNCHECKED = {
     "is_compiling": lambda: True,  # so that nothing looks at numbers
 }
 _FURTHER = {"threshold": Range(-4, 4), "alpha": Range(0.05, 0.95)}  # where to show what is not searched for
-_LEFT_OUT = ("alphas", "betas", "monotone")  # lists of any length, and what allows a loss that trains the wrong way
+_LENGTH = MOST_TERMS[-1]  # of lists; shorter ones are filled up with what stands beyond their ends
 _OPTIONAL = ("gamma", "margin")  # settings of curves without which there is other code
 
 
 @dataclass(frozen=True)
 class Control:
-    """A setting of a loss, as a page offers it. default: a number, a flag, or None of a number that may be absent."""
+    """A setting of a loss, as a page offers it.
+
+    default: a number, a flag, or None of a number, or a list, that may be absent. length: of a list, at most.
+    replaces: the settings that are not given beside it.
+    """
 
     name: str
     default: float | bool | None
     low: float = 0
     high: float = 1
     step: float = 1
+    length: int = 0
+    replaces: tuple[str, ...] = ()
 
 
 def controls(name: str) -> list[Control]:
     """Returns the settings of a loss, in the order of its signature."""
     result = []
     for parameter in inspect.signature(CATALOG[name]).parameters.values():
-        if parameter.name in _LEFT_OUT:
+        if parameter.name in INSTEAD:
+            result.append(Control(parameter.name, None, length=_LENGTH, replaces=INSTEAD[parameter.name]))
             continue
         if isinstance(parameter.default, bool):
             result.append(Control(parameter.name, parameter.default))
@@ -75,7 +84,7 @@ def controls(name: str) -> list[Control]:
 
 class _Printer(Expressions):
     def setting(self, name: str, index: int) -> str:
-        return f"s.{name}"
+        return f"s.{name}[{index}]" if name in INSTEAD else f"s.{name}"
 
 
 class _Loss:
@@ -89,12 +98,14 @@ class _Loss:
 
     def formula(self, absent: Container[str] = ()) -> Formula:
         forget()  # so that the text of a curve does not depend on what was printed before
-        return self._make(**{each.name: _symbol(each, each.name not in absent) for each in self.controls})
+        replaced = {name for each in self.controls if each.name not in absent for name in each.replaces}
+        given = [each for each in self.controls if each.name not in replaced]
+        return self._make(**{each.name: _symbol(each, each.name not in absent) for each in given})
 
     def _decides(self, control: Control) -> bool:
         """Tells whether other code is there where it is 0, None or False."""
         if control.default is None or isinstance(control.default, bool):
-            return True
+            return control.name != "monotone"  # which only refuses settings
         return control.low <= 0 and bool(_optional(self.formula()) - _optional(self.formula({control.name})))
 
     def variants(self) -> Iterator[tuple[str, list[str]]]:
@@ -117,6 +128,8 @@ class _Loss:
 def _symbol(control: Control, present: bool) -> Any:
     if isinstance(control.default, bool):
         return present
+    if control.length:
+        return tuple(setting(control.name, index) for index in range(control.length)) if present else None
     return setting(control.name) if present else None if control.default is None else 0.0
 
 

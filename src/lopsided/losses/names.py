@@ -192,7 +192,7 @@ def split_specs(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
-_INSTEAD = {"alphas": ("epsilon_pos", "epsilon_pos_pow"), "betas": ("epsilon_neg",)}  # one or the others, not both
+INSTEAD = {"alphas": ("epsilon_pos", "epsilon_pos_pow"), "betas": ("epsilon_neg",)}  # one or the others, not both
 
 
 def ranges(spec: str) -> dict[str, Range]:
@@ -204,7 +204,7 @@ def ranges(spec: str) -> dict[str, Range]:
     {}
     """
     name, given = read(spec)
-    fixed = {*given, *(setting for instead in given for setting in _INSTEAD.get(instead, ()))}
+    fixed = {*given, *(setting for instead in given for setting in INSTEAD.get(instead, ()))}
     return {setting: where for setting, where in SEARCH.get(name, {}).items() if setting not in fixed}
 
 

@@ -66,15 +66,26 @@ const pools = {
   },
 };
 
+const isWeighted = ({ alone, pool }) => alone || pool === "LogSumExp"; // losses that are drawn with a pos_weight
+
+/** Its settings, with lists filled up with 1 / m, which the coefficients of a list are beyond its end. */
+function filled(loss, settings) {
+  const lists = loss.controls.filter(({ name, length }) => length && settings[name]);
+  const all = ({ name, length }) => Array.from({ length }, (_, order) => settings[name][order] ?? 1 / (order + 1));
+  return { ...settings, ...Object.fromEntries(lists.map((list) => [list.name, all(list)])) };
+}
+
 /** A loss with its settings: the two curves, what a label costs, what a score stands for. */
-function make(name, settings) {
+function make(name, given, weight = 1) {
   const loss = losses[name];
+  const settings = filled(loss, given);
   const key = loss.deciding.filter((each) => settings[each]).join();
   const [positive, negative] = loss.variants[key].map((place) => (z) => curves[place](z, settings));
   const powers = loss.powers(settings);
 
+  const shift = loss.alone ? 0 : Math.log(weight); // weights of a log-sum-exp stand in the exponent
   const beside = {
-    positive: OTHERS.positive.map((z) => positive(z)[0]),
+    positive: OTHERS.positive.map((z) => positive(z)[0] + shift),
     negative: OTHERS.negative.map((z) => negative(z)[0]),
   };
 
@@ -82,13 +93,14 @@ function make(name, settings) {
     const [own, mine, theirs, p, q] = isPositive
       ? [positive(z), beside.positive, beside.negative, ...powers]
       : [negative(z), beside.negative, beside.positive, ...powers.toReversed()];
-    const [value, factor] = pools[loss.pool](own[0], mine, theirs, p, q, isPositive);
-    return { value, gradient: factor * own[1] };
+    const [value, factor] = pools[loss.pool](own[0] + (isPositive ? shift : 0), mine, theirs, p, q, isPositive);
+    const times = loss.alone && isPositive ? weight : 1;
+    return { value: times * value, gradient: times * factor * own[1] };
   }
 
   function slopes(z) {
     const held = Math.min(Math.max(z, -FAR), FAR);
-    return [negative(held)[1], -positive(held)[1]];
+    return [negative(held)[1], -weight * positive(held)[1]];
   }
 
   function posterior(z) {
@@ -98,7 +110,7 @@ function make(name, settings) {
 
   const passed = (z, odds) => {
     const [rise, fall] = slopes(z);
-    return loss.alone ? rise >= odds * fall : negative(z)[0] >= positive(z)[0];
+    return loss.alone ? rise >= odds * fall : negative(z)[0] >= positive(z)[0] + shift;
   };
 
   /** The logit from which on a label is more probable than eta; Infinity where there is none. */
@@ -125,9 +137,20 @@ function make(name, settings) {
     return true;
   }
 
+  /** Is a label pushed the wrong way somewhere, as lopsided refuses unless monotone=False? */
+  function isRefused() {
+    if (settings.monotone !== true) return false;
+    const limit = (p, gamma) => 1e-9 * p ** (1 + gamma);
+    for (let z = -25; z <= 25; z += 0.01) {
+      if (positive(z)[1] > limit(sigmoid(-z), settings.gamma_pos)) return true;
+      if (-negative(z)[1] > limit(sigmoid(z), settings.gamma_neg)) return true;
+    }
+    return false;
+  }
+
   const judged = loss.alone && oneToOne(); // is there a probability for each score?
   const thresholded = loss.alone ? judged : loss.thresholded;
-  return { cost, posterior: judged ? posterior : null, threshold: thresholded ? threshold : null };
+  return { cost, isRefused, posterior: judged ? posterior : null, threshold: thresholded ? threshold : null };
 }
 
 // ---- what is shown, and the link that holds it
@@ -138,10 +161,18 @@ const VIEW = [
   { name: "eta", text: "decide at probability", default: 0.5, low: 0.05, high: 0.95, step: 0.05 },
   { name: "z", text: "read at logit", default: 0, low: -8, high: 8, step: 0.1 },
 ];
+const WEIGHT = { name: "pos_weight", default: 1, low: 0.1, high: 20, step: 0.1 };
 let state = {};
 
 function within({ low, high }, value) {
   return Math.min(Math.max(value, low), high);
+}
+
+/** The numbers in a text such as "1, 0.5" or "(1, 0.5)"; null if there is anything else in it, none, or too many. */
+function numbers(text, most) {
+  const parts = text.replace(/^\(|,?\s*\)$/g, "").split(",");
+  const found = parts.map((part) => (part.trim() === "" ? NaN : Number(part)));
+  return found.length <= most && found.every(Number.isFinite) ? found : null;
 }
 
 function read(link) {
@@ -152,28 +183,42 @@ function read(link) {
     if (text === null || text.trim() === "") return control.default;
     if (typeof control.default === "boolean") return text === "True";
     if (control.default === null && text === "None") return null;
+    if (control.length) return numbers(text, control.length) ?? control.default;
     return Number.isFinite(Number(text)) ? within(control, Number(text)) : control.default;
   };
   const settings = Object.fromEntries(losses[name].controls.map((control) => [control.name, value(control)]));
-  return { name, settings, ...Object.fromEntries(VIEW.map((control) => [control.name, value(control)])) };
+  return { name, settings, ...Object.fromEntries([...VIEW, WEIGHT].map((control) => [control.name, value(control)])) };
 }
 
-const spoken = (value) => (value === true ? "True" : value === false ? "False" : value === null ? "None" : String(value));
+function spoken(value) {
+  if (Array.isArray(value)) return `(${value.join(", ")}${value.length === 1 ? "," : ""})`;
+  return value === true ? "True" : value === false ? "False" : value === null ? "None" : String(value);
+}
+
+/** The settings that count: those in whose place a list is given do not. */
+function counting() {
+  const { controls } = losses[state.name];
+  const replaced = controls.filter(({ name, length }) => length && state.settings[name]).flatMap((list) => list.replaces);
+  return controls.filter(({ name }) => !replaced.includes(name));
+}
 
 function link() {
   const parts = [["loss", state.name]];
   const add = (controls, values) => {
-    for (const each of controls) if (values[each.name] !== each.default) parts.push([each.name, spoken(values[each.name])]);
+    for (const { name, default: usual } of controls) {
+      if (values[name] !== usual) parts.push([name, spoken(values[name]).replaceAll(" ", "")]);
+    }
   };
-  add(losses[state.name].controls, state.settings);
-  add(VIEW, state);
+  add(counting(), state.settings);
+  add([...VIEW, WEIGHT], state);
   return "#" + parts.map((part) => part.join("=")).join("&");
 }
 
 function spec() {
-  const changed = losses[state.name].controls.filter((each) => state.settings[each.name] !== each.default);
+  const changed = counting().filter((each) => state.settings[each.name] !== each.default);
   const settings = changed.map((each) => `${each.name}=${spoken(state.settings[each.name])}`).join(", ");
-  return settings ? `${state.name}(${settings})` : state.name;
+  const weight = state.pos_weight === 1 ? "" : `, pos_weight=torch.full((L,), ${spoken(state.pos_weight)})`;
+  return `lopsided.loss("${settings ? `${state.name}(${settings})` : state.name}"${weight})`;
 }
 
 // ---- controls
@@ -209,8 +254,30 @@ function flag(control, values, text, on, off) {
   return element("label", { class: "flag" }, input, element("span", {}, text));
 }
 
+/** A field for a list of numbers; what cannot be read changes nothing. */
+function list(control, values) {
+  const input = element("input", { type: "text", inputmode: "text", placeholder: "none; or 1, 0.5", autocomplete: "off" });
+  input.value = values[control.name]?.join(", ") ?? "";
+  input.addEventListener("input", () => {
+    const found = numbers(input.value, control.length);
+    const isWrong = found === null && input.value.trim() !== "";
+    input.setAttribute("aria-invalid", isWrong);
+    if (isWrong) return;
+    values[control.name] = found;
+    hideReplaced();
+    changed();
+  });
+  return element("label", { class: "list" }, element("span", {}, `${control.name}, at most ${control.length}`), input);
+}
+
+function hideReplaced() {
+  const shown = counting().map(({ name }) => name);
+  for (const each of find("settings").children) each.hidden = Boolean(each.dataset.of) && !shown.includes(each.dataset.of);
+}
+
 function rows(control) {
   const values = state.settings;
+  if (control.length) return [list(control, values)];
   if (typeof control.default === "boolean") return [flag(control, values, control.name, true, false)];
   if (control.default !== null) return [slider(control, values)];
   const made = [flag(control, values, `with ${control.name}`, 0.25, null)];
@@ -221,7 +288,11 @@ function showControls(focused) {
   find("loss").value = state.name;
   const { controls } = losses[state.name];
   const made = controls.map((control) => [control.name, rows(control)]);
-  find("settings").replaceChildren(...made.flatMap(([, each]) => each), ...(made.length ? [] : ["Nothing to set."]));
+  for (const [name, each] of made) for (const row of each) row.dataset.of = name;
+  const weight = isWeighted(losses[state.name]) ? [slider(WEIGHT, state)] : [];
+  const all = [...made.flatMap(([, each]) => each), ...weight];
+  find("settings").replaceChildren(...(all.length ? all : ["Nothing to set."]));
+  hideReplaced();
   find("view").replaceChildren(...VIEW.map((control) => slider(control, state, control.text)));
   made.find(([name]) => name === focused)?.[1][0].querySelector("input").focus();
 }
@@ -260,7 +331,7 @@ function sides(loss, what, beside) {
 }
 
 function draw() {
-  const loss = make(state.name, state.settings);
+  const loss = make(state.name, state.settings, isWeighted(losses[state.name]) ? state.pos_weight : 1);
   const bce = make("bce", {});
   const own = loss.threshold?.(state.eta) ?? null;
   const marks = [{ at: state.z, kind: "cursor" }, ...(Number.isFinite(own ?? NaN) ? [{ at: own, kind: "mark" }] : [])];
@@ -294,7 +365,7 @@ function tell(loss, bce, own) {
   ];
   const body = lines.map((line) => element("tr", {}, ...cells(line)));
   find("numbers").replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
-  find("spec").textContent = `lopsided.loss("${spec()}")`;
+  find("spec").textContent = spec();
   find("source").textContent = losses[state.name].source;
   find("note").textContent = note(loss, own);
 }
@@ -305,6 +376,8 @@ function note(loss, own) {
     ${OTHERS.positive} and negatives at ${OTHERS.negative.join(", ")}.`;
   if (!alone && thresholded) return `${beside} No closed form gives probabilities.`;
   if (!alone) return `${beside} The loss only ranks them: it has no threshold.`;
+  if (loss.isRefused())
+    return "A label is pushed the wrong way at some logits: lopsided refuses these settings unless monotone=False.";
   if (!loss.posterior) return "A more probable label does not always get a higher score: tune a threshold on validation rows.";
   if (own === Infinity) return "No logit stands for a probability that high: tune a threshold on validation rows.";
   return "";

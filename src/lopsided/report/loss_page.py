@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lopsided.compute.javascript import print_all
-from lopsided.data.storage import write_text
-from lopsided.losses import Formula
+from lopsided.compute.javascript import controls, print_all
+from lopsided.data.storage import UserError, write_text
+from lopsided.losses import CATALOG, Formula
 from lopsided.losses.names import read
 
 _PAGE = """\
@@ -35,13 +35,22 @@ body {{ margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 3rem; background:
 
 
 def write_loss_page(path: Path, first: Formula | None = None) -> None:
-    """Writes the page as a file that needs no other. first: the loss that it shows when it is opened, asl if none."""
+    """Writes the page as a file that needs no other. first: the loss that it shows when it is opened, asl if none.
+
+    Raises UserError for a loss that is not on the page.
+    """
     write_text(path, _PAGE.format(body=body(first)))
 
 
 def body(first: Formula | None = None) -> str:
     """Returns what a page needs to draw losses: its style, its elements and its script."""
     name, settings = ("asl", {}) if first is None else read(str(first))
+    if name not in CATALOG:
+        raise UserError(f"the page has the losses of the catalog, and {name} is not one; a .png file shows it")
+    for each in controls(name):
+        coefficients = settings.get(each.name, ())
+        if isinstance(coefficients, tuple) and len(coefficients) > each.length:
+            raise UserError(f"the page has {each.length} {each.name} at most, got {len(coefficients)}")
     start = "&".join([f"#loss={name}", *(f"{setting}={value}" for setting, value in settings.items())])
     script, style = ((files("lopsided.report") / f"loss_page.{kind}").read_text("utf-8") for kind in ("js", "css"))
     environment = Environment(
