@@ -94,11 +94,18 @@ def fit_platt(judged: Judged, pseudo: float = PSEUDO) -> Platt:
     if pseudo == 0:
         _check_most_likely(judged)
     nothing = torch.zeros(2, dtype=torch.float64)
-    pooled = _newton(judged.together(), centre, scale, nothing, torch.ones_like(nothing))[0][0]
-    fit, most = nothing, -math.inf
+    pooled = _newton(judged.together(), centre, scale, nothing, torch.ones_like(nothing), nothing)[0][0]
+    fit, most = pooled.expand(judged.num_labels, 2), -math.inf
     for share in (1.0, 0.1, 0.01) if pseudo else (1.0,):
         precision = pseudo * torch.tensor([share, 1.0], dtype=torch.float64)
-        fits, evidence = zip(*(_newton(part, centre, scale, pooled, precision) for part in judged.parts()), strict=True)
+        begins = fit.split([part.num_labels for part in judged.parts()])  # near where the last share ended
+        fits, evidence = zip(
+            *(
+                _newton(part, centre, scale, pooled, precision, begin)
+                for part, begin in zip(judged.parts(), begins, strict=True)
+            ),
+            strict=True,
+        )
         total = float(torch.cat(evidence).sum())
         if total < most:
             break
@@ -120,22 +127,24 @@ def _check_most_likely(judged: Judged) -> None:
         )
 
 
-def _newton(judged: Judged, centre: Tensor, scale: Tensor, prior: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+def _newton(
+    judged: Judged, centre: Tensor, scale: Tensor, prior: Tensor, precision: Tensor, begin: Tensor
+) -> tuple[Tensor, Tensor]:
     """Finds (L, 2), offset and slope >= 0 of every label on scaled scores, by Newton's method for all at once.
 
     Returns them with the (L,) logarithm of how likely the truth is under the prior, whatever offset and slope.
     """
     x = (judged.scores.values.double() - centre) / scale
-    fit, evidence = _minimum(judged, x, prior, precision)
+    fit, evidence = _minimum(judged, x, prior, precision, begin)
     falling = fit[:, 1] < 0
     if falling.any():
-        level = _minimum(judged, x * judged.scores.at(~falling), prior, precision)[0]
+        level = _minimum(judged, x * judged.scores.at(~falling), prior, precision, prior)[0]
         fit = torch.where(falling[:, None], level, fit)
         fit[falling, 1] = 0.0
     return fit, evidence
 
 
-def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor, begin: Tensor) -> tuple[Tensor, Tensor]:
     """Returns (L, 2), the least of  sum softplus(b + a x) - y (b + a x)  +  precision / 2 (b, a - prior)^2.
 
     And the (L,) logarithm of the integral of exp(- that), by Laplace's method.
@@ -143,13 +152,14 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor) -> tup
     rows = max(1, _TOGETHER // x.shape[1])
     parts = [(part, x, part.hits.double()) for part, x in zip(judged.split(rows), x.split(rows), strict=True)]
 
-    def cost(fit: Tensor) -> Tensor:
-        return _sums(_lost, parts, fit)[0] + (precision / 2 * (fit - prior).square()).sum(1)
+    def at(fit: Tensor) -> tuple[Tensor, Tensor]:
+        lost, *slopes = _sums(parts, fit)
+        return lost + (precision / 2 * (fit - prior).square()).sum(1), torch.stack(slopes)
 
-    fit = prior.expand(judged.num_labels, 2).clone()
-    least = cost(fit)
+    fit = begin.expand(judged.num_labels, 2)
+    least, slopes = at(fit)
     for _ in range(100):
-        offset, slope, a, b, c = _sums(_slopes, parts, fit)
+        offset, slope, a, b, c = slopes
         gradient = torch.stack([offset, slope], 1) + precision * (fit - prior)
         a, c = a + precision[0], c + precision[1]
         if not precision.any():  # equal scores do not determine slope and offset: take the shortest step
@@ -160,7 +170,7 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor) -> tup
         if not step.abs().max() > 1e-9:
             break
         for _ in range(30):  # the full step may overshoot
-            new = cost(fit - step)
+            new, slopes = at(fit - step)
             worse = new > least + 1e-9 * least.abs()
             if not worse.any():
                 break
@@ -169,30 +179,22 @@ def _minimum(judged: Judged, x: Tensor, prior: Tensor, precision: Tensor) -> tup
     return fit, precision.log().sum() / 2 - least - volume.log() / 2
 
 
-def _sums(
-    of: Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]],
-    parts: Sequence[tuple[Judged, Tensor, Tensor]],
-    fit: Tensor,
-) -> Tensor:
-    """Adds up, for each label, what is made of x, y and the logits; by some rows at a time, which stay in the cache."""
+def _sums(parts: Sequence[tuple[Judged, Tensor, Tensor]], fit: Tensor) -> Tensor:
+    """Adds up the `_terms` of each label; of some rows at a time, which stay in the cache."""
     total: Tensor | None = None
     for part, x, y in parts:
         z = part.scores.at(fit[:, 0]) + part.scores.at(fit[:, 1]) * x
-        values = torch.stack([part.sum(each) for each in of(x, y, z)])
+        values = torch.stack([part.sum(each) for each in _terms(x, y, z)])
         total = values if total is None else total.add_(values)
     assert total is not None
     return total
 
 
-def _lost(x: Tensor, y: Tensor, z: Tensor) -> Sequence[Tensor]:
-    return (softplus(z) - y * z,)
-
-
-def _slopes(x: Tensor, y: Tensor, z: Tensor) -> Sequence[Tensor]:
-    """Returns the terms of the gradient, and those of the second derivatives, of a sum of `_lost`."""
+def _terms(x: Tensor, y: Tensor, z: Tensor) -> Sequence[Tensor]:
+    """Returns the terms of the loss, of its gradient by offset and slope, and of the three second derivatives."""
     p = torch.sigmoid(z)
     error, weight = p - y, p * (1 - p)
-    return error, error * x, weight, weight * x, weight * x * x
+    return softplus(z) - y * z, error, error * x, weight, weight * x, weight * x * x
 
 
 @dataclass(frozen=True)
