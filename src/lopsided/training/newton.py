@@ -23,7 +23,7 @@ _FORCING = 0.3  # the residual of the linear system of a Newton step, as a share
 _NEWTON_STEPS, _CONJUGATE_STEPS, _LINE_STEPS = 50, 60, 12
 _FLAT = 0.2  # a step ends where the slope along it has fallen to this share
 _GROUPS = 2  # of labels that are not apart, whose curvatures are measured together
-TOGETHER = 32  # labels that are solved side by side, unless one depends on the other: their numbers stay in the cache
+_CACHED = 2**17  # numbers of rows and labels, as many as stay in the cache
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Problem:
     product: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor, Tensor], Tensor]
     apart: bool
+
+
+def side_by_side(rows: int) -> int:
+    """Returns how many labels are solved together, unless one depends on the other."""
+    return max(32, _CACHED // max(rows, 1))
 
 
 def minimise(problem: Problem, pulls: Tensor, l2: float, tolerance: float) -> Tensor:
@@ -115,7 +120,7 @@ def _newton_step(
     product: Callable[[Tensor], Tensor], gradient: Tensor, along: Tensor, bend: Tensor, l2: float
 ) -> _Step:
     """Returns the steps of all labels, each as if the others stood."""
-    gradients, alongs, bends = (each.split(TOGETHER, 1) for each in (gradient, along, bend))
+    gradients, alongs, bends = (each.split(side_by_side(len(gradient)), 1) for each in (gradient, along, bend))
     steps = [_conjugate_steps(product, *part, l2) for part in zip(gradients, alongs, bends, strict=True)]
     pulls, moved = (torch.cat(each, 1) for each in zip(*steps, strict=True))
     return _Step(gradient, pulls, moved, moved)

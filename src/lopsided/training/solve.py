@@ -21,7 +21,7 @@ from lopsided.models.model import Model
 from lopsided.targets import SparseTargets
 from lopsided.targets.checks import logits_of_a_model
 from lopsided.training import processes
-from lopsided.training.newton import TOGETHER, Problem, minimise
+from lopsided.training.newton import Problem, minimise, side_by_side
 from lopsided.training.rows import Rows
 
 _FACTOR = 2.0  # from one penalty to the next
@@ -108,7 +108,7 @@ class Solver:
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields labels that are solved together, by number, and their (rows, k) targets, NaN where unknown."""
         for labels in torch.arange(len(self.start), device=self.start.device).split(
-            TOGETHER if self.apart else len(self.start)
+            side_by_side(len(self.solution.pulls)) if self.apart else len(self.start)
         ):
             yield labels, _dense(self.targets, self.num_labels, labels if self.apart else None).to(labels.device)
 

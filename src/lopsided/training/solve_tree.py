@@ -18,7 +18,7 @@ from lopsided.models.model import Model
 from lopsided.models.tree import TreeHead, depths_of, halves
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets.checks import logits_of_a_model
-from lopsided.training.newton import TOGETHER, Problem, minimise
+from lopsided.training.newton import Problem, minimise, side_by_side
 from lopsided.training.rows import Rows
 from lopsided.training.solve import SparseProducts, scores_of, slope_of
 
@@ -115,7 +115,7 @@ class TreeSolver:
         loss = partial(multilabel_loss, loss=formula, reduction="sum")
         weights, bias = torch.zeros(num_features, len(start)), start.clone()
         present = has.any(0).nonzero()[:, 0]
-        for labels in present.split(TOGETHER if formula.pool.per_label else max(len(present), 1)):
+        for labels in present.split(side_by_side(len(has)) if formula.pool.per_label else max(len(present), 1)):
             truth, begin = has[:, labels], start[labels]
             problem = Problem(partial(scores_of, products), slope_of(loss, begin, truth), formula.pool.per_label)
             pulls = minimise(problem, torch.zeros(len(has), len(labels)), l2, _TOLERANCE)
