@@ -62,6 +62,12 @@ def site(session: nox.Session) -> None:
 
 
 @nox.session
+def links(session: nox.Session) -> None:
+    """Asks for every link of the pages that leads out of the project; build/links/output.txt has the answers."""
+    session.run("sphinx-build", "-q", "-b", "linkcheck", "-c", "docs", ".", "build/links", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Times the losses on a machine that does nothing else, a quarter of an hour; writes the tables of speed."""
     session.run("python", "benchmarks/run.py", *session.posargs)

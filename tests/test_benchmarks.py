@@ -87,6 +87,31 @@ def test_tables_are_those_of_the_measurement(monkeypatch: pytest.MonkeyPatch) ->
         assert path.read_text() == text, f"{path.name} is stale: run python benchmarks/tables.py"
 
 
+def test_weights_in_bfloat16_cost_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import tables
+
+    rows = tables.read("weights.csv")
+    added = [float(value) for row in rows for name, value in row.items() if name.endswith(" by bf16") and value]
+    assert "at a cost\nbelow a tenth of a point" in (ROOT / "docs/speed.md").read_text()
+    assert max(map(abs, added)) < 0.1
+
+
+def test_ratios_are_of_the_rows_that_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import end_to_end
+
+    took = ("8", "4", "2", "3", "1"), ("4", "4", "6", "3", "2"), ("2", "8", "4", "6", "1")
+    names = ("lopsided bce", "lopsided asl", "omikuji")
+    rows = [
+        {"set": "bibtex", "contender": name, **dict(zip(end_to_end.RATIOS, each, strict=True))}
+        for name, each in zip(names, took, strict=True)
+    ]
+    line = end_to_end.ratios(rows).splitlines()[2:]
+    expected = "| bibtex | lopsided, with the search | omikuji | 2.0 to 4.0 | 0.5 | 0.5 to 1.5 | 0.5 | 1.0 to 2.0 |"
+    assert line == [expected], "and none for peers that were not measured"
+
+
 def test_the_page_on_real_data_tells_what_is_behind_a_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import real_data

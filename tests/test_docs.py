@@ -85,6 +85,28 @@ def test_what_the_settings_of_asl_do() -> None:
         assert told.split(" | ") == shown
 
 
+def official_sparse_zlpr(logits: torch.Tensor, positive: int) -> torch.Tensor:
+    """The form of the official code: the sum over all labels, from which that of the positives is taken away again."""
+    zero = torch.zeros(1)
+    total = torch.logsumexp(torch.cat([logits, zero]), 0)
+    left = (1 - torch.exp(logits[positive] - total)).clamp(1e-7, 1)
+    return torch.logsumexp(torch.cat([-logits[positive : positive + 1], zero]), 0) + total + left.log()
+
+
+def test_what_sparse_targets_of_zlpr_give() -> None:
+    rows = re.findall(r"^\| (\d+) \| (\S+), (\S+) \| (\S+), (\S+) \|$", (DOCS / "zlpr.md").read_text(), re.MULTILINE)
+    assert len(rows) == 4
+    for z, *told in rows:
+        logits = torch.tensor([float(z), -10, -10], requires_grad=True)
+        found = []
+        for targets in (torch.tensor([[1, 0, 0]]), lopsided.SparseTargets.from_indices([[0]]), None):
+            value = official_sparse_zlpr(logits, 0) if targets is None else lopsided.ZLPRLoss()(logits[None], targets)
+            found.append([value.item(), torch.autograd.grad(value, logits)[0][0].item()])
+        ours, theirs = ([float(each) for each in told[:2]], [float(each) for each in told[2:]])
+        assert found[:2] == [pytest.approx(ours, rel=0.02)] * 2  # two digits of the gradient
+        assert found[2] == pytest.approx(theirs, rel=0.02)
+
+
 def test_every_guarantee_has_its_test() -> None:
     text, tests = (
         (DOCS.parent / "numerics.md").read_text().partition("## What is not guaranteed")[0],
