@@ -22,10 +22,12 @@ from lopsided.losses import (
     Softmax,
     Sum,
     ThresholdSoftmax,
+    TwoWayPairs,
     as_formula,
     curves,
     formula,
 )
+from lopsided.losses.checks import check_number
 
 Array = Any  # of jax
 _REDUCTIONS = ("mean", "sum", "none")
@@ -50,7 +52,7 @@ _JAX = {
 def source(spec: Formula | str) -> str:
     """Returns the code of a loss's curves, two functions of `jax.numpy` that map logits to values and slopes.
 
-    Raises ValueError for an unknown loss, and for curves that are not lopsided's.
+    Raises ValueError for an unknown loss, and for curves that are not those of the catalog.
 
     >>> print(source("zlpr(scale=2)"))
     def positive(z):
@@ -70,19 +72,29 @@ def source(spec: Formula | str) -> str:
 
 def _printed(name: str, curve: Curve) -> str:
     if getattr(curves, curve.name, None) is not curve.function:
-        raise ValueError(f"only curves of lopsided are printed, and {curve} is one of your own")
+        raise ValueError(f"only curves of the catalog are printed, and {curve} is none of them")
     outputs = trace(curve.name, dict(curve.settings))
     printer = Expressions(outputs, _JAX)
     results = [f"jnp.full_like(z, {printer.name(n)})" if is_uniform(n) else printer.name(n) for n in outputs]
     return "\n    ".join([f"def {name}(z):", *printer.lines, f"return {', '.join(results)}"])
 
 
-def loss(spec: str, reduction: str = "mean", **settings: Any) -> Callable[..., Array]:
+def loss(
+    spec: str,
+    reduction: str = "mean",
+    *,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    **settings: Any,
+) -> Callable[..., Array]:
     """Returns a loss by name as a pure function of (logits, targets, mask=None), for `jax.grad`, `jit` and `vmap`.
 
     Args:
         spec: a name such as "asl", or a name with settings such as "asl(gamma_neg=2)".
         reduction: "mean", "sum" or "none", (...) values of rows, as in `lopsided.loss`.
+        weight, pos_weight: (L,) arrays, or of the shape of the logits; as there.
+        label_smoothing: as there.
         settings: more hyperparameters of that loss.
 
     Returns a function that takes logits (..., L), targets of that shape in [0, 1], NaN where unknown, and a mask, True
@@ -91,14 +103,17 @@ def loss(spec: str, reduction: str = "mean", **settings: Any) -> Callable[..., A
 
     Keras on JAX: `model.compile(loss=lambda y_true, y_pred: function(y_pred, y_true))`, with reduction "none".
 
-    Raises ValueError for an unknown loss, for one that compares the rows of a batch, and ModuleNotFoundError without
-    jax: `pip install 'lopsided[jax]'`.
+    Raises ValueError for an unknown loss, for one whose curves are not those of the catalog, and for "none" of one that
+    compares the rows of a batch; ModuleNotFoundError without jax: `pip install 'lopsided[jax]'`.
     """
     made = formula(spec, **settings)
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(_REDUCTIONS)}; got {reduction!r}")
     if type(made.pool) not in _POOLS:
-        raise ValueError(f"{made} has no form for JAX: its pool compares the rows of a batch, or is not lopsided's")
+        raise ValueError(f"{made} has no form for JAX: its pool is not lopsided's")
+    if made.pool.transposed and reduction == "none":
+        raise ValueError(f"{made} compares rows with each other: no reduction='none'")
+    check_number("label_smoothing", label_smoothing, low=0, high=1)
     try:
         import jax
         import jax.numpy as jnp
@@ -114,15 +129,27 @@ def loss(spec: str, reduction: str = "mean", **settings: Any) -> Callable[..., A
         z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
         y = jnp.asarray(targets).astype(z.dtype)
         known = ~jnp.isnan(y) if mask is None else ~jnp.isnan(y) & mask
-        weights = jnp.where(known, y, 0.0), jnp.where(known, 1.0 - y, 0.0)
+        positive, negative = _weights(jnp, y * (1 - label_smoothing) + label_smoothing / 2, known, weight, pos_weight)
         z = jnp.where(known, z, 0.0)  # no NaN of an unknown label's logit
-        rows = pool(jnp, made.pool, [side(z) for side in sides], weights)
+        value = reduced(z, positive, negative, known)
+        if not made.pool.transposed:
+            return value
+        return value + reduced(*(each.reshape(-1, z.shape[-1]).T for each in (z, positive, negative, known)))
+
+    def reduced(z: Array, positive: Array, negative: Array, known: Array) -> Array:
+        rows = pool(jnp, made.pool, [side(z) for side in sides], (positive, negative))
         if reduction == "none":
             return rows
-        counted = known if counts == "labels" else (known if counts == "rows" else weights[0] > 0).any(-1)
+        counted = known if counts == "labels" else (known if counts == "rows" else positive > 0).any(-1)
         return rows.sum() / (jnp.maximum(counted.sum(), 1) if reduction == "mean" else 1)
 
     return function
+
+
+def _weights(jnp: Any, y: Array, known: Array, weight: Array | None, pos_weight: Array | None) -> tuple[Array, Array]:
+    """Returns what the labels weigh as positives, and as negatives."""
+    each, positive = (1.0 if given is None else jnp.asarray(given, y.dtype) for given in (weight, pos_weight))
+    return jnp.where(known, y * positive * each, 0.0), jnp.where(known, (1.0 - y) * each, 0.0)
 
 
 def _differentiable(jax: Any, curve: Callable[[Array], tuple[Array, Array]]) -> Callable[[Array], Array]:
@@ -205,6 +232,7 @@ _POOLS: dict[type, Callable[..., Array]] = {
     Sum: _sum,
     LogSumExp: _log_sum_exp,
     Pairs: _pairs,
+    TwoWayPairs: _pairs,
     MeanPairs: _mean_pairs,
     Softmax: _softmax,
     ThresholdSoftmax: _threshold_softmax,
