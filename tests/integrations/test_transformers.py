@@ -80,8 +80,10 @@ def arguments(folder: Path, **settings: Any) -> TrainingArguments:
 
 def step(folder: Path, trained: nn.Module, spec: str, data: list[dict[str, Tensor]], size: int = 4) -> None:
     """Trains one step of two batches; unknown labels may be -100, -1 or NaN."""
-    options = arguments(folder, per_device_train_batch_size=size)
-    Trainer(trained, options, mark_unknown(), train_dataset=data, compute_loss_func=loss(spec)).train()
+    options, compute_loss = arguments(folder, per_device_train_batch_size=size), loss(spec)
+    by_rows = compute_loss.criterion.formula.pool.counts == "rows"
+    collator = mark_unknown(None, math.nan) if by_rows else mark_unknown()
+    Trainer(trained, options, collator, train_dataset=data, compute_loss_func=compute_loss).train()
 
 
 def is_one_step(before: nn.Module, after: nn.Module, spec: str, data: list[dict[str, Tensor]]) -> bool:
@@ -106,6 +108,8 @@ def is_one_step(before: nn.Module, after: nn.Module, spec: str, data: list[dict[
         ("bce", UNKNOWN, torch.int64),
         ("bce", -1, torch.int64),
         ("zlpr", None, torch.float32),
+        ("zlpr", math.nan, torch.float32),
+        ("atl", -1, torch.int64),
     ],
 )
 def test_a_step_is_that_of_one_large_batch(
@@ -165,8 +169,10 @@ def test_labels_that_would_be_counted_wrongly_are_refused() -> None:
     logits = torch.zeros(2, 3)
     with pytest.raises(ValueError, match="mark unknown ones with -100"):
         loss("bce")((logits,), torch.full((2, 3), torch.nan), 6)
-    with pytest.raises(ValueError, match="divides by rows, and the Trainer counts known labels"):
+    with pytest.raises(ValueError, match=r"tells if none is -100: .* as mark_unknown\(collator, math.nan\) does"):
         loss("zlpr")((logits,), torch.tensor([[1, 0, UNKNOWN], [0, 0, 1]]), 5)
+    with pytest.raises(ValueError, match="leave rows out of which nothing is known"):
+        loss("zlpr")((logits,), torch.tensor([[1, 0, 1], [torch.nan] * 3]), 6)
     with pytest.raises(ValueError, match=r"targets must lie in \[0, 1\]"):
         loss("bce")((logits,), torch.tensor([[1, 0, -1], [0, 0, 1]]), 5)
     with pytest.raises(ValueError, match='the batch has no labels: name their column "labels"'):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,21 +51,27 @@ class ComputeLoss:
         if labels is None:
             raise ValueError('the batch has no labels: name their column "labels", (rows, L) of 0 and 1')
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        if labels.is_floating_point() and labels.isnan().any():
+        by_rows = self.criterion.formula.pool.counts == "rows"
+        if not by_rows and labels.isnan().any():
             raise ValueError(f"the Trainer counts labels of NaN as known: mark unknown ones with {UNKNOWN}")
         value: Tensor = self.criterion.to(logits.device)(logits, labels)
         if self.is_watched and logits.requires_grad:
             self._watch(logits, labels)
         if num_items_in_batch is None:
             return value / self.criterion.count(labels).clamp_min(1)
-        if self.criterion.formula.pool.counts == "rows":
-            if (labels == UNKNOWN).any():
-                raise ValueError(
-                    f"{self.criterion.formula} divides by rows, and the Trainer counts known labels, so that labels of "
-                    f"{UNKNOWN} would change the loss: take a loss that judges labels alone"
-                )
-            return value / max(num_items_in_batch / labels.shape[-1], 1)
-        return value / max(num_items_in_batch, 1)
+        if not by_rows:
+            return value / max(num_items_in_batch, 1)
+        if (labels == UNKNOWN).any():
+            raise ValueError(
+                f"{self.criterion.formula} divides by rows, which the Trainer's count of labels tells if none is "
+                f"{UNKNOWN}: mark unknown ones with NaN, as mark_unknown(collator, math.nan) does"
+            )
+        if labels.isnan().all(-1).any():
+            raise ValueError(
+                f"{self.criterion.formula} divides by the rows that have a known label, and the Trainer counts all: "
+                "leave rows out of which nothing is known"
+            )
+        return value / max(num_items_in_batch / labels.shape[-1], 1)
 
     def _watch(self, logits: Tensor, labels: Tensor) -> None:
         seen, threshold = self.criterion.scores(logits.detach()), self.criterion.threshold_logit
@@ -81,15 +88,16 @@ def loss(spec: str, **settings: Any) -> ComputeLoss:
 
     The Trainer counts the labels of a step that are not -100, on all processes, and the loss divides by that. So labels
     must be 0, 1 or between, and -100 where they are unknown; the collator may make them float or integer, and that of
-    `mark_unknown` puts -100 where they are NaN or -1.
+    `mark_unknown` puts -100 where they are NaN or -1. Of ZLPR and its kin, whose mean is over rows, unknown labels must
+    be NaN: then the Trainer counts all, L in a row, which tells the rows.
 
     Args:
         spec: a name such as "asl", or a name with settings such as "asl(gamma_neg=2)".
         settings: more hyperparameters of that loss, and options of `lopsided.loss`, but for reduction and ignore_index.
 
     Returns a function of (outputs, labels, num_items_in_batch), which takes `outputs["logits"]`, or the first of a
-    tuple. It raises ValueError for labels of NaN, which the Trainer counts, and for ZLPR with unknown labels: its mean
-    is over rows, which the number of known labels does not tell.
+    tuple. It raises ValueError where the Trainer's count is not what the mean divides by: for labels of NaN; for ZLPR
+    and its kin for labels of -100, and for rows without a known label.
 
     Raises ValueError for losses that compare positives with negatives: their mean is over the rows with a positive,
     which the Trainer does not count.
@@ -120,12 +128,15 @@ def _free(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def mark_unknown(collator: Callable[[list[Any]], Any] | None = None) -> Callable[[list[Any]], Any]:
+def mark_unknown(
+    collator: Callable[[list[Any]], Any] | None = None, mark: float = UNKNOWN
+) -> Callable[[list[Any]], Any]:
     """Returns a data collator that puts -100, which the Trainer does not count, where labels are NaN or -1.
 
     collator: the one that makes batches; `default_data_collator` of transformers when left out, which pads nothing.
     Texts of different lengths need `DataCollatorWithPadding(tokenizer)`, which the Trainer takes by itself where it is
-    given a processing_class. Batches without labels, as of `Trainer.predict`, stay as they are.
+    given a processing_class. Batches without labels, as of `Trainer.predict`, stay as they are. mark: what to put
+    there; NaN for losses whose mean is over rows, such as zlpr, for which labels of -100 become NaN as well.
 
     >>> mark_unknown()([{"labels": [1.0, float("nan"), 0.0]}, {"labels": [-1.0, 0.0, 1.0]}])["labels"]
     tensor([[   1., -100.,    0.],
@@ -136,7 +147,8 @@ def mark_unknown(collator: Callable[[list[Any]], Any] | None = None) -> Callable
         batch = (collator or default_data_collator)(rows)
         if "labels" in batch:
             labels = batch["labels"]
-            batch["labels"] = labels.masked_fill(labels.isnan() | (labels == -1), UNKNOWN)
+            unknown = labels.isnan() | (labels == -1) | (labels == UNKNOWN)
+            batch["labels"] = (labels.float() if math.isnan(mark) else labels).masked_fill(unknown, mark)
         return batch
 
     return collate
