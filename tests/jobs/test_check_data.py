@@ -263,5 +263,8 @@ def test_what_can_be_read_in_two_ways_is_refused_in_one_line(folder: Path, capsy
     (folder / "b.csv").write_text("no,words,labels\nA-1,one two three four,a\nA-2,five six seven,b\n")
     assert main(["data", "check", "b.csv"]) == 2
     assert "; 'words' has several words a row: if those are the texts, --text-column 'words'" in capsys.readouterr().err
+    (folder / "c.csv").write_text("a row of many words,a\nanother row,b\n")
+    assert main(["data", "check", "c.csv"]) == 2
+    assert "if line 1 is a row and no header, name the columns with --column-names" in capsys.readouterr().err
     assert main(["data", "check", "a.csv", "--quoting", "maybe"]) == 2
     assert "'--quoting'" in capsys.readouterr().err

@@ -26,6 +26,17 @@ def test_a_solved_model_has_penalties_instead_of_epochs(epoch: Epoch, line: str)
     assert console.file.getvalue().strip() == line  # type: ignore[attr-defined]
 
 
+def test_the_bar_is_never_more_than_full() -> None:
+    with Progress(Console(file=io.StringIO())) as progress:
+        progress.preparing()
+        progress.plan(3)
+        for _ in range(4):
+            progress.begin("a trial that was not planned", 1)
+            progress.epoch(Epoch(1, 0.5, 1.5), 1)
+        (task,) = progress.bars.tasks
+        assert (task.completed, task.total) == (4, 4)
+
+
 @pytest.mark.parametrize(("best", "diverged", "said"), [(1, False, "validation mAP .500"), (0, True, "diverged")])
 def test_the_end_of_a_training_tells_of_the_model_that_it_kept(best: int, diverged: bool, said: str) -> None:
     history = [Epoch(1, 0.5, 1.5, valid_map=0.5), Epoch(2, 0.4, 1.5, valid_map=0.25)]

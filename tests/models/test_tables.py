@@ -113,10 +113,13 @@ def test_columns_are_matched_by_name(kind: Any) -> None:
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_missing_columns_are_one_error_that_names_them(kind: Any) -> None:
     encoder = kind.fit(table_of(age=[1, 2], city=["Rome", "Oslo"], pay=[1, 2]))
-    with pytest.raises(ValueError, match=r"2 of the 3 columns of training are missing here: 'age', 'city'; "):
+    with pytest.raises(
+        ValueError,
+        match=r"2 of the 3 columns of training are missing here: 'age', 'city'; there are 'Age', 'pay', which",
+    ):
         encoder.encode(table_of(Age=[1], pay=[2]))
     many = kind.fit(Table.of_numbers(torch.randn(3, 768)))
-    with pytest.raises(ValueError, match=r"758 of the 768 .* '10', '11', '12', '13', '14', \.\.\.; "):
+    with pytest.raises(ValueError, match="10 numbers a row, but 768 in training"):
         many.encode(Table.of_numbers(torch.randn(3, 10)))
 
 

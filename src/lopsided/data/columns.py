@@ -22,6 +22,7 @@ TEXT_NAMES = ("text",)
 IMAGE_NAMES = ("image", "image_path", "file_name", "path")
 LABEL_NAMES = ("labels", "label", "cats")
 _SHOWN_NAMES = 12
+_WORDS = 4  # of a name; a text has more
 _MOST_COMPARED, _LONGEST_COMPARED = 1000, 40  # names of columns for which a near one is looked for
 
 Where = Callable[[int], str]  # from a row of the first block to its file and line
@@ -82,7 +83,9 @@ class Finder:
             hint += f"; {shown(wrapping[0])} holds a list of objects: if those are the rows, make a file of that list"
         if any(len(column) > _LONGEST_COMPARED for column in names):
             hint += "; a long name may be cut short with *, such as 'What*'"
-        if any(column.isdecimal() or len(column) > _LONGEST_COMPARED for column in names):
+        if any(
+            column.isdecimal() or len(column) > _LONGEST_COMPARED or len(column.split()) > _WORDS for column in names
+        ):
             hint += "; if line 1 is a row and no header, name the columns with --column-names"
         which = "" if f"{option} " in hint else f" (say which with {option})"
         return f"no column {shown(name)} among {', '.join(map(shown, names))}{more}{hint}{which}"

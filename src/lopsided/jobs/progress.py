@@ -84,6 +84,9 @@ class Progress:
         valid = "" if math.isnan(value) else f": {title} {share(value)}"
         self._left -= 1
         self.bars.update(self._task, advance=1, description=f"{self._run}{valid}")
+        (task,) = (each for each in self.bars.tasks if each.id == self._task)
+        if task.total is not None and task.completed > task.total:  # a search takes more trials than were planned
+            self.bars.update(self._task, total=task.completed)
         if self._each_epoch:
             shown = valid.replace(":", ", validation")
             step = f"epoch {epoch.epoch} of {epochs}"

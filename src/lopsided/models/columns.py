@@ -135,16 +135,15 @@ class Columns:
         if table.number_names == self.number_names and table.category_names == self.category_names:
             return
         given, known = table.number_names, self.number_names
-        if isinstance(given, Numbered) and isinstance(known, Numbered) and len(given) > len(known):
+        if isinstance(given, Numbered) and isinstance(known, Numbered) and len(given) != len(known):
             raise ValueError(f"{len(given)} numbers a row, but {len(known)} in training")
         present = {*table.number_names, *table.category_names}
         missing = [name for name in (*self.number_names, *self.category_names) if name not in present]
         if missing:
-            some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
             total = len(self.number_names) + len(self.category_names)
             raise ValueError(
-                f"{len(missing)} of the {total} columns of training are missing here: {some}; columns may stand in any "
-                "order and others may stand beside them"
+                f"{len(missing)} of the {total} columns of training are missing here: {_some(missing)}; there are "
+                f"{_some([*table.category_names, *table.number_names]) or 'none'}, which may stand in any order"
             )
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -197,3 +196,7 @@ def _looks_like_number(text: str) -> bool:
         return bool(np.isfinite(np.float32(text)))
     except ValueError:
         return False
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
