@@ -22,7 +22,7 @@ from lopsided.jobs.rows import prepare
 from lopsided.jobs.schema import Stage, Trial, read_table
 from lopsided.jobs.trials import Pace
 from lopsided.jobs.tune import Candidate, Run, climb, search
-from lopsided.losses import CATALOG, formula
+from lopsided.losses import BALANCED, CATALOG, UNKNOWN, any_loss, formula
 from lopsided.losses.closed_form import decision_threshold
 from lopsided.losses.entries import SEARCH
 from lopsided.losses.names import defaults, ranges, with_settings
@@ -297,13 +297,14 @@ def test_where_every_trial_fails_the_default_is_trained() -> None:
 
 def test_every_loss_in_its_ranges_can_be_made() -> None:
     generator = torch.Generator().manual_seed(0)
-    assert set(SEARCH) == set(CATALOG)
+    assert set(SEARCH) == {*CATALOG, *UNKNOWN, *BALANCED}
+    assert all(SEARCH[name] for name in (*UNKNOWN, *BALANCED))
     for loss, space in SEARCH.items():
         assert all(space[name].low <= value <= space[name].high for name, value in defaults(loss).items())
-        shares = torch.rand(40, len(space), generator=generator)
+        shares = torch.rand(40, len(space), generator=generator).pow(torch.arange(40)[:, None])  # some are all but 0
         for row in torch.cat([shares, shares.round()]).tolist():
             values = zip(space.items(), row, strict=True)
-            formula(with_settings(loss, {name: where.at(share) for (name, where), share in values}))
+            any_loss(with_settings(loss, {name: where.rounded(where.at(share)) for (name, where), share in values}))
 
 
 def test_what_a_spec_says_is_not_tuned() -> None:
@@ -312,6 +313,7 @@ def test_what_a_spec_says_is_not_tuned() -> None:
     for spec in ("asl_paper", "bce", "powerset", "powerset(max_sets=20)"):
         assert ranges(spec) == {}
     assert set(ranges("hill(gamma=1)")) == {"margin", "lamb"}
+    assert set(ranges("cb_ntr(beta=0.5, threshold_logit=0)")) == {"kappa", "tolerance", "gamma"}
 
 
 def test_the_number_of_trials_is_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,7 +104,7 @@ def search(loss: str, rate: float, trials: int, run: Run, sign: int, seed: int, 
         values = defaults(loss) | {"learning_rate": rate}
         if number > 1:
             proposed = _designed(space, number - 2, seed) if number <= _DESIGNED else _proposed(space, tried, seed)
-            values |= {name: float(f"{value:.4g}") for name, value in proposed.items()}  # what a person would copy
+            values |= {name: space[name].rounded(value) for name, value in proposed.items()}
         settings = {name: value for name, value in values.items() if name != "learning_rate"}
         spec = with_settings(loss, settings) if number > 1 else loss
         candidate = Candidate(spec, settings, values["learning_rate"])

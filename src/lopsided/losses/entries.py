@@ -22,6 +22,10 @@ class Range:
         """Returns the value at a share, in [0, 1], of the way from low to high."""
         return self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low)
 
+    def rounded(self, value: float) -> float:
+        """Returns what a person would copy: four digits of an order of magnitude, else three places after the point."""
+        return float(f"{value:.4g}") if self.log else round(value, 3)
+
 
 CATALOG: dict[str, Callable[..., Formula]] = {}
 SOURCES: dict[str, str] = {}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from lopsided.losses import curves
 from lopsided.losses.checks import check_number
-from lopsided.losses.entries import curve_of, shown
+from lopsided.losses.entries import SEARCH, Range, curve_of, shown
 from lopsided.losses.formulas import Formula
 from lopsided.losses.pools import Sum
 
@@ -56,22 +56,30 @@ class Balanced:
 BALANCED: dict[str, Callable[..., Balanced]] = {}
 
 
-def _entry(make: Callable[..., Balanced]) -> Callable[..., Balanced]:
-    BALANCED[make.__name__] = make
-    return make
+def _entry(**search: Range) -> Callable[[Callable[..., Balanced]], Callable[..., Balanced]]:
+    """Registers a loss, with the ranges of the hyperparameters that are worth tuning."""
+
+    def register(make: Callable[..., Balanced]) -> Callable[..., Balanced]:
+        BALANCED[make.__name__], SEARCH[make.__name__] = make, search
+        return make
+
+    return register
 
 
+_GAMMA, _BETA = {"gamma": Range(0, 5)}, {"beta": Range(0, 0.999)}
+_MAPPING = {"alpha": Range(0, 1), "steepness": Range(1, 20), "middle": Range(0, 1)}
+_REGULARISED = {"kappa": Range(0, 0.2), "tolerance": Range(1, 10, log=True)}
 _HUANG, _WU = "arXiv 2109.04712", "arXiv 2007.09654"
 
 
-@_entry
+@_entry(**_BETA, **_GAMMA)
 def cb(beta: float = 0.9, gamma: float = 2.0) -> Balanced:
     """CB: focal loss, labels weighed by (1 - beta) / (1 - beta^n). Cui et al. 2019, eq. 2."""
     beta, gamma = _share("beta", beta), check_number("gamma", gamma, low=0)
     return Balanced(shown("cb", beta=beta, gamma=gamma), _HUANG, _focal(gamma), beta=beta)
 
 
-@_entry
+@_entry(**_MAPPING, **_GAMMA)
 def rebalanced(alpha: float = 0.1, steepness: float = 10.0, middle: float = 0.9, gamma: float = 2.0) -> Balanced:
     """R-FL: focal loss, entries weighed by what sampling rows by labels would do to them. Wu et al. 2020.
 
@@ -82,7 +90,7 @@ def rebalanced(alpha: float = 0.1, steepness: float = 10.0, middle: float = 0.9,
     return Balanced(name, _WU, _focal(gamma), rebalancing=mapping)
 
 
-@_entry
+@_entry(**_REGULARISED, **_GAMMA)
 def ntr(kappa: float = 0.05, tolerance: float = 2.0, gamma: float = 2.0) -> Balanced:
     """NTR-FL: focal loss, negatives stretched by the tolerance, logits moved by kappa. Wu et al. 2020."""
     kappa, tolerance, gamma = _regularised(kappa, tolerance, gamma)
@@ -90,7 +98,7 @@ def ntr(kappa: float = 0.05, tolerance: float = 2.0, gamma: float = 2.0) -> Bala
     return Balanced(name, _WU, _focal(gamma, tolerance), kappa)
 
 
-@_entry
+@_entry(**_BETA, **_REGULARISED, **_GAMMA)
 def cb_ntr(beta: float = 0.9, kappa: float = 0.05, tolerance: float = 2.0, gamma: float = 2.0) -> Balanced:
     """CB-NTR: the weights of cb, and the rest of ntr. Huang et al. 2021."""
     beta, (kappa, tolerance, gamma) = _share("beta", beta), _regularised(kappa, tolerance, gamma)
@@ -98,7 +106,7 @@ def cb_ntr(beta: float = 0.9, kappa: float = 0.05, tolerance: float = 2.0, gamma
     return Balanced(name, _HUANG, _focal(gamma, tolerance), kappa, beta=beta)
 
 
-@_entry
+@_entry(**_MAPPING, **_REGULARISED, **_GAMMA)
 def db(
     alpha: float = 0.1,
     steepness: float = 10.0,
@@ -116,7 +124,7 @@ def db(
     return Balanced(name, _WU, _focal(gamma, tolerance), kappa, rebalancing=mapping)
 
 
-@_entry
+@_entry(margin=Range(0, 1), scale=Range(1, 64, log=True))
 def ldam(margin: float = 0.5, scale: float = 30.0, beta: float = 0.9999) -> Balanced:
     """LDAM: cross-entropy of scale (z - y D), D = margin (smallest n / n)^(1/4). Cao et al. 2019.
 

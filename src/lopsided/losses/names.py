@@ -215,7 +215,8 @@ def defaults(spec: str) -> dict[str, float]:
     {'gamma_pos': 0.0, 'clip': 0.05}
     """
     name, _ = read(spec)
-    return {setting: inspect.signature(CATALOG[name]).parameters[setting].default for setting in ranges(spec)}
+    makers: dict[str, Callable[..., object]] = {**CATALOG, **UNKNOWN, **BALANCED}
+    return {setting: inspect.signature(makers[name]).parameters[setting].default for setting in ranges(spec)}
 
 
 def with_settings(spec: str, settings: Mapping[str, object]) -> str:

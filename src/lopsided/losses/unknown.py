@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lopsided.losses import curves
 from lopsided.losses.checks import check_number
-from lopsided.losses.entries import curve_of, named
+from lopsided.losses.entries import SEARCH, Range, curve_of, named
 from lopsided.losses.formulas import Curve, Formula
 from lopsided.losses.pools import Sum
 from lopsided.losses.vocabulary import logistic, select, softplus
@@ -26,9 +26,9 @@ UNKNOWN: dict[str, Callable[..., Formula]] = {}
 UNKNOWN_SOURCES: dict[str, str] = {}
 
 
-def _entry(source: str) -> Callable[[Callable[..., Formula]], Callable[..., Formula]]:
+def _entry(source: str, **search: Range) -> Callable[[Callable[..., Formula]], Callable[..., Formula]]:
     def register(make: Callable[..., Formula]) -> Callable[..., Formula]:
-        UNKNOWN[make.__name__], UNKNOWN_SOURCES[make.__name__] = make, source
+        UNKNOWN[make.__name__], UNKNOWN_SOURCES[make.__name__], SEARCH[make.__name__] = make, source, search
         return make
 
     return register
@@ -63,7 +63,7 @@ def robust_unknown(
     return value, v * (rest * down * p - k * up * q)
 
 
-@_entry("arXiv 2106.09708")
+@_entry("arXiv 2106.09708", weight=Range(0.001, 1, log=True))
 def wan(weight: float = 0.05) -> Formula:
     """WAN: cross-entropy, the unknown weighed as negatives of this weight; 1 / (L - 1) in Cole et al. 2021."""
     weight = check_number("weight", weight, low=0.000001)
@@ -71,7 +71,7 @@ def wan(weight: float = 0.05) -> Formula:
     return named("wan", curve_of(curves.polynomial_positive), down, Sum(), weight=weight)
 
 
-@_entry("arXiv 2203.16219")
+@_entry("arXiv 2203.16219", alpha=Range(0.01, 1, log=True))
 def em(alpha: float = 0.1) -> Formula:
     """EM: cross-entropy, the unknown cost -alpha H(p), the entropy: they are drawn to 0. Zhou et al. 2022."""
     alpha = check_number("alpha", alpha, low=0.000001)
@@ -79,7 +79,7 @@ def em(alpha: float = 0.1) -> Formula:
     return named("em", curve_of(curves.polynomial_positive), down, Sum(), alpha=alpha)
 
 
-@_entry("arXiv 2112.07368")
+@_entry("arXiv 2112.07368", tau=Range(0.5, 1), margin=Range(0, 2), gamma=Range(0, 4))
 def splc(tau: float = 0.6, margin: float = 1.0, gamma: float = 2.0) -> Formula:
     """SPLC: focal loss with a margin for positives; an unknown label is a negative where p <= tau, else a positive.
 
@@ -92,7 +92,13 @@ def splc(tau: float = 0.6, margin: float = 1.0, gamma: float = 2.0) -> Formula:
     return named("splc", up, down, Sum(), tau=tau, margin=margin, gamma=gamma)
 
 
-@_entry("yan4xi1/GRLoss")
+@_entry(
+    "yan4xi1/GRLoss",
+    steepness=Range(0, 4),
+    bias=Range(-4, 0),
+    middle=Range(0, 1),
+    width=Range(0.25, 4, log=True),
+)
 def gr(
     steepness: float = 0.0,
     bias: float = -2.0,
