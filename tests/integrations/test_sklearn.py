@@ -164,6 +164,8 @@ def test_what_cannot_be_trained_is_said_in_a_line(settings: dict[str, Any], labe
 
 def test_labels_that_are_none_are_refused() -> None:
     x, y = features()
+    with pytest.raises(ValueError, match=r"pass MultiLabelBinarizer\(\).fit_transform\(y\)"):
+        LopsidedClassifier().fit(x[:3], [["a", "b"], [], ["a"]])
     for wrong in (2 * y, -y):
         with pytest.raises(ValueError, match="expected 0, 1, a value between or NaN"):
             LopsidedClassifier().fit(x, wrong)

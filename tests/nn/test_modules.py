@@ -269,7 +269,8 @@ def test_settings_that_change_are_compiled_anew(backend: str) -> None:
     ("arguments", "message"),
     [
         ((torch.zeros(2, 3), torch.zeros(2, 4)), r"targets have shape \(2, 4\) but logits \(2, 3\)"),
-        ((torch.zeros(2, 3), torch.tensor([0, 2])), r"class indices as lopsided.SparseTargets.from_indices"),
+        ((torch.zeros(2, 3), torch.tensor([0, 2])), r"lopsided.SparseTargets.from_indices\(targets\[:, None\]\)$"),
+        ((torch.zeros(2, 3), torch.tensor([[0], [2]])), r"lopsided.SparseTargets.from_indices\(\.\.\.\)$"),
         ((torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3)), "logits must be floating point, got torch.int64"),
         ((torch.zeros(2, 0), torch.zeros(2, 0)), "labels > 0"),
         ((torch.zeros(2, 3), torch.full((2, 3), -1.0)), "the value -1: if"),

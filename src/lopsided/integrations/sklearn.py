@@ -157,6 +157,13 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Returns (n, L) targets; sets what is known of the labels."""
         if y is None:
             raise ValueError("LopsidedClassifier requires y to be passed, but the target y is None")
+        if (
+            isinstance(y, list)
+            and y
+            and all(isinstance(row, list | tuple | set) for row in y)
+            and len({*map(len, y)}) > 1
+        ):
+            raise ValueError("y is a list of lists of several lengths: pass MultiLabelBinarizer().fit_transform(y)")
         y = check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None, ensure_all_finite=False, estimator=self)
         check_consistent_length(rows, y)
         self._multilabel, self._sparse_labels = y.ndim == 2 and y.shape[1] > 1, sparse.issparse(y)

@@ -136,9 +136,11 @@ def _check_dense(targets: Tensor | None, logits: Tensor) -> None:
     if targets.dtype not in TARGET_DTYPES:
         raise TypeError(f"targets must be bool, integer or float in [0, 1], got {targets.dtype}: call targets.float()")
     if targets.shape != logits.shape:
+        one_class = targets.ndim == 1 and logits.ndim == 2 and len(targets) == len(logits)
         raise ValueError(
             f"targets have shape {tuple(targets.shape)} but logits {tuple(logits.shape)}: pass one number in "
-            "[0, 1] for every label of every row, or class indices as lopsided.SparseTargets.from_indices(...)"
+            "[0, 1] for every label of every row, or class indices as "
+            f"lopsided.SparseTargets.from_indices({'targets[:, None]' if one_class else '...'})"
         )
     _check_beside("targets", targets, logits)
 
