@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 import lopsided
 from lopsided.losses import UNKNOWN, UNKNOWN_SOURCES, between, formula
+from lopsided.losses.closed_form import posterior
 from lopsided.nn.functional import multilabel_loss
 from lopsided.nn.partial import expected_positives, partial_loss
 from lopsided.testing import check_loss
@@ -55,6 +56,7 @@ PUBLISHED = {
     "em": of_entries(missed, lambda z: -0.1 * entropy(torch.sigmoid(z))),
     "splc": of_entries(lambda z: focal(z - 1, 2), lambda z: corrected(z, 0.6, 2)),
     "splc(tau=0.3, margin=0.5, gamma=0)": of_entries(lambda z: missed(z - 0.5), lambda z: corrected(z, 0.3, 0)),
+    "splc(tau=0)": of_entries(lambda z: focal(z - 1, 2), lambda z: corrected(z, 0, 2)),
     "gr": of_entries(missed, lambda z: robust(z, 0, -2, 0.5, 2, 0.01, 1)),
     "gr(steepness=2, middle=0.8, width=0.5, power_neg=0.7)": of_entries(
         missed, lambda z: robust(z, 2, -2, 0.8, 0.5, 0.01, 0.7)
@@ -142,6 +144,12 @@ def test_a_schedule_goes_from_one_loss_to_another_of_its_name() -> None:
     )
     with pytest.raises(ValueError, match="between settings of one loss, got asl and em"):
         between("asl", "em", 0.5)
+
+
+@pytest.mark.parametrize("margin", [0, 0.5, 1])
+def test_where_all_unknown_are_positives_no_score_stands_for_a_probability(margin: float) -> None:
+    with pytest.raises(ValueError, match="a more probable label does not always get a higher score"):
+        posterior(formula("splc", tau=0, margin=margin), torch.zeros(1))
 
 
 def test_what_is_wrong_is_said() -> None:

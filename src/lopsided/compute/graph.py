@@ -10,7 +10,7 @@ import itertools
 import operator
 from collections.abc import Iterable, Iterator
 from functools import cache
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from lopsided.losses import curves
@@ -142,13 +142,15 @@ _VOCABULARY = {
     "power": _power,
     "maximum": _maximum,
     "select": _select,
+    "exp": lambda x: node("exp", x),
     "log1p": lambda x: node("log1p", x),
 }
 
 
-def trace(curve: str, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns value and slope of a curve as nodes."""
-    value, slope = twins(curves, _VOCABULARY)[curve](Z, **settings)
+def trace(curve: str, settings: dict[str, Any], module: ModuleType = curves) -> tuple[Any, Any]:
+    """Returns value and slope of a curve as nodes. module: where it stands; it may call those of `curves`."""
+    called = SimpleNamespace(**twins(curves, _VOCABULARY))
+    value, slope = twins(module, {**_VOCABULARY, "curves": called})[curve](Z, **settings)
     return value, slope
 
 

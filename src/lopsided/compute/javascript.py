@@ -1,4 +1,4 @@
-"""Prints every loss of the catalog as JavaScript, from the curves of which the C library and Triton's kernels are made.
+"""Prints losses as JavaScript, from the curves of which the C library and Triton's kernels are made.
 
 A loss is called with symbols for its settings, so that what it makes of them, such as 1 - alpha, is printed as well.
 Where a setting that is 0, None or False leaves other code, there is a variant for each choice.
@@ -16,7 +16,7 @@ from typing import Any
 
 from lopsided.compute.expressions import Expressions
 from lopsided.compute.graph import MOST_TERMS, forget, setting, trace, twins
-from lopsided.losses import CATALOG, SOURCES, Curve, Formula, Pairs, SideMeans, formula
+from lopsided.losses import CATALOG, SOURCES, UNKNOWN, UNKNOWN_SOURCES, Curve, Formula, Pairs, SideMeans, formula
 from lopsided.losses.entries import SEARCH, Range
 from lopsided.losses.names import INSTEAD
 
@@ -44,7 +44,19 @@ _UNCHECKED = {
     "_share": lambda name, value: value,
     "is_compiling": lambda: True,  # so that nothing looks at numbers
 }
-_FURTHER = {"threshold": Range(-4, 4), "alpha": Range(0.05, 0.95)}  # where to show what is not searched for
+_LEAST = 0.01  # of settings that must be above 0
+_FURTHER = {  # where to show what is not searched for
+    "threshold": Range(-4, 4),
+    "alpha": Range(0.05, 0.95),
+    **dict.fromkeys(("weight", "power_pos", "power_neg"), Range(_LEAST, 1)),
+    **dict.fromkeys(("tau", "middle"), Range(0, 1)),
+    "margin": Range(0, 2),
+    "gamma": Range(0, 4),
+    "steepness": Range(0, 5),
+    "bias": Range(-5, 2),
+    "width": Range(0.1, 3),
+}
+DRAWN = CATALOG | UNKNOWN
 _LENGTH = MOST_TERMS[-1]  # of lists; shorter ones are filled up with what stands beyond their ends
 _OPTIONAL = ("gamma", "margin")  # settings of curves without which there is other code
 
@@ -69,15 +81,15 @@ class Control:
 def controls(name: str) -> list[Control]:
     """Returns the settings of a loss, in the order of its signature."""
     result = []
-    for parameter in inspect.signature(CATALOG[name]).parameters.values():
+    for parameter in inspect.signature(DRAWN[name]).parameters.values():
         if parameter.name in INSTEAD:
             result.append(Control(parameter.name, None, length=_LENGTH, replaces=INSTEAD[parameter.name]))
             continue
         if isinstance(parameter.default, bool):
             result.append(Control(parameter.name, parameter.default))
             continue
-        where = SEARCH[name].get(parameter.name) or _FURTHER[parameter.name]
-        step = 0.005 if where.high - where.low < 0.5 else 0.05
+        where = SEARCH.get(name, {}).get(parameter.name) or _FURTHER[parameter.name]
+        step = 0.01 if where.low == _LEAST else 0.005 if where.high - where.low < 0.5 else 0.05
         result.append(Control(parameter.name, parameter.default, where.low, where.high, step))
     return result
 
@@ -92,7 +104,7 @@ class _Loss:
 
     def __init__(self, name: str) -> None:
         self.controls = controls(name)
-        make = CATALOG[name]
+        make = DRAWN[name]
         self._make: Callable[..., Formula] = twins(sys.modules[make.__module__], _UNCHECKED)[make.__name__]
         self.deciding = [each for each in self.controls if self._decides(each)]
 
@@ -139,7 +151,7 @@ def _optional(formula: Formula) -> set[tuple[int, str]]:
 
 
 def _print(curve: Curve) -> str:
-    outputs = trace(curve.name, dict(curve.settings))
+    outputs = trace(curve.name, dict(curve.settings), sys.modules[curve.function.__module__])
     printer = _Printer(outputs, _JAVASCRIPT)
     lines = [*(f"const {line};" for line in printer.lines), f"return [{', '.join(map(printer.name, outputs))}];"]
     return "(z, s) => {\n  " + "\n  ".join(lines) + "\n}"
@@ -152,11 +164,12 @@ def print_all() -> str:
     """
     curves: dict[str, int] = {}
     parts = []
-    for name in CATALOG:
+    for name in DRAWN:
         loss, pool = _Loss(name), formula(name).pool
         variants = {key: [curves.setdefault(text, len(curves)) for text in sides] for key, sides in loss.variants()}
         told = {
-            "source": SOURCES[name],
+            "source": (SOURCES | UNKNOWN_SOURCES)[name],
+            "other": "an unknown label" if name in UNKNOWN else "a negative",
             "controls": [asdict(each) for each in loss.controls],
             "deciding": [each.name for each in loss.deciding],
             "variants": variants,

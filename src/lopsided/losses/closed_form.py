@@ -177,7 +177,8 @@ def _check_one_to_one(formula: Formula) -> None:
     """Refuses losses under which a more probable label may settle at a lower logit: hill with a wide margin."""
     z = [_FAR * step / 2000 for step in range(-2000, 2001)]  # a range of torch loads sympy while models are restored
     rise, fall = _slopes(formula, torch.tensor(z, dtype=torch.float64, device="cpu"))
-    if ((rise / (rise + fall)).diff() < -1e-9).any():
+    share = rise / (rise + fall)  # outside of [0, 1] where a label is pushed the wrong way
+    if (share.diff() < -1e-9).any() or (share < -1e-9).any() or (share > 1 + 1e-9).any():
         raise ValueError(
             f"under {formula} a more probable label does not always get a higher score, so scores stand for no "
             "probability: tune a threshold on validation data, or change the settings"

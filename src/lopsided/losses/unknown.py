@@ -15,7 +15,7 @@ from lopsided.losses.checks import check_number
 from lopsided.losses.entries import SEARCH, Range, curve_of, named
 from lopsided.losses.formulas import Curve, Formula
 from lopsided.losses.pools import Sum
-from lopsided.losses.vocabulary import logistic, select, softplus
+from lopsided.losses.vocabulary import exp, logistic, select, softplus
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +40,11 @@ def negative_entropy(z: Tensor, *, scale: float) -> Values:
     return -scale * (p * softplus(-z) + q * softplus(z)), scale * (p * q * z)
 
 
-def corrected_negative(z: Tensor, *, cut: float, gamma: float = 0.0) -> Values:
+def corrected_negative(z: Tensor, *, cut: float = 0.0, gamma: float = 0.0) -> Values:
     """Computes focal loss of a negative where sigmoid(z) <= cut, and of a positive above."""
     p, _ = logistic(z)
     (down, fall), (up, rise) = curves.polynomial_negative(z, gamma=gamma), curves.polynomial_positive(z, gamma=gamma)
-    return select(p > cut, up, down), select(p > cut, rise, fall)
+    return select(p <= cut, down, up), select(p <= cut, fall, rise)
 
 
 def robust_unknown(
@@ -57,8 +57,9 @@ def robust_unknown(
     """
     p, q = logistic(z)
     k, rest = logistic(steepness * p + bias)
-    v = (-0.5 * ((p - middle) / width) ** 2).exp()
-    up, down = (-power_pos * softplus(-z)).exp(), (-power_neg * softplus(z)).exp()  # p^a and (1-p)^b
+    far = (p - middle) / width
+    v = exp(-0.5 * far * far)
+    up, down = exp(-power_pos * softplus(-z)), exp(-power_neg * softplus(z))  # p^a and (1-p)^b
     value = v * (k * (1 - up) / power_pos + rest * (1 - down) / power_neg)
     return value, v * (rest * down * p - k * up * q)
 

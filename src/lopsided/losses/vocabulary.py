@@ -26,6 +26,11 @@ def softplus(z: Tensor) -> Tensor:
     return functional.softplus(z, threshold=40.0)  # past which it is z, in float64 too
 
 
+def exp(x: Tensor) -> Tensor:
+    """Computes e to the power x."""
+    return x.exp()
+
+
 def log1p(x: Tensor) -> Tensor:
     """Computes log(1 + x)."""
     return x.log1p()

@@ -131,7 +131,7 @@ function make(name, given, weight = 1) {
     let before = 0;
     for (let step = -2000; step <= 2000; step++) {
       const now = posterior((FAR * step) / 2000);
-      if (now - before < -1e-9) return false;
+      if (now - before < -1e-9 || now > 1 + 1e-9) return false; // above 1 where both slopes do not push apart
       before = now;
     }
     return true;
@@ -350,11 +350,12 @@ function draw() {
 
 function tell(loss, bce, own) {
   const number = (value) => (value === null ? "–" : Number.isFinite(value) ? value.toFixed(3) : "none");
+  const { other, source } = losses[state.name];
   const at = (each, isPositive) => each.cost(state.z, isPositive);
   const lines = [
     ["a positive costs", at(loss, true).value, at(bce, true).value],
     ["its gradient", at(loss, true).gradient, at(bce, true).gradient],
-    ["a negative costs", at(loss, false).value, at(bce, false).value],
+    [`${other} costs`, at(loss, false).value, at(bce, false).value],
     ["its gradient", at(loss, false).gradient, at(bce, false).gradient],
     ["probability", loss.posterior?.(state.z) ?? null, bce.posterior(state.z)],
     ["decided from logit", own, bce.threshold(state.eta)],
@@ -366,7 +367,8 @@ function tell(loss, bce, own) {
   const body = lines.map((line) => element("tr", {}, ...cells(line)));
   find("numbers").replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
   find("spec").textContent = spec();
-  find("source").textContent = losses[state.name].source;
+  find("source").textContent = source;
+  find("other").textContent = other;
   find("note").textContent = note(loss, own);
 }
 

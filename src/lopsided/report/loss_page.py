@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from lopsided.compute.javascript import controls, print_all
 from lopsided.data.storage import UserError, write_text
-from lopsided.losses import CATALOG, Formula
+from lopsided.losses import Formula
 from lopsided.losses.names import read
 
 _PAGE = """\
@@ -45,8 +45,6 @@ def write_loss_page(path: Path, first: Formula | None = None) -> None:
 def body(first: Formula | None = None) -> str:
     """Returns what a page needs to draw losses: its style, its elements and its script."""
     name, settings = ("asl", {}) if first is None else read(str(first))
-    if name not in CATALOG:
-        raise UserError(f"the page has the losses of the catalog, and {name} is not one; a .png file shows it")
     for each in controls(name):
         coefficients = settings.get(each.name, ())
         if isinstance(coefficients, tuple) and len(coefficients) > each.length:
