@@ -230,9 +230,12 @@ def test_a_damaged_configuration_is_named(finished: Path, folder: Path, capsys: 
     (folder / "run/config.json").write_text(json.dumps(stored))
     assert main(["compare", "run"]) == 2
     assert "unknown loss 'nothing'" in capsys.readouterr().err
+    stored["config"]["losses"] = json.loads((finished / "config.json").read_text())["config"]["losses"]
     (folder / "run/config.json").write_text(json.dumps(stored | {"lopsided": "0.0.1"}))
+    assert main(["compare", "run"]) == 0, "what is finished can be read"
+    (folder / "run/results.json").unlink()
     assert main(["compare", "run"]) == 2
-    assert "begun with lopsided 0.0.1" in capsys.readouterr().err
+    assert "begun with lopsided 0.0.1, this is" in capsys.readouterr().err
     (folder / "run/config.json").write_text('{"model_type": "bert"}')
     assert main(["compare", "run"]) == 2
     assert "; nor is it a run folder, which has a config.json" in capsys.readouterr().err

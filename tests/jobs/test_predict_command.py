@@ -110,6 +110,21 @@ def test_predictions_of_images_name_their_files(folder: Path) -> None:
     assert [json.loads(cell["labels"]) for cell in cells] == [row["labels"] for row in rows]
 
 
+def test_a_model_of_another_version_predicts_but_does_not_go_on(
+    run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, folder / "run")
+    config = json.loads((run / "config.json").read_text()) | {"lopsided": "0.0.1"}
+    (folder / "run/config.json").write_text(json.dumps(config))
+    (folder / "new.csv").write_text("text,labels\nhot bowl,soup\n")
+    assert main(["predict", "run", "new.csv"]) == 0
+    assert main(["evaluate", "run", "new.csv"]) == 0
+    (folder / "run/training.json").unlink()
+    capsys.readouterr()
+    assert main(["fit", "run"]) == 2
+    assert "begun with lopsided 0.0.1, this is" in capsys.readouterr().err
+
+
 def test_what_is_found_out_about_a_file_is_said(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "new.csv").write_bytes("text\tlabels\nhot café\tsoup\nraw fish für\tsushi\n".encode("cp1252"))
     assert main(["evaluate", str(run), "new.csv", "--delimiter", "\\t"]) == 0

@@ -35,7 +35,7 @@ def begin(kind: type[F], asked: Config | Path, out: Path | None, progress: Progr
     if isinstance(asked, Path):
         folder = kind.open(asked)
         with fingerprinted(folder.config) as digests:
-            folder.refuse_other_data(digests)
+            folder.refuse_other(digests)
             remove_leftovers(folder.path)
             return folder, _prepared(folder.config, progress)[1]
     try:

@@ -93,7 +93,7 @@ def evaluate_run(
         raise UserError(f"{folder.path}: was trained without --test; name the file to evaluate on")
     model, decision = folder.read_model(), folder.read_decision()
     if path is None:
-        folder.refuse_other_data(fingerprint(folder.config))  # or other rows are split off than were held out
+        folder.refuse_other(fingerprint(folder.config))  # or other rows are split off than were held out
         rows = _encoded(model, load(folder.config, bars).test, folder.config.data)
     else:
         read = read_rows(path, read_otherwise(folder.config.read_options(), asked or {}), bars)

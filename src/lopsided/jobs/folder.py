@@ -52,9 +52,12 @@ class ConfigFolder(Generic[C]):
     command: ClassVar[str]
     config_kind: ClassVar[type[Config]]
     file_kind: ClassVar[type[ConfigFile[Any]]]
+    last_file: ClassVar[str]  # is there when all is done
 
-    def __init__(self, path: Path, config: C, data_sha256: Mapping[str, str] | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, config: C, data_sha256: Mapping[str, str] | None = None, begun_with: str = __version__
+    ) -> None:
+        self.path, self.begun_with = path, begun_with
         self.config = config
         self.data_sha256 = data_sha256 or {}
 
@@ -80,7 +83,7 @@ class ConfigFolder(Generic[C]):
             changed = [name for name, value in config if value != getattr(folder.config, name)]
             if changed:
                 raise UserError(f"{path}: holds a run with other settings ({', '.join(changed)}); choose another --out")
-            folder.refuse_other_data(digests)
+            folder.refuse_other(digests)
             return folder
         if path.exists() and not (path.is_dir() and all(is_temporary(each) for each in path.iterdir())):
             raise UserError(f"{path}: exists and is not a run folder; choose another --out")
@@ -97,15 +100,18 @@ class ConfigFolder(Generic[C]):
                 f"{path}: a run of lopsided {command}, expected one of lopsided {cls.command}; {cls._instead(path)}"
             )
         stored = schema.read_file(path / "config.json", cls.file_kind, "start a new run")
-        return cls(path, stored.config, stored.data_sha256)
+        return cls(path, stored.config, stored.data_sha256, stored.lopsided)
 
     @classmethod
     def _instead(cls, path: Path) -> str:
         """Says which folder to name instead of one of the other command."""
         raise NotImplementedError
 
-    def refuse_other_data(self, digests: Mapping[str, str]) -> None:
-        """Raises UserError for files that are no longer those of the run."""
+    def refuse_other(self, digests: Mapping[str, str]) -> None:
+        """Raises UserError for files that are no longer those of the run, and for what another version has begun."""
+        if self.begun_with != __version__ and not (self.path / self.last_file).exists():
+            began = f"{self.path}: begun with lopsided {self.begun_with}"
+            raise UserError(f"{began}, this is {__version__}, which may train otherwise; start a new run")
         files = self.config.sources()
         changed = [str(files[name]) for name in digests if self.data_sha256.get(name) != digests[name]]
         if changed:
@@ -155,6 +161,7 @@ class RunFolder(ConfigFolder[FitConfig]):
 
     command = "fit"
     config_kind = FitConfig
+    last_file = "training.json"
     file_kind = ConfigFile[FitConfig]
 
     @classmethod
@@ -177,7 +184,7 @@ class RunFolder(ConfigFolder[FitConfig]):
 
     @property
     def is_trained(self) -> bool:
-        return (self.path / "training.json").exists()
+        return (self.path / self.last_file).exists()
 
     def write_history(self, history: Sequence[Epoch]) -> None:
         """Writes history.csv, or nothing while there is no epoch."""
@@ -288,6 +295,7 @@ class ComparisonFolder(ConfigFolder[CompareConfig]):
 
     command = "compare"
     config_kind = CompareConfig
+    last_file = "results.json"
     file_kind = ConfigFile[CompareConfig]
 
     @classmethod

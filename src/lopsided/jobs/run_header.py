@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from lopsided import __version__
 from lopsided.data.storage import UserError
 
 SCHEMA = 3
@@ -30,14 +29,11 @@ def command_of(path: Path) -> str:
         if (path / "report.html").exists():
             raise UserError(f"{path}: a verdict on scores, not a run folder; its report is {path / 'report.html'}")
         raise UserError(f"{path}: not a run folder: name one that lopsided compare, or lopsided fit, has printed")
-    version = header["lopsided"]
     if header.get("schema") != SCHEMA:
         raise UserError(
             f"{path}: written by another version of lopsided (schema {header.get('schema', 'none')}, this reads "
-            f"{SCHEMA}): run it again, or use lopsided {version}"
+            f"{SCHEMA}): run it again, or use lopsided {header['lopsided']}"
         )
-    if version != __version__:
-        raise UserError(f"{path}: begun with lopsided {version}, this is {__version__}; start a new run")
     return str(header.get("command"))
 
 
