@@ -11,6 +11,7 @@ import lopsided
 from lopsided.compute.native import run as native
 from lopsided.losses import BALANCED, balanced, formula
 from lopsided.nn.functional import multilabel_loss
+from lopsided.nn.options import DEFAULTS
 from lopsided.targets import Supervision
 from lopsided.testing import check_loss
 from tests import oracle
@@ -103,6 +104,16 @@ def test_every_way_to_say_targets_gives_the_same(spec: str) -> None:
     torch.testing.assert_close(criterion(spec, ignore_index=-1)(z, unknown.nan_to_num(-1)), module(z, unknown))
     gradient = oracle.gradient(lambda z: module(z, y, mask), z)
     assert (gradient[:, 3] == 0).all()
+
+
+def test_all_options_reach_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("lopsided.nn.modules.multilabel_loss", lambda *given, **options: seen.update(options))
+    asked: dict[str, Any] = {"pos_weight": torch.ones(5), "ignore_index": -1, "label_smoothing": 0.1}
+    asked |= {"soft_targets": "product", "reduction": "sum", "backend": "eager", "inplace": True}
+    criterion("cb", **asked)(*batch())
+    assert {name: seen[name] for name in asked} == asked
+    assert asked.keys() | {"weight", "label_dim", "threshold_logit"} == DEFAULTS.keys()
 
 
 @pytest.mark.slow

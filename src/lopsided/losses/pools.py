@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from lopsided.losses.sums import EMPTY, log_sum, log_sums, mean_of, merge_means, merge_sums, nonzero, share_of
+from lopsided.losses.sums import EMPTY, finite, log_sum, log_sums, mean_of, merge_means, merge_sums, nonzero, share_of
 from lopsided.losses.vocabulary import maximum, select, softplus
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class ThresholdSoftmax(Pool):
     def fold(self, values: Pair, weights: Pair) -> Tensor:
         import torch
 
-        sides = -values[0], values[1]
+        sides = finite(-values[0]), finite(values[1])
         return torch.cat([log_sums(sides, weights), mean_of(sides[0], weights[0])])
 
     def merge(self, states: Tensor) -> Tensor:
@@ -174,8 +174,9 @@ class ThresholdSoftmax(Pool):
     def coefficients(self, values: Pair, weights: Pair, state: Tensor) -> Pair:
         up, down = state[:2] + state[2:4]
         peaks, rests, mass = state[:2], state[2:4], state[5]
-        pulled = (mass * up.sigmoid()).unsqueeze(-1) * share_of(-values[0], weights[0], peaks[0], rests[0])
-        return weights[0] - pulled, down.sigmoid().unsqueeze(-1) * share_of(values[1], weights[1], peaks[1], rests[1])
+        sides = zip((finite(-values[0]), finite(values[1])), weights, peaks, rests, strict=True)
+        won, against = (share_of(v, a, peak, rest) for v, a, peak, rest in sides)
+        return weights[0] - (mass * up.sigmoid()).unsqueeze(-1) * won, down.sigmoid().unsqueeze(-1) * against
 
     def has_settled(self, values: Pair, log_odds: Tensor) -> Tensor:
         return values[1] + softplus(log_odds - values[0]) >= log_odds + softplus(values[1])
@@ -310,7 +311,7 @@ class SideMeans(Pool):
     def _reach(self, value: Tensor) -> Tensor:
         import torch
 
-        return torch.ones_like(value) if self.margin is None else maximum(self.margin + value, 0.0)
+        return torch.ones_like(value) if self.margin is None else maximum(finite(self.margin + value), 0.0)
 
     def merge(self, states: Tensor) -> Tensor:
         import torch
@@ -328,7 +329,7 @@ class SideMeans(Pool):
             reach = self._reach(v)
             slope = reach * v.sigmoid()
             if self.margin is not None:
-                slope = slope + select(reach > 0, softplus(v) - mean.unsqueeze(-1), 0.0)
+                slope = slope + select(reach > 0, finite(softplus(v)) - finite(mean.unsqueeze(-1)), 0.0)
             sides.append(a * (slope / nonzero(peak).unsqueeze(-1)) / nonzero(mass).unsqueeze(-1))
         return sides[0], sides[1]
 

@@ -67,6 +67,13 @@ def exponential(x: Tensor) -> Tensor:
     return x.clamp(math.log(limits.tiny) + 8, math.log(limits.max) - 1).exp()
 
 
+def finite(x: Tensor) -> Tensor:
+    """Returns the largest numbers in the place of infinities, of which a difference is 0."""
+    import torch
+
+    return x.clamp(torch.finfo(x.dtype).min, torch.finfo(x.dtype).max)
+
+
 def nonzero(mass: Tensor) -> Tensor:
     """Returns 1 in the place of 0, to be divided by."""
     return select(mass > 0, mass, 1.0)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from lopsided.compute.counted import Counted
 from lopsided.losses import Balanced, balanced, closed_form
-from lopsided.nn.functional import multilabel_loss
 from lopsided.nn.modules import MultiLabelLoss
 from lopsided.nn.options import show_options
 from lopsided.nn.weights import check_counts
@@ -119,20 +118,7 @@ class BalancedLoss(MultiLabelLoss):
             known = len(self.counts.offset)
             raise ValueError(f"the loss has the counts of {known} labels, got logits of {z.shape[-1]}")
         z, weight = self.counts.now().turned(z, supervision)
-        return multilabel_loss(
-            z,
-            targets,
-            self.formula,
-            weight=weight,
-            pos_weight=self.pos_weight,
-            row_weight=row_weight,
-            mask=mask,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            soft_targets=self.soft_targets,
-            reduction=self.reduction,
-            backend=self.backend,
-        )
+        return self._evaluated(z, targets, mask, row_weight, weight)
 
     def reweight(self) -> None:
         """Switches on the weights by beta that are deferred: DRW calls this for the last part of training."""

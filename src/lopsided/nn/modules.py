@@ -65,19 +65,33 @@ class MultiLabelLoss(nn.Module):
         *,
         row_weight: Tensor | None = None,
     ) -> Tensor:
+        weight, threshold = self._buffer("weight"), self.threshold_logit
+        return self._evaluated(logits, targets, mask, row_weight, weight, self.label_dim, threshold)
+
+    def _evaluated(
+        self,
+        logits: Tensor,
+        targets: Tensor | SparseTargets,
+        mask: Tensor | None,
+        row_weight: Tensor | None,
+        weight: Tensor | None,
+        label_dim: int = -1,
+        threshold_logit: int | None = None,
+    ) -> Tensor:
+        """Computes the loss of logits, laid out as is said, with this weight and the other options."""
         return multilabel_loss(
             logits,
             targets,
             self.formula,
-            weight=self._buffer("weight"),
+            weight=weight,
             pos_weight=self._buffer("pos_weight"),
             row_weight=row_weight,
             mask=mask,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             soft_targets=self.soft_targets,
-            label_dim=self.label_dim,
-            threshold_logit=self.threshold_logit,
+            label_dim=label_dim,
+            threshold_logit=threshold_logit,
             reduction=self.reduction,
             backend=self._executor(logits),
             inplace=self.inplace,
