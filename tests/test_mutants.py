@@ -108,8 +108,8 @@ MUTANTS = {
     ),
     "threshold softmax: positives do not compete": Mutant(
         "losses/pools.py",
-        "pulled = (mass * up.sigmoid()).unsqueeze(-1) * share_of(",
-        "pulled = up.sigmoid().unsqueeze(-1) * share_of(",
+        "(mass * up.sigmoid()).unsqueeze(-1) * won",
+        "up.sigmoid().unsqueeze(-1) * won",
         "nn/test_thresholds.py::test_value_and_gradient_are_those_of_the_papers",
     ),
     "side means: parts count alike, whatever their largest weight": Mutant(

@@ -73,7 +73,7 @@ def _published() -> tuple[Formula, ...]:
         *_grid("ral", gamma_neg=(4, 2, 0), detach_focus=(False, True)),
         *OUTSIDE,
         *_grid("zlpr", scale=(1, 0.5, 2)),
-        *(formula(name) for name in ("lsep", "two_way", "bp_mll", "softmax", "atl", "decoupled")),
+        *(formula(name) for name in ("lsep", "two_way", "bp_mll", "softmax", "atl", "mean_sat", "decoupled")),
         *_grid("hinge_abl", margin=(5, 1)),
     )
 

@@ -51,12 +51,13 @@ def ask(loss: Loss, logits: Tensor, targets: Tensor) -> Answer:
 def batch() -> tuple[Tensor, Tensor]:
     """Returns logits (40, 8), float32, and targets: 160 positives and 160 negatives, each from -8 to 8 in even steps.
 
-    They are shuffled, four of each in a row, so that losses which compare the labels of a row show what they do.
+    They are shuffled, three and five of each in a row by turns, so that losses which compare the labels of a row, or
+    take means of them, show what they do.
     """
     generator = torch.Generator().manual_seed(0)
     y = torch.zeros(_ROWS, LABELS)
     for row in range(_ROWS):
-        y[row, torch.randperm(LABELS, generator=generator)[: LABELS // 2]] = 1
+        y[row, torch.randperm(LABELS, generator=generator)[: LABELS // 2 + (1 if row % 2 else -1)]] = 1
     z = torch.zeros(_ROWS, LABELS)
     for side in (y == 0, y == 1):
         count = int(side.sum())
