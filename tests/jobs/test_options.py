@@ -165,7 +165,8 @@ def test_sparse_rows_need_few_libraries(line: str, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     make_xmc(tmp_path / "made", XmcMaker(20, 30), rows=100, test_rows=20)
     if not line.startswith("fit"):
-        assert main(["fit", "made/train.txt", "--out", "run", "--epochs", "1"]) == 0
+        model = "tree" if line.startswith("predict") else "linear_bag"
+        assert main(["fit", "made/train.txt", "--out", "run", "--epochs", "1", "--model", model]) == 0
     program = f"""
 import sys
 from lopsided.__main__ import main

@@ -1,6 +1,8 @@
 """A stored model of pretrained parts that describes more than its weights is refused before it takes memory."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from transformers import ViTConfig, ViTModel
 
 from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Texts
+from lopsided.models.bounded import NoLargerThan
 from lopsided.models.model import Model
 from lopsided.models.static import Static
 from lopsided.models.transformers import Transformer
@@ -68,6 +71,12 @@ def test_it_is_refused(tmp_path: Path, kind: str, freeze: bool, field: str, valu
     values.get("config", values)[field] = value
     with pytest.raises(ValueError, match=LARGER):
         Model.from_stored(header, tensors)
+
+
+@pytest.mark.parametrize("make", [partial(torch.arange, 2**40), partial(torch.linspace, 0, 1, 2**40)])
+def test_a_range_is_refused_too(make: Callable[[], torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match=LARGER), NoLargerThan([]):
+        make()
 
 
 @pytest.mark.parametrize("kind", ["transformer", "vision"])

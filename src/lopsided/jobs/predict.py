@@ -26,6 +26,7 @@ from lopsided.jobs.folder import RunFolder
 from lopsided.jobs.prediction_files import ENDINGS, writer_for
 from lopsided.jobs.progress import say
 from lopsided.jobs.run_header import output
+from lopsided.metrics.scores import Scores
 from lopsided.models.model import Model
 from lopsided.training.rows import CANDIDATES
 
@@ -75,10 +76,11 @@ class Predictor:
         keep = None if model.num_labels <= _ALL_SCORES else CANDIDATES
         for scores in model.blocks(model.encode(inputs), keep):
             decided = scores.where_listed(decision.rule.decide(scores), False)
-            values = scores.values if decision.calibrator is None else decision.calibrator(scores)
-            row, place = (each.numpy() for each in decided.nonzero(as_tuple=True))
-            labels = place if scores.columns is None else scores.columns.numpy()[row, place]
-            value = values.double().numpy()[row, place]
+            row, place = decided.nonzero(as_tuple=True)
+            labels, value = place if scores.columns is None else scores.columns[row, place], scores.values[row, place]
+            if decision.calibrator is not None:  # of what is decided alone, as one row: of 10,000 labels, few are
+                value = decision.calibrator(Scores(value[None], labels[None], scores.num_labels))[0]
+            row, place, labels, value = (each.numpy() for each in (row, place, labels, value.double()))
             order = np.lexsort((place, -value, row))
             ends = np.searchsorted(row, np.arange(1, len(scores)))
             for some in np.split(order, ends):

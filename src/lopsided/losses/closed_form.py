@@ -175,8 +175,7 @@ def _slopes(formula: Formula, z: Tensor) -> tuple[Tensor, Tensor]:
 @functools.lru_cache
 def _check_one_to_one(formula: Formula) -> None:
     """Refuses losses under which a more probable label may settle at a lower logit: hill with a wide margin."""
-    z = [_FAR * step / 2000 for step in range(-2000, 2001)]  # a range of torch loads sympy while models are restored
-    rise, fall = _slopes(formula, torch.tensor(z, dtype=torch.float64, device="cpu"))
+    rise, fall = _slopes(formula, torch.linspace(-_FAR, _FAR, 4001, dtype=torch.float64, device="cpu"))
     share = rise / (rise + fall)  # outside of [0, 1] where a label is pushed the wrong way
     if (share.diff() < -1e-9).any() or (share < -1e-9).any() or (share > 1 + 1e-9).any():
         raise ValueError(

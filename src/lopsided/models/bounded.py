@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -41,14 +42,23 @@ class NoLargerThan(TorchDispatchMode):
     ) -> Any:
         options = options or {}
         if _makes_new(function):
-            without_memory = {"device": "meta"} | ({"generator": None} if "generator" in options else {})
-            self.left -= _EACH + function(*arguments, **options | without_memory).nbytes
+            self.left -= _EACH + _bytes_of(function, arguments, options)
             if self.left < 0:
                 raise ValueError(
                     f"its settings describe a model of more than {self.most} bytes, but its stored tensors have "
                     f"{self.stored}"
                 )
         return function(*arguments, **options)
+
+
+def _bytes_of(function: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> int:
+    """Returns the size of a tensor that is not made. For that of a range torch would import sympy, which takes long."""
+    if function.overloadpacket is torch.ops.aten.arange and all(isinstance(each, int) for each in arguments):
+        return 8 * len(range(*arguments))
+    if function.overloadpacket is torch.ops.aten.linspace:
+        return 8 * int(arguments[2])
+    without_memory = {"device": "meta"} | ({"generator": None} if "generator" in options else {})
+    return int(function(*arguments, **options | without_memory).nbytes)
 
 
 @lru_cache(None)
