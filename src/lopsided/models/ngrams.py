@@ -51,6 +51,7 @@ class NGrams:
         """entries: of the training rows together; None for a map that is trained in steps."""
         self.weights, self.filled, self.hidden, self.characters = weights, filled, hidden, characters
         self.entries = entries
+        self._counted: tuple[Sequence[str] | None, list[csr_matrix]] = None, []  # texts that are likely encoded next
 
     @classmethod
     def fit(cls, inputs: Texts, hidden: int = 0, characters: bool | None = None, solve: bool = True) -> NGrams:
@@ -61,7 +62,8 @@ class NGrams:
         from sklearn.feature_extraction.text import TfidfTransformer
 
         weights, filled, entries = [], [], 0
-        for kind, counts in enumerate(_counts(inputs.texts, characters)):
+        counted = _counts(inputs.texts, characters)
+        for kind, counts in enumerate(counted):
             rows_of = counts.getnnz(axis=0)
             kept = np.flatnonzero(rows_of >= min(_COMMON, rows_of.max()))
             kept = kept[rows_of[kept] > 0]
@@ -71,7 +73,9 @@ class NGrams:
         if not entries:
             raise ValueError("no training text holds a word or a letter")
         found, places = (torch.from_numpy(np.concatenate(each)) for each in (weights, filled))
-        return cls(found, places, hidden, characters, entries if solve else None)
+        made = cls(found, places, hidden, characters, entries if solve else None)
+        made._counted = inputs.texts, counted
+        return made
 
     def for_labels(self, num_labels: int) -> NGrams:
         """Returns the same with an embedding where a linear map to so many labels would hold more than 2^27 numbers."""
@@ -82,8 +86,9 @@ class NGrams:
     def encode(self, inputs: Texts) -> BagRows:
         from sklearn.feature_extraction.text import TfidfTransformer
 
-        parts = []
-        for kind, counts in enumerate(_counts(inputs.texts, self.characters)):
+        (texts, counted), self._counted, parts = self._counted, (None, []), []
+        counted = counted if texts is inputs.texts else _counts(inputs.texts, self.characters)
+        for kind, counts in enumerate(counted):
             here = self.filled // _BUCKETS == kind
             if not here.any():
                 continue

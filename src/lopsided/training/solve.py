@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, cast
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
@@ -180,12 +181,11 @@ class SparseProducts:
     """
 
     def __init__(self, bag: BagOf, num_features: int) -> None:
-        indices, offsets, values = bag
-        order = indices.argsort(stable=True)
-        row = torch.repeat_interleave(bag.indptr.diff())[order]
-        counts = torch.bincount(indices, minlength=num_features)
-        self.forward = indices, offsets, values
-        self.backward = row, counts.cumsum(0) - counts, values[order]
+        values, indices, indptr = (each.cpu().numpy() for each in (bag.weights, bag.indices, bag.indptr))
+        columns = csr_array((values, indices, indptr), (len(bag.offsets), num_features)).tocsc()
+        self.forward: tuple[Tensor, ...] = bag
+        backward = BagOf(*map(torch.from_numpy, (columns.indices, columns.indptr[:-1], columns.data)))
+        self.backward = tuple(each.to(like) for each, like in zip(backward, bag, strict=True))
 
     def scores(self, weights: Tensor) -> Tensor:
         return _sum_of(weights, *self.forward)
