@@ -76,11 +76,11 @@ class Predictor:
         keep = None if model.num_labels <= _ALL_SCORES else CANDIDATES
         for scores in model.blocks(model.encode(inputs), keep):
             decided = scores.where_listed(decision.rule.decide(scores), False)
-            row, place = decided.nonzero(as_tuple=True)
-            labels, value = place if scores.columns is None else scores.columns[row, place], scores.values[row, place]
+            found = decided.nonzero(as_tuple=True)
+            label, worth = found[1] if scores.columns is None else scores.columns[found], scores.values[found]
             if decision.calibrator is not None:  # of what is decided alone, as one row: of 10,000 labels, few are
-                value = decision.calibrator(Scores(value[None], labels[None], scores.num_labels))[0]
-            row, place, labels, value = (each.numpy() for each in (row, place, labels, value.double()))
+                worth = decision.calibrator(Scores(worth[None], label[None], scores.num_labels))[0]
+            row, place, labels, value = (each.numpy() for each in (*found, label, worth.double()))
             order = np.lexsort((place, -value, row))
             ends = np.searchsorted(row, np.arange(1, len(scores)))
             for some in np.split(order, ends):
