@@ -56,7 +56,9 @@ def test_columns_that_say_which_row_it_is_are_kept(run: Path, folder: Path, caps
     """Lines that are joined are one row, and so its first cell is kept; rows fill more than one block."""
     (folder / "new.csv").write_text('text,"no, of row"\n' + "".join(f"hot bowl,r{row}\n" for row in range(5000)))
     assert main(["predict", str(run), "new.csv", "--keep", "no*"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr()
+    assert printed.err.endswith("predictions of 5000 rows: standard output (rule: own)\n")
+    rows = [json.loads(line) for line in printed.out.splitlines()]
     assert [row["no, of row"] for row in rows] == [f"r{row}" for row in range(5000)]
     (folder / "two.csv").write_text("text,key,id\nhot bowl,a,=1\nhot bowl,a,2\nraw fish,b,\n")
     for ending in ("csv", "parquet"):

@@ -236,7 +236,8 @@ def predict(
 
     with bars(Console(stderr=True)) as live:
         rows, rule = write_predictions(run, data, out, live, asked, [name for name in keep.split(",") if name])
-    say(f"predictions of {rows} rows: {out} (rule: {rule})", err=out == STANDARD_OUTPUT)
+    is_stream = out == STANDARD_OUTPUT
+    say(f"predictions of {rows} rows: {'standard output' if is_stream else out} (rule: {rule})", err=is_stream)
 
 
 @app.command()
