@@ -46,7 +46,7 @@ ONE = ", one penalty"  # that which the training before it chose
 WORDS = ", words"  # without n-grams of characters, as the peers
 LOSSES = ("bce", "focal", "asl", "apl", "zlpr")
 OF_TEXTS = (
-    *(f"lopsided {loss}{more}" for loss in LOSSES for more in ("", ONE)),
+    *(f"lopsided {loss}{more}" for loss in (*LOSSES, "squared_hinge") for more in ("", ONE)),  # that of LinearSVC, too
     *(f"lopsided {loss}{WORDS}{more}" for loss in ("bce", "asl") for more in ("", ONE)),
     *("LinearSVC", TUNED, "logistic regression", "fastText"),
 )
