@@ -27,7 +27,12 @@ def without_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.skipif(isinstance(native.library(), str), reason=str(native.library()))
-def test_says_what_is_active(capsys: pytest.CaptureFixture[str]) -> None:
+def test_says_what_is_active(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert str(native.library()._name) in "".join(printed.split()), "a long path is not cut"  # type: ignore[union-attr]
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["doctor"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for text in (waiting(), lopsided.__version__, torch.__version__, "native on the CPU", "backend='eager'"):

@@ -54,7 +54,7 @@ def test_a_stop_is_one_line(folder: Path, number: int, status: int) -> None:
             ["compare", "--losses", "bcee,bce,asll"],
             "'bcee': did you mean 'bce'?; unknown loss 'asll': did you mean 'asl'?",
         ),
-        (["compare", "--losses", "bce"], "at least two losses"),
+        (["compare", "--losses", "bce"], "at least two losses, got bce: lopsided fit trains it"),
         (["compare", "--losses", "bce,bce"], "the same loss twice"),
         (["compare", "--losses", "bce,asl(clip=2)"], "clip must be in [0, 1), got 2"),
         (["compare", "--reference", "hill"], "the reference 'hill' is not among"),

@@ -145,7 +145,8 @@ def test_forgotten_labels_of_a_file_are_found(compared: Path, folder: Path, caps
     line = ["inspect", str(compared), "other.jsonl", "--missing", "--folds", "3", "--top", str(len(gone))]
     assert main(line) == 0
     printed = capsys.readouterr().out
-    assert "suspected label" in printed
+    head = next(line for line in printed.splitlines() if "suspected label" in line)
+    assert head.split()[:4] == ["row", "suspected", "label", "probability"], "on 80 columns, too"
     (written,) = compared.glob("missing-other-*.csv")  # named by its digest, too
     lines = lines_of(written)
     found = {(int(line["row"]), line["label"]) for line in lines}

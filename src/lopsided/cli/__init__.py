@@ -384,12 +384,12 @@ app.command()(check)
 def doctor() -> None:
     """Say which executor is active here, why, and how to change it."""
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from lopsided.jobs.console import Console
     from lopsided.jobs.doctor import findings
 
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = Table("", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)  # paths are long
     for subject, finding in findings().items():
         table.add_row(f"[bold]{subject}[/bold]", escape(finding))
     Console().print(table)

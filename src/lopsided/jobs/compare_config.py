@@ -90,7 +90,8 @@ class CompareConfig(Config):
         if wrong:
             raise ValueError("; ".join(wrong))
         if len(losses) < 2:
-            raise ValueError(f"a comparison needs at least two losses, got {', '.join(losses) or 'none'}")
+            alone = f", got {losses[0]}: lopsided fit trains it" if losses else ""
+            raise ValueError(f"a comparison needs at least two losses{alone}")
         if len(set(losses)) < len(losses):
             raise ValueError(f"the same loss twice in {', '.join(losses)}")
         return losses

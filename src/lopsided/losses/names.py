@@ -170,7 +170,7 @@ def read(spec: str) -> tuple[str, dict[str, object]]:
             raise SyntaxError
         settings = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords}
     except (SyntaxError, ValueError):
-        raise ValueError(f"cannot read the loss {spec[:60]!r}: write a name or name(setting=number, ...)") from None
+        raise ValueError(f"cannot read the loss {spec[:60]!r}: write one name or name(setting=number, ...)") from None
     if len(settings) < len(keywords):
         raise ValueError(f"a setting is given twice in the loss {spec[:60]!r}")
     return name.id, settings

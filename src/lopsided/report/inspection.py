@@ -25,15 +25,16 @@ _SHOWN = 20  # suspects printed
 def print_suspects(inspection: Inspection, console: Console) -> None:
     """Prints the first suspects, their labels and texts without markup, and where the rest stands."""
     suspects = inspection.suspects
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    with_texts = any(inspection.texts)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=with_texts)
     table.add_column("row", justify="right")
     table.add_column("suspected label", max_width=30, overflow="ellipsis", no_wrap=True)
     table.add_column("probability", justify="right")
     discards = math.isfinite(inspection.discarded_above)
     if discards:
         table.add_column("discarded")
-    if any(inspection.texts):
-        table.add_column("text", overflow="ellipsis", no_wrap=True)
+    if with_texts:
+        table.add_column("text", overflow="ellipsis", no_wrap=True, ratio=1)  # what the others leave
     for place in range(min(_SHOWN, len(suspects))):
         cells: list[Text | str] = [
             str(int(suspects.row[place]) + 1),
@@ -41,7 +42,7 @@ def print_suspects(inspection: Inspection, console: Console) -> None:
             share(float(suspects.probability[place])),
         ]
         cells += ["yes" if suspects.discarded[place] else "no"] * discards
-        cells += [Text(inspection.texts[place])] * any(inspection.texts)
+        cells += [Text(inspection.texts[place])] * with_texts
         table.add_row(*cells)
     console.print(f"\nnegatives that look like forgotten positives, by {escape(inspection.loss)}", highlight=False)
     console.print(table)
