@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from lopsided.report.outcome import Outcome
     from lopsided.targets import SparseTargets as SparseTargets
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _NAMES = {
     "compute.head.shard": ("LabelShard",),
