@@ -5,18 +5,18 @@ Its source is the whole project, so that links between pages, the README and exa
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
 
 import latex2mathml.converter
 from docutils import nodes
 from pygments.lexers.special import TextLexer
 
+import lopsided
 from lopsided.report import loss_page
 
 project = "lopsided"
 author = "the developers of lopsided"
-release = importlib.metadata.version("lopsided")
+release = lopsided.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
