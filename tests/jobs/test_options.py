@@ -1,6 +1,7 @@
 """Every setting of a configuration is an option of its command, with the words and the default that stand there."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from lopsided.data.make_xmc import XmcMaker, make_xmc
 from lopsided.data.options import ReadOptions
 from lopsided.jobs.compare_config import CompareConfig
 from lopsided.jobs.config import Config, FitConfig
+from lopsided.jobs.run_header import SCHEMA
 
 DEFAULTS = {
     "compare": {
@@ -103,12 +105,17 @@ WRONG = (
     "verdict a.csv b.csv --truth a.csv --reference wrong",
     "evaluate none",
     "predict none rows.jsonl --out -",
+    "predict run - --out out.xlsx",
     "inspect none",
+    "inspect run --top 5",
+    "inspect run none.jsonl --missing",
     "report none none",
     "export none --out model.onnx",
+    "export run --out model.pt",
     "serve none",
     "losses asll",
     "losses asl --plot asl.txt",
+    "losses cb --plot cb.png",
     "check wrong",
     "check none.py:MyLoss",
     "check none.py:MyLoss --plot own.txt",
@@ -129,6 +136,8 @@ assert not (found := set(heavy) & set(sys.modules)), found
 assert len(sys.modules) < 600, len(sys.modules)
 print(len(sys.modules), file=sys.stderr)
 """
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text(json.dumps({"schema": SCHEMA, "lopsided": "0", "command": "fit"}))
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     result = subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False

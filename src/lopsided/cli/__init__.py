@@ -18,7 +18,7 @@ from lopsided.cli.data import data_app
 from lopsided.data import BUILT_IN
 from lopsided.data.storage import STANDARD_OUTPUT, UserError, check_there
 from lopsided.jobs.command_options import Configured, Group, with_options
-from lopsided.jobs.run_header import command_of, output, picture
+from lopsided.jobs.run_header import command_of, graph, output, picture
 from lopsided.jobs.say import say
 
 Set = Annotated[
@@ -192,14 +192,15 @@ def inspect_run(
 ) -> None:
     """Tell what the gradient of a run worked on; or, with --missing, which positive labels seem to be forgotten."""
     command_of(run)
+    if not missing and any(option is not None for option in (data, loss, top, folds)):
+        raise UserError("DATA, --loss, --top and --folds are for --missing")
+    check_there(data)
     from lopsided.jobs.console import Console
     from lopsided.jobs.folder import open_folder
     from lopsided.report.inspection import print_diagnostics, print_suspects
 
     folder, console = open_folder(run), Console()
     if not missing:
-        if any(option is not None for option in (data, loss, top, folds)):
-            raise UserError("DATA, --loss, --top and --folds are for --missing")
         print_diagnostics(folder, console)
         return
     from lopsided.jobs.begin import going_on
@@ -228,8 +229,11 @@ def predict(
     **asked: Any,
 ) -> None:
     """Write the labels that a trained model predicts, and probabilities; rows are read as in training, or as said."""
+    from lopsided.jobs.prediction_files import check_ending
+
     command_of(run)
     check_there(data)
+    check_ending(out)
     from lopsided.jobs.console import Console
     from lopsided.jobs.predict import write_predictions
     from lopsided.jobs.progress import bars
@@ -251,6 +255,7 @@ def export(
     """Write a trained model as an ONNX graph, with its probabilities and its rule inside."""
     command_of(run)
     check_there(rows)
+    graph(out)
     from lopsided.jobs.export import export as write_graph
 
     for path in write_graph(run, out, rows):
@@ -355,6 +360,8 @@ def losses(
         loss = None if spec is None else any_loss(spec)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
+    if plot is not None and isinstance(loss, Balanced):
+        raise UserError(f"{loss} depends on label counts, so no one curve can be drawn")
     from lopsided.jobs.console import Console
     from lopsided.report.losses import print_loss, print_losses
 
@@ -362,10 +369,8 @@ def losses(
         print_losses(Console())
     else:
         print_loss(loss, Console())
-    if plot is None:
+    if plot is None or isinstance(loss, Balanced):
         return
-    if isinstance(loss, Balanced):
-        raise UserError(f"{loss} depends on label counts, so no one curve can be drawn")
     if page:
         from lopsided.report.loss_page import write_loss_page
 

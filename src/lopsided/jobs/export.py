@@ -27,7 +27,7 @@ from lopsided.data.readers import read_inputs
 from lopsided.data.storage import UserError, replace_atomically, write_json, write_tensors
 from lopsided.decision.choose import Decision
 from lopsided.jobs.predict import Predictor
-from lopsided.jobs.run_header import output
+from lopsided.jobs.run_header import graph, output
 from lopsided.models.encoder import Encoded, InGraph
 from lopsided.models.heads import Head
 from lopsided.models.model import Model
@@ -61,9 +61,7 @@ def export(run: Path, out: Path, rows: Path | None = None) -> list[Path]:
     rows: a file of some rows, with which the graph is traced; None for the training file. Raises UserError where a part
     of the model cannot stand in a graph.
     """
-    if out.suffix.lower() != ".onnx":
-        raise UserError(f"--out: {out} must end in .onnx")
-    header, rest = (output(out.with_suffix(ending)) for ending in (".json", ".safetensors"))
+    header, rest = (output(graph(out).with_suffix(ending)) for ending in (".json", ".safetensors"))
     predictor = Predictor.open(run)
     model = predictor.model
     if isinstance(model.network.head, TreeHead):

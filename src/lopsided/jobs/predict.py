@@ -23,7 +23,7 @@ from lopsided.data.storage import UserError, write_atomically
 from lopsided.decision.choose import Decision
 from lopsided.jobs.config import read_otherwise
 from lopsided.jobs.folder import RunFolder
-from lopsided.jobs.prediction_files import ENDINGS, writer_for
+from lopsided.jobs.prediction_files import check_ending, writer_for
 from lopsided.jobs.progress import say
 from lopsided.jobs.run_header import output
 from lopsided.metrics.scores import Scores
@@ -128,8 +128,7 @@ def write_predictions(
         for what, path in read.items():
             if path.exists() and out.samefile(path):
                 raise UserError(f"--out: {out} holds {what} of the run; name another file")
-    if output(out).suffix.lower() not in ENDINGS:
-        raise UserError(f"--out: {out} must end in .jsonl, .csv or .parquet; - is standard output")
+    check_ending(output(out))
     predictor = Predictor.open(folder)
     if taken := {"labels", predictor.values, "image"}.intersection(keep):
         raise UserError(f"--keep: {taken.pop()!r} is a name of what is written; name the column otherwise in the file")

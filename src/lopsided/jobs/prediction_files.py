@@ -17,6 +17,12 @@ ENDINGS = ("", ".jsonl", ".json", ".ndjson", ".csv", ".parquet")  # a pipe or a 
 Add = Callable[[Sequence[dict[str, Any]]], None]  # takes some rows' labels and values
 
 
+def check_ending(out: Path) -> None:
+    """Raises UserError for a name that says no format in which predictions are written."""
+    if out.suffix.lower() not in ENDINGS:
+        raise UserError(f"--out: {out} must end in .jsonl, .csv or .parquet; - is standard output")
+
+
 @contextmanager
 def writer_for(out: Path, file: BinaryIO, values: str, names: Sequence[str] = ()) -> Iterator[Add]:
     """Yields a function that writes some predictions, in the format that the name of `out` says.

@@ -55,6 +55,13 @@ def picture(path: Path) -> Path:
     return output(path)
 
 
+def graph(path: Path) -> Path:
+    """Returns where to write a graph. Raises UserError where its ending does not say so."""
+    if path.suffix.lower() != ".onnx":
+        raise UserError(f"--out: {path} must end in .onnx")
+    return path
+
+
 def _header(path: Path) -> dict[str, Any] | None:
     try:
         stored = json.loads((path / "config.json").read_text())
