@@ -22,7 +22,8 @@ from lopsided.metrics.counts import Counts
 from lopsided.metrics.relations import ign_f1
 from lopsided.metrics.significance import holm, paired_differences
 
-LOSSES = ("bce", "focal", "asl", "apl", "zlpr", "atl")
+LEARNT = "(threshold_logit=0)"  # above the logit of a threshold class, one more output
+LOSSES = ("bce", "focal", "asl", "apl", "zlpr", "atl", *(f"{loss}{LEARNT}" for loss in ("asl", "apl", "zlpr", "atl")))
 RESAMPLES = 2000
 
 
@@ -74,18 +75,20 @@ def against_bce(counts: np.ndarray) -> list:
 
 def draw(own: np.ndarray, tuned: np.ndarray, differences: list, file: Path) -> None:
     """Draws Ign-F1 at own and tuned thresholds, and the differences to bce of the latter."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    names = [loss.replace(LEARNT, ", learnt") for loss in LOSSES]
     for shift, values, name in ((-0.2, own, "own threshold"), (0.2, tuned, "one tuned threshold")):
         left.bar(np.arange(len(LOSSES)) + shift, values, 0.4, label=name)
-    left.set_xticks(range(len(LOSSES)), LOSSES)
+    left.set_xticks(range(len(LOSSES)), names, rotation=60)
     left.set(ylabel="Ign-F1")
     left.margins(y=0.25)  # room for the legend
     left.legend(fontsize=8, ncols=2)
     for place, each in enumerate(differences):
         ends = [[each.mean - each.low], [each.high - each.mean]]
-        right.errorbar(each.mean, place, xerr=ends, fmt="o", capsize=4, color=f"C{place + 1}")
+        right.errorbar(each.mean, place, xerr=ends, fmt="o", capsize=4, color="C0")
+    right.locator_params(axis="x", nbins=5)
     right.axvline(0, color="k", linewidth=0.8)
-    right.set_yticks(range(len(differences)), LOSSES[1:])
+    right.set_yticks(range(len(differences)), names[1:])
     right.set_ylim(len(differences) - 0.5, -0.5)
     right.set(xlabel="Ign-F1 above bce, tuned thresholds, 95 % interval")
     figure.savefig(file, dpi=80)
@@ -107,11 +110,11 @@ def main(
     print(
         f"\n{len(seen)} relations in {len(parts[1].inputs.documents)} test documents, {seen.sum()} of them in training"
     )
-    print("loss     mAP   own: F1  Ign-F1   tuned: F1  Ign-F1   Ign-F1 against bce, 95 % interval  p (Holm)")
+    print(f"{'loss':26}mAP   own: F1  Ign-F1   tuned: F1  Ign-F1   Ign-F1 against bce, 95 % interval  p (Holm)")
     corrected = [1.0, *holm([each.p_value for each in differences])]
     for place, loss in enumerate(LOSSES):
         own, tuned = ([each.mean() for each in both_f1(counts[name][place].sum(1))] for name in ("own", "tuned"))
-        line = f"{loss:5}{results.losses[loss].metrics['map'].mean:8.3f}"
+        line = f"{loss:22}{results.losses[loss].metrics['map'].mean:8.3f}"
         line += "{:10.3f}{:8.3f}".format(*own) + "{:12.3f}{:8.3f}".format(*tuned)
         if place:
             each = differences[place - 1]
