@@ -193,6 +193,7 @@ BAD_LINES = {
     ),
     "unknown rule": (["--decide", "best"], "unknown rule 'best': known are per-label, global, macro-f1"),
     "no own threshold": (["--loss", "lsep", "--decide", "own"], "only ranks the labels of a row"),
+    "label counts": (["--loss", "cb", "--decide", "own"], "is made from label counts and has no threshold of its own"),
 }
 
 

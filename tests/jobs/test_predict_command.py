@@ -76,15 +76,16 @@ def test_columns_that_say_which_row_it_is_are_kept(run: Path, folder: Path, caps
 @pytest.mark.parametrize(
     ("file", "keep", "message"),
     [
-        ("new.csv", "idd", "no column 'idd' among 'text', 'id'; did you mean 'id'? (say which with --keep)"),
-        ("new.csv", "labels", "--keep: 'labels' is a name of what is written"),
+        ("new.csv", "idd", "no column 'idd' among 'text', 'id', 'labels'; did you mean 'id'? (say which with --keep)"),
+        ("new.csv", "id, labels", "--keep: 'labels' is a name of what is written"),
+        ("new.csv", "*", "--keep: 'labels' is a name of what is written"),
         ("new.svm", "id", "--keep 'id': a svmlight file has no columns of texts"),
     ],
 )
 def test_columns_that_cannot_be_kept(
     file: str, keep: str, message: str, run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "new.csv").write_text("text,id\nhot bowl,1\n")
+    (folder / "new.csv").write_text("text,id,labels\nhot bowl,1,soup\n")
     (folder / "new.svm").write_text("0 1:1\n")
     assert main(["predict", str(run), file, "--keep", keep]) == 2
     assert message in capsys.readouterr().err

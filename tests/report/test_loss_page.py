@@ -159,9 +159,26 @@ def test_a_list_is_typed_and_takes_the_place_of_epsilons(browser: Chrome, page: 
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
 
 
-def test_a_list_that_it_does_not_draw_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="8 alphas at most, got 9"):
-        write_loss_page(tmp_path / "page.html", formula(f"apl(alphas=({'1,' * 9}))"))
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (f"apl(alphas=({'1,' * 9}))", "8 alphas at most, got 9"),
+        ("asl(gamma_neg=20)", "the page draws gamma_neg from 0 to 8, got 20"),
+        ("splc(tau=0.3)", "the page draws tau from 0.5 to 1, got 0.3"),
+    ],
+)
+def test_what_it_does_not_draw_is_refused(spec: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        write_loss_page(tmp_path / "page.html", formula(spec))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_sliders_come_back_to_the_default(name: str) -> None:
+    """A browser moves a slider by whole steps from its low end."""
+    for each in controls(name):
+        if isinstance(each.default, float):
+            assert each.low <= each.default <= each.high
+            assert (each.default - each.low) / each.step == pytest.approx(round((each.default - each.low) / each.step))
 
 
 def fields(browser: Chrome, kind: str) -> list[WebElement]:
@@ -178,7 +195,16 @@ def test_it_opens_at_the_loss_that_was_named(browser: Chrome, tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "link", ["", "#loss=__proto__", "#loss=hill&gamma=1e9&z=x&eta=", "#a-heading", "#loss=zlpr", "#loss=apl&alphas=1,x"]
+    "link",
+    [
+        "",
+        "#loss=__proto__",
+        "#loss=hill&gamma=1e9&z=x&eta=",
+        "#a-heading",
+        "#loss=zlpr",
+        "#loss=apl&alphas=1,x",
+        "#loss=lsep&pos_weight=5",
+    ],
 )
 def test_it_opens_at_any_link_and_fits_a_phone(browser: Chrome, page: Path, link: str) -> None:
     show(browser, page, width=360, dark=link == "")
@@ -187,7 +213,7 @@ def test_it_opens_at_any_link_and_fits_a_phone(browser: Chrome, page: Path, link
     assert [entry for entry in spoken(browser) if entry["level"] == "SEVERE"] == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
-    known = {"#loss=hill&gamma=1e9&z=x&eta=": "hill(gamma=4)", "#loss=zlpr": "zlpr", "#loss=apl&alphas=1,x": "apl"}
-    assert text(browser, "spec") == f'lopsided.loss("{known.get(link, "asl")}")'
+    name = next((name for name in ("hill(gamma=4)", "zlpr", "apl", "lsep") if name[:4] in link), "asl")
+    assert text(browser, "spec") == f'lopsided.loss("{name}")'
     assert len(browser.find_elements(By.CSS_SELECTOR, "figure div > svg > svg")) == 3
     assert "NaN" not in str(browser.execute_script("return document.querySelector('.panels').innerHTML"))

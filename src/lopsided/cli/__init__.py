@@ -239,7 +239,7 @@ def predict(
     from lopsided.jobs.progress import bars
 
     with bars(Console(stderr=True)) as live:
-        rows, rule = write_predictions(run, data, out, live, asked, [name for name in keep.split(",") if name])
+        rows, rule = write_predictions(run, data, out, live, asked, [*map(str.strip, filter(None, keep.split(",")))])
     is_stream = out == STANDARD_OUTPUT
     say(f"predictions of {rows} rows: {'standard output' if is_stream else out} (rule: {rule})", err=is_stream)
 

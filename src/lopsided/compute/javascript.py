@@ -44,18 +44,13 @@ _UNCHECKED = {
     "_share": lambda name, value: value,
     "is_compiling": lambda: True,  # so that nothing looks at numbers
 }
-_LEAST = 0.01  # of settings that must be above 0
 _FURTHER = {  # where to show what is not searched for
     "threshold": Range(-4, 4),
     "alpha": Range(0.05, 0.95),
-    **dict.fromkeys(("weight", "power_pos", "power_neg"), Range(_LEAST, 1)),
-    **dict.fromkeys(("tau", "middle"), Range(0, 1)),
-    "margin": Range(0, 2),
-    "gamma": Range(0, 4),
-    "steepness": Range(0, 5),
-    "bias": Range(-5, 2),
-    "width": Range(0.1, 3),
+    "power_pos": Range(0.01, 1),
+    "power_neg": Range(0.01, 1),
 }
+_STEP = 0.05  # of a slider
 DRAWN = CATALOG | UNKNOWN
 _LENGTH = MOST_TERMS[-1]  # of lists; shorter ones are filled up with what stands beyond their ends
 _OPTIONAL = ("gamma", "margin")  # settings of curves without which there is other code
@@ -89,7 +84,7 @@ def controls(name: str) -> list[Control]:
             result.append(Control(parameter.name, parameter.default))
             continue
         where = SEARCH.get(name, {}).get(parameter.name) or _FURTHER[parameter.name]
-        step = 0.01 if where.low == _LEAST else 0.005 if where.high - where.low < 0.5 else 0.05
+        step = where.low if 0 < where.low < _STEP else 0.005 if where.high - where.low < 0.5 else _STEP
         result.append(Control(parameter.name, parameter.default, where.low, where.high, step))
     return result
 

@@ -281,15 +281,17 @@ class FitConfig(Config):
             if self.decide in TUNED and "valid" not in self.files() and not self.share("valid"):
                 raise ValueError(f"--decide {self.decide} is tuned on validation rows: add --valid FILE, or a share")
             if self.decide == "own":
-                from lopsided.losses import formula
+                from lopsided.losses import Balanced
                 from lopsided.losses.checks import check_thresholded
                 from lopsided.models.methods import loss_of_scores, parse_method
 
-                loss = str(loss_of_scores(parse_method(self.loss)))
-                check_thresholded(formula(loss))  # which needs no torch, as what follows does
+                loss = loss_of_scores(parse_method(self.loss))
+                if isinstance(loss, Balanced):
+                    raise ValueError(f"--decide own: {loss} is made from label counts and has no threshold of its own")
+                check_thresholded(loss)  # which needs no torch, as what follows does
                 from lopsided.decision.choose import untuned
 
-                untuned("own", loss, 0)
+                untuned("own", str(loss), 0)
         return self
 
 

@@ -130,8 +130,6 @@ def write_predictions(
                 raise UserError(f"--out: {out} holds {what} of the run; name another file")
     check_ending(output(out))
     predictor = Predictor.open(folder)
-    if taken := {"labels", predictor.values, "image"}.intersection(keep):
-        raise UserError(f"--keep: {taken.pop()!r} is a name of what is written; name the column otherwise in the file")
     options = read_otherwise(predictor.read_options, asked or {})
     if data == STANDARD_INPUT and options.format is None and predictor.data.exists():  # it has no name that says it
         options = options.model_copy(update={"format": find_format(predictor.data, options).name})
@@ -145,7 +143,10 @@ def write_predictions(
             data, options, say=lambda note: say(bars, printable(f"{data.name}: {note}")), keep=keep, on_kept=kept.append
         )
         first = next(blocks, None)
-        names = [*(kept[0] if kept else {}), *(["image"] if isinstance(first, ImageFiles) else [])]
+        names = list(kept[0]) if kept else []  # a pattern such as * may name several
+        for name in {"labels", predictor.values, "image"}.intersection(names):
+            raise UserError(f"--keep: {name!r} is a name of what is written; name the column otherwise in the file")
+        names += ["image"] if isinstance(first, ImageFiles) else []
         with writer_for(out, file, predictor.values, names) as add:
             for inputs in chain([] if first is None else [first], blocks):
                 named = _named(inputs, kept.popleft() if kept else {})

@@ -187,7 +187,8 @@ function read(link) {
     return Number.isFinite(Number(text)) ? within(control, Number(text)) : control.default;
   };
   const settings = Object.fromEntries(losses[name].controls.map((control) => [control.name, value(control)]));
-  return { name, settings, ...Object.fromEntries([...VIEW, WEIGHT].map((control) => [control.name, value(control)])) };
+  const weight = isWeighted(losses[name]) ? value(WEIGHT) : WEIGHT.default;
+  return { name, settings, pos_weight: weight, ...Object.fromEntries(VIEW.map((control) => [control.name, value(control)])) };
 }
 
 function spoken(value) {
@@ -331,7 +332,7 @@ function sides(loss, what, beside) {
 }
 
 function draw() {
-  const loss = make(state.name, state.settings, isWeighted(losses[state.name]) ? state.pos_weight : 1);
+  const loss = make(state.name, state.settings, state.pos_weight);
   const bce = make("bce", {});
   const own = loss.threshold?.(state.eta) ?? null;
   const marks = [{ at: state.z, kind: "cursor" }, ...(Number.isFinite(own ?? NaN) ? [{ at: own, kind: "mark" }] : [])];

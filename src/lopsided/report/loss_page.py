@@ -46,9 +46,11 @@ def body(first: Formula | None = None) -> str:
     """Returns what a page needs to draw losses: its style, its elements and its script."""
     name, settings = ("asl", {}) if first is None else read(str(first))
     for each in controls(name):
-        coefficients = settings.get(each.name, ())
-        if isinstance(coefficients, tuple) and len(coefficients) > each.length:
-            raise UserError(f"the page has {each.length} {each.name} at most, got {len(coefficients)}")
+        value = settings.get(each.name)
+        if isinstance(value, tuple) and len(value) > each.length:
+            raise UserError(f"the page has {each.length} {each.name} at most, got {len(value)}")
+        if isinstance(value, int | float) and not each.low <= value <= each.high:
+            raise UserError(f"the page draws {each.name} from {each.low:g} to {each.high:g}, got {value:g}")
     start = "&".join([f"#loss={name}", *(f"{setting}={value}" for setting, value in settings.items())])
     script, style = ((files("lopsided.report") / f"loss_page.{kind}").read_text("utf-8") for kind in ("js", "css"))
     environment = Environment(

@@ -45,8 +45,8 @@ class Supervision(NamedTuple):
                 return cls(targets, ignore_index=_as_stored(ignore_index, targets.dtype), **rest)
             targets = SparseTargets.from_csr(targets)
         elif not isinstance(targets, SparseTargets):
-            instead = "pass torch.as_tensor(...)" if hasattr(targets, "__array__") else "index lists go through "
-            instead += "" if hasattr(targets, "__array__") else "lopsided.SparseTargets.from_indices(...)"
+            of_indices = "index lists go through lopsided.SparseTargets.from_indices(...)"
+            instead = "pass torch.as_tensor(...)" if hasattr(targets, "__array__") else of_indices
             raise TypeError(f"targets must be a tensor or SparseTargets, got {type(targets).__name__}: {instead}")
         if ignore_index == 0:
             raise ValueError(
