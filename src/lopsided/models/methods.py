@@ -58,7 +58,10 @@ def parse_method(spec: str) -> Method:
             raise ValueError(
                 f"a model that is trained by name has its threshold class first: write {_THRESHOLD}=0, got {place!r}"
             )
-        return LearntThreshold(any_loss(with_settings(name, settings)))
+        loss = any_loss(with_settings(name, settings))
+        if isinstance(loss, Formula) and not loss.pool.thresholded:
+            raise ValueError(f"{loss} compares labels with each other alone: leave out {_THRESHOLD}=0")
+        return LearntThreshold(loss)
     match = _POWERSET.fullmatch(spec)
     if match is None or match[3] == "0":
         raise ValueError(f"cannot read {spec[:60]!r}: write powerset or powerset(max_sets=N) with N > 0")
