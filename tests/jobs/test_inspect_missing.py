@@ -285,6 +285,7 @@ def test_bad_requests(compared: Path, capsys: pytest.CaptureFixture[str], argume
 def test_folders_without_anything_to_tell(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(folder)]) == 2
     assert "not a run folder" in capsys.readouterr().err
+    write_texts(folder / "x.jsonl", 20)
     assert main(["inspect", str(finished), "x.jsonl", "--missing"]) == 2
     assert "a run on digits-grid has no other rows to look at" in capsys.readouterr().err
     (folder / "run").mkdir()

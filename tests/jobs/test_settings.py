@@ -144,7 +144,7 @@ def test_bad_files_are_named(name: str, folder: Path, capsys: pytest.CaptureFixt
 
 def test_what_cannot_be_trained_like(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit"]) == 2
-    assert "name the training rows, or a comparison with --like" in capsys.readouterr().err
+    assert "no training rows: lopsided fit FILE, or --like COMPARISON" in capsys.readouterr().err
     assert main(["fit", "--like", str(finished), "--loss", "hill"]) == 2
     assert "which compares bce, asl, zlpr" in capsys.readouterr().err
     assert main(["fit", "--like", str(finished / "runs/0-bce-seed0")]) == 2

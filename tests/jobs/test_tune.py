@@ -241,8 +241,8 @@ def test_the_search_nears_the_best_settings(sign: int) -> None:
         seen.append((spec, rate, math.nan if len(seen) % 5 == 4 else miss))
         return -sign * seen[-1][2]
 
-    best = search("asl(gamma_pos=1)", 0.003, 32, run, sign, 0, tunes_rate=True)
-    assert len(seen) == 32
+    best = search("asl(gamma_pos=1)", 0.003, 30, run, sign, 0, tunes_rate=True)
+    assert len(seen) == 30
     assert all("gamma_pos=1" in spec for spec, _, _ in seen), "what was asked for stays"
     spec, rate, least = min((each for each in seen if not math.isnan(each[2])), key=lambda each: each[2])
     assert (best.spec, best.learning_rate) == (spec, rate)

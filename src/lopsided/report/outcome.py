@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import get_terminal_size
@@ -47,7 +48,8 @@ class Outcome:
 
     def __str__(self) -> str:
         text = io.StringIO()
-        print_results(self.results, Console(file=text, width=min(_WIDTH, get_terminal_size((_WIDTH, 24)).columns)))
+        columns = get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
+        print_results(self.results, Console(file=text, width=min(_WIDTH, columns)))
         return text.getvalue().strip("\n")
 
     def write(self, folder: str | Path) -> Path:
