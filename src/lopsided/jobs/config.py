@@ -197,16 +197,14 @@ class Config(ReadOptions):
         """Raises UserError for settings of steps where the model, by name, is solved, and the other way round."""
         from lopsided.models.methods import LearntThreshold, parse_method
 
-        solved = default.solved
-        unsuited = [name for name in (_OF_STEPS if solved else ("l2",)) if getattr(self, name) is not None]
-        if unsuited and solved:
-            raise UserError(for_steps(f"--{unsuited[0].replace('_', '-')}", model))
+        unsuited = [name for name in (_OF_STEPS if default.solved else ("l2",)) if getattr(self, name) is not None]
+        unsuited = [f"--{name.replace('_', '-')}" for name in unsuited]
+        if unsuited and not default.solved:
+            raise UserError(f"{unsuited[0]} is for models that are solved, and {model} is trained in steps")
+        if default.solved and any(isinstance(parse_method(spec), LearntThreshold) for spec in self.methods):
+            unsuited.append("a learnt threshold, threshold_logit=0,")
         if unsuited:
-            raise UserError(
-                f"--{unsuited[0].replace('_', '-')} is for models that are solved, and {model} is trained in steps"
-            )
-        if solved and any(isinstance(parse_method(spec), LearntThreshold) for spec in self.methods):
-            raise UserError(for_steps("a learnt threshold, threshold_logit=0,", model))
+            raise UserError(for_steps(unsuited[0], model))
 
     def changed(self, settings: dict[str, Any]) -> Self:
         """Returns a copy with other settings; settings that this kind does not have are ignored."""

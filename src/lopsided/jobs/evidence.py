@@ -93,3 +93,8 @@ class Evidence:
     def epochs(self) -> int | None:
         """Returns how many each model was trained for, at most; None where that is not known."""
         return self.recipe.epochs if self.recipe else None
+
+    @property
+    def is_solved(self) -> bool:
+        """Tells whether the models are known to be solved, and not trained in steps."""
+        return self.recipe is not None and self.recipe.solved

@@ -196,8 +196,7 @@ def _notes(evidence: Evidence) -> list[str]:
         drawn = int(evidence.sets.max()) + 1
         notes.append(f"The test rows are {drawn} sets of copies, or of one group: the bootstrap draws sets, not rows.")
     lost = {loss: sum(one.diverged for one in group) for loss, group in evidence.scored.items()}
-    solved = evidence.recipe is not None and evidence.recipe.solved
-    advice = "choose another loss" if solved else "lower the learning rate"
+    advice = "choose another loss" if evidence.is_solved else "lower the learning rate"
     notes += [
         f"{loss} diverged in {number} of {evidence.seeds} trainings; {advice}."
         for loss, number in lost.items()
@@ -238,17 +237,16 @@ def _on_positives(evidence: Evidence) -> Iterator[str]:
 
 def _on_seeds(evidence: Evidence) -> str:
     seeds, drawn = evidence.seeds, f"{len(evidence.test)} test rows"
-    solved = evidence.recipe is not None and evidence.recipe.solved
     repeated = "seeds" if evidence.resplit is None else "splits"
     few = f" Two {repeated} say little about their spread: take three or more." if seeds == 2 else ""
     if evidence.resplit is not None:
-        varied = "the rows alone vary" if solved else "rows, order and initial weights vary together"
+        varied = "the rows alone vary" if evidence.is_solved else "rows, order and initial weights vary together"
         return (
             f"{seeds} splits: {varied}, and differences are paired over splits. "
             f"As splits share rows, {share(evidence.resplit, 2)}, test rows per training row, is added to 1/{seeds} in "
             f"their variance (Nadeau & Bengio 2003). Labels, rows and curves are those of the first split.{few}"
         )
-    if solved:
+    if evidence.is_solved:
         return f"A solved model is alike with every seed: the uncertainty is that of the {drawn}, by bootstrap."
     if seeds == 1:
         return "One seed: differences hold for these trained models; how they vary over seeds is unknown."
