@@ -133,3 +133,14 @@ def test_what_is_wrong_is_said() -> None:
         above_threshold(z[:, :1])
     with pytest.raises(TypeError, match=r"threshold_logit must be an integer, got 0\.5"):
         lopsided.loss("atl", threshold_logit=0.5)
+
+
+def test_the_name_of_the_commands_makes_the_module() -> None:
+    z, y = torch.randn(3, 5), (torch.rand(3, 4) < 0.5).float()
+    named = lopsided.loss("asl(gamma_neg=2, threshold_logit=0)", clip=0, reduction="sum")
+    torch.testing.assert_close(
+        named(z, y), lopsided.loss("asl(gamma_neg=2, clip=0)", reduction="sum")(z[:, 1:] - z[:, :1], y)
+    )
+    assert named.threshold_logit == 0
+    with pytest.raises(ValueError, match="threshold_logit is given twice: in 'asl"):
+        lopsided.loss("asl(threshold_logit=0)", threshold_logit=1)
