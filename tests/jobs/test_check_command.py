@@ -33,6 +33,13 @@ def power(logits, targets, gamma=0.0):
 def number(logits, targets):
     return 1.0
 
+def leaving(logits, targets):
+    raise SystemExit(0)
+
+class Leaving:
+    def __init__(self):
+        raise SystemExit(0)
+
 constant = 3
 """
 
@@ -105,11 +112,13 @@ def test_a_function_may_have_settings(capsys: pytest.CaptureFixture[str]) -> Non
         ("my_loss.py:MyLoss(gamma=open('x'))", "cannot read the loss"),
         ("my_loss.py:MyLoss(delta=2)", "MyLoss cannot be built: TypeError"),
         ("nothing.py:MyLoss", "nothing.py: there is no such file"),
-        ("own/losses.py:Missing", "own/losses.py has no callable 'Missing'; it has NotCalled, Weighted, number, power"),
+        ("own/losses.py:Missing", "own/losses.py has no callable 'Missing'; it has Leaving, NotCalled, Weighted"),
         ("own/losses.py:constant", "has no callable 'constant'"),
         ("own/losses.py:Weighted", "'weight'; name it with settings, as in 'own/losses.py:Weighted(gamma=2)'"),
         ("own/losses.py:NotCalled", "what the class NotCalled builds cannot be called"),
         ("own/losses.py:number", "it returns a float, not a tensor"),
+        ("own/losses.py:leaving", "it ends the program when it is called, by sys.exit(0)"),
+        ("own/losses.py:Leaving", "Leaving cannot be built: SystemExit: 0"),
         ("no_package.at_all:Loss", "no_package.at_all cannot be imported: ModuleNotFoundError"),
         ("broken.py:Loss", "broken.py cannot be imported: SyntaxError"),
         ("leaving.py:Loss", "leaving.py cannot be imported: SystemExit: 3"),

@@ -40,6 +40,8 @@ def check(
         examination = check_callable(own, name)
     except ValueError as error:
         raise UserError(f"{loss}: {error}") from None
+    except SystemExit as error:  # which would end this command as if nothing were wrong
+        raise UserError(f"{loss}: it ends the program when it is called, by sys.exit({error.code})") from None
     if as_json:
         say(json.dumps(examination.as_dict(), allow_nan=False))
     else:

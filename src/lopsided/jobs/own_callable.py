@@ -41,7 +41,7 @@ def named_callable(spec: str) -> tuple[str, Callable[..., Any]]:
         return name, functools.partial(target, **settings) if settings else target
     try:
         built = target(**settings)
-    except Exception as error:  # of code that is not ours
+    except (Exception, SystemExit) as error:  # of code that is not ours
         how = f"with settings, as in '{place}:{name}(gamma=2)'" if not settings else "with other settings"
         raise UserError(f"{name} cannot be built: {type(error).__name__}: {error}; name it {how}") from None
     if not callable(built):
