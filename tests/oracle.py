@@ -110,6 +110,19 @@ def side_means(z: Tensor, y: Tensor, margin: float | None = None) -> Tensor:
     return total
 
 
+def none_class_ranking(z: Tensor, y: Tensor, clip: float = 0) -> Tensor:
+    """As its code has it: labels and the none class through one cross-entropy, the threshold's logit being 0."""
+    none = 1 - y.max(-1, keepdim=True).values
+    logits, targets = torch.cat([z, -z.mean(-1, keepdim=True)], -1), torch.cat([y, none], -1)
+    p = 1 / (1 + torch.exp(-logits))
+    absent = torch.minimum(1 - p + clip, torch.ones_like(p))
+    return -(targets * torch.log(p) + (1 - targets) * torch.log(absent)).sum(-1)
+
+
+def hinge(z: Tensor, y: Tensor) -> Tensor:
+    return (y * torch.relu(1 - z) + (1 - y) * torch.relu(1 + z)).sum(-1)
+
+
 def decoupled(z: Tensor, y: Tensor) -> Tensor:
     """A softmax for each positive: that one, and all negatives."""
     negatives = ((1 - y) * torch.exp(z)).sum(-1, keepdim=True)

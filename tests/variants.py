@@ -20,6 +20,7 @@ APL = ASL | {"epsilon_pos": 1.0, "epsilon_neg": 0.0, "epsilon_pos_pow": -2.5}
 LABEL_WISE: dict[str, dict[str, Any]] = {
     "bce": {},
     "soft_margin": {},
+    "sat": {},
     "focal": {"gamma_neg": 2, "gamma_pos": 2},
     "focal(gamma=0.5)": {"gamma_neg": 0.5, "gamma_pos": 0.5},
     "focal(alpha=0.25)": {"gamma_neg": 2, "gamma_pos": 2, "alpha": 0.25},
@@ -65,11 +66,14 @@ OTHERS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
     "mean_sat": (oracle.side_means, {}),
     "hinge_abl": (oracle.side_means, {"margin": 5}),
     "hinge_abl(margin=1)": (oracle.side_means, {"margin": 1}),
+    "ncrl": (oracle.none_class_ranking, {}),
+    "ncrl(clip=0.05)": (oracle.none_class_ranking, {"clip": 0.05}),
     "decoupled": (oracle.decoupled, {}),
+    "aml": (oracle.hinge, {}),
 }
 VARIANTS = [*LABEL_WISE, *OTHERS]
 # neither the C library nor Triton has a loop for their pools: plain torch evaluates them
-PLAIN = {"atl", "mean_sat", "hinge_abl", "decoupled"}
+PLAIN = {"atl", "mean_sat", "hinge_abl", "ncrl", "decoupled"}
 COMPILED = [name for name in CATALOG if name not in PLAIN]
 DERIVATIVES = [spec for spec in VARIANTS if "detach_focus" not in LABEL_WISE.get(spec, {})]
 every_variant = pytest.mark.parametrize("spec", VARIANTS)

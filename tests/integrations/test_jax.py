@@ -80,7 +80,7 @@ def test_reductions_and_settings_are_ours() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["asl", "zlpr", "lsep", "two_way", "softmax", "atl", "hinge_abl", "decoupled"])
+@pytest.mark.parametrize("spec", ["asl", "zlpr", "lsep", "two_way", "softmax", "atl", "hinge_abl", "ncrl", "decoupled"])
 def test_weights_and_smoothing_are_ours(spec: str) -> None:
     jax = pytest.importorskip("jax")
     z, y, mask = batch(False)

@@ -39,6 +39,7 @@ LOSSES = (
     "bp_mll",
     "two_way",
     "squared_hinge",
+    "ncrl",
     "db",
     "ldam",
     "powerset",

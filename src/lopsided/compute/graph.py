@@ -186,6 +186,7 @@ def kernels() -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield _kernel("confidence_negative", (), (), 0, ("gamma",))
     yield _kernel("exponent", (), ("scale", "shift"), 0, ())
     yield _kernel("bounded_exponent", (), ("scale",), 0, ())
+    yield _kernel("hinge", (), ("scale",), 0, ())
     yield _kernel("squared_hinge", (), ("scale",), 0, ())
 
 

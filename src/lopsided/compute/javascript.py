@@ -16,7 +16,18 @@ from typing import Any
 
 from lopsided.compute.expressions import Expressions
 from lopsided.compute.graph import MOST_TERMS, forget, setting, trace, twins
-from lopsided.losses import CATALOG, SOURCES, UNKNOWN, UNKNOWN_SOURCES, Curve, Formula, Pairs, SideMeans, formula
+from lopsided.losses import (
+    CATALOG,
+    SOURCES,
+    UNKNOWN,
+    UNKNOWN_SOURCES,
+    Curve,
+    Formula,
+    NoneClass,
+    Pairs,
+    SideMeans,
+    formula,
+)
 from lopsided.losses.entries import SEARCH, Range
 from lopsided.losses.names import INSTEAD
 
@@ -124,11 +135,13 @@ class _Loss:
                 yield present, [_print(self.formula(absent).positive), _print(self.formula(absent).negative)]
 
     def powers(self) -> str:
-        """Returns the code of the two numbers that the pool has: powers, or the margin of both sides, 0 for none."""
+        """Returns the code of the two numbers that the pool has: powers, or a margin or clip, 0 for none, twice."""
         pool = self.formula().pool
         exponents = (pool.power_pos, pool.power_neg) if isinstance(pool, Pairs) else (1.0, 1.0)
         if isinstance(pool, SideMeans):
             exponents = (pool.margin or 0.0,) * 2
+        if isinstance(pool, NoneClass):
+            exponents = (pool.clip,) * 2
         return f"(s) => [{', '.join(map(_Printer(exponents, _JAVASCRIPT).name, exponents))}]"
 
 

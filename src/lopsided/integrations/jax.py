@@ -17,6 +17,7 @@ from lopsided.losses import (
     Formula,
     LogSumExp,
     MeanPairs,
+    NoneClass,
     Pairs,
     SideMeans,
     Softmax,
@@ -223,6 +224,21 @@ def _side_means(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
     return total
 
 
+def _none_class(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
+    def down(x: Array) -> Array:
+        if not pool.clip:
+            return _softplus(jnp, x)
+        return -jnp.log1p(-jnp.maximum(1.0 / (1.0 + jnp.exp(-x)) - pool.clip, 0.0))
+
+    both = weights[0] + weights[1]
+    known = (both > 0).astype(both.dtype)
+    mean = (known * values[1]).sum(-1) / jnp.maximum(known.sum(-1), 1.0)
+    largest = (weights[0] / jnp.where(both > 0, both, 1.0)).max(-1)
+    none = (1.0 - largest) * _softplus(jnp, mean) + largest * down(-mean)
+    labels = weights[0] * _softplus(jnp, values[0]) + weights[1] * down(values[1])
+    return labels.sum(-1) + jnp.where(known.any(-1), none, 0.0)
+
+
 def _decoupled_softmax(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
     side, mass = _log_sums(jnp, values[1:], weights[1:])[0], weights[0].sum(-1)
     return (weights[0] * _softplus(jnp, values[0] + side[..., None])).sum(-1) / jnp.where(mass > 0, mass, 1.0)
@@ -238,4 +254,5 @@ _POOLS: dict[type, Callable[..., Array]] = {
     ThresholdSoftmax: _threshold_softmax,
     DecoupledSoftmax: _decoupled_softmax,
     SideMeans: _side_means,
+    NoneClass: _none_class,
 }

@@ -195,14 +195,14 @@ class Config(ReadOptions):
 
     def check(self, model: str, default: Recipe) -> None:
         """Raises UserError for settings of steps where the model, by name, is solved, and the other way round."""
-        from lopsided.models.methods import LearntThreshold, parse_method
+        from lopsided.models.methods import only_in_steps, parse_method
 
         unsuited = [name for name in (_OF_STEPS if default.solved else ("l2",)) if getattr(self, name) is not None]
         unsuited = [f"--{name.replace('_', '-')}" for name in unsuited]
         if unsuited and not default.solved:
             raise UserError(f"{unsuited[0]} is for models that are solved, and {model} is trained in steps")
-        if default.solved and any(isinstance(parse_method(spec), LearntThreshold) for spec in self.methods):
-            unsuited.append("a learnt threshold, threshold_logit=0,")
+        if default.solved:
+            unsuited += filter(None, (only_in_steps(parse_method(spec)) for spec in self.methods))
         if unsuited:
             raise UserError(for_steps(unsuited[0], model))
 

@@ -4,6 +4,7 @@ from lopsided.losses.entries import CATALOG, SOURCES
 from lopsided.losses.formulas import Curve, Formula
 from lopsided.losses.frequencies import BALANCED, Balanced
 from lopsided.losses.names import PRESETS, any_loss, as_formula, balanced, between, formula
+from lopsided.losses.none_class import NoneClass
 from lopsided.losses.pools import (
     DecoupledSoftmax,
     LogSumExp,
@@ -31,6 +32,7 @@ __all__ = [
     "Formula",
     "LogSumExp",
     "MeanPairs",
+    "NoneClass",
     "Pairs",
     "Pool",
     "SideMeans",

@@ -132,6 +132,12 @@ def bounded_exponent(z: Tensor, *, scale: float) -> Values:
     return scale * (p - q), scale * 4 * (p * q)
 
 
+def hinge(z: Tensor, *, scale: float) -> Values:
+    """Computes max(1 + scale z, 0), scale = 1 or -1."""
+    reach = maximum(1 + scale * z, 0.0)
+    return reach, select(reach >= 2.0**-60, scale, reach)  # it is 0, at least 2^-53, or NaN, which comes through
+
+
 def squared_hinge(z: Tensor, *, scale: float) -> Values:
     """Computes max(1 + scale z, 0)^2, scale = 1 or -1; from 2^14 on, the square and its slope stay what they are there.
 

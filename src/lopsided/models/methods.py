@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lopsided.losses import Balanced, Formula, any_loss, formula
+from lopsided.losses import Balanced, Formula, any_loss, curves, formula
 from lopsided.losses.names import read, with_settings
 
 _POWERSET = re.compile(r"\s*powerset\s*(\(\s*(max_sets\s*=\s*(\d{1,9})\s*)?\))?\s*")
@@ -66,6 +66,15 @@ def parse_method(spec: str) -> Method:
     if match is None or match[3] == "0":
         raise ValueError(f"cannot read {spec[:60]!r}: write powerset or powerset(max_sets=N) with N > 0")
     return Powerset(int(match[3] or _MAX_SETS))
+
+
+def only_in_steps(method: Method) -> str | None:
+    """Returns what keeps a method from a model that is solved: what ties all labels together, or has no curvature."""
+    if isinstance(method, LearntThreshold):
+        return f"a learnt threshold, {_THRESHOLD}=0,"
+    if isinstance(method, Formula) and curves.hinge in (method.positive.function, method.negative.function):
+        return f"{method}, whose slope jumps,"
+    return None
 
 
 def loss_of_scores(method: Method) -> Formula | Balanced:

@@ -27,6 +27,11 @@ function weightedMean(values, margin) {
   const costs = sum(values.map((value) => reachOf(value, margin) * softplus(value)));
   return [total ? costs / total : 0, total];
 }
+function clipped(value, clip) {
+  const [p, q] = [sigmoid(value), sigmoid(-value)];
+  if (!clip) return [softplus(value), p];
+  return p > clip ? [-Math.log1p(clip - p), (p * q) / (q + clip)] : [0, 0];
+}
 const pools = {
   Sum: (own) => [own, 1],
   Pairs: pairs,
@@ -57,6 +62,16 @@ const pools = {
     const missed = positives.map((value) => side + value);
     const pulled = mean(missed.map(sigmoid)) * Math.exp(own - side);
     return [mean(missed.map(softplus)), isPositive ? sigmoid(side + own) / positives.length : pulled];
+  },
+  NoneClass(own, mine, theirs, clip, same, isPositive) {
+    const [positives, negatives] = isPositive ? [[own, ...mine], theirs] : [theirs, [own, ...mine]];
+    const logits = [...positives.map((value) => -value), ...negatives];
+    const middle = mean(logits);
+    const [none, slope] = positives.length ? clipped(-middle, clip).map((each, place) => (place ? -each : each))
+      : [softplus(middle), sigmoid(middle)];
+    const costs = sum(positives.map(softplus)) + sum(negatives.map((value) => clipped(value, clip)[0]));
+    const alone = isPositive ? sigmoid(own) : clipped(own, clip)[1];
+    return [costs + none, alone + ((isPositive ? -1 : 1) * slope) / logits.length];
   },
   SideMeans(own, mine, theirs, margin) {
     const [value, total] = weightedMean([own, ...mine], margin);
@@ -131,6 +146,7 @@ function make(name, given, weight = 1) {
     let before = 0;
     for (let step = -2000; step <= 2000; step++) {
       const now = posterior((FAR * step) / 2000);
+      if (now === before && now > 0.01 && now < 0.99 && Math.abs(step) < 500) return false; // level, not by rounding
       if (now - before < -1e-9 || now > 1 + 1e-9) return false; // above 1 where both slopes do not push apart
       before = now;
     }

@@ -68,6 +68,7 @@ def _published() -> tuple[Formula, ...]:
     return (
         *_asymmetric(),
         formula("squared_hinge"),
+        formula("aml"),
         *_grid("apl", gamma_neg=(0, 2, 4), gamma_pos=(0, 1), clip=(0, 0.05), detach_focus=(True, False)),
         *_grid("hill", gamma=(2, 1, 0), margin=(1, 0)),
         *_grid("ral", gamma_neg=(4, 2, 0), detach_focus=(False, True)),
@@ -75,6 +76,7 @@ def _published() -> tuple[Formula, ...]:
         *_grid("zlpr", scale=(1, 0.5, 2)),
         *(formula(name) for name in ("lsep", "two_way", "bp_mll", "softmax", "atl", "mean_sat", "decoupled")),
         *_grid("hinge_abl", margin=(5, 1)),
+        *_grid("ncrl", clip=(0, 0.01, 0.05)),
     )
 
 

@@ -646,6 +646,14 @@ def bounded_exponent(z, s: tl.constexpr):
 
 
 @triton.jit
+def hinge(z, s: tl.constexpr):
+    v0 = (z * s[3]) + 1.0
+    v1 = maximum(v0, 0.0)
+    v2 = tl.where((v1 >= 8.673617379884035e-19), s[3], v1)
+    return v1, v2
+
+
+@triton.jit
 def squared_hinge(z, s: tl.constexpr):
     v0 = (z * s[3]) + 1.0
     v1 = maximum(v0, 0.0)
@@ -737,6 +745,8 @@ def evaluate(z, CURVE: tl.constexpr, s: tl.constexpr):
         value, slope = exponent(z, s)
     elif CURVE == "bounded_exponent":
         value, slope = bounded_exponent(z, s)
+    elif CURVE == "hinge":
+        value, slope = hinge(z, s)
     elif CURVE == "squared_hinge":
         value, slope = squared_hinge(z, s)
     return value, slope
