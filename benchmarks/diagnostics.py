@@ -21,6 +21,7 @@ from tables import RESULTS, ROOT, grid, put, read
 from lopsided.data.dataset import Dataset
 from lopsided.data.digits_grid import digits_grid
 from lopsided.data.inputs import Texts
+from lopsided.models.methods import parse_method
 from lopsided.models.registry import fit_encoder
 from lopsided.targets import SparseTargets
 from lopsided.training.diagnose import diagnose
@@ -51,7 +52,7 @@ def measure(name: str, data: Dataset) -> dict[str, object]:
     epoch = time.process_time() - start
     for _ in range(TIMES):
         start = time.process_time()
-        diagnose(model, rows)
+        diagnose(model, rows, parse_method(model.method))
         seconds.append(time.process_time() - start)
     update = statistics.median(seconds)
     steps = -(-len(rows) // recipe.batch_size)

@@ -83,6 +83,7 @@ def test_a_stop_is_one_line(folder: Path, number: int, status: int) -> None:
             ["fit", "texts.jsonl", "--loss", "asl(threshold_logit=0)"],
             "threshold_logit=0, is for models that",
         ),
+        (["fit", "texts.jsonl", "--loss", "wan(weight=0.1..1)"], "which moves with the epochs, is for models that"),
         (["fit", "texts.jsonl", "--loss", "aml"], "aml, whose slope jumps, is for models that are trained in steps"),
         (["fit", "texts.jsonl", "--loss", "asl(threshold_logit=3)"], "write threshold_logit=0, got 3"),
         (["fit", "texts.jsonl", "--loss", "lsep(threshold_logit=0)"], "lsep compares labels with each other alone"),

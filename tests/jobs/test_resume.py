@@ -54,6 +54,7 @@ class Point(NamedTuple):
     nth: int
 
 
+MOVING = "--loss", "gr(steepness=0..2, middle=0.5..0.8, width=2..0.5)"
 POINTS = {
     "before the first file": Point("config.json", 1),
     "within the first epoch": Point("state.safetensors", 9),
@@ -62,9 +63,10 @@ POINTS = {
     "before the rule": Point("decision.safetensors", 1),
     "before the end": Point("training.json", 1),
 }
-LINES = {  # of a fused head and dropout; of momentum, a moving average and a schedule; of all that a head may be
+# of a fused head and dropout; of momentum, a moving average and schedules of rate and loss; of all that a head may be
+LINES = {
     "sparse": ["fit", "train.txt", "--model", "bag(hidden=8)", "--epochs", "3", "--batch-size", "16"],
-    "texts": ["fit", "texts.jsonl", "--model", "ngrams(hidden=8)", "--epochs", "3", "--schedule", "one_cycle"],
+    "texts": ["fit", "texts.jsonl", "--model", "ngrams(hidden=8)", "--epochs", "3", "--schedule", "one_cycle", *MOVING],
     "compared": [
         "compare",
         "texts.jsonl",

@@ -17,7 +17,7 @@ from lopsided.losses import any_loss, formula
 from lopsided.metrics.registry import METRICS
 from lopsided.metrics.scores import Judged
 from lopsided.metrics.weighted import Weighable
-from lopsided.models.methods import loss_of_scores, parse_method
+from lopsided.models.methods import Schedule, loss_of_scores, parse_method
 from lopsided.models.model import Model
 from lopsided.models.recipe import Recipe
 from lopsided.training.history import JUDGES, Epoch
@@ -38,6 +38,7 @@ RECIPES = {
     "adagrad": replace(ADAGRAD, fused_head=False),
     "adagrad, fused head": ADAGRAD,
 }
+FUSED, MOVING = "adagrad, fused head", "asl(gamma_neg=4..0)"
 
 
 class ByHand:
@@ -70,8 +71,9 @@ class ByHand:
     def parameters(self) -> list[nn.Parameter]:
         return [*self.body.parameters(), *self.head.parameters()]
 
-    def step(self, x: Tensor, targets: Tensor, recipe: Recipe) -> float:
-        value: Tensor = lopsided.AsymmetricLoss(reduction="batchmean")(self.head(self.body(x)), targets)
+    def step(self, x: Tensor, targets: Tensor, recipe: Recipe, gamma: float = 4) -> float:
+        loss = lopsided.AsymmetricLoss(gamma, reduction="batchmean")
+        value: Tensor = loss(self.head(self.body(x)), targets)
         for each in self.parameters():
             each.grad = None
         value.backward()
@@ -103,13 +105,13 @@ def weights(trained: Trained) -> list[Tensor]:
     return [state[name] for name in ("body.linear.weight", "body.linear.bias", "head.weight", "head.bias")]
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_loop_repeated_by_hand(name: str) -> None:
+@pytest.mark.parametrize(("name", "loss"), [*((name, "asl") for name in RECIPES), ("sgd", MOVING), (FUSED, MOVING)])
+def test_the_loop_repeated_by_hand(name: str, loss: str) -> None:
     recipe = RECIPES[name]
     encoder, reported = AsTheyAre(), list[Epoch]()
     listener = Listener(on_epoch=lambda history: reported.append(history[-1]))
     rows, valid = points(10, 0), points(30, 1)
-    trained = train(encoder, "asl", rows, recipe, 5, validation=Validation(valid, "p@1"), listener=listener)
+    trained = train(encoder, loss, rows, recipe, 5, validation=Validation(valid, "p@1"), listener=listener)
     assert reported == trained.history
     assert [epoch.epoch for epoch in trained.history] == [1, 2, 3]
 
@@ -119,7 +121,8 @@ def test_the_loop_repeated_by_hand(name: str) -> None:
         order, total = seen[10 * number : 10 * number + 10], 0.0
         assert sorted(order) == list(range(10)), "every row once an epoch"
         for batch in torch.tensor(order).split(4 * recipe.accumulate):
-            total += by_hand.step(x[batch], truth[batch], recipe) * len(batch)
+            gamma = (4, 2, 0)[number] if loss == MOVING else 4
+            total += by_hand.step(x[batch], truth[batch], recipe, gamma) * len(batch)
         assert epoch.train_loss == pytest.approx(total / 10, rel=1e-5)
         states.append([each.clone() for each in by_hand.average])
     assert len(encoder.seen) == 9
@@ -323,6 +326,43 @@ def test_a_learnt_threshold_is_read_from_the_name_of_any_loss() -> None:
     for spec in ("asl(threshold_logit=1)", "asl(threshold_logit=False)", "asl(threshold_logit=0.5)"):
         with pytest.raises(ValueError, match="write threshold_logit=0, got"):
             parse_method(spec)
+
+
+@pytest.mark.parametrize("spec", ["wan(weight=.05..1)", "asl(clip=5e-2..0, gamma_neg=-0..4, threshold_logit=0)"])
+def test_a_schedule_is_read_from_the_name_of_a_loss(spec: str) -> None:
+    method = parse_method(spec)
+    assert isinstance(method, Schedule)
+    assert parse_method(str(method)) == method
+    middle = {"wan": "wan(weight=0.525)", "asl": "asl(clip=0.025, gamma_neg=2)"}[spec[:3]]
+    assert method.at(0.5) == formula(middle)
+    assert (method.at(0), method.at(1)) == (loss_of_scores(method.start), loss_of_scores(method.end))
+    assert loss_of_scores(method) == method.at(1)
+    assert parse_method("wan(weight=0.1..0.1)") == formula("wan(weight=0.1)")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("wan(weight=0.1..)", "cannot read the loss"),
+        ("wan(weight=0.1..0.5..1)", "cannot read the loss"),
+        ("wan(weight=low..high)", "cannot read the loss"),
+        ("wan(weight=0.1..inf)", "cannot read the loss"),
+        ("wan(weight=0.1..1, weight=1)", "given twice"),
+        ("wan(weight=1..-1)", r"weight must be in \[1e-06, inf\), got -1"),
+        ("wan(wieght=0.1..1)", "did you mean 'weight'"),
+        ("asl(threshold_logit=0..1)", "write threshold_logit=0, got 1"),
+        ("db(gamma=0..2)", "db.* is made from label counts: its settings stay as they are"),
+        ("powerset(max_sets=1..5)", "write powerset or powerset"),
+    ],
+)
+def test_bad_schedules_are_named(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_method(spec)
+
+
+def test_a_loss_without_a_training_has_no_schedule() -> None:
+    with pytest.raises(ValueError, match=r"weight=0.1..1 is a schedule, which the commands train by.*between"):
+        formula("wan(weight=0.1..1)")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
@@ -27,10 +28,23 @@ PRESETS: dict[str, Formula] = {
     "asl_mmpretrain": asymmetric(4, 0, 0.05, detach_focus=False),
 }
 
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_SPAN = re.compile(rf"(\w+)\s*=\s*({_NUMBER})\.\.({_NUMBER})(?=\s*[,)])")
 _LONGEST = 4000
 _NUMBERS = r"\(\s*[\w.+-]*(\s*,\s*[\w.+-]+)*\s*,?\s*\)"
 _SETTING = rf"\w+\s*=\s*([\w.+-]+|{_NUMBERS})"
 _SPEC = re.compile(rf"\s*\w+\s*(\(\s*({_SETTING}(\s*,\s*{_SETTING})*\s*,?)?\s*\))?\s*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Holds the values of a setting that moves with the epochs of a training, in the first and in the last."""
+
+    start: float
+    end: float
+
+    def __repr__(self) -> str:
+        return f"{self.start!r}..{self.end!r}"
 
 
 def formula(spec: str, **settings: object) -> Formula:
@@ -56,6 +70,12 @@ def formula(spec: str, **settings: object) -> Formula:
             f"{name} is made from the counts of the training labels, so its name alone says nothing of curves or of a "
             f"threshold: take lopsided.BalancedLoss({spec!r}, counts, rows), or LinearHead(..., counts=, rows=)"
         )
+    for setting, value in arguments.items():
+        if isinstance(value, Span):
+            raise ValueError(
+                f"{setting}={value} is a schedule, which the commands train by: in a loop of your own, take "
+                "lopsided.losses.between for the loss of each epoch"
+            )
     makers = CATALOG | UNKNOWN
     if name not in makers:
         known = [*makers, *PRESETS, *BALANCED]
@@ -87,6 +107,18 @@ def between(start: str, end: str, share: float) -> Formula:
         else:
             settings[setting] = one
     return formula(name, **settings)
+
+
+def ends(spec: str) -> tuple[str, str]:
+    """Returns the loss of the first and of the last epoch, by name; the same where no setting moves.
+
+    >>> ends("wan(weight=0.05..1)")
+    ('wan(weight=0.05)', 'wan(weight=1)')
+    """
+    name, given = read(spec)
+    start = {setting: value.start if isinstance(value, Span) else value for setting, value in given.items()}
+    end = {setting: value.end if isinstance(value, Span) else value for setting, value in given.items()}
+    return with_settings(name, start), with_settings(name, end)
 
 
 def balanced(spec: str, **settings: object) -> Balanced:
@@ -156,15 +188,16 @@ def as_formula(loss: Formula | str) -> Formula:
 
 
 def read(spec: str) -> tuple[str, dict[str, object]]:
-    """Returns the name in a spec, and its settings, which need not be those of any loss.
+    """Returns the name in a spec, and its settings, which need not be those of any loss; `a..b` is a `Span`.
 
     >>> read("asl(gamma_neg=2, clip=0)")
     ('asl', {'gamma_neg': 2, 'clip': 0})
     """
+    spans = {name: Span(*map(ast.literal_eval, both)) for name, *both in _SPAN.findall(spec[:_LONGEST])}
     try:
         if len(spec) > _LONGEST or not _SPEC.fullmatch(" ".join(spec.split())):
             raise SyntaxError
-        call = ast.parse(spec.strip(), mode="eval").body
+        call = ast.parse(_SPAN.sub(r"\1=\2", spec.strip()), mode="eval").body
         name, keywords = (call.func, call.keywords) if isinstance(call, ast.Call) else (call, [])
         if not isinstance(name, ast.Name) or (isinstance(call, ast.Call) and call.args):
             raise SyntaxError
@@ -173,7 +206,7 @@ def read(spec: str) -> tuple[str, dict[str, object]]:
         raise ValueError(f"cannot read the loss {spec[:60]!r}: write one name or name(setting=number, ...)") from None
     if len(settings) < len(keywords):
         raise ValueError(f"a setting is given twice in the loss {spec[:60]!r}")
-    return name.id, settings
+    return name.id, settings | spans
 
 
 def split_specs(text: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from lopsided.losses import Balanced, Formula
 from lopsided.losses.closed_form import settled_logit
 from lopsided.models.direct import DirectHead, HiddenLinear
 from lopsided.models.encoder import Body, DirectBody
-from lopsided.models.methods import LearntThreshold, Method, Powerset, loss_of_scores
+from lopsided.models.methods import LearntThreshold, Method, Powerset, Schedule, loss_of_scores
 from lopsided.models.tree import TreeBody
 from lopsided.nn.balanced import BalancedLoss
 from lopsided.nn.fused import FusedStep
@@ -125,6 +125,7 @@ def make_head(
     counts: (L,), the positives of each label in the training rows, of which there are `rows`. Their share is where
     every bias starts: with many labels, most of training would otherwise go into learning that nearly all are rare.
     """
+    method = method.start if isinstance(method, Schedule) else method
     prior = (counts + 0.5) / (rows + 1)
     if isinstance(body, TreeBody):
         return body.make_tree(method, len(prior))
@@ -139,6 +140,15 @@ def make_head(
     seen = counts if isinstance(method, Balanced) else None
     make = partial(LinearHead, body.width, len(prior), method, counts=seen, rows=rows)
     return make(prior=prior, reduction="batchmean", fused_step=step)
+
+
+def set_loss(head: Head, loss: Formula) -> None:
+    """Changes the loss by which a head is trained from now on."""
+    assert isinstance(head, LinearHead | DirectHead)
+    if isinstance(head, DirectHead):
+        head.criterion.formula = loss
+    else:
+        head.formula = loss
 
 
 def criterion_of(

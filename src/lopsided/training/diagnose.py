@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from lopsided.models.heads import Head, criterion_of
-from lopsided.models.methods import Powerset, loss_of_scores, parse_method
+from lopsided.models.methods import Method, Powerset, loss_of_scores
 from lopsided.models.model import Model
 from lopsided.nn.trackers import DiagnosticsTracker, ProbabilityTracker
 from lopsided.training.rows import Rows
@@ -16,8 +16,11 @@ from lopsided.training.rows import Rows
 _ROWS, _LOGITS = 512, 2**22  # the most training rows that are looked at, and the most logits that they may have
 
 
-def diagnose(model: Model, train: Rows) -> dict[str, float]:
-    """Returns the columns of `Epoch` about gradients, logits and probabilities, of rows that are always the same."""
+def diagnose(model: Model, train: Rows, method: Method) -> dict[str, float]:
+    """Returns the columns of `Epoch` about gradients, logits and probabilities, of rows that are always the same.
+
+    method: by what the model was trained in the last epoch.
+    """
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     rows = order[: max(1, min(_ROWS, _LOGITS // model.num_labels))]
     model.network.eval()
@@ -27,7 +30,6 @@ def diagnose(model: Model, train: Rows) -> dict[str, float]:
     targets = train.data.targets_of(rows).to(logits.device)
     probabilities, gradients = ProbabilityTracker(process_group=None), DiagnosticsTracker()
     probabilities.update(logits, targets)
-    method = parse_method(model.method)
     if not isinstance(method, Powerset):
         criterion = criterion_of(loss_of_scores(method), model.label_counts, model.rows).to(logits.device)
         criterion(logits.requires_grad_(), targets).backward()

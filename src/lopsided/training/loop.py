@@ -16,7 +16,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lopsided.data.storage import UserError
 from lopsided.models.encoder import DirectBody, Encoder
-from lopsided.models.methods import LearntThreshold, Powerset, parse_method
+from lopsided.models.heads import Head, set_loss
+from lopsided.models.methods import LearntThreshold, Powerset, Schedule, parse_method
 from lopsided.models.model import Model, Network
 from lopsided.models.recipe import Recipe
 from lopsided.models.tree import TreeHead
@@ -100,6 +101,7 @@ class _Loop:
         self.accelerator = processes.accelerator()
         self.rows, self.seed, self.validation = rows, seed, validation
         self.state_file, self.listener = state_file, listener if processes.is_first() else Listener()
+        self.method = parse_method(method)
         self.recipe = recipe = _possible(recipe, encoder, method, self.accelerator.num_processes)
         if validation is not None and validation.patience is None:
             self.validation = replace(validation, patience=recipe.patience)
@@ -151,6 +153,8 @@ class _Loop:
         """Makes the steps of an epoch that are left; returns whether the loss stayed finite."""
         assert self.optimizer is not None
         progress = self.state.progress
+        if isinstance(self.method, Schedule):
+            set_loss(cast("Head", self.network.head), self.method.at(self._way(number)))
         generator = torch.Generator().manual_seed(random_seed(self.seed, number))
         order = rows_in_order(self.rows, self.recipe.sampling, generator)
         count, process = self.accelerator.num_processes, self.accelerator.process_index
@@ -173,6 +177,10 @@ class _Loop:
                 self._save()
                 saved = now
         return True
+
+    def _way(self, number: int) -> float:
+        """Returns how far an epoch is on the way to the last, by its number alone: so a stopped training goes on."""
+        return (number - 1) / max(self.recipe.epochs - 1, 1)
 
     def _solved(self, number: int, solver: Solver | TreeSolver) -> bool:
         """Solves for the penalty of an epoch, in the first process alone; returns whether the loss is finite."""
@@ -241,7 +249,8 @@ class _Loop:
                 self.state.best = {name: tensor.clone() for name, tensor in model.weights().items()}
         else:
             progress.best_epoch = number
-        seen = measured | diagnose(model, self.rows)
+        method = self.method.at(self._way(number)) if isinstance(self.method, Schedule) else self.method
+        seen = measured | diagnose(model, self.rows, method)
         return Epoch(number, progress.total / len(self.rows), progress.seconds, **seen, l2=self.l2)
 
     def _is_equal(self, measured: Mapping[str, float]) -> bool:
@@ -267,6 +276,8 @@ def _possible(recipe: Recipe, encoder: Encoder, method: str, processes: int) -> 
         raise UserError(f"--mixup mixes hidden states and soft labels: {encoder.name} with {method} does not have both")
     needs_gradient = processes > 1 or recipe.accumulate > 1 or recipe.clip_norm is not None
     needs_gradient |= recipe.mixup > 0 or recipe.r_drop > 0
-    if direct or needs_gradient or isinstance(parse_method(method), LearntThreshold | Powerset):
+    made = parse_method(method)
+    made = made.start if isinstance(made, Schedule) else made
+    if direct or needs_gradient or isinstance(made, LearntThreshold | Powerset):
         return replace(recipe, fused_head=False)
     return recipe
