@@ -1,6 +1,8 @@
 """Builds the C library of `lopsided.compute.native.run`; all else is in pyproject.toml."""
 
+import runpy
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -26,6 +28,7 @@ class BuildPlainC(build_ext):
         else:
             openmp = ["-fopenmp-simd" if sys.platform == "darwin" else "-fopenmp"]
             ext.extra_compile_args = ACCURATE_AND_FAST + openmp
+        ext.define_macros = [("SOURCES", runpy.run_path("src/lopsided/compute/native/sources.py")["digest"]())]
         super().build_extension(ext)
 
 
@@ -39,7 +42,7 @@ class AnyPython(bdist_wheel):
 native = Extension(
     "lopsided.compute.native._native",
     ["csrc/lopsided.c"],
-    depends=["csrc/real.h", "csrc/targets.h", "csrc/rows.h", "csrc/columns.h", "csrc/half.h", "csrc/curves.inc"],
+    depends=sorted(map(str, Path("csrc").glob("*.[hi]*"))),
     libraries=[] if sys.platform == "win32" else ["m"],
     optional=True,  # without a compiler the installation goes on, and plain torch does the work
 )

@@ -80,7 +80,7 @@ def compile_step(job: Any, loss: Formula) -> list[tuple[str, Any]]:
     if isinstance(loss.pool, Sum):
         job.sum()
     else:
-        job.finish(job.fold().contiguous())
+        job.finish(job.fold_whole())
     return made
 
 

@@ -16,6 +16,7 @@ LOSSES = {"bce": "BCE", "focal": "focal", "asl": "ASL", "apl": "APL", "zlpr": "Z
 NON_INTEGER = "asl(gamma_neg=3.7, gamma_pos=1.3)"
 LOSSES[NON_INTEGER] = "ASL, gamma 3.7 and 1.3"
 SMALL_LOSSES = LOSSES | {"lsep": "LSEP", "softmax": "softmax", "bp_mll": "BP-MLL", "two_way": "two-way"}
+SMALL_LOSSES |= {"atl": "ATL", "mean_sat": "mean-SAT", "hinge_abl": "HingeABL", "decoupled": "decoupled softmax"}
 WAYS = ("native", "streamed", "eager", "published", "published, compiled")
 OTHERS = ("torch soft margin", "focal kornia", "limit")
 

@@ -42,11 +42,12 @@ static int LOWEST(uint64_t word) {
 #define SETTINGS 14
 #define PARTS 4
 #define LARGE 1e30
+#define SCALED 2.3283064365386963e-10 // 2^-32: in sums of values, which then do not overflow
 #define FOUR(x) x, x, x, x
 #define ONES FOUR(FOUR(FOUR(FOUR(1)))), FOUR(FOUR(FOUR(FOUR(1)))) // as many as a tile has labels
 
 enum { F32, F64, BF16, F16, U8, SPARSE, WEIGHTS }; // of a label, both as they are
-enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX };
+enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX, THRESHOLD_SOFTMAX, DECOUPLED_SOFTMAX, SIDE_MEANS };
 enum { NOTHING, LABELS, ROWS, POSITIVE_ROWS }; // what `scale` is divided by
 
 static const int bytes_of[] = {4, 8, 2, 2, 1, 0, 0};
@@ -61,11 +62,12 @@ typedef struct { // in the order of native/run.py
   // Of each row, and the sum of them: either may be null. The gradient, or null: rows x labels in the type of the logits.
   // All three are multiplied with `scale`.
   void *value, *total, *gradient;
-  // Pools of exponentials, where the labels of a row come in parts: the state of this part is written to `part_state`; that
+  // All pools but the sum, where the labels of a row come in parts: the state of this part is written to `part_state`; that
   // of all parts is read from `joined_state`, and makes value and gradient. rows x 2 sides x PARTS, or null.
   double *part_state;
   const double *joined_state;
-  double smoothing, ignored, scale, powers[2], factors[2], settings[2][SETTINGS]; // of the positive, of the negative
+  double smoothing, ignored, scale, constants[2]; // of the pool: the powers of pairs, the margin of means
+  double factors[2], settings[2][SETTINGS]; // of the positive, of the negative
   int32_t logit_type, target_type, ignoring, pool, positive, negative, threads, counted, both_ways;
   // results: a target or weight that may be wrong, a target that is unknown, no memory, sparse targets that are not sound; the
   // first row may be probabilities
@@ -73,11 +75,21 @@ typedef struct { // in the order of native/run.py
   double full[2]; // what the weights of a label that is positive, or negative, are multiplied with
 } Job;
 
-// One side of a row in a pool of exponentials: sum of weight exp(value), relative to the peak; sums of weight, and of weight
-// value; and, once all labels are in, its part of the gradient.
+// One side of a row. Of a pool of exponentials: sum of weight exp(value), relative to the peak; sums of weight, and of weight
+// value, SCALED. And, once all labels are in, what its part of the gradient has of its shares, and of weight itself.
 typedef struct {
-  double peak, sum, mass, dot, factor;
+  double peak, sum, mass, dot, factor, linear;
 } Side;
+#define NOTHING_YET {-LARGE, 0, 0, 0, 0, 0}
+
+static void give_part(const Job *job, long row, const Side *sides) {
+  for (int side = 0; side < 2 && job->part_state; side++)
+    memcpy(job->part_state + (row * 2 + side) * PARTS, sides + side, PARTS * sizeof(double));
+}
+
+static void take_joined(const Job *job, long row, int side, Side *to) {
+  if (job->joined_state) memcpy(to, job->joined_state + (row * 2 + side) * PARTS, PARTS * sizeof(double));
+}
 
 // log(1 + exp(x)), and its derivative
 static double softplus(double x, double *slope) {
@@ -90,33 +102,58 @@ static double log_sum(const Side *side) {
   return side->sum > 0 ? side->peak + log(side->sum) : isnan(side->sum) ? NAN : -LARGE;
 }
 
+// log(1 + exp(S)) of the logarithm S of a sum, and its derivative.
+static double finish_threshold(Side *side) {
+  const double x = side->sum * exp(side->peak); // two logarithms fewer
+  if (!(x < 1e300)) return softplus(log_sum(side), &side->factor);
+  side->factor = x / (1 + x);
+  return log1p(x);
+}
+
+static double mean_of(const Side *side, double mass) { return mass == 0 ? 0 : side->dot / mass / SCALED; }
+
+// Those of softmaxes, which have parts that are linear in the values of positives.
+static double finish_softmax(const Job *job, Side *sides) {
+  const double mass = sides[0].mass;
+  double value = 0, below;
+  if (job->pool == THRESHOLD_SOFTMAX) {
+    const double up = log_sum(sides);
+    value = finish_threshold(sides + 1);
+    if (!(mass > 0)) return value;
+    value += mass * (softplus(-up, &below) + (up - mean_of(sides, mass)));
+    sides[0].factor = mass * (1 - below), sides[0].linear = -1;
+  } else if (mass > 0 && job->pool == SOFTMAX) {
+    value = log_sum(sides + 1) - mean_of(sides, mass);
+    sides[0].linear = -1 / mass, sides[1].factor = 1;
+  } else if (mass > 0) {
+    value = mean_of(sides, mass);
+    sides[0].linear = 1 / mass, sides[1].factor = sides[0].sum / mass;
+  }
+  return value;
+}
+
 // Value of the row, and factor of both sides: d value / d (weight exp(value - peak)).
 static double finish(const Job *job, Side *sides) {
   double value = 0;
+  for (int i = 0; i < 2; i++) sides[i].factor = sides[i].linear = 0;
   if (job->pool == LOG_SUM_EXP) {
-    for (int i = 0; i < 2; i++) {
-      const double x = sides[i].sum * exp(sides[i].peak); // two logarithms fewer
-      if (x < 1e300) value += log1p(x), sides[i].factor = x / (1 + x);
-      else value += softplus(log_sum(sides + i), &sides[i].factor);
-    }
+    for (int i = 0; i < 2; i++) value += finish_threshold(sides + i);
   } else if (job->pool == PAIRS) {
     double slope;
-    value = softplus(job->powers[0] * log_sum(sides) + job->powers[1] * log_sum(sides + 1), &slope);
-    for (int i = 0; i < 2; i++) sides[i].factor = job->powers[i] * slope;
+    value = softplus(job->constants[0] * log_sum(sides) + job->constants[1] * log_sum(sides + 1), &slope);
+    for (int i = 0; i < 2; i++) sides[i].factor = job->constants[i] * slope;
   } else if (job->pool == MEAN_PAIRS) {
     int any = sides[0].mass > 0 && sides[1].mass > 0;
     value = any ? exp(log_sum(sides) + log_sum(sides + 1)) / (sides[0].mass * sides[1].mass)
                 : 0 * (sides[0].sum + sides[1].sum); // or NaN
     sides[0].factor = sides[1].factor = value;
+  } else if (job->pool == SIDE_MEANS) {
+    value = mean_of(sides, sides[0].sum) + mean_of(sides + 1, sides[1].sum);
   } else {
-    double mass = sides[0].mass;
-    value = mass > 0 ? log_sum(sides + 1) - sides[0].dot / mass : 0;
-    sides[0].factor = mass > 0 ? -1 / mass : 0;
-    sides[1].factor = mass > 0 ? 1 : 0;
+    value = finish_softmax(job, sides);
   }
   for (int i = 0; i < 2; i++)
-    if (!(job->pool == SOFTMAX && i == 0))
-      sides[i].factor = sides[i].sum == 0 || sides[i].factor == 0 ? 0 : sides[i].factor / sides[i].sum;
+    sides[i].factor = sides[i].sum == 0 || sides[i].factor == 0 ? 0 : sides[i].factor / sides[i].sum;
   return value;
 }
 
@@ -133,6 +170,9 @@ INLINE int32_t sortable_f32(float x) {
 INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fffffff)); }
 #include "half.h"
 #include "targets.h"
+#include "sums.h"
+#include "exponentials.h"
+#include "means.h"
 #include "rows.h"
 #include "columns.h"
 #undef REAL
@@ -142,6 +182,7 @@ INLINE float unsortable_f32(int32_t i) { return real_f32(i ^ ((i >> 31) & 0x7fff
 #undef SINGLE
 #undef NEGATIVE_ABS
 #undef TINY
+#undef MOST
 #undef EXP
 #undef LOG
 #undef LOG1P
@@ -164,6 +205,9 @@ INLINE int64_t sortable_f64(double x) {
 }
 INLINE double unsortable_f64(int64_t i) { return real_f64(i ^ ((i >> 63) & 0x7fffffffffffffff)); }
 #include "targets.h"
+#include "sums.h"
+#include "exponentials.h"
+#include "means.h"
 #include "rows.h"
 #include "columns.h"
 
@@ -186,8 +230,10 @@ EXPORT void lopsided_new(void *buffer, int64_t bytes) {
 #endif
 }
 
-// So that a library of other sources than those of native/run.py is not called.
-EXPORT int lopsided_job_size(void) { return (int)sizeof(Job); }
+// The digest of the sources, so that a library of other ones is not called: see native/sources.py.
+#define TEXT(tokens) #tokens
+#define TEXT_OF(macro) TEXT(macro)
+EXPORT const char *lopsided_sources(void) { return TEXT_OF(SOURCES); }
 
 // Does every entry of sparse targets lie in a row, and at a label that there is?
 static int is_sound(const Job *job) {

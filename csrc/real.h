@@ -31,6 +31,7 @@ INLINE REAL NAME(choose)(int condition, REAL a, REAL b) {
 
 #ifdef SINGLE
 #define TINY 1.17549435e-38f
+#define MOST 3.40282347e+38f
 
 // 1.5 2^23 + 127: the last bits of x + ROUND are the nearest whole number to x, biased as exponents are
 #define ROUND 12583039.0f
@@ -89,6 +90,7 @@ INLINE float log1p_unit_f32(float e) {
 #define LOG1P log1p_f32
 #else
 #define TINY 2.2250738585072014e-308
+#define MOST 1.7976931348623157e+308
 #define EXP exp
 #define LOG log
 #define LOG1P log1p

@@ -1,222 +1,4 @@
-// Row loops over tiles for one real type; included twice. They know pools, and no curve.
-
-static ALIGNED const REAL NAME(ones)[TILE] = {ONES};
-
-// Does the gradient have another type than REAL, so that it is made in a buffer and stored from there?
-INLINE int NAME(converts)(const Job *job) { return job->logit_type != (sizeof(REAL) == 8 ? F64 : F32); }
-
-INLINE REAL *NAME(gradient)(const Job *job, long row, REAL *buffer) {
-  if (!job->gradient) return 0;
-  return NAME(converts)(job) ? buffer : (REAL *)job->gradient + row * job->labels;
-}
-
-INLINE void NAME(store)(const Job *job, long row, long m, const REAL *restrict g) {
-#ifdef SINGLE
-  uint16_t *out = (uint16_t *)job->gradient + row * job->labels;
-  if (job->logit_type == BF16) store_bf16(g, out, m);
-  else if (job->logit_type == F16) store_f16(g, out, m);
-#endif
-}
-
-// Multiplies values and gradients of some rows, from `row` on, with the weights of these.
-static void NAME(weigh_rows)(const Job *job, long row, long many, REAL *values, REAL *g, NAME(Tile) *t) {
-  for (long r = 0; r < many; r++) {
-    const REAL weight = ((const REAL *)job->row_weight)[row + r];
-    t->odd |= !(weight >= 0 && weight < INFINITY);
-    values[r] *= weight;
-    for (long i = r * job->labels; i < (r + 1) * job->labels && g; i++) g[i] *= weight;
-  }
-}
-
-// ---- sum: one pass; what a label costs goes to t->value
-
-// What the listed positives cost in sum. Adds their gradient to g, and their cost to `cost`, where these are given.
-static REAL NAME(add_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list, REAL *g,
-                                REAL *cost) {
-  REAL sum = 0;
-  for (long from = 0; from < list->count; from += TILE) {
-    const long m = NAME(pad)(list, from), real = list->count - from < m ? list->count - from : m;
-    sum += NAME(curves)[job->positive](list->z + from, list->weight + from, t->up, t->down, m, s);
-    for (long j = 0; j < real && g; j++) g[list->index[from + j]] += t->down[j];
-    for (long j = 0; j < real && cost; j++) cost[list->index[from + j]] += t->up[j];
-  }
-  list->count = 0;
-  return sum;
-}
-
-static double NAME(sum_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
-                            REAL *g) {
-  double sum = 0;
-  for (long start = 0; start < job->labels; start += STEP) {
-    const long m = job->labels - start < STEP ? job->labels - start : STEP;
-    const REAL *z = NAME(begin)(job, row, start, m, t, list, g ? g + start : 0);
-    sum += NAME(curves)[job->negative](z, t->down, t->value, g ? g + start : t->slope, m, s + 1);
-  }
-  return sum + NAME(add_positives)(job, s, t, list, g, 0);
-}
-
-// Several short rows that lie side by side, as one tile.
-CLONES static void NAME(sum_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
-                                        NAME(Positives) *list, REAL *values) {
-  const long m = many * job->labels;
-  REAL *gradient = NAME(gradient)(job, row, t->slope), *g = gradient ? gradient : t->slope;
-  const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
-  REAL all = NAME(curves)[job->negative](z, t->down, t->value, g, m, s + 1);
-  const int single = job->value || job->row_weight;
-  all += NAME(add_positives)(job, s, t, list, g, single ? t->value : 0);
-  if (!single) values[row] = all; // for their total
-  for (long r = 0; r < many && single; r++) {
-    REAL sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (long i = r * job->labels; i < (r + 1) * job->labels; i++) sum += t->value[i];
-    values[row + r] = sum;
-  }
-  if (job->row_weight) NAME(weigh_rows)(job, row, many, values + row, gradient, t);
-  if (gradient) NAME(store)(job, row, m, g);
-}
-
-// ---- pools of exponentials: a pass over the row for the state, and one over what it left behind for the gradient
-
-// Adds logits to one side of a row: e = weight exp(value - peak), and share = e slope. Returns what older shares must be
-// multiplied with, since the peak has risen.
-CLONES static double NAME(add)(const REAL *restrict value, const REAL *restrict slope, const REAL *restrict weight,
-                               long m, REAL *restrict share, Side *side) {
-  INTEGER highest = NAME(sortable)(-LARGE);
-  for (long i = 0; i < m; i++) {
-    INTEGER x = NAME(sortable)(SELECT(weight[i] > 0, value[i], -LARGE));
-    highest = x > highest ? x : highest;
-  }
-  REAL top = NAME(unsortable)(highest), sum = 0, mass = 0;
-  double older = 1;
-  if (!(top <= side->peak)) {
-    older = side->sum == 0 ? 0 : exp(side->peak - top);
-    side->sum *= older;
-    side->peak = top;
-  }
-  top = (REAL)side->peak;
-#pragma omp simd reduction(+ : sum, mass)
-  for (long i = 0; i < m; i++) {
-    const REAL e = SELECT(weight[i] > 0, weight[i] * EXP(value[i] - top), 0);
-    sum += e, mass += weight[i], share[i] = SELECT(weight[i] > 0, e * slope[i], 0);
-  }
-  side->sum += sum, side->mass += mass;
-  return older;
-}
-
-CLONES static void NAME(multiply)(REAL *restrict g, REAL factor, long m) {
-  if (factor == 0) memset(g, 0, m * sizeof(REAL)); // also what is NaN, in a row that has no part in the loss
-  for (long i = 0; i < m; i++) g[i] = SELECT(g[i] == 0, 0, g[i] * factor); // 0 where unknown, whatever the row
-}
-
-// The positive side, once all of it is listed; leaves the shares in place of the logits.
-static void NAME(fold_positives)(const Job *job, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
-                                 Side *side) {
-  for (long from = 0; from < list->count; from += TILE) {
-    const long m = NAME(pad)(list, from), real = list->count - from < m ? list->count - from : m;
-    NAME(curves)[job->positive](list->z + from, NAME(ones), t->value, t->slope, m, s);
-    for (long j = 0; j < real; j++) side->dot += (double)list->weight[from + j] * t->value[j];
-    const double older = NAME(add)(t->value, t->slope, list->weight + from, m, list->z + from, side);
-    if (job->pool == SOFTMAX)
-      for (long j = 0; j < real; j++) list->z[from + j] = list->weight[from + j] * t->slope[j];
-    else if (older != 1) NAME(multiply)(list->z, (REAL)older, from);
-  }
-}
-
-// Softmax: one distribution over all known labels, whatever their weights.
-static void NAME(make_known)(NAME(Tile) *t, long m) {
-  for (long i = 0; i < m; i++) t->down[i] = (t->up[i] > 0) | (t->down[i] > 0);
-}
-
-// `peaks` is for those of the tiles, which their shares are relative to at first.
-static double NAME(exponential_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t,
-                                    NAME(Positives) *list, REAL *g, double *peaks) {
-  Side sides[2] = {{-LARGE, 0, 0, 0, 0}, {-LARGE, 0, 0, 0, 0}};
-  for (long start = 0; start < job->labels; start += STEP) {
-    const long m = job->labels - start < STEP ? job->labels - start : STEP;
-    const REAL *z = NAME(begin)(job, row, start, m, t, list, g ? g + start : 0);
-    if (job->pool == SOFTMAX) NAME(make_known)(t, m);
-    NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
-    NAME(add)(t->value, t->slope, t->down, m, g ? g + start : t->slope, sides + 1);
-    peaks[start / STEP] = sides[1].peak;
-  }
-  NAME(fold_positives)(job, s, t, list, sides);
-  const double raised = sides[0].peak;
-  for (int side = 0; side < 2 && job->part_state; side++)
-    memcpy(job->part_state + (row * 2 + side) * PARTS, sides + side, PARTS * sizeof(double));
-  for (int side = 0; side < 2 && job->joined_state; side++)
-    memcpy(sides + side, job->joined_state + (row * 2 + side) * PARTS, PARTS * sizeof(double));
-  const double value = finish(job, sides) * job->scale;
-  if (g) {
-    for (long start = 0; start < job->labels; start += STEP) {
-      const long m = job->labels - start < STEP ? job->labels - start : STEP;
-      const double behind = peaks[start / STEP] - sides[1].peak,
-                   relative = behind == 0 || sides[1].factor == 0 ? 1 : exp(behind);
-      NAME(multiply)(g + start, (REAL)(sides[1].factor * job->scale * relative), m);
-    }
-    const double relative = job->pool == SOFTMAX || raised == sides[0].peak ? 1 : exp(raised - sides[0].peak);
-    const double factor =
-        sides[0].factor * job->scale * relative; // not REAL: beside a share that is subnormal it is infinite
-    for (long j = 0; j < list->count && factor != 0; j++) g[list->index[j]] += (REAL)(factor * list->z[j]);
-  }
-  list->count = 0;
-  return value;
-}
-
-// What is 0 or less to weight exp(value).
-CLONES static void NAME(exponentiate)(REAL *restrict value, const REAL *restrict weight, long m) {
-  for (long i = 0; i < m; i++) value[i] = SELECT(weight[i] > 0, weight[i] * EXP(value[i]), 0);
-}
-
-// The positive sides of `many` short rows, whose values lie in t->up: `ends` of them, and exponentials in place of the logits.
-static void NAME(fold_short_positives)(const Job *job, long many, const NAME(Tile) *t, NAME(Positives) *list,
-                                       long *ends, Side (*sides)[2]) {
-  for (long r = 0, from = 0, to = 0; r < many; r++, from = to) {
-    INTEGER highest = NAME(sortable)(-LARGE);
-    for (; to < list->count && list->index[to] < (r + 1) * job->labels; to++) {
-      const INTEGER x = NAME(sortable)(t->up[to]);
-      highest = x > highest ? x : highest;
-    }
-    const REAL peak = NAME(unsortable)(highest);
-    for (long j = from; j < to; j++) list->z[j] = t->up[j] - peak;
-    ends[r] = to, sides[r][0] = (Side){peak, 0, 0, 0, 0};
-  }
-  NAME(exponentiate)(list->z, list->weight, NAME(pad)(list, 0));
-  for (long r = 0, j = 0; r < many; r++)
-    for (Side *side = sides[r]; j < ends[r]; j++)
-      side->sum += list->z[j], side->mass += list->weight[j], side->dot += (double)list->weight[j] * t->up[j];
-}
-
-// Several short rows that lie side by side, as one tile: one call of each curve for all of them.
-static void NAME(exponential_short_rows)(const Job *job, long row, long many, const NAME(Settings) *s, NAME(Tile) *t,
-                                         NAME(Positives) *list, REAL *values) {
-  const long labels = job->labels, m = many * labels;
-  long ends[TILE];
-  Side sides[TILE][2];
-  REAL *gradient = NAME(gradient)(job, row, t->z),
-       *g = gradient ? gradient : t->z; // the logits are not needed to the end
-  const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
-  if (job->pool == SOFTMAX) NAME(make_known)(t, m);
-  NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
-  NAME(curves)[job->positive](list->z, NAME(ones), t->up, t->rise, NAME(pad)(list, 0), s);
-  NAME(fold_short_positives)(job, many, t, list, ends, sides);
-  for (long r = 0; r < many; r++) {
-    sides[r][1] = (Side){-LARGE, 0, 0, 0, 0};
-    NAME(add)(t->value + r * labels, t->slope + r * labels, t->down + r * labels, labels, g + r * labels, sides[r] + 1);
-  }
-  for (long r = 0; r < many; r++) values[row + r] = (REAL)(finish(job, sides[r]) * job->scale);
-  for (long r = 0, j = 0; r < many && gradient; r++) {
-    const double up = sides[r][0].factor * job->scale; // as above
-    const REAL *share = job->pool == SOFTMAX ? list->weight : list->z;
-    NAME(multiply)(g + r * labels, (REAL)(sides[r][1].factor * job->scale), labels);
-    for (; j < ends[r]; j++)
-      if (up != 0) g[list->index[j]] += (REAL)(up * share[j] * t->rise[j]);
-  }
-  list->count = 0;
-  if (job->row_weight) NAME(weigh_rows)(job, row, many, values + row, gradient, t);
-  if (gradient) NAME(store)(job, row, m, g);
-}
-
-// ---- all rows
+// All rows of a batch, for one real type; included twice.
 
 static int NAME(may_be_probabilities)(const Job *job) {
   NAME(Tile) t;
@@ -295,8 +77,9 @@ static int64_t NAME(count)(const Job *job, long row, long many, NAME(Tile) *t, N
 static REAL NAME(long_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
                            REAL *buffer, double *peaks) {
   REAL *g = NAME(gradient)(job, row, buffer);
-  REAL value = (REAL)(job->pool == SUM ? NAME(sum_row)(job, row, s, t, list, g)
-                                       : NAME(exponential_row)(job, row, s, t, list, g, peaks));
+  REAL value = (REAL)(job->pool == SUM          ? NAME(sum_row)(job, row, s, t, list, g)
+                      : job->pool == SIDE_MEANS ? NAME(mean_row)(job, row, s, t, list, g)
+                                                : NAME(exponential_row)(job, row, s, t, list, g, peaks));
   if (job->row_weight) NAME(weigh_rows)(job, row, 1, &value, g, t);
   if (g) NAME(store)(job, row, job->labels, g);
   return value;
@@ -328,7 +111,9 @@ static int64_t NAME(pass)(Job *job, REAL *values) {
       if (failed) continue;
       if (!values) found += NAME(count)(job, row, many, &t, &list);
       else if (together > 1)
-        (job->pool == SUM ? NAME(sum_short_rows) : NAME(exponential_short_rows))(job, row, many, s, &t, &list, values);
+        (job->pool == SUM          ? NAME(sum_short_rows)
+         : job->pool == SIDE_MEANS ? NAME(mean_short_rows)
+                                   : NAME(exponential_short_rows))(job, row, many, s, &t, &list, values);
       else values[row] = NAME(long_row)(job, row, s, &t, &list, buffer, peaks);
     }
     free(list.index), free(list.z), free(list.weight), free(peaks), free(buffer);

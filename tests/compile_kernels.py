@@ -24,13 +24,13 @@ from tests.batches import batch, said  # noqa: E402
 
 SHAPES = (1, 1), (3, 7), (2, 40_000)
 DTYPES = torch.float32, torch.bfloat16, torch.float16
-LOSSES = "asl", "zlpr", "softmax", "bp_mll", "lsep", "bce", "hill"
+LOSSES = "asl", "zlpr", "softmax", "bp_mll", "lsep", "bce", "hill", "atl", "decoupled", "mean_sat", "hinge_abl"
 
 
 def compile_case(number: int, rows: int, labels: int, way: int) -> int:
     """One of the ways; loss, dtype and what comes from above change with the number. How many kernels there were."""
     z, y = batch(rows, labels)
-    z, loss = z.to(DTYPES[number % 3]), formula(LOSSES[number % 7])
+    z, loss = z.to(DTYPES[number % 3]), formula(LOSSES[number % len(LOSSES)])
     scales: list[float | Tensor] = [0.5, torch.ones(()), torch.ones(rows)]
     gradient = torch.empty_like(z) if number % 4 else None
     job = triton._Job(z, said(z.double(), y)[way], z.shape, loss, gradient, scales[number % 3])

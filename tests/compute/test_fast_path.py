@@ -45,7 +45,13 @@ def compare(spec: str, z: Tensor, labels: Supervision, reduction: str, row_weigh
 
 @pytest.mark.parametrize("dtype", SERVED)
 @pytest.mark.parametrize("size", [(9, 7), (5, 80), pytest.param((3, 600), marks=pytest.mark.slow)], ids=str)
-@pytest.mark.parametrize("spec", ["asl", "zlpr", "lsep", "softmax", "bp_mll", "two_way"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("asl", "zlpr", "lsep", "softmax", "bp_mll", "two_way"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("atl", "mean_sat", "decoupled")),
+    ],
+)
 def test_whatever_is_said_of_the_labels_and_however_it_is_reduced(
     spec: str, size: tuple[int, int], dtype: torch.dtype
 ) -> None:
@@ -58,7 +64,7 @@ def test_whatever_is_said_of_the_labels_and_however_it_is_reduced(
 
 
 @pytest.mark.parametrize("dtype", SERVED)
-@pytest.mark.parametrize("spec", ["bce", "zlpr", "bp_mll"])
+@pytest.mark.parametrize("spec", ["bce", "zlpr", "bp_mll", "hinge_abl"])
 def test_rows_have_weights(spec: str, dtype: torch.dtype) -> None:
     for size in ((9, 7), (3, 600)):
         z, y = batch(*size)

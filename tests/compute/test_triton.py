@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),  # dynamo's own
 ]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-NAMES = list(COMPILED) if GPU else ["asl", "apl", "zlpr", "two_way", "bp_mll", "softmax"]
+NAMES = list(COMPILED) if GPU else ["asl", "apl", "zlpr", "two_way", "bp_mll", "softmax", "hinge_abl", "decoupled"]
 SIZES = [1, 15, 16, 17, 1023, 1024, 1025, 40_000] if GPU else [1, 17, 130]
 
 
@@ -80,7 +80,7 @@ def test_every_kind_of_labels_and_odd_sizes(name: str, labels: int) -> None:
         compare(formula(name), z.float(), way)
 
 
-@pytest.mark.parametrize("name", ["asl", "lsep"])
+@pytest.mark.parametrize("name", ["asl", "lsep", "atl", "decoupled", "hinge_abl"])
 def test_rows_in_parts_and_rows_in_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels of a row spread over programs, the last tile of each uneven; tiles of several rows, the last uneven."""
     monkeypatch.setattr(triton, "_SPAN", 96)
@@ -138,6 +138,19 @@ def test_nan_logits_are_seen_unless_masked(name: str) -> None:
     z[1, 3] = torch.nan
     for targets in (y, y.byte()):
         check_nan_is_seen_unless_masked(triton.rows, formula(name), z, targets)
+
+
+@pytest.mark.parametrize("name", ["atl", "mean_sat", "hinge_abl"])
+def test_infinite_logits_cost_nothing_on_the_right_side_and_no_end_on_the_wrong_one(name: str) -> None:
+    y = torch.tensor([[1, 1, 0, 0]] * 2, device=DEVICE)
+    z = torch.where(y > 0, torch.inf, -torch.inf)
+    z[1] = -z[1]
+    value, grad = triton.rows(formula(name), z, Supervision(y))[:2]
+    assert grad is not None
+    assert value.tolist() == [0, torch.inf]
+    assert not grad[0].any()
+    assert (grad[1, :2] < 0).all()
+    assert (grad[1, 2:] > 0).all()
 
 
 def test_infinite_logits_on_the_right_side_cost_nothing() -> None:
@@ -226,7 +239,7 @@ def test_gradients_of_half_floats_are_not_lost_before_a_loss_scaler_comes() -> N
     torch.testing.assert_close(leaf.grad.float(), expected, rtol=2e-2, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["asl", "zlpr", "softmax"])
+@pytest.mark.parametrize("name", ["asl", "zlpr", "softmax", "decoupled", "hinge_abl"])
 def test_a_head_in_chunks(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(shape, generator=generator).to(DEVICE) for shape in ((4, 5), (70, 5)))

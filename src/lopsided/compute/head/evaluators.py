@@ -26,6 +26,9 @@ class Evaluator(Protocol):
     def summarize_again(self, z: Tensor, supervision: Supervision, state: Tensor) -> Tensor:
         """Maps (B, l) logits and the state of all parts to sums over the labels, where the pool is staged."""
 
+    def complete(self, state: Tensor, sums: Tensor) -> Tensor:
+        """Returns the state of all parts, with those sums over all labels."""
+
     def both(self, z: Tensor, supervision: Supervision, out: Tensor) -> tuple[Tensor, Tensor]:
         """Returns state and slopes in one, where labels are independent."""
 
@@ -54,6 +57,9 @@ class Streamed:
     def summarize_again(self, z: Tensor, supervision: Supervision, state: Tensor) -> Tensor:
         wide, weights = self._widen(z, supervision)
         return _precise(self.formula.summarize_again(wide, weights, state.to(wide.dtype)))
+
+    def complete(self, state: Tensor, sums: Tensor) -> Tensor:
+        return torch.cat([state, sums])
 
     def both(self, z: Tensor, supervision: Supervision, out: Tensor) -> tuple[Tensor, Tensor]:
         wide = z.to(torch.promote_types(z.dtype, torch.float32))
@@ -86,7 +92,7 @@ def _precise(state: Tensor) -> Tensor:
 
 
 class Compiled:
-    """A compiled executor: of each side of a row it keeps the peak, the sum of exponentials, and two plain sums."""
+    """A compiled executor: of each side of a row it keeps a peak and three sums, see `native.join`."""
 
     def __init__(self, formula: Formula, executor: ModuleType) -> None:
         self.formula, self.executor = formula, executor
@@ -101,7 +107,12 @@ class Compiled:
         return state
 
     def summarize_again(self, z: Tensor, supervision: Supervision, state: Tensor) -> Tensor:
-        raise NotImplementedError  # no compiled executor has a loop for a staged pool
+        part = torch.empty_like(state)
+        self.executor.rows(self.formula, z, supervision, with_gradient=False, part_state=part, joined_state=state)
+        return part
+
+    def complete(self, state: Tensor, sums: Tensor) -> Tensor:
+        return native.complete(state, sums)
 
     def both(self, z: Tensor, supervision: Supervision, out: Tensor) -> tuple[Tensor, Tensor]:
         return self.executor.rows(self.formula, z, supervision, out=out).values.double(), out
@@ -111,7 +122,7 @@ class Compiled:
         return out
 
     def merge(self, states: Tensor) -> Tensor:
-        return states.sum(0) if self._sums else native.join(states)
+        return states.sum(0) if self._sums else native.join(states, self.formula.pool)
 
     def value(self, state: Tensor) -> Tensor:
         if self._sums:

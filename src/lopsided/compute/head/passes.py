@@ -139,7 +139,7 @@ def _folded_again(problem: HeadProblem, totals: Totals, work: _Work) -> Totals:
         sums = problem.evaluator.summarize_again(nothing, Supervision(nothing), totals.state)
     if problem.shard is not None:
         sums = problem.shard.sum(sums)
-    return Totals(torch.cat([totals.state, sums]), totals.columns)
+    return Totals(problem.evaluator.complete(totals.state, sums), totals.columns)
 
 
 def _joined(evaluator: Evaluator, one: Tensor | None, other: Tensor) -> Tensor:

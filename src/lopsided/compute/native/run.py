@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,36 @@ from torch import Tensor
 
 from lopsided.compute.executor import RowResult, Source
 from lopsided.compute.graph import MOST_TERMS, SETTINGS, printed
+from lopsided.compute.native.sources import digest
 from lopsided.losses.formulas import Curve, Formula
 from lopsided.losses.names import as_formula
-from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, TwoWayPairs
+from lopsided.losses.pools import (
+    DecoupledSoftmax,
+    LogSumExp,
+    MeanPairs,
+    Pairs,
+    Pool,
+    SideMeans,
+    Softmax,
+    Sum,
+    ThresholdSoftmax,
+    TwoWayPairs,
+)
+from lopsided.losses.sums import nonzero
 from lopsided.targets import Supervision
 from lopsided.targets.checks import check_values
 
 NAME = "native"
+STALE = "the C library was built from other sources than those in csrc: run python setup.py build_ext --inplace --force"
 GRADIENT: Source = "forward"
 CHECKS_VALUES = True
 _LOGITS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 COUNTED = {None: 0, "labels": 1, "rows": 2, "positive rows": 3}  # what a reduction divides by
 TARGET_TYPES = {torch.float32: 0, torch.float64: 1, torch.uint8: 4, torch.bool: 4}
 _SPARSE = 5
-_POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
+# as csrc/lopsided.c counts them
+POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
+POOLS |= {ThresholdSoftmax: 5, DecoupledSoftmax: 6, SideMeans: 7}
 _PARALLEL = 1 << 14  # logits below which threads cost more than they save
 _Settings = ctypes.c_double * (len(SETTINGS) + MOST_TERMS[-1])
 
@@ -47,7 +64,7 @@ class Job(ctypes.Structure):
             "value total gradient part_state joined_state",
         ),
         *_of(ctypes.c_double, "smoothing ignored scale"),
-        ("powers", ctypes.c_double * 2),
+        ("constants", ctypes.c_double * 2),
         ("factors", ctypes.c_double * 2),
         ("settings", _Settings * 2),
         *_of(ctypes.c_int32, "logit_type target_type ignoring pool positive negative threads counted both_ways"),
@@ -66,10 +83,16 @@ def library() -> ctypes.CDLL | str:
         loaded = ctypes.CDLL(str(files[0]))
     except OSError as error:
         return f"the C library does not load: {error}"
-    size = getattr(loaded, "lopsided_job_size", None)
-    if size is None or size() != ctypes.sizeof(Job):
-        return "the C library was built from other sources than these: install the package again"
-    return loaded
+    return loaded if digest() in (None, _built_from(loaded)) else STALE
+
+
+def _built_from(loaded: ctypes.CDLL) -> str:
+    """Returns the digest of the sources; none of libraries that were built before there was one."""
+    said = getattr(loaded, "lopsided_sources", None)
+    if said is None:
+        return ""
+    said.restype = ctypes.c_char_p
+    return str(said().decode())
 
 
 def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double], float] | None:
@@ -84,7 +107,7 @@ def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double], float] | 
 @lru_cache(maxsize=1024)
 def template(formula: Formula) -> bytes | None:
     """Returns a job with all that a formula fixes, to be copied; None if the library has no loop for the formula."""
-    job = Job(pool=_POOLS.get(type(formula.pool), -1))
+    job = Job(pool=POOLS.get(type(formula.pool), -1))
     positive, negative = _kernel(formula.positive), _kernel(formula.negative)
     if job.pool < 0 or positive is None or negative is None:
         return None
@@ -93,7 +116,9 @@ def template(formula: Formula) -> bytes | None:
     if (job.factors[0], job.factors[1]) != (1, 1) and not isinstance(formula.pool, Sum):
         return None
     if isinstance(formula.pool, Pairs):
-        job.powers[0], job.powers[1] = formula.pool.power_pos, formula.pool.power_neg
+        job.constants[0], job.constants[1] = formula.pool.power_pos, formula.pool.power_neg
+    if isinstance(formula.pool, SideMeans):
+        job.constants[0] = math.inf if formula.pool.margin is None else formula.pool.margin
     return bytes(job)
 
 
@@ -131,8 +156,9 @@ def rows(
 ) -> RowResult:
     """Works as `Executor.rows`: one pass over memory.
 
-    Where the labels of a row come in parts and the pool is one of exponentials, the state of this part is written to
-    `part_state`, and `joined_state` is that of all parts, as `join` makes it: (rows, 2, 4) float64.
+    Where the labels of a row come in parts and the pool is no sum, the state of this part is written to `part_state`,
+    and `joined_state` is that of all parts, as `join` makes it: (rows, 2, 4) float64. Given both, a staged pool folds
+    this part once more.
     """
     shape = logits.shape
     z = _matrix(logits.detach())
@@ -165,10 +191,22 @@ def _matrix(tensor: Tensor) -> Tensor:
     return tensor if tensor.ndim == 2 else tensor.reshape(tensor.shape[:-1].numel(), tensor.shape[-1])
 
 
-def join(states: Tensor) -> Tensor:
-    """Maps (parts, rows, 2, 4) to (rows, 2, 4): peaks, sums of exponentials relative to them, and two plain sums."""
+def join(states: Tensor, pool: Pool) -> Tensor:
+    """Maps (parts, rows, 2, 4) to (rows, 2, 4): peaks, sums of exponentials relative to them, and two plain sums.
+
+    Those of means are relative to the peaks themselves, all three.
+    """
     peak = states[..., :1].amax(0)
+    if isinstance(pool, SideMeans):
+        return torch.cat([peak, (states[..., 1:] * (states[..., :1] / nonzero(peak))).sum(0)], -1)
     return torch.cat([peak, (states[..., 1:2] * (states[..., :1] - peak).exp()).sum(0), states[..., 2:].sum(0)], -1)
+
+
+def complete(state: Tensor, again: Tensor) -> Tensor:
+    """Returns (rows, 2, 4) states with what a staged pool has found of positives when it folded the labels again."""
+    whole = state.clone()
+    whole[:, 0, 1::2] = again[:, 0, 1::2]
+    return whole
 
 
 def new_job(fixed: bytes, z: Tensor, rows: int, labels: int, stride: int, scale: float, gradient: Tensor | None) -> Job:

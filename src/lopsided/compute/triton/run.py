@@ -1,4 +1,4 @@
-"""The Triton executor: value and gradient of rows on a GPU, in one pass over memory, two for pools of exponentials."""
+"""The Triton executor: value and gradient of rows on a GPU, in one pass over memory, or two or three."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lopsided.compute.graph import printed
 from lopsided.compute.native import run as native
 from lopsided.losses.formulas import Formula
 from lopsided.losses.names import as_formula
-from lopsided.losses.pools import LogSumExp, MeanPairs, Pairs, Softmax, Sum, TwoWayPairs
+from lopsided.losses.pools import Pairs, SideMeans, Sum, TwoWayPairs
 from lopsided.targets import Supervision
 from lopsided.targets.checks import is_traced
 
@@ -28,8 +28,7 @@ CHECKS_VALUES = False
 DEVICES = ("cuda", "xpu")  # of torch; AMD's are called cuda too
 OLDEST = (3, 7)  # older ones do not take None within tuples
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_POOLS = {Sum: "Sum", LogSumExp: "LogSumExp", Pairs: "Pairs", TwoWayPairs: "Pairs", MeanPairs: "MeanPairs"}
-_POOLS[Softmax] = "Softmax"
+_POOLS = {pool: pool.__name__ for pool in native.POOLS} | {TwoWayPairs: Pairs.__name__}
 _SPAN = 1 << 14  # labels of a program
 _RESCALED = 4096  # numbers of a program
 _MOST = 65_535 * _SPAN  # labels of a row: CUDA counts no further in the second dimension of a grid
@@ -79,6 +78,8 @@ def _how(formula: Formula) -> tuple[Any, ...] | None:
         return None
     if isinstance(formula.pool, Pairs):
         factors = formula.pool.power_pos, formula.pool.power_neg
+    if isinstance(formula.pool, SideMeans):
+        factors = math.inf if formula.pool.margin is None else formula.pool.margin, 1.0
     return pool, positive.name, positive.settings, negative.name, negative.settings, *factors
 
 
@@ -154,11 +155,11 @@ def rows(
         if isinstance(formula.pool, Sum):
             values = job.sum()
         else:
-            state = job.fold() if joined_state is None else joined_state.float()
+            joined = None if joined_state is None else joined_state.float().contiguous()
             if part_state is not None:
-                part_state.copy_(state)
+                part_state.copy_(job.fold(joined))
                 return RowResult(z.new_empty(0), None)
-            values = job.finish(state.contiguous())
+            values = job.finish(job.fold_whole() if joined is None else joined)
     if not isinstance(scale, Tensor) and scale != 1:
         values *= scale
     return RowResult(values.view(shape[:-1]), None if gradient is None else gradient.view(shape))
@@ -180,6 +181,7 @@ class _Job:
         assert not isinstance(loaded, str)
         assert fixed is not None
         self.kernels, self.z, self.shape, self.formula, self.supervision = loaded, z, z.shape, fixed, supervision
+        self.pool = formula.pool
         self.gradient = None if gradient is None else _strided(gradient)
         self.scale = (_numbers(scale.detach(), len(z)), 1.0) if isinstance(scale, Tensor) else (None, scale)
         self.batch = _batch(loaded, z, supervision, shape)
@@ -190,11 +192,16 @@ class _Job:
         self._launch(self.kernels.sum_rows, self.gradient, values, *self.scale)
         return values.squeeze(1) if self.parts == 1 else values.sum(1)
 
-    def fold(self) -> Tensor:
-        """Returns the (rows, 2, 4) states of the rows."""
+    def fold(self, joined_state: Tensor | None = None) -> Tensor:
+        """Returns the (rows, 2, 4) states of the rows; with those joined to others, what a staged pool adds to them."""
         states = self._new(self.parts, len(self.z), 2, 4)
-        self._launch(self.kernels.fold_rows, states)
-        return states[0] if self.parts == 1 else native.join(states)
+        self._launch(self.kernels.fold_rows, joined_state, states)
+        return states[0] if self.parts == 1 else native.join(states, self.pool)
+
+    def fold_whole(self) -> Tensor:
+        """Returns the states of rows whose labels are all here."""
+        state = self.fold()
+        return native.complete(state, self.fold(state)) if self.pool.staged else state
 
     def finish(self, joined_state: Tensor) -> Tensor:
         values = self._new(len(self.z))
