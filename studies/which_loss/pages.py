@@ -260,13 +260,26 @@ def published(study: Measured) -> str:
     """Returns F1 by kind of threshold at fixed settings and at chosen ones, on the split that others have."""
     ends = {".40 to .60": "_window", "own": "_own", "one": "", "one a label": "_labels"}
     body: Body = []
-    for family, title in (("fixed", "theirs"), ("chosen", "ours")):
+    told = []
+    for family, title in (("fixed", "their settings"), ("chosen", "our settings")):
         name = f"{SPLIT}, {family}"
-        for loss in FAMILIES[family] if name in study.sets(family=family) else ():
+        if name not in study.sets(family=family):
+            continue
+        for loss in FAMILIES[family]:
             f1 = [study.values(name, loss, f"{each}_f1{end}") for each in ("micro", "macro") for end in ends.values()]
-            body.append([title, loss, *(f"{share(fmean(each))} ± {share(stdev(each))}" for each in f1 if each)])
+            cells = [f"{share(fmean(each))} ± {share(stdev(each))}" if each else "" for each in f1]
+            body.append([title, loss, *cells])
+        leads = [_lead(study, name, FAMILIES[family], f"{each}_f1_window") for each in ("micro", "macro")]
+        told.append(f"At {title}, in micro-F1 {leads[0]}, and in macro-F1 {leads[1]}.")
     head = [f"{f1}-F1, {end}" for f1 in ("micro", "macro") for end in ends]
-    return grid(["settings", "loss", *head], body) if body else "**Not measured yet.**"
+    return f"{' '.join(told)}\n\n{grid(['', 'loss', *head], body)}" if body else "**Not measured yet.**"
+
+
+def _lead(study: Measured, name: str, losses: Sequence[str], metric: str) -> str:
+    means = {loss: study.mean(name, loss, metric) for loss in losses}
+    ordered = sorted(means, key=lambda loss: -means[loss])
+    first, place = ordered[0], f"number {ordered.index(BASE) + 1} of {len(means)}"
+    return f"{first} is first, {share(means[first] - means[BASE])} above bce, which is {place}"
 
 
 def share_true(study: Measured, name: str) -> float:
