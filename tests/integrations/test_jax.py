@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,17 +14,18 @@ from numpy.typing import NDArray
 import lopsided
 from lopsided.compute.native import printer
 from lopsided.integrations.jax import loss, source
-from lopsided.losses import Curve, Formula, Sum, formula
+from lopsided.losses import BALANCED, UNKNOWN, Balanced, Curve, Formula, Sum, any_loss, formula
 from lopsided.nn.functional import multilabel_loss
-from tests.variants import every_variant, example
+from tests.variants import VARIANTS, every_variant, example
 
 
-@every_variant
+@pytest.mark.parametrize("spec", [*VARIANTS, *UNKNOWN, *BALANCED])
 def test_the_printed_curves_are_the_curves(spec: str) -> None:
     z = np.linspace(-40, 40, 1601)
     space: dict[str, Any] = {"jnp": np}
     exec(source(spec), space)
-    ours = formula(spec)
+    made = any_loss(spec)
+    ours = made.formula if isinstance(made, Balanced) else made
     for name, curve in (("positive", ours.positive), ("negative", ours.negative)):
         for expected, printed in zip(curve(torch.from_numpy(z)), space[name](z), strict=True):
             np.testing.assert_allclose(printed, np.broadcast_to(np.asarray(expected), z.shape), 1e-11, 1e-18)
@@ -61,6 +63,55 @@ def test_values_and_gradients_are_ours(spec: str) -> None:
             assert float(value) == pytest.approx(expected.item(), rel=tolerance, abs=tolerance)
             scale = float(logits.grad.abs().max())
             np.testing.assert_allclose(gradient, logits.grad.numpy(), rtol=tolerance, atol=tolerance * scale)
+
+
+COUNTS, ROWS = [700, 300, 40, 9, 1, 0, 1000, 500, 77], 1000
+COUNTED = [*BALANCED, "db(alpha=0, steepness=3, middle=0.4, kappa=0.2, tolerance=3, gamma=1.5)", "ldam(scale=2)"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [*UNKNOWN, "gr(steepness=2, middle=0.8, width=0.5)", "splc(tau=0.5)", *COUNTED])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_third_curves_and_losses_from_counts_are_ours(spec: str, reduction: str) -> None:
+    jax = pytest.importorskip("jax")
+    seen: dict[str, Any] = {"counts": np.array(COUNTS), "rows": ROWS} if spec in COUNTED else {}
+    options: dict[str, Any] = {"reduction": reduction, "label_smoothing": 0.1}
+    for (z, y, mask), kind in itertools.product(map(batch, (False, True)), (np.float32, np.float64)):
+        tolerance = 1e-6 if kind is np.float32 else 1e-9
+        pos_weight = np.linspace(0.5, 2, 9).astype(kind)
+        logits = torch.from_numpy(z.astype(kind)).requires_grad_()
+        options["pos_weight"] = torch.from_numpy(pos_weight)
+        if seen:
+            criterion: lopsided.MultiLabelLoss = lopsided.BalancedLoss(spec, torch.tensor(COUNTS), ROWS, **options)
+        else:
+            criterion = lopsided.loss(spec, **options)
+        expected = criterion(logits, torch.from_numpy(y), torch.from_numpy(mask))
+        expected.sum().backward()
+        assert logits.grad is not None
+        options["pos_weight"] = pos_weight
+        with jax.enable_x64(kind is np.float64):
+            function = loss(spec, **options, **seen)
+            value = jax.jit(function)(z.astype(kind), y, mask)
+            gradient = jax.jit(jax.grad(lambda *given, f=function: f(*given).sum()))(z.astype(kind), y, mask)
+        for found, wanted in ((value, expected.detach()), (gradient, logits.grad)):
+            scale = max(1.0, float(wanted.abs().max()))
+            np.testing.assert_allclose(found, wanted.numpy(), rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "message"),
+    [
+        ("db", {}, r"db\(.*\) is made from label counts: pass counts"),
+        ("db", {"counts": [3], "rows": 9, "weight": [1.0]}, "weight is made from the counts here"),
+        ("asl", {"counts": [3], "rows": 9}, "is not made from label counts: leave out counts and rows"),
+        ("asl(clip=0)", {"clip": 0.1}, "clip is given twice"),
+        ("db", {"counts": [10], "rows": 9}, "a label has 10 positives, but there are only 9 rows"),
+        ("wan(weight=0.1..1)", {}, "is a schedule, which the commands train by"),
+    ],
+)
+def test_counts_are_asked_for_where_a_loss_is_made_from_them(spec: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        loss(spec, **settings)
 
 
 @pytest.mark.slow

@@ -112,6 +112,8 @@ def _swapped(a: Any, b: Any) -> bool:
 
 
 def _select(condition: Any, a: Any, b: Any) -> Any:
+    if isinstance(condition, bool):  # of numbers
+        return a if condition else b
     return a if a is b else node("select", condition, a, b)
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from lopsided.compute.expressions import Expressions
 from lopsided.compute.graph import forget, is_uniform, trace
 from lopsided.losses import (
+    Balanced,
     Curve,
     DecoupledSoftmax,
     Formula,
@@ -24,11 +27,13 @@ from lopsided.losses import (
     Sum,
     ThresholdSoftmax,
     TwoWayPairs,
-    as_formula,
+    any_loss,
     curves,
-    formula,
+    unknown,
 )
 from lopsided.losses.checks import check_number
+from lopsided.losses.names import read, with_settings
+from lopsided.nn.balanced import LabelCounts
 
 Array = Any  # of jax
 _REDUCTIONS = ("mean", "sum", "none")
@@ -50,7 +55,7 @@ _JAX = {
 }
 
 
-def source(spec: Formula | str) -> str:
+def source(spec: Formula | Balanced | str) -> str:
     """Returns the code of a loss's curves, two functions of `jax.numpy` that map logits to values and slopes.
 
     Raises ValueError for an unknown loss, and for curves that are not those of the catalog.
@@ -64,7 +69,8 @@ def source(spec: Formula | str) -> str:
         v0 = z * 2.0
         return v0, jnp.full_like(z, 2.0)
     """
-    made = as_formula(spec)
+    loss = any_loss(spec) if isinstance(spec, str) else spec
+    made = loss.formula if isinstance(loss, Balanced) else loss
     forget()
     return "\n\n".join(
         _printed(name, curve) for name, curve in (("positive", made.positive), ("negative", made.negative))
@@ -72,9 +78,10 @@ def source(spec: Formula | str) -> str:
 
 
 def _printed(name: str, curve: Curve) -> str:
-    if getattr(curves, curve.name, None) is not curve.function:
+    module = next((each for each in (curves, unknown) if getattr(each, curve.name, None) is curve.function), None)
+    if module is None:
         raise ValueError(f"only curves of the catalog are printed, and {curve} is none of them")
-    outputs = trace(curve.name, dict(curve.settings))
+    outputs = trace(curve.name, dict(curve.settings), module)
     printer = Expressions(outputs, _JAX)
     results = [f"jnp.full_like(z, {printer.name(n)})" if is_uniform(n) else printer.name(n) for n in outputs]
     return "\n    ".join([f"def {name}(z):", *printer.lines, f"return {', '.join(results)}"])
@@ -87,6 +94,8 @@ def loss(
     weight: Array | None = None,
     pos_weight: Array | None = None,
     label_smoothing: float = 0.0,
+    counts: Any = None,
+    rows: int | None = None,
     **settings: Any,
 ) -> Callable[..., Array]:
     """Returns a loss by name as a pure function of (logits, targets, mask=None), for `jax.grad`, `jit` and `vmap`.
@@ -96,6 +105,8 @@ def loss(
         reduction: "mean", "sum" or "none", (...) values of rows, as in `lopsided.loss`.
         weight, pos_weight: (L,) arrays, or of the shape of the logits; as there.
         label_smoothing: as there.
+        counts, rows: for losses that are made from them, as in `lopsided.BalancedLoss`: (L,) positives of the labels in
+            so many training rows. ldam is without its deferred weights.
         settings: more hyperparameters of that loss.
 
     Returns a function that takes logits (..., L), targets of that shape in [0, 1], NaN where unknown, and a mask, True
@@ -104,10 +115,13 @@ def loss(
 
     Keras on JAX: `model.compile(loss=lambda y_true, y_pred: function(y_pred, y_true))`, with reduction "none".
 
-    Raises ValueError for an unknown loss, for one whose curves are not those of the catalog, and for "none" of one that
-    compares the rows of a batch; ModuleNotFoundError without jax: `pip install 'lopsided[jax]'`.
+    Raises ValueError for an unknown loss, for one whose curves are not those of the catalog, without the counts of
+    which one is made, and for "none" of one that compares the rows of a batch; ModuleNotFoundError without jax: `pip
+    install 'lopsided[jax]'`.
     """
-    made = formula(spec, **settings)
+    wanted = _named(spec, settings)
+    made = wanted.formula if isinstance(wanted, Balanced) else wanted
+    seen = _seen(wanted, counts, rows, weight)
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(_REDUCTIONS)}; got {reduction!r}")
     if type(made.pool) not in _POOLS:
@@ -120,18 +134,16 @@ def loss(
         import jax.numpy as jnp
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error.name} is missing: pip install 'lopsided[jax]'", name=error.name) from None
-    space: dict[str, Any] = {"jnp": jnp}
-    exec(source(made), space)
-    sides = [_differentiable(jax, space[name]) for name in ("positive", "negative")]
-    pool, counts = _POOLS[type(made.pool)], made.pool.counts
+    sides, pool, over = _sides(jax, jnp, made), _POOLS[type(made.pool)], made.pool.counts
 
     def function(logits: Array, targets: Array, mask: Array | None = None) -> Array:
         z = jnp.asarray(logits)
         z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
         y = jnp.asarray(targets).astype(z.dtype)
         known = ~jnp.isnan(y) if mask is None else ~jnp.isnan(y) & mask
-        positive, negative = _weights(jnp, y * (1 - label_smoothing) + label_smoothing / 2, known, weight, pos_weight)
         z = jnp.where(known, z, 0.0)  # no NaN of an unknown label's logit
+        z, each = (z, weight) if seen is None else _turned(jnp, seen, z, jnp.where(known, y, 0.0))
+        positive, negative = _weights(jnp, y * (1 - label_smoothing) + label_smoothing / 2, known, each, pos_weight)
         value = reduced(z, positive, negative, known)
         if not made.pool.transposed:
             return value
@@ -141,16 +153,56 @@ def loss(
         rows = pool(jnp, made.pool, [side(z) for side in sides], (positive, negative))
         if reduction == "none":
             return rows
-        counted = known if counts == "labels" else (known if counts == "rows" else positive > 0).any(-1)
+        counted = known if over == "labels" else (known if over == "rows" else positive > 0).any(-1)
         return rows.sum() / (jnp.maximum(counted.sum(), 1) if reduction == "mean" else 1)
 
     return function
+
+
+def _named(spec: str, settings: dict[str, Any]) -> Formula | Balanced:
+    name, given = read(spec)
+    for setting in given.keys() & settings:
+        raise ValueError(f"{setting} is given twice: in {spec!r} and as a keyword")
+    return any_loss(with_settings(name, given | settings))
+
+
+def _seen(loss: Formula | Balanced, counts: Any, rows: int | None, weight: Array | None) -> LabelCounts | None:
+    """Returns what a loss makes of the counts; None for others. Raises ValueError for what does not belong together."""
+    if not isinstance(loss, Balanced):
+        if counts is not None or rows is not None:
+            raise ValueError(f"{loss} is not made from label counts: leave out counts and rows")
+        return None
+    if counts is None or rows is None:
+        raise ValueError(f"{loss} is made from label counts: pass counts, (L,) positives, and rows, of training")
+    if weight is not None:
+        raise ValueError("weight is made from the counts here: pass pos_weight, or a mask")
+    return LabelCounts(loss, torch.as_tensor(counts), rows)
+
+
+def _turned(jnp: Any, seen: LabelCounts, z: Array, y: Array) -> tuple[Array, Array | None]:
+    """Returns logits as the formula takes them, and the weight of labels or entries, as `compute.counted` does."""
+    balance, how = seen.balance, seen.balance.rebalancing
+    offset, margins, rarity, weight = (
+        each.numpy().astype(z.dtype) for each in (seen.offset, seen.margins, seen.rarity, seen.weight)
+    )
+    turned = balance.scale * (z - y * margins + offset)
+    if how is None:
+        return turned, weight if seen.reweights else None
+    ratio = rarity / (y * rarity).sum(-1, keepdims=True)  # infinite in a row without a label
+    return turned, how.alpha + 1.0 / (1.0 + jnp.exp(-how.steepness * (ratio - how.middle)))
 
 
 def _weights(jnp: Any, y: Array, known: Array, weight: Array | None, pos_weight: Array | None) -> tuple[Array, Array]:
     """Returns what the labels weigh as positives, and as negatives."""
     each, positive = (1.0 if given is None else jnp.asarray(given, y.dtype) for given in (weight, pos_weight))
     return jnp.where(known, y * positive * each, 0.0), jnp.where(known, (1.0 - y) * each, 0.0)
+
+
+def _sides(jax: Any, jnp: Any, loss: Formula) -> list[Callable[[Array], Array]]:
+    """Returns the functions of both sides."""
+    space: dict[str, Any] = {"jnp": jnp}
+    exec(source(loss), space)
+    return [_differentiable(jax, space[name]) for name in ("positive", "negative")]
 
 
 def _differentiable(jax: Any, curve: Callable[[Array], tuple[Array, Array]]) -> Callable[[Array], Array]:
