@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lopsided.__main__ import main
-from lopsided.losses import CATALOG, PRESETS, SOURCES
+from lopsided.losses import BALANCED, CATALOG, PRESETS, SOURCES, UNKNOWN
 
 
 def test_lists_every_loss_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +33,10 @@ def test_a_page_draws_any_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str
     page = tmp_path / "losses.html"
     assert main(["losses", "--plot", str(page)]) == 0
     assert f"picture: {page}" in capsys.readouterr().out
-    assert [name for name in CATALOG if f"\n  {name}: {{..." not in page.read_text()] == []
+    names = [*CATALOG, *UNKNOWN, *BALANCED]
+    assert [name for name in names if f"\n  {name}: {{..." not in page.read_text()] == []
+    assert main(["losses", "db(gamma=0)", "--plot", str(page)]) == 0
+    assert 'data-start="#loss=db&amp;alpha=0.1&amp;' in page.read_text()
 
 
 def test_says_what_scores_mean(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +56,7 @@ def test_says_what_scores_mean(capsys: pytest.CaptureFixture[str]) -> None:
         (["asl(gamma_neg=None)"], "gamma_neg must be a number, got None"),
         (["--plot", "asl.png"], "--plot needs a loss"),
         (["asl", "--plot", "asl.jpg"], "asl.jpg: a plot must end in .png, .svg, .pdf"),
+        (["db", "--plot", "db.png"], "depends on label counts, which a page has sliders for: --plot losses.html"),
         (["asl", "--plot", "."], "a plot must end in"),
     ],
 )

@@ -1,6 +1,7 @@
 """Losses made from label counts, against their papers' definitions, entry by entry, with none of lopsided's code."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def batch() -> tuple[Tensor, Tensor]:
     return z, y
 
 
-def published(spec: str, z: Tensor, y: Tensor) -> Tensor:
+def published(spec: str, z: Tensor, y: Tensor, counts: Sequence[int] = COUNTS, of_rows: int = ROWS) -> Tensor:
     """One value per row, each entry on its own."""
     name = spec.partition("(")[0]
     told: dict[str, float] = {"alpha": 0.1, "steepness": 10, "middle": 0.9, "kappa": 0.05, "tolerance": 2, "gamma": 2}
@@ -49,8 +50,8 @@ def published(spec: str, z: Tensor, y: Tensor) -> Tensor:
     rows = []
     for row, target in zip(z, y, strict=True):
         total = torch.zeros((), dtype=z.dtype)
-        sampled = sum(1 / count for count, here in zip(COUNTS, target.tolist(), strict=True) if here)
-        for logit, here, count in zip(row, target.tolist(), COUNTS, strict=True):
+        sampled = sum(1 / count for count, here in zip(counts, target.tolist(), strict=True) if here)
+        for logit, here, count in zip(row, target.tolist(), counts, strict=True):
             weight = torch.ones((), dtype=z.dtype)
             if name in ("cb", "cb_ntr"):
                 weight = weight * (1 - told["beta"]) / (1 - told["beta"] ** count)
@@ -59,13 +60,14 @@ def published(spec: str, z: Tensor, y: Tensor) -> Tensor:
                 weight = told["alpha"] + torch.sigmoid(weight * told["steepness"] * (ratio - told["middle"]))
             stretch, gamma = 1.0, told["gamma"]
             if name in ("ntr", "cb_ntr", "db"):
-                logit = logit - told["kappa"] * torch.log(torch.tensor(ROWS / count - 1, dtype=z.dtype))
+                logit = logit - told["kappa"] * torch.log(torch.tensor(of_rows / count - 1, dtype=z.dtype))
                 stretch = told["tolerance"]
             if name == "ldam":
-                logit = told["scale"] * (logit - here * told["margin"] * (min(COUNTS) / count) ** 0.25)
+                logit = told["scale"] * (logit - here * told["margin"] * (min(counts) / count) ** 0.25)
                 gamma = 0.0
-            right = torch.sigmoid(logit if here else -stretch * logit)
-            total = total - weight * (1 - right) ** gamma * torch.log(right) / (1 if here else stretch)
+            right = logit if here else -stretch * logit
+            cost = torch.sigmoid(-right) ** gamma * -torch.log(torch.sigmoid(right))
+            total = total + weight * cost / (1 if here else stretch)
         rows.append(total)
     return torch.stack(rows)
 

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,21 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+import lopsided
 from lopsided.compute.javascript import DRAWN, controls
 from lopsided.data.storage import UserError
-from lopsided.losses import Formula, formula
+from lopsided.losses import BALANCED, Formula, balanced, formula
 from lopsided.losses.closed_form import decision_threshold, posterior
 from lopsided.report.loss_page import write_loss_page
+from tests import oracle
 from tests.browser import chromium, show, spoken
+from tests.nn.test_balanced import published
 
 LOGITS = [step / 4 for step in range(-32, 33)]
 POSITIVES, NEGATIVES = [1.0], [-2.0, -1.0, 0.0]  # beside the label, where labels of a row are coupled
 EVALUATE = """
-const [name, settings, logits, eta, weight] = arguments;
-const loss = lopsided.make(name, settings, weight);
+const [name, settings, logits, eta, weight, seen] = arguments;
+const loss = lopsided.make(name, settings, weight, seen ?? undefined);
 const sides = [true, false].map((side) => logits.map((z) => loss.cost(z, side)));
 const threshold = loss.threshold?.(eta);
 return [
@@ -83,7 +87,62 @@ def costs(loss: Formula, positive: bool, weight: float) -> tuple[list[float], li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", BALANCED)
+def test_numbers_of_losses_from_counts_are_the_published_ones(browser: Chrome, page: Path, name: str) -> None:
+    """The other label is in each row, at a logit where it costs nothing."""
+    show(browser, page)
+    z = torch.tensor([[each, 200.0] for each in LOGITS], dtype=torch.float64)
+    told = (50, 500, 1000), (1, 999, 1000), (7, 2, 20), (900, 30, 100_000)
+    for number, settings in enumerate(drawn(name)):
+        count, other, rows = told[number % len(told)]
+        eta, seen = (0.5, 0.2, 0.9)[number % 3], {"count": count, "other": other, "rows": rows}
+        found = browser.execute_script(EVALUATE, name, settings, LOGITS, eta, 1, seen)
+        spec = f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})"
+        for side, positive in enumerate((1.0, 0.0)):
+            y = torch.tensor([[positive, 1.0]] * len(z), dtype=torch.float64)
+            costs = partial(published, spec, y=y, counts=(count, other), of_rows=rows)
+            assert found[0][side] == pytest.approx(costs(z).tolist(), rel=1e-9, abs=1e-9), spec
+            assert found[1][side] == pytest.approx(oracle.gradient(costs, z)[:, 0].tolist(), rel=1e-9, abs=1e-9), spec
+        made = balanced(spec)
+        if made.rebalancing is not None or made.margin:
+            assert found[2:4] == [None, "undefined"], spec
+            continue
+        offset = -made.kappa * math.log(rows / count - 1)
+        expected = posterior(made.formula, made.scale * (z[:, 0] + offset)).tolist()
+        assert found[2] == pytest.approx(expected, abs=1e-9), spec
+        settled = decision_threshold(made.formula, eta).item()
+        assert found[3] == pytest.approx(settled / made.scale - offset, abs=1e-9), spec
+
+
+@pytest.mark.slow
+def test_how_often_a_label_is_positive_is_a_slider(browser: Chrome, page: Path) -> None:
+    show(browser, page, width=360)
+    browser.get("about:blank")
+    browser.get(page.as_uri() + "#loss=db&count=7&rows=300&gamma=0")
+    spec = 'lopsided.BalancedLoss("db(gamma=0)", torch.tensor([7, 500]), rows=300)'
+    assert text(browser, "spec") == spec
+    assert "More positives than rows" in text(browser, "note")
+    sliders = {each.accessible_name: each for each in fields(browser, "range")}
+    sliders["of another label"].send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    count = sliders["positives of the label"]
+    assert count.get_attribute("aria-valuetext") == "7"
+    numbers = text(browser, "numbers")
+    count.send_keys(Keys.ARROW_RIGHT)
+    assert count.get_attribute("aria-valuetext") == "10"
+    assert text(browser, "spec") == spec.replace("[7, 500]", "[10, 100]")
+    assert text(browser, "numbers") != numbers
+    assert text(browser, "note").startswith("The row has the other label. The cost depends on the truth of its row")
+    assert "#loss=db&gamma=0&count=10&other=100&rows=300" in browser.current_url
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    sliders["training rows"].send_keys(Keys.END)
+    assert text(browser, "spec").endswith("rows=1000000)")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    assert [entry for entry in spoken(browser) if entry["level"] == "SEVERE"] == []
+    lopsided.BalancedLoss("db(gamma=0)", torch.tensor([10, 100]), rows=300)  # as the page says
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DRAWN if name not in BALANCED])
 def test_numbers_are_those_of_python(browser: Chrome, page: Path, name: str) -> None:
     show(browser, page)
     weighted = formula(name).pool.per_label or name == "zlpr"

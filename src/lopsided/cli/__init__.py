@@ -354,14 +354,14 @@ def losses(
     if spec is None and plot is not None and not page:
         raise UserError("--plot needs a loss, such as: lopsided losses asl --plot asl.png")
     plot = plot and (output(plot) if page else picture(plot))
-    from lopsided.losses import Balanced, any_loss
+    from lopsided.losses import Balanced, Formula, any_loss
 
     try:
         loss = None if spec is None else any_loss(spec)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
-    if plot is not None and isinstance(loss, Balanced):
-        raise UserError(f"{loss} depends on label counts, so no one curve can be drawn")
+    if plot is not None and not page and isinstance(loss, Balanced):
+        raise UserError(f"{loss} depends on label counts, which a page has sliders for: --plot losses.html")
     from lopsided.jobs.console import Console
     from lopsided.report.losses import print_loss, print_losses
 
@@ -369,13 +369,13 @@ def losses(
         print_losses(Console())
     else:
         print_loss(loss, Console())
-    if plot is None or isinstance(loss, Balanced):
+    if plot is None:
         return
     if page:
         from lopsided.report.loss_page import write_loss_page
 
         write_loss_page(plot, loss)
-    elif loss is not None:
+    elif isinstance(loss, Formula):
         from lopsided.report.loss_plot import save_loss_plot
 
         save_loss_plot(loss, plot)

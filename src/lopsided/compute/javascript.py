@@ -17,16 +17,18 @@ from typing import Any
 from lopsided.compute.expressions import Expressions
 from lopsided.compute.graph import MOST_TERMS, forget, setting, trace, twins
 from lopsided.losses import (
+    BALANCED,
     CATALOG,
     SOURCES,
     UNKNOWN,
     UNKNOWN_SOURCES,
+    Balanced,
     Curve,
     Formula,
     NoneClass,
     Pairs,
     SideMeans,
-    formula,
+    any_loss,
 )
 from lopsided.losses.entries import SEARCH, Range
 from lopsided.losses.names import INSTEAD
@@ -62,7 +64,7 @@ _FURTHER = {  # where to show what is not searched for
     "power_neg": Range(0.01, 1),
 }
 _STEP = 0.05  # of a slider
-DRAWN = CATALOG | UNKNOWN
+DRAWN: dict[str, Callable[..., Formula | Balanced]] = {**CATALOG, **UNKNOWN, **BALANCED}
 _LENGTH = MOST_TERMS[-1]  # of lists; shorter ones are filled up with what stands beyond their ends
 _OPTIONAL = ("gamma", "margin")  # settings of curves without which there is other code
 
@@ -85,7 +87,7 @@ class Control:
 
 
 def controls(name: str) -> list[Control]:
-    """Returns the settings of a loss, in the order of its signature."""
+    """Returns the settings of a loss, in the order of its signature; not those of weights that are deferred."""
     result = []
     for parameter in inspect.signature(DRAWN[name]).parameters.values():
         if parameter.name in INSTEAD:
@@ -94,8 +96,11 @@ def controls(name: str) -> list[Control]:
         if isinstance(parameter.default, bool):
             result.append(Control(parameter.name, parameter.default))
             continue
-        where = SEARCH.get(name, {}).get(parameter.name) or _FURTHER[parameter.name]
+        where = SEARCH.get(name, {}).get(parameter.name) or _FURTHER.get(parameter.name)
+        if where is None:
+            continue
         step = where.low if 0 < where.low < _STEP else 0.005 if where.high - where.low < 0.5 else _STEP
+        step = step if round((where.high - where.low) / step, 9).is_integer() else 0.001  # so that the end is reached
         result.append(Control(parameter.name, parameter.default, where.low, where.high, step))
     return result
 
@@ -111,10 +116,14 @@ class _Loss:
     def __init__(self, name: str) -> None:
         self.controls = controls(name)
         make = DRAWN[name]
-        self._make: Callable[..., Formula] = twins(sys.modules[make.__module__], _UNCHECKED)[make.__name__]
+        self._make: Callable[..., Formula | Balanced] = twins(sys.modules[make.__module__], _UNCHECKED)[make.__name__]
         self.deciding = [each for each in self.controls if self._decides(each)]
 
     def formula(self, absent: Container[str] = ()) -> Formula:
+        made = self._made(absent)
+        return made.formula if isinstance(made, Balanced) else made
+
+    def _made(self, absent: Container[str] = ()) -> Formula | Balanced:
         forget()  # so that the text of a curve does not depend on what was printed before
         replaced = {name for each in self.controls if each.name not in absent for name in each.replaces}
         given = [each for each in self.controls if each.name not in replaced]
@@ -143,6 +152,17 @@ class _Loss:
         if isinstance(pool, NoneClass):
             exponents = (pool.clip,) * 2
         return f"(s) => [{', '.join(map(_Printer(exponents, _JAVASCRIPT).name, exponents))}]"
+
+    def counted(self) -> str:
+        """Returns the code of what the label counts do, with the names of `Balanced`; null for other losses."""
+        made = self._made()
+        if not isinstance(made, Balanced):
+            return "null"
+        numbers = {"kappa": made.kappa, "margin": made.margin, "scale": made.scale}
+        numbers["beta"] = 0.0 if made.beta is None or made.deferred else made.beta
+        numbers |= {} if made.rebalancing is None else vars(made.rebalancing)
+        printer = _Printer(list(numbers.values()), _JAVASCRIPT)
+        return f"(s) => ({{{', '.join(f'{name}: {printer.name(each)}' for name, each in numbers.items())}}})"
 
 
 def _symbol(control: Control, present: bool) -> Any:
@@ -173,10 +193,11 @@ def print_all() -> str:
     curves: dict[str, int] = {}
     parts = []
     for name in DRAWN:
-        loss, pool = _Loss(name), formula(name).pool
+        loss, usual = _Loss(name), any_loss(name)
+        pool = usual.formula.pool if isinstance(usual, Balanced) else usual.pool
         variants = {key: [curves.setdefault(text, len(curves)) for text in sides] for key, sides in loss.variants()}
         told = {
-            "source": (SOURCES | UNKNOWN_SOURCES)[name],
+            "source": usual.source if isinstance(usual, Balanced) else (SOURCES | UNKNOWN_SOURCES)[name],
             "other": "an unknown label" if name in UNKNOWN else "a negative",
             "controls": [asdict(each) for each in loss.controls],
             "deciding": [each.name for each in loss.deciding],
@@ -185,5 +206,5 @@ def print_all() -> str:
             "alone": pool.per_label,
             "thresholded": pool.thresholded,
         }
-        parts.append(f"  {name}: {{...{json.dumps(told)}, powers: {loss.powers()}}},")
+        parts.append(f"  {name}: {{...{json.dumps(told)}, powers: {loss.powers()}, counted: {loss.counted()}}},")
     return "\n".join(["const curves = [", *(f"{text}," for text in curves), "];", "const losses = {", *parts, "};\n"])

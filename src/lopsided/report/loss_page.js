@@ -11,6 +11,15 @@ function logSum(values) {
   return peak + Math.log(sum(values.map((value) => Math.exp(value - peak))));
 }
 
+// How often labels are positive, of losses that are made from that: 1, 2, 5, 10, ...
+const STEPS = Array.from({ length: 19 }, (_, step) => [1, 2, 5][step % 3] * 10 ** Math.floor(step / 3));
+const COUNTS = [
+  { name: "count", text: "positives of the label", default: 50, low: 1, high: 1e6, steps: STEPS },
+  { name: "other", text: "of another label", default: 500, low: 1, high: 1e6, steps: STEPS },
+  { name: "rows", text: "training rows", default: 1000, low: 1, high: 1e6, steps: STEPS },
+];
+const usual = (controls) => Object.fromEntries(controls.map((control) => [control.name, control.default]));
+
 // A coupled loss has more logits than one: the label is drawn beside these.
 const OTHERS = { positive: [1], negative: [-2, -1, 0] };
 
@@ -90,13 +99,34 @@ function filled(loss, settings) {
   return { ...settings, ...Object.fromEntries(lists.map((list) => [list.name, all(list)])) };
 }
 
+/**
+ * What label counts do to the logit and the weight of a label. count: its positives, of so many rows. other: those of
+ * the one other label that there is, which each row has.
+ */
+function fromCounts({ kappa, margin, scale, beta, alpha, steepness, middle }, { count, other, rows }) {
+  const [n, m] = [count, other].map((each) => Math.min(Math.max(each, 1), Math.max(rows - 1, 1)));
+  const offset = rows > 1 ? -kappa * Math.log(rows / n - 1) : 0;
+  const push = margin * (Math.min(n, m) / n) ** 0.25;
+  const share = (isPositive) => 1 / n / (1 / m + (isPositive ? 1 / n : 0));
+  return {
+    scale,
+    turned: (z, isPositive) => scale * (z + offset - (isPositive ? push : 0)),
+    before: (z) => z / scale - offset,
+    weight: (isPositive) =>
+      alpha === undefined ? (1 - beta) / (1 - beta ** n) : alpha + sigmoid(steepness * (share(isPositive) - middle)),
+    isClosed: alpha === undefined && !margin, // does a score alone tell the probability?
+  };
+}
+const AS_IT_IS = { scale: 1, turned: (z) => z, before: (z) => z, weight: () => 1, isClosed: true };
+
 /** A loss with its settings: the two curves, what a label costs, what a score stands for. */
-function make(name, given, weight = 1) {
+function make(name, given, weight = 1, seen = usual(COUNTS)) {
   const loss = losses[name];
   const settings = filled(loss, given);
   const key = loss.deciding.filter((each) => settings[each]).join();
   const [positive, negative] = loss.variants[key].map((place) => (z) => curves[place](z, settings));
   const powers = loss.powers(settings);
+  const counts = loss.counted ? fromCounts(loss.counted(settings), seen) : AS_IT_IS;
 
   const shift = loss.alone ? 0 : Math.log(weight); // weights of a log-sum-exp stand in the exponent
   const beside = {
@@ -104,13 +134,14 @@ function make(name, given, weight = 1) {
     negative: OTHERS.negative.map((z) => negative(z)[0]),
   };
 
-  function cost(z, isPositive) {
+  function cost(logit, isPositive) {
+    const z = counts.turned(logit, isPositive);
     const [own, mine, theirs, p, q] = isPositive
       ? [positive(z), beside.positive, beside.negative, ...powers]
       : [negative(z), beside.negative, beside.positive, ...powers.toReversed()];
     const [value, factor] = pools[loss.pool](own[0] + (isPositive ? shift : 0), mine, theirs, p, q, isPositive);
-    const times = loss.alone && isPositive ? weight : 1;
-    return { value: times * value, gradient: times * factor * own[1] };
+    const times = (loss.alone && isPositive ? weight : 1) * counts.weight(isPositive);
+    return { value: times * value, gradient: times * factor * own[1] * counts.scale };
   }
 
   function slopes(z) {
@@ -119,7 +150,7 @@ function make(name, given, weight = 1) {
   }
 
   function posterior(z) {
-    const [rise, fall] = slopes(z);
+    const [rise, fall] = slopes(counts.turned(z, false));
     return rise / (rise + fall);
   }
 
@@ -138,14 +169,14 @@ function make(name, given, weight = 1) {
       if (passed(middle, odds)) high = middle;
       else low = middle;
     }
-    return Math.round(high * 1e12) / 1e12 + 0; // the rounding of the slopes; + 0 turns -0 into 0
+    return counts.before(Math.round(high * 1e12) / 1e12 + 0); // the rounding of the slopes; + 0 turns -0 into 0
   }
 
   /** Does a more probable label always get a higher score? */
   function oneToOne() {
     let before = 0;
     for (let step = -2000; step <= 2000; step++) {
-      const now = posterior((FAR * step) / 2000);
+      const now = posterior(counts.before((FAR * step) / 2000));
       if (now === before && now > 0.01 && now < 0.99 && Math.abs(step) < 500) return false; // level, not by rounding
       if (now - before < -1e-9 || now > 1 + 1e-9) return false; // above 1 where both slopes do not push apart
       before = now;
@@ -164,9 +195,9 @@ function make(name, given, weight = 1) {
     return false;
   }
 
-  const judged = loss.alone && oneToOne(); // is there a probability for each score?
+  const judged = loss.alone && counts.isClosed && oneToOne(); // is there a probability for each score?
   const thresholded = loss.alone ? judged : loss.thresholded;
-  return { cost, isRefused, posterior: judged ? posterior : null, threshold: thresholded ? threshold : null };
+  return { cost, isRefused, isClosed: counts.isClosed, posterior: judged ? posterior : null, threshold: thresholded ? threshold : null };
 }
 
 // ---- what is shown, and the link that holds it
@@ -204,7 +235,9 @@ function read(link) {
   };
   const settings = Object.fromEntries(losses[name].controls.map((control) => [control.name, value(control)]));
   const weight = isWeighted(losses[name]) ? value(WEIGHT) : WEIGHT.default;
-  return { name, settings, pos_weight: weight, ...Object.fromEntries(VIEW.map((control) => [control.name, value(control)])) };
+  const counts = losses[name].counted ? COUNTS.map((control) => [control.name, Math.round(value(control))]) : [];
+  const view = VIEW.map((control) => [control.name, value(control)]);
+  return { name, settings, pos_weight: weight, ...usual(COUNTS), ...Object.fromEntries([...counts, ...view]) };
 }
 
 function spoken(value) {
@@ -227,7 +260,7 @@ function link() {
     }
   };
   add(counting(), state.settings);
-  add([...VIEW, WEIGHT], state);
+  add([...COUNTS, ...VIEW, WEIGHT], state);
   return "#" + parts.map((part) => part.join("=")).join("&");
 }
 
@@ -235,7 +268,9 @@ function spec() {
   const changed = counting().filter((each) => state.settings[each.name] !== each.default);
   const settings = changed.map((each) => `${each.name}=${spoken(state.settings[each.name])}`).join(", ");
   const weight = state.pos_weight === 1 ? "" : `, pos_weight=torch.full((L,), ${spoken(state.pos_weight)})`;
-  return `lopsided.loss("${settings ? `${state.name}(${settings})` : state.name}"${weight})`;
+  const called = `"${settings ? `${state.name}(${settings})` : state.name}"`;
+  if (!losses[state.name].counted) return `lopsided.loss(${called}${weight})`;
+  return `lopsided.BalancedLoss(${called}, torch.tensor([${state.count}, ${state.other}]), rows=${state.rows}${weight})`;
 }
 
 // ---- controls
@@ -250,11 +285,17 @@ function element(name, attributes = {}, ...children) {
 function slider(control, values, shown) {
   const input = element("input", { type: "range", min: control.low, max: control.high, step: control.step });
   const number = element("output");
-  input.value = values[control.name];
-  number.textContent = spoken(values[control.name]);
-  input.addEventListener("input", () => {
-    values[control.name] = Number(input.value);
+  const { steps } = control;
+  const tell = () => {
     number.textContent = spoken(values[control.name]);
+    if (steps) input.setAttribute("aria-valuetext", number.textContent);
+  };
+  if (steps) Object.assign(input, { min: 0, max: steps.length - 1, step: 1 });
+  input.value = steps ? steps.findLastIndex((each) => each <= values[control.name]) : values[control.name];
+  tell();
+  input.addEventListener("input", () => {
+    values[control.name] = steps ? steps[input.value] : Number(input.value);
+    tell();
     changed();
   });
   return element("label", { class: "slider" }, element("span", {}, shown ?? control.name), input, number);
@@ -307,7 +348,8 @@ function showControls(focused) {
   const made = controls.map((control) => [control.name, rows(control)]);
   for (const [name, each] of made) for (const row of each) row.dataset.of = name;
   const weight = isWeighted(losses[state.name]) ? [slider(WEIGHT, state)] : [];
-  const all = [...made.flatMap(([, each]) => each), ...weight];
+  const counts = losses[state.name].counted ? COUNTS.map((control) => slider(control, state, control.text)) : [];
+  const all = [...made.flatMap(([, each]) => each), ...weight, ...counts];
   find("settings").replaceChildren(...(all.length ? all : ["Nothing to set."]));
   hideReplaced();
   find("view").replaceChildren(...VIEW.map((control) => slider(control, state, control.text)));
@@ -348,7 +390,7 @@ function sides(loss, what, beside) {
 }
 
 function draw() {
-  const loss = make(state.name, state.settings, state.pos_weight);
+  const loss = make(state.name, state.settings, state.pos_weight, state);
   const bce = make("bce", {});
   const own = loss.threshold?.(state.eta) ?? null;
   const marks = [{ at: state.z, kind: "cursor" }, ...(Number.isFinite(own ?? NaN) ? [{ at: own, kind: "mark" }] : [])];
@@ -390,16 +432,25 @@ function tell(loss, bce, own) {
 }
 
 function note(loss, own) {
-  const { alone, thresholded } = losses[state.name];
+  const { alone, thresholded, counted } = losses[state.name];
   const beside = `The labels of a row are coupled: drawn is what the row costs, in which there are also a positive at logit
     ${OTHERS.positive} and negatives at ${OTHERS.negative.join(", ")}.`;
   if (!alone && thresholded) return `${beside} No closed form gives probabilities.`;
   if (!alone) return `${beside} The loss only ranks them: it has no threshold.`;
+  const before = counted ? told() : "";
+  if (counted && !loss.isClosed) return `${before}The cost depends on the truth of its row, so no probability follows from a score.`;
   if (loss.isRefused())
     return "A label is pushed the wrong way at some logits: lopsided refuses these settings unless monotone=False.";
   if (!loss.posterior) return "A more probable label does not always get a higher score: tune a threshold on validation rows.";
   if (own === Infinity) return "No logit stands for a probability that high: tune a threshold on validation rows.";
-  return "";
+  return before;
+}
+
+/** What is drawn of a loss that is made from counts. */
+function told() {
+  const most = Math.max(state.count, state.other);
+  if (most > state.rows) return "More positives than rows, which lopsided refuses: drawn are labels that all rows have but one. ";
+  return `The row has the other label.${most === state.rows ? " One that all rows have counts as if one had it not." : ""} `;
 }
 
 function open(link) {

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from lopsided.compute.javascript import controls, print_all
 from lopsided.data.storage import UserError, write_text
-from lopsided.losses import Formula
+from lopsided.losses import Balanced, Formula
 from lopsided.losses.names import read
 
 _PAGE = """\
@@ -34,7 +34,7 @@ body {{ margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 3rem; background:
 """
 
 
-def write_loss_page(path: Path, first: Formula | None = None) -> None:
+def write_loss_page(path: Path, first: Formula | Balanced | None = None) -> None:
     """Writes the page as a file that needs no other. first: the loss that it shows when it is opened, asl if none.
 
     Raises UserError for a loss that is not on the page.
@@ -42,7 +42,7 @@ def write_loss_page(path: Path, first: Formula | None = None) -> None:
     write_text(path, _PAGE.format(body=body(first)))
 
 
-def body(first: Formula | None = None) -> str:
+def body(first: Formula | Balanced | None = None) -> str:
     """Returns what a page needs to draw losses: its style, its elements and its script."""
     name, settings = ("asl", {}) if first is None else read(str(first))
     for each in controls(name):
