@@ -53,7 +53,7 @@ def test_the_catalog_is_named(spec: str) -> None:
         name, settings = read(formula(spec).name)
         given, known = read(match.candidate.loss.name)
         assert match.distance < 0.005
-        assert given == {"soft_margin": "bce"}.get(name, name)
+        assert given == {"soft_margin": "bce", "sat": "bce"}.get(name, name)
         assert known == {each: pytest.approx(settings[each], rel=0.15) for each in known}
         assert {*settings} - {*known} <= {"alpha"}  # a factor of each side
 

@@ -17,7 +17,9 @@ from tests.variants import DERIVATIVES, every_variant
 @pytest.mark.slow
 @every_variant
 def test_the_catalog_passes(spec: str) -> None:
-    check_loss(spec, derivative=spec in DERIVATIVES, monotone="monotone=False" not in spec)
+    """Under ncrl the none class, which is no label of the row, pushes negatives up beside a positive."""
+    monotone = "monotone=False" not in spec and not spec.startswith("ncrl")
+    check_loss(spec, derivative=spec in DERIVATIVES, monotone=monotone)
 
 
 def naive_positive(z: Tensor) -> Values:
