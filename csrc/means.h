@@ -2,30 +2,29 @@
 // max(margin + v, 0), or 1 without a margin. The peak of a side is its largest reach; the sum is that of what labels weigh, and
 // the dot that of log(1 + exp(v)), both relative to the peak. A second pass makes the gradient, once the means are known.
 
-// The reach of each label, and log(1 + exp(v)) and its derivative.
-CLONES static void NAME(reach)(const Job *job, const REAL *restrict value, long m, REAL *restrict reach,
-                               REAL *restrict cost, REAL *restrict share) {
+typedef struct {
+  ALIGNED REAL reach[TILE + 16], share[TILE + 16];
+} NAME(Reach);
+
+// From v to log(1 + exp(v)), and its derivative, the share; the reach of each label.
+CLONES static void NAME(stretch)(const Job *job, REAL *restrict value, long m, NAME(Reach) *restrict r) {
   const REAL margin = (REAL)job->constants[0];
   for (long i = 0; i < m; i++) {
     const REAL beyond = margin + value[i];
-    reach[i] = SELECT(beyond < 0, 0, SELECT(beyond > MOST, MOST, beyond));
-    cost[i] = value[i];
+    r->reach[i] = SELECT(beyond < 0, 0, SELECT(beyond > MOST, MOST, beyond));
   }
-  for (long i = 0; i < m && margin == INFINITY; i++) reach[i] = 1;
-  NAME(soften)(cost, share, m);
+  for (long i = 0; i < m && margin == INFINITY; i++) r->reach[i] = 1;
+  NAME(soften)(value, r->share, m);
 }
 
 // Adds labels to a side.
-CLONES static void NAME(fold_mean)(const Job *job, const REAL *restrict value, const REAL *restrict weight, long m,
-                                   Side *side) {
-  ALIGNED REAL reach[TILE + 16], cost[TILE + 16], share[TILE + 16];
+CLONES static void NAME(fold_mean)(const REAL *restrict cost, const REAL *restrict reach, const REAL *restrict weight,
+                                   long m, Side *side) {
   INTEGER highest = 0;
   REAL sum = 0;
   double dot = 0;
-  NAME(reach)(job, value, m, reach, cost, share);
   for (long i = 0; i < m; i++) {
-    const INTEGER x =
-        NAME(bits)(-NEGATIVE_ABS(SELECT(weight[i] > 0, reach[i], 0))); // bits are in the order of the numbers
+    const INTEGER x = NAME(bits)(-NEGATIVE_ABS(SELECT(weight[i] > 0, reach[i], 0))); // in the order of the numbers
     highest = x > highest ? x : highest;
   }
   const double top = NAME(real)(highest);
@@ -44,10 +43,10 @@ CLONES static void NAME(fold_mean)(const Job *job, const REAL *restrict value, c
 }
 
 // Writes what labels of a side have of the gradient.
-CLONES static void NAME(descend_mean)(const Job *job, const Side *side, const REAL *restrict value,
+CLONES static void NAME(descend_mean)(const Job *job, const Side *side, const REAL *restrict cost,
+                                      const REAL *restrict reach, const REAL *restrict share,
                                       const REAL *restrict slope, const REAL *restrict weight, long m,
                                       REAL *restrict g) {
-  ALIGNED REAL reach[TILE + 16], cost[TILE + 16], share[TILE + 16];
   const REAL peak = (REAL)side->peak, sum = (REAL)side->sum, scale = (REAL)job->scale;
   const double mean_cost = mean_of(side, side->sum);
   const REAL mean = mean_cost > MOST ? MOST : (REAL)mean_cost;
@@ -56,7 +55,6 @@ CLONES static void NAME(descend_mean)(const Job *job, const Side *side, const RE
     memset(g, 0, m * sizeof(REAL));
     return;
   }
-  NAME(reach)(job, value, m, reach, cost, share);
   for (long i = 0; i < m; i++) {
     const REAL above = SELECT(cost[i] > MOST, MOST, cost[i]) - mean;
     const REAL rises = (reach[i] / peak) * share[i] + SELECT(moves & !(reach[i] == 0), above / peak, 0);
@@ -67,6 +65,7 @@ CLONES static void NAME(descend_mean)(const Job *job, const Side *side, const RE
 static double NAME(mean_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
                              REAL *g) {
   Side sides[2] = {{0}, {0}};
+  NAME(Reach) r;
   double value = 0;
   for (int pass = 0; pass < (g ? 2 : 1); pass++) {
     const long labels = !pass && job->joined_state ? 0 : job->labels;
@@ -75,14 +74,16 @@ static double NAME(mean_row)(const Job *job, long row, const NAME(Settings) *s, 
       const long m = labels - start < STEP ? labels - start : STEP;
       const REAL *z = NAME(begin)(job, row, start, m, t, list, pass ? g + start : 0);
       NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
-      if (pass) NAME(descend_mean)(job, sides + 1, t->value, t->slope, t->down, m, g + start);
-      else NAME(fold_mean)(job, t->value, t->down, m, sides + 1);
+      NAME(stretch)(job, t->value, m, &r);
+      if (!pass) NAME(fold_mean)(t->value, r.reach, t->down, m, sides + 1);
+      else NAME(descend_mean)(job, sides + 1, t->value, r.reach, r.share, t->slope, t->down, m, g + start);
     }
     for (long from = 0; from < list->count; from += TILE) {
       const long m = NAME(pad)(list, from), real = list->count - from < m ? list->count - from : m;
       NAME(curves)[job->positive](list->z + from, NAME(ones), t->value, t->slope, m, s);
-      if (!pass) NAME(fold_mean)(job, t->value, list->weight + from, real, sides);
-      else NAME(descend_mean)(job, sides, t->value, t->slope, list->weight + from, real, t->rise);
+      NAME(stretch)(job, t->value, real, &r);
+      if (!pass) NAME(fold_mean)(t->value, r.reach, list->weight + from, real, sides);
+      else NAME(descend_mean)(job, sides, t->value, r.reach, r.share, t->slope, list->weight + from, real, t->rise);
       for (long j = 0; j < real && pass; j++) g[list->index[from + j]] += t->rise[j];
     }
     if (!pass) {
@@ -100,21 +101,26 @@ static void NAME(mean_short_rows)(const Job *job, long row, long many, const NAM
                                   NAME(Positives) *list, REAL *values) {
   const long labels = job->labels, m = many * labels;
   long ends[TILE];
+  NAME(Reach) up, down;
   REAL *gradient = NAME(gradient)(job, row, t->z); // the logits are not needed to the end
   const REAL *z = NAME(begin)(job, row, 0, m, t, list, gradient);
   NAME(curves)[job->negative](z, NAME(ones), t->value, t->slope, m, s + 1);
   NAME(curves)[job->positive](list->z, NAME(ones), t->up, t->rise, NAME(pad)(list, 0), s);
+  NAME(stretch)(job, t->value, m, &down);
+  NAME(stretch)(job, t->up, list->count, &up);
   NAME(find_ends)(job, many, list, ends);
-  for (long r = 0, from = 0; r < many; from = ends[r++]) {
-    const long at = r * labels, few = ends[r] - from;
+  for (long r = 0, j = 0; r < many; j = ends[r++]) {
+    const long at = r * labels, few = ends[r] - j;
+    REAL *weight = list->weight + j;
     Side sides[2] = {{0}, {0}};
-    NAME(fold_mean)(job, t->value + at, t->down + at, labels, sides + 1);
-    NAME(fold_mean)(job, t->up + from, list->weight + from, few, sides);
+    NAME(fold_mean)(t->value + at, down.reach + at, t->down + at, labels, sides + 1);
+    NAME(fold_mean)(t->up + j, up.reach + j, weight, few, sides);
     values[row + r] = (REAL)(finish(job, sides) * job->scale);
     if (!gradient) continue;
-    NAME(descend_mean)(job, sides + 1, t->value + at, t->slope + at, t->down + at, labels, gradient + at);
-    NAME(descend_mean)(job, sides, t->up + from, t->rise + from, list->weight + from, few, list->z + from);
-    for (long j = from; j < ends[r]; j++) gradient[list->index[j]] += list->z[j];
+    NAME(descend_mean)(job, sides + 1, t->value + at, down.reach + at, down.share + at, t->slope + at, t->down + at,
+                       labels, gradient + at);
+    NAME(descend_mean)(job, sides, t->up + j, up.reach + j, up.share + j, t->rise + j, weight, few, list->z + j);
+    for (long i = j; i < ends[r]; i++) gradient[list->index[i]] += list->z[i];
   }
   list->count = 0;
   if (job->row_weight) NAME(weigh_rows)(job, row, many, values + row, gradient, t);
