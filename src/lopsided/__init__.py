@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lopsided.decision.temperature import fit_temperature as fit_temperature
     from lopsided.jobs.predict import Predictor
     from lopsided.losses import Formula as Formula
+    from lopsided.metrics.collection import MultiLabelMetrics as MultiLabelMetrics
     from lopsided.nn import functional as functional
     from lopsided.nn.adaptive import AdaptiveAsymmetricLoss as AdaptiveAsymmetricLoss
     from lopsided.nn.balanced import BalancedLoss as BalancedLoss
@@ -54,6 +55,7 @@ _NAMES = {
     "compute.onednn": ("onednn_products",),
     "decision.temperature": ("fit_temperature",),
     "losses": ("Formula",),
+    "metrics.collection": ("MultiLabelMetrics",),
     "nn.adaptive": ("AdaptiveAsymmetricLoss",),
     "nn.detection": ("sigmoid_asymmetric_loss",),
     "nn.balanced": ("BalancedLoss",),

@@ -196,8 +196,36 @@ def test_sparse_matrices(tmp_path: Path) -> None:
     assert isinstance(data.inputs, SparseFeatures)
     assert (data.inputs.indices.tolist(), data.inputs.values.tolist()) == ([1, 0, 2], [2.5, 1, 3])
     assert dense(data) == TRUTH.tolist()
-    scipy.sparse.save_npz(tmp_path / "a.npz", matrix.tocsc())
-    with pytest.raises(UserError, match="a sparse matrix of the format 'csc'; save it as csr"):
+    scipy.sparse.save_npz(tmp_path / "a.npz", matrix.tobsr())
+    with pytest.raises(UserError, match="a sparse matrix of the format 'bsr'; save it as csr"):
+        npy.read_all_inputs(tmp_path / "a.npz", ReadOptions())
+
+
+@pytest.mark.parametrize("form", ["csc", "coo"])
+@pytest.mark.parametrize("kind", [scipy.sparse.csr_matrix, scipy.sparse.csr_array])
+def test_sparse_matrices_by_columns_and_by_entries(tmp_path: Path, form: str, kind: Any) -> None:
+    matrix, truth = kind(np.array([[0, 2.5, 0], [0, 0, 0], [1, 0, 3]])), kind(TRUTH != 0)
+    scipy.sparse.save_npz(tmp_path / "X.trn.npz", matrix.asformat(form))
+    scipy.sparse.save_npz(tmp_path / "Y.trn.npz", truth.asformat(form))
+    data = readers.read(tmp_path / "X.trn.npz", ReadOptions(targets_file=tmp_path / "Y.trn.npz"))
+    assert isinstance(data.inputs, SparseFeatures)
+    assert (data.inputs.indices.tolist(), data.inputs.values.tolist()) == ([1, 0, 2], [2.5, 1, 3])
+    assert dense(data) == TRUTH.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"indices": np.array([0, 9])}, "damaged sparse matrix of the format 'csc': "),
+        ({"shape": np.array([2**50, 2])}, f"of the format 'csc': {2**50} rows for 2 entries"),
+        ({"shape": np.array([3])}, "damaged sparse matrix of the format 'csc': not enough values"),
+        ({"format": np.array("coo")}, "of the format 'coo': "),
+    ],
+)
+def test_damaged_sparse_matrices(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    arrays = {"data": np.ones(2), "indices": np.array([0, 1]), "indptr": np.array([0, 1, 2]), "shape": np.array([3, 2])}
+    np.savez(tmp_path / "a.npz", **({"format": np.array("csc")} | arrays | changes))
+    with pytest.raises(UserError, match=message):
         npy.read_all_inputs(tmp_path / "a.npz", ReadOptions())
 
 

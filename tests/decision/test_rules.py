@@ -232,7 +232,8 @@ def test_a_stored_thing_of_another_kind_is_refused() -> None:
 
 def test_a_model_is_given_its_rule_by_name() -> None:
     scored = validation()
-    kinds = {"per-label": LabelThresholds, "global": Threshold, "own": Threshold, "top-2": TopK}
+    kinds: dict[str, type] = {"per-label": LabelThresholds, "f2": LabelThresholds, "f0.5": LabelThresholds}
+    kinds |= {"global": Threshold, "own": Threshold, "top-2": TopK}
     for name, kind in (kinds | {"macro-f1": OnProbabilities, "expected-f1": OnProbabilities}).items():
         check_name(name)
         made = tuning.tuned(name, scored, "asl", 2.0)
@@ -243,9 +244,21 @@ def test_a_model_is_given_its_rule_by_name() -> None:
     assert tuning.untuned("top-7", "asl", 2.4).at_least_one().name == "top-7, at least one"
     with pytest.raises(ValueError, match="only ranks the labels of a row"):
         tuning.untuned("own", "lsep", 2.4)
-    for name in ("top-0", "best", "top-"):
+    for name in ("top-0", "best", "top-", "f", "f-1", "f1e3", "recall"):
         with pytest.raises(ValueError, match=f"unknown rule '{name}': known are per-label, global"):
             check_name(name)
+
+
+def test_f_beta_above_one_gains_recall_and_below_one_precision() -> None:
+    scored = validation()
+    found = {}
+    for name in ("f0.5", "per-label", "f1", "f3"):
+        decided = tuning.tuned(name, scored, "asl", 2.0).rule.decide(scored.scores)
+        hits = float((decided & scored.hits).sum())
+        found[name] = hits / float(decided.sum()), hits / float(scored.hits.sum())
+    assert found["per-label"] == found["f1"]
+    assert found["f0.5"][0] > found["f1"][0] > found["f3"][0]
+    assert found["f0.5"][1] < found["f1"][1] < found["f3"][1]
 
 
 def test_candidates_without_their_truth_still_decide() -> None:

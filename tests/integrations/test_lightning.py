@@ -133,6 +133,18 @@ def test_metrics_are_those_of_the_validation_and_test_rows(tmp_path: Path) -> No
         assert float(fitted.callback_metrics[f"test_{name}"]) == pytest.approx(value, rel=1e-5, nan_ok=True), name
 
 
+@pytest.mark.parametrize("name", ["asl", "lsep"])
+def test_decisions_are_those_of_the_loss_where_it_implies_any(tmp_path: Path, name: str) -> None:
+    model = Tagger(lopsided.loss(name, ignore_index=-1))
+    fitted = trainer(tmp_path, MetricsCallback(), enable_checkpointing=False)
+    fitted.validate(model, loader(5), verbose=False)
+    threshold = lopsided.loss("asl").decision_threshold() if name == "asl" else 0.0
+    expected = lopsided.metrics.MultiLabelMetrics(LABELS, "logits", decide=threshold)
+    expected.update(model.linear(rows()[0]), rows()[1], ignore_index=-1)
+    decided = float(fitted.callback_metrics["valid_predicted_per_row"])
+    assert decided == pytest.approx(expected.compute()["predicted_per_row"])
+
+
 def test_labels_may_stand_in_another_dimension_than_the_last(tmp_path: Path) -> None:
     """As of pixels: the rows of one batch, their labels first."""
 

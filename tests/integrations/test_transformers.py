@@ -251,6 +251,21 @@ def test_some_metrics_alone() -> None:
         metrics(only=["mapp"])(evaluated)
 
 
+def test_decisions_may_be_those_of_the_loss() -> None:
+    compute_loss = loss("asl")
+    assert 1 < compute_loss.criterion.decision_threshold() < 1.5
+    evaluated = torch.tensor([[2.0, 1.0], [1.0, 3.0]]), torch.tensor([[1, 0], [0, 1]])
+    assert metrics(compute_loss, only=["micro_f1"])(evaluated) == {"micro_f1": 1}
+    assert metrics(only=["micro_f1"])(evaluated) == {"micro_f1": pytest.approx(2 / 3)}
+
+
+def test_the_loss_of_another_loop_is_refused() -> None:
+    with pytest.raises(
+        TypeError, match=r'expected what lopsided.integrations.transformers.loss\("asl"\) returns, got Mul'
+    ):
+        LossCallback(lopsided.loss("asl"))  # type: ignore[arg-type]
+
+
 def tiny_tokenizer() -> Any:
     """A tokenizer of 20 words."""
     words = Tokenizer(WordLevel({f"w{number}": number for number in range(20)}, unk_token="w0"))

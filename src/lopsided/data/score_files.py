@@ -19,7 +19,6 @@ from lopsided.data.storage import UserError
 ENDINGS = (".npz", ".npy", ".parquet", ".csv", ".tsv")
 _SCORES = ("scores", "logits", "predictions", "probabilities")
 _LABELS = ("truth", *npy.LABELS)
-_SPARSE = {"indptr", "indices", "data", "shape"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read_matrix(path: Path) -> Matrix:
 
 def _of_arrays(path: Path) -> Matrix:
     arrays = npy.load_arrays(path)
-    if set(arrays) >= _SPARSE:
+    if set(arrays) >= npy.SPARSE:
         from scipy.sparse import csr_matrix  # importing it takes long
 
         indptr, indices, values, shape = npy.csr_arrays(path, arrays)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from lopsided.decision import rules as decisions
 from lopsided.decision import serialization
 from lopsided.decision.calibrators import Calibrator, ClosedForm, fit_platt
-from lopsided.decision.names import TOP
+from lopsided.decision.names import F_BETA, TOP
 from lopsided.decision.rules import (
     AtLeastOne,
     ExpectedF1,
@@ -21,6 +21,7 @@ from lopsided.decision.rules import (
     tune_macro_f1,
     tune_threshold,
 )
+from lopsided.decision.sweep import FBeta
 from lopsided.losses import formula
 from lopsided.losses.closed_form import posterior_limits, settled_logit
 from lopsided.metrics.scores import Judged
@@ -70,6 +71,8 @@ def tuned(name: str, judged: Judged, loss: str, labels_per_row: float) -> Decisi
     rule: Rule
     if name == "per-label":
         rule = tune_label_thresholds(judged)
+    elif of_recall := F_BETA.fullmatch(name):
+        rule = tune_label_thresholds(judged, FBeta(float(of_recall[1])))
     elif name == "global":
         rule = tune_threshold(judged)
     elif name == "macro-f1":

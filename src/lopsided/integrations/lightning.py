@@ -134,14 +134,15 @@ class MetricsCallback(_Watcher):
     all processes are taken together, and so are those of all loaders, where there are several.
 
     criterion: as in `LossCallback`. decide: the threshold or rule that decisions are counted by, such as
-    `criterion.decision_threshold()`; a logit of 0 when left out. settings: more of `MultiLabelMetrics`.
+    0.0, a logit; when left out, the threshold that the loss implies, or 0 where it implies none. settings: more of
+    `MultiLabelMetrics`.
 
     >>> callback = MetricsCallback(decide=0.5)  # Trainer(callbacks=[callback, ModelCheckpoint(monitor="valid_map")])
     """
 
     def __init__(self, criterion: str | None = None, *, decide: Any = None, **settings: Any) -> None:
         super().__init__(criterion)
-        self._settings = {"decide": decide, **settings}
+        self._decide, self._settings = decide, settings
         self._metrics: MultiLabelMetrics | None = None
         self._collects = False
 
@@ -155,7 +156,8 @@ class MetricsCallback(_Watcher):
             each if each is None or isinstance(each, SparseTargets) else each.reshape(-1, labels) for each in given
         )
         if self._metrics is None:
-            self._metrics = MultiLabelMetrics(labels, "logits", **self._settings)
+            decide = _implied_threshold(self.criterion) if self._decide is None else self._decide
+            self._metrics = MultiLabelMetrics(labels, "logits", decide=decide, **self._settings)
         self._metrics.update(scores, truth, mask=known, ignore_index=self.criterion.ignore_index)
 
     def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -175,3 +177,11 @@ class MetricsCallback(_Watcher):
             raise _not_called(f"on {part}")
         metrics = self._metrics.gathered() if torch.distributed.is_initialized() else self._metrics
         pl_module.log_dict({f"{part}_{name}": value for name, value in metrics.compute().items()}, sync_dist=True)
+
+
+def _implied_threshold(criterion: MultiLabelLoss) -> Any:
+    """Returns the logits above which labels are predicted; None for a loss that only ranks them."""
+    try:
+        return criterion.decision_threshold()
+    except ValueError:
+        return None

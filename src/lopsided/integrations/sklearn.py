@@ -30,7 +30,7 @@ from lopsided.data.inputs import Numbered, SparseFeatures, Table
 from lopsided.data.matrices import targets_of_matrix
 from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError
-from lopsided.decision.names import TUNED
+from lopsided.decision.names import is_tuned
 from lopsided.jobs.config import FitConfig, checked
 from lopsided.jobs.fit import fit_in_memory
 from lopsided.jobs.rows import SMALLEST_SPLIT, prepare
@@ -57,8 +57,8 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         loss: its name, such as "zlpr" or "asl(gamma_neg=2)", or "powerset".
         model: a model of `lopsided fit --model` for such rows, such as "mlp"; None for the linear one.
         l2: the penalty, 1/C of `LogisticRegression`; None for the best.
-        decide: the rule of multi-label `y`: "per-label", "global", "macro-f1", "expected-f1", "own" or "top-K"; None
-            for per-label.
+        decide: the rule of multi-label `y`: "per-label", "global", "macro-f1", "expected-f1", "own", "f2" or "top-K";
+            None for per-label.
         random_state: of the split and of the training; a number, a `RandomState`, or None.
 
     `y` may be (n, L) of 0 and 1, soft labels between and NaN where unknown, dense or sparse: then `predict` gives
@@ -199,7 +199,7 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             train = valid = None
         if train is not None and valid is not None:
             return Splits(rows.take(train), rows.take(valid), None, unsplit=Unsplit(rows, train, valid))
-        if self.decide in TUNED:
+        if is_tuned(self.decide):
             raise ValueError(f"decide={self.decide!r} is tuned on rows, and {len(rows)} rows here cannot be parted")
         return Splits(rows, None, None)
 

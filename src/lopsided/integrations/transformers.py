@@ -122,6 +122,13 @@ def adaptive_loss(**settings: Any) -> ComputeLoss:
     return ComputeLoss(AdaptiveAsymmetricLoss(**_free(settings), reduction="sum", ignore_index=UNKNOWN))
 
 
+def _instead(given: Any) -> str:
+    return (
+        f'expected what lopsided.integrations.transformers.loss("asl") returns, got {type(given).__name__}: the '
+        "first is called with (outputs, labels, num_items_in_batch), the other with (logits, targets)"
+    )
+
+
 def _free(settings: dict[str, Any]) -> dict[str, Any]:
     for name in _FIXED.keys() & settings:
         raise ValueError(f"{name} cannot be set: here it is {_FIXED[name]}")
@@ -170,6 +177,8 @@ class LossCallback(TrainerCallback, ExportableState):
     def __init__(self, compute_loss: ComputeLoss | None = None) -> None:
         if compute_loss is None:  # as the Trainer makes it anew
             raise ValueError("it restores itself: leave restore_callback_states_from_checkpoint at False")
+        if not isinstance(compute_loss, ComputeLoss):
+            raise TypeError(_instead(compute_loss))
         self._loss, compute_loss.is_watched = compute_loss, True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -205,8 +214,8 @@ class LossCallback(TrainerCallback, ExportableState):
 def metrics(decide: Any = None, only: Sequence[str] = (), **settings: Any) -> Callable[..., dict[str, float]]:
     """Returns a function for `Trainer(compute_metrics=...)`: the metrics of `lopsided.MultiLabelMetrics`, of logits.
 
-    decide: the threshold or rule that decisions are counted by, such as
-    `compute_loss.criterion.decision_threshold()`; a logit of 0 when left out. only: the names of some metrics, such as
+    decide: the threshold or rule that decisions are counted by, or what `loss` returned, for the threshold that it
+    implies, which is not 0 for most; a logit of 0 when left out. only: the names of some metrics, such as
     ("map", "micro_f1"); all, some sixty, when left out. settings: more of `MultiLabelMetrics`.
     Raises ValueError for a metric of another name.
     Labels of -100 are unknown. With `TrainingArguments(batch_eval_metrics=True)` batches are added up one by one;
@@ -223,7 +232,8 @@ def metrics(decide: Any = None, only: Sequence[str] = (), **settings: Any) -> Ca
         logits, labels = evaluated
         logits = logits[0] if isinstance(logits, tuple) else logits
         if not collected:
-            collected.append(MultiLabelMetrics(logits.shape[-1], "logits", decide=decide, **settings))
+            by = decide.criterion.decision_threshold() if isinstance(decide, ComputeLoss) else decide
+            collected.append(MultiLabelMetrics(logits.shape[-1], "logits", decide=by, **settings))
         collected[0].update(logits, labels, ignore_index=UNKNOWN)
         if not compute_result:
             return {}

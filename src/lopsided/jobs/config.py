@@ -226,7 +226,8 @@ class FitConfig(Config):
     seed: int = _training(0, "Of initial weights, order and dropout.", ge=0, lt=2**32)
     decide: str | None = _decision(
         None,
-        "Rule: per-label, global, macro-f1, expected-f1, own, top-K, or the run whose rule is taken.",
+        "Rule: per-label, global, macro-f1, expected-f1, fB such as f2 for more recall, own, top-K, or the run whose "
+        "rule is taken.",
         unset="per-label with validation rows, else own",
     )
     at_least_one: bool = _decision(False, "Predict a label for every row.")
@@ -273,10 +274,10 @@ class FitConfig(Config):
     @model_validator(mode="after")
     def _rule_can_be_made(self) -> FitConfig:
         if self.decide is not None and self.rule_from is None:
-            from lopsided.decision.names import TUNED, check_name
+            from lopsided.decision.names import check_name, is_tuned
 
             check_name(self.decide)
-            if self.decide in TUNED and "valid" not in self.files() and not self.share("valid"):
+            if is_tuned(self.decide) and "valid" not in self.files() and not self.share("valid"):
                 raise ValueError(f"--decide {self.decide} is tuned on validation rows: add --valid FILE, or a share")
             if self.decide == "own":
                 from lopsided.losses import Balanced

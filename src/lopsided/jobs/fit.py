@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from lopsided.data.storage import UserError, damaged, write_text
 from lopsided.decision import choose
 from lopsided.decision.choose import Decision
-from lopsided.decision.names import TUNED
+from lopsided.decision.names import is_tuned
 from lopsided.jobs.card import model_card
 from lopsided.jobs.config import FitConfig
 from lopsided.jobs.folder import RunFolder
@@ -171,7 +171,7 @@ def decide(config: FitConfig, model: Model, judged: Judged | None, say: Callable
             decision = choose.tuned(name or "per-label", judged, loss, model.labels_per_row)
     except ValueError as error:  # the model is trained, though no rule can be tuned
         say(f"the decision rule is not tuned: {error}")
-        untuned = None if name in TUNED else name
+        untuned = None if is_tuned(name) else name
         decision = choose.untuned(untuned, loss, model.labels_per_row)
     if (name or ("own" if judged is None else "")) == "own" and choose.saturates(loss):
         say(

@@ -25,7 +25,8 @@ from lopsided.targets import SparseTargets
 FEATURES = ("x", "features", "embeddings", "vectors", "inputs", "images", "data")  # usual names, in lower case
 LABELS = ("y", "labels", "targets", "label")
 LABEL_NAMES = ("classes", "label_names", "class_names", "names")
-_SPARSE = {"format", "shape", "data", "indices", "indptr"}  # the arrays of a matrix that scipy saved
+SPARSE = {"format", "shape", "data"}  # arrays of every matrix that scipy saved
+_ROWS_AN_ENTRY, _ROWS_ALWAYS = 100, 2**20  # a matrix that is turned has no more rows
 _RENAMED = (("X", "Y"), ("X", "y"), ("x", "y"), ("embeddings", "labels"), ("features", "labels"), ("vectors", "labels"))
 _ENDINGS = (".npy", ".npz", ".jsonl", ".txt", ".csv", ".tsv")
 _ALONE = ""  # the name of the array of a .npy file
@@ -77,7 +78,7 @@ def find_targets(path: Path, options: ReadOptions) -> Path | None:
     """
     with _opened(path, options) as loaded:
         names = [] if isinstance(loaded, np.ndarray) else loaded.files
-    if not set(names) >= _SPARSE and (options.label_columns or any(name.lower() in LABELS for name in names)):
+    if not set(names) >= SPARSE and (options.label_columns or any(name.lower() in LABELS for name in names)):
         return None
     stem = path.name.partition(".")[0]
     stems = {stem, *(stem + end for end in ("_labels", "-labels", "_targets", "_y", "_Y"))}
@@ -93,7 +94,7 @@ def find_targets(path: Path, options: ReadOptions) -> Path | None:
 def read_targets(path: Path, options: ReadOptions) -> tuple[SparseTargets, Sequence[str]]:
     """Reads labels, (rows, labels) values or a sparse matrix that scipy saved, and their names."""
     arrays = load_arrays(path, options)
-    if set(arrays) >= _SPARSE:
+    if set(arrays) >= SPARSE:
         indptr, indices, values, (_, width) = csr_arrays(path, arrays)
         refuse_gaps(path, width, indices, "its shape")
         present = values != 0
@@ -155,7 +156,7 @@ def _chosen(path: Path, arrays: Arrays, asked: Sequence[str], usual: Sequence[st
 
 def _inputs(path: Path, arrays: Arrays, options: ReadOptions, first: int = 0) -> Inputs:
     """Makes inputs of arrays, whose rows begin with row `first` of the file."""
-    if set(arrays) >= _SPARSE:
+    if set(arrays) >= SPARSE:
         indptr, indices, values, (_, width) = csr_arrays(path, arrays)
         floats = _as_float32(path, values)
         return SparseFeatures(torch.from_numpy(indptr), torch.from_numpy(indices), floats, width, declared=True)
@@ -201,16 +202,37 @@ def csr_arrays(path: Path, arrays: Arrays) -> tuple[np.ndarray, np.ndarray, np.n
     """Returns indptr, indices and values of a sparse matrix, and its shape."""
     form = arrays["format"].item()
     form = form.decode() if isinstance(form, bytes) else str(form)
-    if form != "csr":
+    try:
+        rows, width = map(int, arrays["shape"])
+        turned = arrays if form == "csr" else _turned(form, arrays, rows, width)
+        indptr, indices, values = (np.asarray(turned[name]) for name in ("indptr", "indices", "data"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: a damaged sparse matrix of the format {form!r}: {error}") from None
+    except NotImplementedError:
         raise UserError(
             f"{path}: a sparse matrix of the format {form!r}; save it as csr: save_npz(path, matrix.tocsr())"
-        )
-    indptr, indices, values = (np.asarray(arrays[name]) for name in ("indptr", "indices", "data"))
-    rows, width = map(int, arrays["shape"])
+        ) from None
     fits = len(indptr) == rows + 1 and len(indices) == len(values) == indptr[-1] and indptr[0] == 0
     if not fits or (np.diff(indptr) < 0).any() or (len(indices) and not 0 <= indices.min() <= indices.max() < width):
         raise UserError(f"{path}: a damaged sparse matrix: its indices do not fit its shape {rows, width}")
     return indptr.astype(np.int64), indices.astype(np.int64), values, (rows, width)
+
+
+def _turned(form: str, arrays: Arrays, rows: int, width: int) -> dict[str, np.ndarray]:
+    """Returns the arrays by rows of a matrix that was saved by columns (csc), or as a list of entries (coo)."""
+    if form not in ("csc", "coo"):
+        raise NotImplementedError
+    if rows > max(_ROWS_ALWAYS, _ROWS_AN_ENTRY * len(arrays["data"])):
+        raise ValueError(f"{rows} rows for {len(arrays['data'])} entries")
+    from scipy import sparse
+
+    if form == "csc":
+        matrix = sparse.csc_array((arrays["data"], arrays["indices"], arrays["indptr"]), (rows, width))
+        matrix.check_format(full_check=True)
+    else:
+        matrix = sparse.coo_array((arrays["data"], (arrays["row"], arrays["col"])), (rows, width))
+    matrix = matrix.tocsr()
+    return {"indptr": matrix.indptr, "indices": matrix.indices, "data": matrix.data}
 
 
 def _with_unknown(path: Path, values: np.ndarray, options: ReadOptions, arrays: Arrays) -> np.ndarray:
