@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,6 +233,33 @@ def test_names_are_written_alike_and_near_twins_are_noted() -> None:
     labels, notes = read([["Cafe\u0301 "], ["Caf\xe9", " "], ["cafe"], ["CAF\xc9"]])
     assert tuple(labels.names) == ("CAF\xc9", "Caf\xe9", "cafe")
     assert any("differ only by case or blanks: 'CAF\xc9', 'Caf\xe9'" in note for note in notes)
+
+
+def test_lower_case_makes_one_label_of_names_that_differ_by_case() -> None:
+    cells = ["Billing; Mobile  App", "BILLING;billing", "mobile app; \xc9t\xe9", "\xe9T\xe9"]
+    labels, notes = read(cells)
+    assert len(labels.names) == 7
+    assert any(note.endswith("; --lower-case makes one of those that differ by case") for note in notes)
+    merged, notes = read(cells, lower_case=True)
+    assert tuple(merged.names) == ("billing", "mobile app", "\xe9t\xe9")
+    assert merged.targets.col.tolist() == [0, 1, 0, 1, 2, 2]
+    assert not any("differ only" in note for note in notes)
+    columns = {"Toxic": ["1", "0", "0"], "toxic ": ["0", "0", "1"], "threat": ["0", "1", "0"]}
+    assert dense(read(columns, lower_case=True)[0]) == named("toxic", "threat", "toxic")
+
+
+def test_a_listed_name_is_known_in_any_case(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("Billing\nBug\n", encoding="utf-8")
+    read_lower = read(["BUG", "billing, bug"], labels_file=tmp_path / "names.txt", lower_case=True)[0]
+    assert tuple(read_lower.names) == ("billing", "bug")
+
+
+def test_many_sets_of_near_twins_are_noted_in_one_line() -> None:
+    _, notes = read([[f"{letter}x", f"{letter.upper()}x"] for letter in "abcde"])
+    assert (
+        "labels that differ only by case or blanks: 'Ax', 'ax'; 'Bx', 'bx'; 'Cx', 'cx'; and 2 more such sets; "
+        in "".join(notes)
+    )
 
 
 def test_numbers_are_sorted_by_size() -> None:

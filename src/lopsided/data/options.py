@@ -46,6 +46,9 @@ class ReadOptions(BaseModel):
         None, "What a cell holds: names of labels, a vector of values, or (columns) the value of one label."
     )
     labels_file: Path | None = option(None, "Names of the labels, one a line, for numbers in the data.", unset="none")
+    lower_case: bool = option(
+        False, "Write names of labels in lower case, so that Billing and billing are one.", unset="no"
+    )
     absent: Literal["negative", "unknown"] | None = option(
         None, "A label that a row could mention and does not: negative or unknown.", unset="asked where it matters"
     )

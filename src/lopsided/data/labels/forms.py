@@ -216,7 +216,7 @@ def vector_of(cell: Any) -> list[Any] | None:
 def read_columns(reading: Reading, columns: Columns) -> Labels:
     """Reads columns that are labels, whose cells say whether a row has it. An empty one is unknown."""
     names = [reading.names.name(column, "the header") for column in columns]
-    order = reading.names.listed or tuple(names)
+    order = reading.names.listed or tuple(dict.fromkeys(names))
     for column, cells in columns.items():
         for row, cell in first_rows(cells):
             reading.value(row, column, cell)  # raises UserError

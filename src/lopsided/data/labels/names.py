@@ -17,6 +17,7 @@ from lopsided.data.storage import UserError
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_COMPARED = 100
+_SETS_NOTED = 3
 
 
 class LabelNames:
@@ -29,7 +30,7 @@ class LabelNames:
     """
 
     def __init__(self, options: ReadOptions = DEFAULT) -> None:
-        self._file = options.labels_file
+        self._file, self._lower_case = options.labels_file, options.lower_case
         self.listed = () if self._file is None else _listed(self._file, options)
         self._known: dict[str, str] = {name: name for name in self.listed}
 
@@ -43,7 +44,7 @@ class LabelNames:
     def _new(self, raw: str, where: str) -> str:
         if not is_text(raw):
             raise UserError(f"{where}: the label {shown(raw)} is not valid text")
-        name = normal(raw)
+        name = normal(raw, self._lower_case)
         if self._file is None or not name or name in self._known:
             return name
         if name.isdecimal() and len(name) < 10 and int(name) < len(self.listed):
@@ -59,13 +60,17 @@ class LabelNames:
         if self.listed:
             return self.listed
         names = sorted_names(seen)
-        for twins in near_twins(names):
-            say(f"labels that differ only by case or blanks: {', '.join(map(shown, twins))}")
+        if twins := near_twins(names):
+            sets = [", ".join(map(shown, each)) for each in twins[:_SETS_NOTED]]
+            more = f"; and {len(twins) - _SETS_NOTED} more such sets" if len(twins) > _SETS_NOTED else ""
+            hint = "" if self._lower_case else "; --lower-case makes one of those that differ by case"
+            say(f"labels that differ only by case or blanks: {'; '.join(sets)}{more}{hint}")
         return names
 
 
-def normal(raw: str) -> str:
-    return unicodedata.normalize("NFC", raw.strip())
+def normal(raw: str, lower_case: bool = False) -> str:
+    name = unicodedata.normalize("NFC", raw.strip())
+    return " ".join(name.lower().split()) if lower_case else name
 
 
 def is_text(text: str) -> bool:
@@ -106,7 +111,7 @@ def _listed(path: Path, options: ReadOptions) -> tuple[str, ...]:
     lines: Sequence[str] = list(read_lines(path, options))
     if path.suffix == ".json":
         lines = _from_json(path, "".join(lines))
-    names = [normal(line) for line in lines]
+    names = [normal(line, options.lower_case) for line in lines]
     while names and not names[-1]:
         names.pop()
     first: dict[str, int] = {}
