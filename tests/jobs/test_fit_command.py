@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 import lopsided
 from lopsided.__main__ import main
@@ -54,7 +54,7 @@ def results_of(run: Path, name: str = "results.json") -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_run_learns_what_is_planted(fitted: Path) -> None:
-    assert {path.name for path in fitted.iterdir()} == FILES | {"results.json"}
+    assert {path.name for path in fitted.iterdir()} == FILES | {"results.json", "labels.csv"}
     card = (fitted / "README.md").read_text()
     assert card.startswith("# train.txt, ")
     assert "weights are those of epoch" in card
@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         tensors, whole = (load_file(run / f"{name}.safetensors") for run in (folder / "run", fitted))
         assert tensors.keys() == whole.keys()
         assert all(torch.equal(tensors[name], whole[name]) for name in whole)
-    assert {path.name for path in (folder / "run").iterdir()} == FILES | {"results.json"}
+    assert {path.name for path in (folder / "run").iterdir()} == FILES | {"results.json", "labels.csv"}
 
 
 def test_a_finished_run_is_only_evaluated_again(
@@ -152,6 +152,38 @@ def test_labels_that_only_test_rows_have_are_told(folder: Path, capsys: pytest.C
     for valid in ("0", "0.3"):
         assert main(["fit", "rows.csv", "--test", "test.csv", "--valid", valid, "--out", f"run{valid}"]) == 0
         assert "labels of test rows that no training row has: 1, such as 'cake'\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_each_label_has_its_results(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By scikit-learn, of what `predict` writes; a label that only test rows have is never predicted."""
+    (folder / "rows.csv").write_text("text,labels\n" + 'hot bowl,soup\nraw fish,sushi\nhot fish,"soup,sushi"\n' * 4)
+    (folder / "new.csv").write_text("text,labels\nhot bowl,soup\nhot cake,cake\nraw,sushi\nhot fish,\nraw bowl,sushi\n")
+    assert main(["fit", "rows.csv", "--valid", "0", "--out", "run"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "run", "new.csv"]) == 0
+    shown = capsys.readouterr().out
+    assert "\nnever predicted: 1 of the labels that these rows have\neach label: run/labels-new.csv\n" in shown
+    assert results_of(folder / "run", "results-new.json")["never_predicted"] == 1
+    with (folder / "run/labels-new.csv").open(newline="") as file:
+        lines = {line["label"]: line for line in csv.DictReader(file)}
+    names = ["soup", "sushi", "cake"]
+    assert list(lines) == names
+    assert [lines[name]["training_rows"] for name in names] == ["8", "8", "0"]
+    model = lopsided.load("run")
+    predicted = model.predict(["hot bowl", "hot cake", "raw", "hot fish", "raw bowl"])
+    truth = [["soup"], ["cake"], ["sushi"], [], ["sushi"]]
+    y, z = (
+        np.array([[name in row for name in names] for row in rows])
+        for rows in (truth, [r["labels"] for r in predicted])
+    )
+    expected = precision_recall_fscore_support(y, z, zero_division=0)
+    for place, name in enumerate(names):
+        line = lines[name]
+        found = [float(line[metric]) for metric in ("precision", "recall", "f1", "positives")]
+        assert found == pytest.approx([column[place] for column in expected], abs=1e-6)
+        assert (int(line["predicted"]), int(line["hits"])) == (z[:, place].sum(), (y & z)[:, place].sum())
+        assert 0 < float(line["average_precision"]) <= 1
 
 
 def test_the_bias_starts_at_the_frequencies() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lopsided.data.excerpts import printable
 from lopsided.data.independence import row_hashes
 from lopsided.data.inputs import Numbered
 from lopsided.data.opening import shown
-from lopsided.data.storage import UserError
+from lopsided.data.storage import UserError, write_csv
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
 from lopsided.jobs.config import data_digest, fingerprint, read_otherwise
@@ -47,6 +48,8 @@ DECISIONS = (
     "empty_rows",
     "predicted_per_row",
 )
+_LABEL_COUNTS = ("training_rows", "positives", "predicted", "hits")
+_LABEL_METRICS = ("precision", "recall", "f1", "average_precision")
 _ROWS = 2**12  # of a block where not all scores are held
 
 
@@ -74,6 +77,7 @@ class Evaluation(StoredFile):
     popularity: Mapping[str, Number]  # of ranking the labels of every row by their number of training rows
     rule: str
     decisions: Mapping[str, Number]
+    never_predicted: int = 0  # labels that some row has, and for which the rule decides in none
     changed: bool  # whether the file is one of the run's, with other content than it had then
 
 
@@ -84,7 +88,8 @@ def evaluate_run(
 
     asked: options of reading in which the file differs from that of training.
 
-    Results of the run's own test rows go into results.json of its folder, of another file into results-NAME.json.
+    Results of the run's own test rows go into results.json of its folder, of another file into results-NAME.json; and
+    those of each label into labels.csv or labels-NAME.csv.
     """
     if asked and data is None:
         raise UserError("how a file is read is for another FILE than that of the run; name it")
@@ -120,11 +125,44 @@ def evaluate_run(
         popularity=ranking(popularity),
         rule=decision.name,
         decisions={name: METRICS[name].value(summary) for name in DECISIONS},
+        never_predicted=int(((summary.labels.positives > 0) & (summary.labels.predicted == 0)).sum()),
         changed=path is not None and _has_changed(folder, path),
     )
     written = folder.path / "results.json" if data is None else folder.result_of("results", data, ".json")
+    write_csv(
+        labels_beside(written),
+        ("label", *_LABEL_COUNTS, *_LABEL_METRICS),
+        _label_lines(rows.data.label_names, counts, summary, whole=rows.keep is None),
+    )
     schema.write_file(written, evaluation)
     return evaluation, written
+
+
+def labels_beside(results: Path) -> Path:
+    """Returns the file that has the results of each label.
+
+    >>> labels_beside(Path("run/results-new.json")).name
+    'labels-new.csv'
+    """
+    return results.with_name(f"labels{results.stem.removeprefix('results')}.csv")
+
+
+def _label_lines(
+    names: Sequence[str], training: torch.Tensor, summary: Summary, whole: bool
+) -> Iterator[tuple[object, ...]]:
+    """Yields the counts and metrics of each label; a metric that is undefined, for want of positives, is left empty.
+
+    whole: whether all scores were held; without them there is no average precision.
+    """
+    counts = summary.labels
+    precision = summary.table["average_precision"] if whole else np.full(len(names), np.nan)
+    metrics = counts.precision(), counts.recall(), counts.f_beta(), precision
+    values = [
+        ["" if math.isnan(value) else f"{value:.6g}" for value in np.where(counts.positives > 0, column, np.nan)]
+        for column in metrics
+    ]
+    numbers = [column.astype(np.int64).tolist() for column in (counts.positives, counts.predicted, counts.hits)]
+    return zip(names, training.long().tolist(), *numbers, *values, strict=True)
 
 
 def _notes(read: Dataset, model: Model) -> Iterator[str]:

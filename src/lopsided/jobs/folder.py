@@ -156,6 +156,7 @@ class RunFolder(ConfigFolder[FitConfig]):
     README.md                the model card
     training.json            how training ended; a run that has it is trained
     results*.json            what `lopsided evaluate` measured
+    labels*.csv              the same of each label
     lock                     held while a process trains
     """
 

@@ -13,7 +13,7 @@ from lopsided.data.storage import UserError
 SCHEMA = 3
 _OWN = (  # files of runs
     *("config.json", "training.json", "model.json", "results*.json", "details.json", "budget.json", "*.safetensors"),
-    *("history.csv", "trials.csv", "trials.db", "missing*.csv", "README.md"),
+    *("history.csv", "trials.csv", "trials.db", "missing*.csv", "labels*.csv", "README.md"),
 )
 
 

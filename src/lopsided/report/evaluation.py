@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lopsided.jobs.evaluate import Evaluation
+from lopsided.jobs.evaluate import Evaluation, labels_beside
 from lopsided.jobs.numbers import share
 
 _DECISION_TITLES = {
@@ -49,4 +49,8 @@ def print_evaluation(evaluation: Evaluation, written: Path, console: Console) ->
     for name, value in evaluation.decisions.items():
         table.add_row(_DECISION_TITLES[name], share(value))
     console.print(table)
+    if evaluation.never_predicted:
+        never = f"never predicted: {evaluation.never_predicted} of the labels that these rows have"
+        console.print(never, highlight=False, soft_wrap=True)
+    console.print(f"each label: {labels_beside(written)}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"results: {written}", highlight=False, markup=False, soft_wrap=True)
