@@ -113,6 +113,7 @@ def test_a_function_may_have_settings(capsys: pytest.CaptureFixture[str]) -> Non
         ("my_loss.py:MyLoss(delta=2)", "MyLoss cannot be built: TypeError"),
         ("nothing.py:MyLoss", "nothing.py: there is no such file"),
         ("own/losses.py:Missing", "own/losses.py has no callable 'Missing'; it has Leaving, NotCalled, Weighted"),
+        ("torch.nn:BCEWithLogitLoss", "torch.nn has no callable 'BCEWithLogitLoss'; did you mean BCEWithLogitsLoss"),
         ("own/losses.py:constant", "has no callable 'constant'"),
         ("own/losses.py:Weighted", "'weight'; name it with settings, as in 'own/losses.py:Weighted(gamma=2)'"),
         ("own/losses.py:NotCalled", "what the class NotCalled builds cannot be called"),

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from lopsided.jobs.fit import outcome
-from lopsided.jobs.progress import Progress
+from lopsided.jobs.progress import Progress, waiting
 from lopsided.jobs.schema import TrainingRecord
 from lopsided.training.history import Epoch
 
@@ -42,3 +42,11 @@ def test_the_end_of_a_training_tells_of_the_model_that_it_kept(best: int, diverg
     history = [Epoch(1, 0.5, 1.5, valid_map=0.5), Epoch(2, 0.4, 1.5, valid_map=0.25)]
     record = TrainingRecord(method="bce", seed=0, rows=9, epochs=2, best_epoch=best, seconds=3.0, diverged=diverged)
     assert outcome(history, record) == said
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_has_no_measure_is_shown_on_a_terminal(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
+    with waiting("exporting", console):
+        pass
+    assert ("exporting" in console.file.getvalue()) is terminal  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.util
 import sys
@@ -36,7 +37,9 @@ def named_callable(spec: str) -> tuple[str, Callable[..., Any]]:
     target = getattr(module, name, None)
     if not callable(target):
         has = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise UserError(f"{place} has no callable {name!r}; it has {', '.join(has) or 'none'}")
+        near = difflib.get_close_matches(name, has)
+        known = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(has) or 'none'}"
+        raise UserError(f"{place} has no callable {name!r}; {known}")
     if not isinstance(target, type):
         return name, functools.partial(target, **settings) if settings else target
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -33,6 +35,14 @@ def bars(console: Console) -> Bars:
         disable=not console.is_terminal,
         transient=True,
     )
+
+
+@contextmanager
+def waiting(task: str, console: Console | None = None) -> Iterator[None]:
+    """Shows on a terminal that something is under way of which nobody knows how far it is."""
+    with bars(console or Console()) as live:
+        live.add_task(task, total=None)
+        yield
 
 
 def say(bars: Bars, line: str) -> None:
