@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,6 @@ def evaluate_run(
     counts = pad(model.label_counts, (0, rows.data.num_labels - model.num_labels))
     weights = _propensities(counts, model.rows, propensity)
     summary = _summary(_blocks(model, rows, decision, weights, bars))
-    popularity = _summary(_popular(counts, rows, weights))
     training = folder.read_training()
     evaluation = Evaluation(
         data=str(path or f"the test part of {folder.config.name}"),
@@ -122,18 +121,14 @@ def evaluate_run(
         labels=model.num_labels,
         propensity=propensity,
         model=ranking(summary) | ({} if rows.keep else {"map": METRICS["map"].value(summary)}),
-        popularity=ranking(popularity),
+        popularity=ranking(_summary(_popular(counts, rows, weights))),
         rule=decision.name,
         decisions={name: METRICS[name].value(summary) for name in DECISIONS},
         never_predicted=int(((summary.labels.positives > 0) & (summary.labels.predicted == 0)).sum()),
         changed=path is not None and _has_changed(folder, path),
     )
     written = folder.path / "results.json" if data is None else folder.result_of("results", data, ".json")
-    write_csv(
-        labels_beside(written),
-        ("label", *_LABEL_COUNTS, *_LABEL_METRICS),
-        _label_lines(rows.data.label_names, counts, summary, whole=rows.keep is None),
-    )
+    _write_labels(labels_beside(written), rows, counts, summary)
     schema.write_file(written, evaluation)
     return evaluation, written
 
@@ -147,22 +142,17 @@ def labels_beside(results: Path) -> Path:
     return results.with_name(f"labels{results.stem.removeprefix('results')}.csv")
 
 
-def _label_lines(
-    names: Sequence[str], training: torch.Tensor, summary: Summary, whole: bool
-) -> Iterator[tuple[object, ...]]:
-    """Yields the counts and metrics of each label; a metric that is undefined, for want of positives, is left empty.
-
-    whole: whether all scores were held; without them there is no average precision.
-    """
-    counts = summary.labels
-    precision = summary.table["average_precision"] if whole else np.full(len(names), np.nan)
-    metrics = counts.precision(), counts.recall(), counts.f_beta(), precision
-    values = [
+def _write_labels(path: Path, rows: Rows, training: torch.Tensor, summary: Summary) -> None:
+    """Writes the counts and metrics of each label; one that is undefined, for want of positives, is left empty."""
+    counts, names = summary.labels, rows.data.label_names
+    precision = summary.table["average_precision"] if rows.keep is None else np.full(len(names), np.nan)
+    metrics = [
         ["" if math.isnan(value) else f"{value:.6g}" for value in np.where(counts.positives > 0, column, np.nan)]
-        for column in metrics
+        for column in (counts.precision(), counts.recall(), counts.f_beta(), precision)
     ]
     numbers = [column.astype(np.int64).tolist() for column in (counts.positives, counts.predicted, counts.hits)]
-    return zip(names, training.long().tolist(), *numbers, *values, strict=True)
+    lines = zip(names, training.long().tolist(), *numbers, *metrics, strict=True)
+    write_csv(path, ("label", *_LABEL_COUNTS, *_LABEL_METRICS), lines)
 
 
 def _notes(read: Dataset, model: Model) -> Iterator[str]:
