@@ -134,7 +134,8 @@ class Config(ReadOptions):
             unsuited = [name for name in _BUILT_IN_OPTIONS if getattr(self, name) is not None]
         else:
             names = ("valid", "test", *ReadOptions.model_fields)
-            unsuited = [name for name in names if getattr(self, name) not in (None, ())]
+            fields = type(self).model_fields
+            unsuited = [name for name in names if getattr(self, name) != fields[name].default]
         if unsuited:
             kind = "files" if self.data == BUILT_IN else BUILT_IN
             raise ValueError(f"--{unsuited[0].replace('_', '-')} is for {kind}, but the data are {self.name}")
