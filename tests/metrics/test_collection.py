@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 from torch import Tensor
 
+import lopsided
 from lopsided import SparseTargets
 from lopsided.metrics import MetricValues, MultiLabelMetrics
 from tests.metrics.test_top_k import by_hand
@@ -333,3 +334,14 @@ def test_the_bound_is_reached() -> None:
     binned = collect(torch.zeros(2, LABELS), torch.tensor([[1] * LABELS, [0] * LABELS]), binned=1).result().values
     assert (binned["map"], binned["map_error"]) == pytest.approx((0.5, 0.5))
     assert (binned["auroc"], binned["auroc_error"]) == pytest.approx((0.5, 0.5))
+
+
+def test_decisions_may_be_those_of_a_loss() -> None:
+    """A module is callable, too, but not a function of scores alone."""
+    loss = lopsided.loss("asl", pos_weight=torch.tensor([1.0, 4.0]))
+    metrics = MultiLabelMetrics(2, "logits", decide=loss)
+    assert metrics.decide.tolist() == loss.decision_threshold().tolist()
+    with pytest.raises(ValueError, match="the threshold of a loss is a logit, and the scores are probabilities"):
+        MultiLabelMetrics(2, "probabilities", decide=loss)
+    with pytest.raises(ValueError, match="only ranks the labels of a row"):
+        MultiLabelMetrics(2, "logits", decide=lopsided.loss("lsep"))

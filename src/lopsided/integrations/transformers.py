@@ -232,7 +232,7 @@ def metrics(decide: Any = None, only: Sequence[str] = (), **settings: Any) -> Ca
         logits, labels = evaluated
         logits = logits[0] if isinstance(logits, tuple) else logits
         if not collected:
-            by = decide.criterion.decision_threshold() if isinstance(decide, ComputeLoss) else decide
+            by = decide.criterion if isinstance(decide, ComputeLoss) else decide
             collected.append(MultiLabelMetrics(logits.shape[-1], "logits", decide=by, **settings))
         collected[0].update(logits, labels, ignore_index=UNKNOWN)
         if not compute_result:

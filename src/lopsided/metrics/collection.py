@@ -58,10 +58,10 @@ class MultiLabelMetrics:
     Args:
         num_labels: L.
         scale: "logits" or "probabilities": what the scores are, in every batch.
-        decide: a threshold t on the same scale, for `scores > t`: a number, a tensor such as
-            `criterion.decision_threshold()`, one for all labels or (L,); or a rule of `lopsided.decision.rules`; or a
-            function of (n, L) scores that gives (n, L) bool and looks at one row at a time. Probability one half when
-            left out.
+        decide: a threshold t on the same scale, for `scores > t`: a number or a tensor, one for all labels or (L,); a
+            loss, such as `lopsided.loss("asl")`, for the threshold that it implies; a rule of
+            `lopsided.decision.rules`; or a function of (n, L) scores that gives (n, L) bool and looks at one row at a
+            time. Probability one half when left out.
         ks: the ranks k of P@k, nDCG@k and PSP@k; 1 is always among them.
         propensity: (L,) in (0, 1], or None to leave out PSP@k (`lopsided.metrics.top_k.propensities`).
         calibration_bins: M of the expected calibration errors.
@@ -100,7 +100,8 @@ class MultiLabelMetrics:
         if propensity is not None and not ((propensity > 0) & (propensity <= 1)).all():
             raise ValueError(f"propensity must lie in (0, 1], got {propensity.min():g} to {propensity.max():g}")
         self.num_labels, self.scale, self.binned, self.calibration_bins = num_labels, scale, binned, calibration_bins
-        self.decide = _decider((0.0 if scale == "logits" else 0.5) if decide is None else decide, num_labels)
+        half = 0.0 if scale == "logits" else 0.5
+        self.decide = _decider(half if decide is None else decide, num_labels, scale)
         self.ks, self.propensity = tuple(sorted({1, *ks})), propensity
         self._state = self._empty()
 
@@ -248,8 +249,12 @@ def _errors(summary: Summary) -> dict[str, float]:
     return errors
 
 
-def _decider(decide: Any, num_labels: int) -> Any:
+def _decider(decide: Any, num_labels: int, scale: str) -> Any:
     """Returns a float of Python, compared in the dtype of the scores; (L,) thresholds; a rule; or a function."""
+    if hasattr(decide, "decision_threshold"):
+        if scale != "logits":
+            raise ValueError(f"decide: the threshold of a loss is a logit, and the scores are {scale}")
+        decide = decide.decision_threshold()
     if callable(decide) or isinstance(decide, Decider):
         return decide
     thresholds = as_tensor(decide).double().cpu()
