@@ -223,7 +223,7 @@ BAD_LINES = {
     "hidden": (["fit", "train.txt", "--model", "bag(hidden=0)"], "bag: hidden must be at least 1"),
     "a run fixes its settings": (
         ["fit", "run", "--epochs", "9"],
-        "run is a run folder, which fixes all settings; leave",
+        "leave out --epochs, or begin a new run with its settings but these: lopsided fit run/config.json --epochs ...",
     ),
     "other settings": (["fit", "train.txt", "--out", "run"], "run: holds a run with other settings"),
     "a run of another command": (["compare", "run"], "run: a run of lopsided fit, expected one of lopsided compare"),

@@ -39,7 +39,11 @@ def settled(kind: type[C], data: str, out: Path | None, asked: dict[str, Any]) -
         given = [*asked] if out is None else ["out", *asked]
         if given:
             options = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise UserError(f"{data} is a run folder, which fixes all settings; leave out {options}")
+            another = f"lopsided {command_of(Path(data))} {Path(data) / 'config.json'} {options.replace(',', '')}"
+            raise UserError(
+                f"{data} is a run folder, which fixes all settings; leave out {options}, or begin a new run with its "
+                f"settings but these: {another} ..."
+            )
         command_of(Path(data))
         return Path(data)
     if out == STANDARD_OUTPUT:
