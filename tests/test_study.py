@@ -162,6 +162,7 @@ def key(row: dict[str, str]) -> tuple[str, str, str]:
     return row["set"], row["loss"], row["labels"]
 
 
+@pytest.mark.slow
 def test_pages_are_those_of_the_files(study: ModuleType) -> None:
     import pages
 

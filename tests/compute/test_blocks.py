@@ -37,7 +37,7 @@ def test_every_loss(spec: str, density: float) -> None:
 
 
 @pytest.mark.parametrize("name", CATALOG)
-@pytest.mark.parametrize("cached", [1, 100, 1 << 18])
+@pytest.mark.parametrize("cached", [100, *(pytest.param(some, marks=pytest.mark.slow) for some in (1, 1 << 18))])
 def test_every_kind_of_labels_cut_anywhere(name: str, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "_CACHED", max(cached // torch.get_num_threads(), 1))
     z, y = batch(5, 40)

@@ -82,6 +82,7 @@ def test_no_more_is_read_of_a_line_than_it_may_have(tmp_path: Path, name: str, p
     assert peak < 15_000_000  # some chunks of 1 MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 def test_a_quoted_cell_over_many_lines_is_as_long_as_a_line_at_most(tmp_path: Path, name: str) -> None:
     head = HEADS[name]

@@ -70,6 +70,7 @@ def test_the_output_of_the_page_is_what_is_printed(place: Path, capsys: pytest.C
     assert (place / "my_loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 def test_the_code_of_the_page_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "docs/check.md", "exec"), {})
@@ -86,6 +87,7 @@ def test_the_page_has_every_known_mistake() -> None:
         assert re.sub(r" of [\d.]+(e-05)? inside", " of 1e-5 or more inside", words) in told
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "own/losses.py:Weighted(weight=3)", "--json", "--plot", "own.svg"]) == 0
     printed = capsys.readouterr()

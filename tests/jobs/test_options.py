@@ -123,6 +123,7 @@ WRONG = (
 )
 
 
+@pytest.mark.slow
 def test_help_and_errors_of_usage_need_no_heavy_library(tmp_path: Path) -> None:
     """It counts modules, since time differs from machine to machine: Python alone has 70, and torch 1,500."""
     program = f"""

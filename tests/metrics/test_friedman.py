@@ -73,6 +73,7 @@ def test_the_critical_difference_is_that_of_the_printed_table() -> None:
         assert found.critical_difference == pytest.approx(q * math.sqrt(losses * (losses + 1) / 30), rel=3e-4)
 
 
+@pytest.mark.slow
 def test_groups_are_the_largest_sets_without_a_difference() -> None:
     generator = np.random.default_rng(2)
     sizes = set()

@@ -142,6 +142,7 @@ def test_an_epoch_has_the_gradient_of_its_loss_on_training_rows() -> None:
     assert epoch.p_negative == pytest.approx(float(1 - p[~y].mean()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_dead_labels_of_a_model_that_never_predicts_one() -> None:
     x, truth = points(10).encoded.x, dense(points(10))  # type: ignore[attr-defined]
     never, once = truth.clone(), truth.clone()

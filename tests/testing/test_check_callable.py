@@ -92,6 +92,7 @@ def test_what_is_written_by_hand_is_named(loss: Loss, known: str, change: str) -
     assert match.wrong == (change not in ("", "with the focus of p before the margin"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["bce", "asl", "zlpr", "softmax", "hill", "two_way"])
 def test_the_catalog_has_no_fault(spec: str) -> None:
     examination = check_callable(lopsided.loss(spec))
