@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -77,10 +78,19 @@ def _run(arguments: Sequence[str] | None) -> int:
     except typer.Exit as error:
         return error.exit_code
     except UserError as error:
-        message = str(error)
+        message = _from_here(str(error))
     except typer.TyperException as error:
         message = error.format_message()
     return _fail(message)
+
+
+def _from_here(message: str) -> str:
+    """Returns a message with the paths in it that lie below the working directory told from there."""
+    try:
+        here = os.path.join(os.getcwd(), "")
+    except FileNotFoundError:  # it was removed
+        return message
+    return message if here == os.sep else re.sub(rf"(?<![\w./\\-]){re.escape(here)}(?=[^\s'\"])", "", message)
 
 
 def _fail(message: str) -> int:

@@ -11,11 +11,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from lopsided.__main__ import main
+from lopsided.__main__ import _from_here, main
 from lopsided.data.storage import write_tensors
 from tests.tools import TINY, command, read_results, scores_of, write_texts
 
 DIVERGES = "apl(epsilon_pos=1e300, monotone=False)"
+
+
+def test_paths_below_the_working_directory_are_told_from_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "rows.csv").write_text("body,tags\na b c,x\nd e f,y\n")
+    assert main(["fit", "rows.csv"]) == 2
+    assert capsys.readouterr().err.startswith("lopsided: rows.csv: no column ")
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    assert main(["fit", "../rows.csv"]) == 2
+    assert capsys.readouterr().err.startswith("lopsided: ../rows.csv: no column ")
+    message = f"{folder / 'below'}, x{folder}/below/a.csv, {folder / 'below' / 'a.csv'}"
+    assert _from_here(message) == f"{folder / 'below'}, x{folder}/below/a.csv, a.csv"
 
 
 @pytest.mark.slow
