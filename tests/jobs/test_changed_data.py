@@ -68,7 +68,7 @@ def test_labels_beside_the_data_are_data(folder: Path, capsys: pytest.CaptureFix
     assert main(["fit", "run"]) == 0
     (folder / "run/training.json").unlink()
     (folder / "trainY.txt").write_bytes(labels.replace(b"0:1", b"1:1", 1))
-    assert f"{folder}/trainY.txt: changed since the run in run began" in errors_of(["fit", "run"], capsys)
+    assert "lopsided: trainY.txt: changed since the run in run began" in errors_of(["fit", "run"], capsys)
 
 
 def test_two_files_of_one_name_have_results_of_their_own(folder: Path) -> None:
