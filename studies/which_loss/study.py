@@ -100,7 +100,10 @@ def pieces() -> list[Piece]:
 def measure(piece: Piece, settings: Settings, runs: Path) -> tuple[list[Row], Row]:
     """Compares; returns a row for each split, loss and group of labels, and one of the data."""
     how = GIVEN.get(piece.family, {"resplit": True})
-    asked = {"losses": FAMILIES[piece.family], "missing": piece.hidden, "seeds": SPLITS, **how}
+    losses = FAMILIES[piece.family]
+    if "unknown_array" in settings:
+        losses = tuple(loss for loss in losses if loss != "powerset")  # which takes no unknown labels
+    asked = {"losses": losses, "missing": piece.hidden, "seeds": SPLITS, **how}
     began = time.process_time()
     with Progress(Console(quiet=True)) as progress:
         folder, prepared = begin(ComparisonFolder, make_config(settings | asked), runs / piece.folder, progress)

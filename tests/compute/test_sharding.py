@@ -87,7 +87,7 @@ def test_every_loss(tmp_path: Path) -> None:
 def _train(head: LinearHead, steps: int, make: Any) -> list[float]:
     torch.manual_seed(1)
     body = nn.Linear(5, 8)
-    optimizer = torch.optim.SGD([*body.parameters(), *(head.parameters() if make else ())], lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD([*body.parameters(), *(head.parameters() if make else ())], lr=0.01, momentum=0.9)
     values = []
     for _ in range(steps):
         x = torch.randn(6, 5)
@@ -104,10 +104,11 @@ def _train(head: LinearHead, steps: int, make: Any) -> list[float]:
 
 
 def _fifty_steps(folder: Path) -> None:
-    of_pools = {type(formula(name).pool): name for name in CATALOG}  # `test_every_loss` has the others
+    # the first of each pool; `test_every_loss` has the others, among them aml, whose slope a last digit may turn
+    of_pools = {type(formula(name).pool): name for name in reversed(CATALOG)}
     for name in sorted({*of_pools.values(), "asl", "db", "ldam(scale=1)"}):
         seen: Any = {} if name in CATALOG else {"counts": torch.arange(50.0), "rows": 60}
-        for fused in (None, FusedSGD(lr=0.1, momentum=0.9)) if name in ("asl", "zlpr", "db") else (None,):
+        for fused in (None, FusedSGD(lr=0.01, momentum=0.9)) if name in ("asl", "zlpr", "db") else (None,):
             heads = []
             for shard in (None, LabelShard(50)):
                 torch.manual_seed(0)
@@ -151,7 +152,8 @@ def _traffic(folder: Path) -> None:
             evaluate(*leaves, targets, name, shard=shard).backward()
             counts.append(sum(sent))
         assert counts[0] == counts[1]  # whatever L
-        assert rows * features < counts[0] <= rows * (features + 8) + 2
+        numbers = 16 if formula(name).pool.staged else 8  # of a row; a staged pool has two states
+        assert rows * features < counts[0] <= rows * (features + numbers) + 2, (name, counts)
 
 
 def test_what_is_sent_does_not_grow_with_the_labels(tmp_path: Path) -> None:

@@ -217,11 +217,11 @@ def test_a_loss_without_a_gradient_for_hard_targets_is_examined_to_the_end() -> 
 
 @pytest.mark.slow
 def test_what_is_unlike_all_is_not_accused() -> None:
-    def hinge(z: Tensor, y: Tensor) -> Tensor:
-        return (1 - (2 * y - 1) * z).clamp(min=0).sum()
+    def wide(z: Tensor, y: Tensor) -> Tensor:
+        return (3 - (2 * y - 1) * z).clamp(min=0).sum()
 
-    examination = check_callable(hinge)
-    assert examination.verdict == "hinge is like no loss known here; no fault was found"
+    examination = check_callable(wide)
+    assert examination.verdict == "wide is like no loss known here; no fault was found"
     assert found(examination, "nearest loss")[0] == "note"
     assert examination.instead == ""
     assert "easy positives are left alone" in found(examination, "dead zone of positives")[1]

@@ -109,17 +109,20 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def decision_function(self, X: Array) -> Array:  # noqa: N803
         """Returns the scores of the labels, (n, L) float32, as the loss trains them: thresholds apply to these.
 
-        Where `y` held one class a row, log odds that it is the one, float64, (n, L), or (n,) of the second of two.
+        Where `y` held one class a row, log odds that it is the one, float32, (n, L), or (n,) of the second of two.
         """
         scores = self._scores(X)
         if self._multilabel:
             return scores.numpy()
         calibrator = self.decision_.calibrator
-        odds = (scores if calibrator is None else torch.logit(calibrator(scores), eps=_LEAST)).double().numpy()
+        odds = (scores if calibrator is None else torch.logit(calibrator(scores), eps=_LEAST)).float().numpy()
         return odds[:, 0] if len(self.classes_) == 2 else odds
 
     def predict_proba(self, X: Array) -> Array:  # noqa: N803
-        """Returns the probability of each label, (n, L) float64; rows sum to 1 where `y` held one class a row.
+        """Returns the probability of each label, (n, L) float64.
+
+        Where `y` held one class a row, rows sum to 1 and are float32: as exact as the scores of a row are, which differ
+        in their last digits with the rows beside it.
 
         Raises ValueError where the loss implies none, and the rows were too few to learn them from.
         """
@@ -133,9 +136,9 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self._multilabel:
             return probabilities
         if len(self.classes_) == 2:
-            return np.concatenate([1 - probabilities, probabilities], axis=1)
+            return np.concatenate([1 - probabilities, probabilities], axis=1, dtype=np.float32)
         shares = probabilities.clip(_LEAST)
-        return shares / shares.sum(axis=1, keepdims=True)
+        return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def predict(self, X: Array) -> Array:  # noqa: N803
         """Returns what the rule decides, (n, L) of 0 and 1, or the most probable class of each row, (n,)."""
