@@ -15,7 +15,7 @@ from tests.tools import write_texts
 from tests.training.test_processes import FIT, launch
 
 ENDING = """
-import json, os, resource, signal, sys
+import json, os, resource, signal, sys, time
 from pathlib import Path
 from lopsided.__main__ import main
 from lopsided.training import loop
@@ -30,9 +30,19 @@ def step_or_end(self, rows):
         {end}
     return step(self, rows)
 
-if "{rank}" == "early" and rank == "1":
+if "{rank}" == "early":
     from lopsided.jobs import begin
-    begin._prepared = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+    prepared = begin._prepared
+
+    def prepare_or_end(*arguments):
+        Path("begun" + rank).touch()
+        while rank == "1" and not Path("begun0").exists():  # a process that is stopped before says nothing
+            time.sleep(0.1)
+        if rank == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return prepared(*arguments)
+
+    begin._prepared = prepare_or_end
 
 loop._Loop._step = step_or_end
 code = main(*json.loads(sys.argv[1]))
