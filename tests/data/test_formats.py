@@ -254,6 +254,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_parquet_file_takes_no_more_than_the_limit(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.parquet"

@@ -66,6 +66,7 @@ def test_time_grows_no_faster_than_the_line(tmp_path: Path, name: str) -> None:
         assert long < 3 * 8 * short + 0.2, f"{piece!r}: {short:.3f} s, then {long:.3f} s for 8 times as much"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("packed", [False, True])
 def test_no_more_is_read_of_a_line_than_it_may_have(tmp_path: Path, name: str, packed: bool) -> None:

@@ -28,6 +28,7 @@ def off(parts: Sequence[Tensor], fractions: Sequence[float]) -> list[float]:
     return [len(part) - fraction * rows for part, fraction in zip(parts, fractions, strict=True)]
 
 
+@pytest.mark.slow
 @given(problems())
 def test_every_row_stands_in_one_part_and_every_part_has_its_share(
     problem: tuple[SparseTargets, tuple[float, ...], Tensor],

@@ -90,6 +90,7 @@ def test_temperature_is_recovered() -> None:
     assert fit_temperature(scores, targets) == pytest.approx(2.5, rel=0.03)
 
 
+@pytest.mark.slow
 def test_platt_recovers_the_maps_of_labels_with_many_positives() -> None:
     random = torch.Generator().manual_seed(1)
     slope, offset = torch.tensor([0.3, 1.0, 2.5]).double(), torch.tensor([0.5, -1.0, 0.0]).double()
@@ -133,6 +134,7 @@ def test_scores_that_separate_or_mislead_have_a_finite_map_that_does_not_fall() 
     assert float(found(torch.zeros(1, 3))[0, 1]) == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_isotonic_is_scikit_learns(world: tuple[Tensor, Tensor, Tensor], scored: Judged) -> None:
     label, other = 8, world[0][ROWS:]
     assert scored.positives[label] > 1000
@@ -145,6 +147,7 @@ def test_isotonic_is_scikit_learns(world: tuple[Tensor, Tensor, Tensor], scored:
     assert shrunk == pytest.approx(values, abs=0.01)
 
 
+@pytest.mark.slow
 def test_candidates_are_calibrated_like_the_matrix_they_come_from(scored: Judged, fitted: list[Calibrator]) -> None:
     scores, labels = scored.scores.values.topk(LABELS, 1)
     truth = SparseTargets.from_indices([row.nonzero().flatten().tolist() for row in scored.hits])
@@ -268,6 +271,7 @@ def test_platt_without_a_prior_is_the_most_likely_map_or_an_error() -> None:
         assert fit_platt(Judged.of(z, steps), pseudo=0.1).slope.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", [fit_platt, fit_isotonic])
 @pytest.mark.parametrize("rows", [1000, 5000])
 def test_fitted_maps_give_rare_labels_small_probabilities(rows: int, fit: Callable[[Judged], Calibrator]) -> None:

@@ -42,6 +42,7 @@ def every(scores: Tensor) -> list[float]:
     return [float(known[0]) - 1, *((known[1:] + known[:-1]) / 2).tolist(), float(known[-1])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 @pytest.mark.parametrize("ties", [True, False])
 def test_no_threshold_is_better(objective: ThresholdObjective, ties: bool) -> None:

@@ -80,6 +80,7 @@ def test_weights_are_not_rounded() -> None:
     assert not any(torch.equal(each, each.bfloat16().float()) for each in matrices)
 
 
+@pytest.mark.slow
 def test_tuned_thresholds_find_more_than_the_own_one() -> None:
     x, y = make_multilabel_classification(300, n_features=8, n_classes=6, n_labels=1, random_state=1)
     own, tuned = (
@@ -89,6 +90,7 @@ def test_tuned_thresholds_find_more_than_the_own_one() -> None:
     assert f1_score(y[150:], tuned, **mean) > f1_score(y[150:], own, **mean) + 0.05
 
 
+@pytest.mark.slow
 def test_a_grid_of_losses_is_searched() -> None:
     x, y = features()
     search = GridSearchCV(LopsidedClassifier(), {"loss": ["bce", "zlpr"], "l2": [0.1]}, scoring="f1_micro", cv=2)

@@ -170,6 +170,7 @@ def test_a_model_without_a_rule_is_no_finished_run(
     assert results[0]["decisions"] == results[1]["decisions"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "rule"),
     [([], "own"), (["--decide", "global"], "own"), (["--decide", "top-2", "--at-least-one"], "top-2, at least one")],
@@ -200,6 +201,7 @@ BAD_LINES = {
 SATURATED = "asl(clip=0.6)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "rule"),
     [

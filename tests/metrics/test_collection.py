@@ -193,6 +193,7 @@ def sparse(matrix: Tensor, kept: Tensor) -> Tensor:
     return torch.sparse_csr_tensor(crow, kept.nonzero()[:, 1], matrix[kept], matrix.shape, check_invariants=True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_scores_that_are_not_stored_are_below_all_others(name: str) -> None:

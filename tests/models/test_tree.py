@@ -86,13 +86,8 @@ def dense(model: Model, rows: Rows) -> tuple[list[Tensor], Tensor]:
     return scores, x
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        "bce",
-        *(pytest.param(spec, marks=pytest.mark.slow) for spec in ("asl", "zlpr", "zlpr(threshold=100, scale=0.01)")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["bce", "asl", "zlpr", "zlpr(threshold=100, scale=0.01)"])
 def test_scores_stand_for_the_product_of_the_probabilities_on_the_way(spec: str) -> None:
     model, rows, _, _ = solved(spec)
     root, *nodes = dense(model, rows)[0]

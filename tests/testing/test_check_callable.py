@@ -58,6 +58,7 @@ def test_the_catalog_is_named(spec: str) -> None:
         assert {*settings} - {*known} <= {"alpha"}  # a factor of each side
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "known", "change"),
     [

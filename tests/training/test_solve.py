@@ -48,8 +48,8 @@ ONE = replace(SOLVED, l2=0.5)
 
 
 def marked(methods: tuple[str, ...]) -> list[Any]:
-    """The methods as parameters; those whose steps take long are marked slow."""
-    return [pytest.param(each, marks=[pytest.mark.slow] * (each in ("two_way", "powerset"))) for each in methods]
+    """The methods as parameters; but for three, they are marked slow."""
+    return [pytest.param(each, marks=[pytest.mark.slow] * (each not in ("bce", "asl", "zlpr"))) for each in methods]
 
 
 def drawn(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
