@@ -55,7 +55,8 @@ ENDS = {
     "disk": "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))",
     "memory": "raise MemoryError",
 }
-DIED = r"lopsided: another of the 2 processes that train died; go on with: lopsided fit run\n"
+# "stopped" where torchrun ends the process that is left before that one has noticed
+DIED = r"(stopped|lopsided: another of the 2 processes that train died); go on with: lopsided fit run\n"
 SAID = {
     ("kill", 0): DIED,
     ("disk", 0): r"lopsided: run/state\.safetensors: File too large\n",
