@@ -114,11 +114,16 @@ def test_numbers_of_losses_from_counts_are_the_published_ones(browser: Chrome, p
         assert found[3] == pytest.approx(settled / made.scale - offset, abs=1e-9), spec
 
 
+def open_at(browser: Chrome, page: Path, link: str, dark: bool = False) -> None:
+    """Opens a page on a phone as a link to it does, and not as one that is open already."""
+    show(browser, page, width=360, dark=dark)
+    browser.get("about:blank")
+    browser.get(page.as_uri() + link)
+
+
 @pytest.mark.slow
 def test_how_often_a_label_is_positive_is_a_slider(browser: Chrome, page: Path) -> None:
-    show(browser, page, width=360)
-    browser.get("about:blank")
-    browser.get(page.as_uri() + "#loss=db&count=7&rows=300&gamma=0")
+    open_at(browser, page, "#loss=db&count=7&rows=300&gamma=0")
     spec = 'lopsided.BalancedLoss("db(gamma=0)", torch.tensor([7, 500]), rows=300)'
     assert text(browser, "spec") == spec
     assert "More positives than rows" in text(browser, "note")
@@ -198,9 +203,7 @@ def test_keys_move_a_setting_and_the_link_holds_it(browser: Chrome, page: Path) 
 
 @pytest.mark.slow
 def test_a_list_is_typed_and_takes_the_place_of_epsilons(browser: Chrome, page: Path) -> None:
-    show(browser, page, width=360)
-    browser.get("about:blank")
-    browser.get(page.as_uri() + "#loss=apl&epsilon_pos=0.5&betas=(1,)&pos_weight=3")
+    open_at(browser, page, "#loss=apl&epsilon_pos=0.5&betas=(1,)&pos_weight=3")
     spec = 'lopsided.loss("apl(epsilon_pos=0.5, betas=(1,))", pos_weight=torch.full((L,), 3))'
     assert text(browser, "spec") == spec
     (field,) = (each for each in fields(browser, "text") if each.accessible_name.startswith("alphas"))
@@ -266,9 +269,7 @@ def test_it_opens_at_the_loss_that_was_named(browser: Chrome, tmp_path: Path) ->
     ],
 )
 def test_it_opens_at_any_link_and_fits_a_phone(browser: Chrome, page: Path, link: str) -> None:
-    show(browser, page, width=360, dark=link == "")
-    browser.get("about:blank")
-    browser.get(page.as_uri() + link)
+    open_at(browser, page, link, dark=link == "")
     assert [entry for entry in spoken(browser) if entry["level"] == "SEVERE"] == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0

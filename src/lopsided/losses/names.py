@@ -109,6 +109,17 @@ def between(start: str, end: str, share: float) -> Formula:
     return formula(name, **settings)
 
 
+def split_threshold(spec: str) -> tuple[str, object]:
+    """Returns a spec without its `threshold_logit`, which is an option of any loss, and that; None where it has none.
+
+    >>> split_threshold("asl(clip=0, threshold_logit=0)")
+    ('asl(clip=0)', 0)
+    """
+    name, given = read(spec)
+    place = given.pop("threshold_logit", None)
+    return with_settings(name, given), place
+
+
 def ends(spec: str) -> tuple[str, str]:
     """Returns the loss of the first and of the last epoch, by name; the same where no setting moves.
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from lopsided.losses import Balanced, Formula, any_loss, between, curves, formula
-from lopsided.losses.names import Span, ends, read, with_settings
+from lopsided.losses.names import Span, ends, read, split_threshold, with_settings
 
 _POWERSET = re.compile(r"\s*powerset\s*(\(\s*(max_sets\s*=\s*(\d{1,9})\s*)?\))?\s*")
 _MAX_SETS = 1000
@@ -70,17 +70,16 @@ def parse_method(spec: str) -> Method:
     zlpr(threshold=0, scale=1, margin=0, threshold_logit=0)
     """
     if not spec.strip().startswith("powerset"):
-        name, settings = read(spec)
-        if any(isinstance(value, Span) for value in settings.values()):
+        if any(isinstance(value, Span) for value in read(spec)[1].values()):
             return _schedule(*map(parse_method, ends(spec)))
-        place = settings.pop(_THRESHOLD, None)
+        without, place = split_threshold(spec)
         if place is None:
             return any_loss(spec)
         if place != 0 or place is False:
             raise ValueError(
                 f"a model that is trained by name has its threshold class first: write {_THRESHOLD}=0, got {place!r}"
             )
-        loss = any_loss(with_settings(name, settings))
+        loss = any_loss(without)
         if isinstance(loss, Formula) and not loss.pool.thresholded:
             raise ValueError(f"{loss} compares labels with each other alone: leave out {_THRESHOLD}=0")
         return LearntThreshold(loss)

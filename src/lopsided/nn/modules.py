@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lopsided.losses import Formula, as_formula, catalog, closed_form, formula
-from lopsided.losses.names import read, with_settings
+from lopsided.losses.names import split_threshold
 from lopsided.nn.functional import above_threshold, multilabel_loss
 from lopsided.nn.options import DEFAULTS, complete_options, show_options
 from lopsided.targets import SparseTargets, Supervision, labels_last
@@ -197,12 +197,11 @@ def loss(spec: str, **settings: object) -> MultiLabelLoss:
     >>> loss("asl", gamma_neg=2, reduction="sum")
     MultiLabelLoss(asl(gamma_neg=2, gamma_pos=0, clip=0.05, detach_focus=True), reduction='sum')
     """
-    name, given = read(spec)
-    place = given.pop("threshold_logit", None)
+    without, place = split_threshold(spec)
     if place is not None:
         if "threshold_logit" in settings:
             raise ValueError(f"threshold_logit is given twice: in {spec!r} and as a keyword")
-        spec, settings = with_settings(name, given), {**settings, "threshold_logit": place}
+        spec, settings = without, {**settings, "threshold_logit": place}
     options = {name: settings.pop(name) for name in DEFAULTS if name in settings}
     return MultiLabelLoss(formula(spec, **settings), **options)  # type: ignore[arg-type]
 
