@@ -250,11 +250,11 @@ def test_digits_are_detected(capsys: pytest.CaptureFixture[str], folder: Path, m
     sys.modules.pop("detector")
 
 
-def test_the_table_of_larger_sets_is_what_was_measured() -> None:
+def test_the_table_of_all_training_rows_is_what_was_measured() -> None:
     with (ROOT / "benchmarks/results/end_to_end.csv").open(newline="") as file:
         found = {(row["set"], row["contender"].removeprefix("lopsided ")): row["mAP"] for row in csv.DictReader(file)}
     page = (ROOT / "examples/text_classification/README.md").read_text()
-    head, _, *rows = re.findall(r"^\| (.+) \|$", page, re.MULTILINE)
+    head, _, *rows = re.findall(r"^\| (.+) \|$", page[page.index("| set | ") :].split("\n\n")[0], re.MULTILINE)
     assert len(rows) == 3
     for row in rows:
         name, *cells = row.split(" | ")

@@ -10,14 +10,15 @@ from measured import BASE, LEVEL, Gain, Measured
 from plots import plots
 from scipy import stats
 from sets import KINDS, SPLIT
-from strategies import strategies
 from study import FAMILIES, GAMMAS, HERE, HIDDEN, pieces, read
 from tables import ROOT, grid, put
+from views import of_examples
 
 from lopsided.jobs.numbers import share, signed
 
-PAGE, README, EXAMPLE = ROOT / "docs/which_loss.md", ROOT / "README.md", ROOT / "examples/zlpr_comparison/README.md"
+PAGE, README = ROOT / "docs/which_loss.md", ROOT / "README.md"
 LOSSES = tuple(loss for family in ("losses", "ranking", "balanced", "adaptive") for loss in FAMILIES[family])
+MAIN = ("focal", "asl", "apl", "zlpr")  # beside bce, what `lopsided compare` has by default
 QUESTIONS = {
     "map": "mAP",
     "micro_f1": "micro-F1, one threshold",
@@ -343,7 +344,7 @@ def decisions(study: Measured) -> str:
 
 
 def summary(study: Measured) -> str:
-    """Returns the study in one table, of the losses that `lopsided compare` has by default."""
+    """Returns the study in one table, of the main losses."""
     lines = {
         "mAP": study.gains(LOSSES, "map"),
         "macro-F1, own threshold": study.gains(LOSSES, "macro_f1_own"),
@@ -351,10 +352,9 @@ def summary(study: Measured) -> str:
         "macro-F1, one threshold a label": study.gains(LOSSES, "macro_f1_labels"),
         "mAP, 40 % of the positives hidden": study.gains(LOSSES, "map", hidden="0.4"),
     }
-    losses = ("focal", "asl", "apl", "zlpr")
     sets = {title: max(gain.sets for gain in found.values()) for title, found in lines.items() if found}
-    body = [[f"{title}, {sets[title]} sets", *(cell(lines[title].get(loss)) for loss in losses)] for title in sets]
-    return grid(["", *losses], body)
+    body = [[f"{title}, {sets[title]} sets", *(cell(lines[title].get(loss)) for loss in MAIN)] for title in sets]
+    return grid(["", *MAIN], body)
 
 
 def page(study: Measured) -> str:
@@ -381,7 +381,7 @@ def texts(study: Measured) -> dict[Path, str]:
     return {
         PAGE: page(study),
         README: put(README, {"study": summary(study)}),
-        EXAMPLE: put(EXAMPLE, {"strategies": strategies(study)}),
+        **{file: put(file, tables) for file, tables in of_examples(study, MAIN).items()},
     }
 
 
