@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from study import FAMILIES, Row
 
+from lopsided.jobs.numbers import signed
 from lopsided.metrics.friedman import Ranks, rank_losses
 from lopsided.metrics.significance import Difference, holm, resplit_differences
 
@@ -48,6 +49,12 @@ class Gain:
     @property
     def is_shown(self) -> bool:
         return self.p < LEVEL
+
+
+def marked(difference: Difference, p_value: float) -> str:
+    """Writes a difference on one set, bold where it is shown."""
+    mark = "**" * (p_value < LEVEL)
+    return f"{mark}{signed(difference.mean)}{mark}"
 
 
 def over_sets(differences: Sequence[Difference]) -> Gain:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from measured import BASE, LEVEL, Gain, Measured
+from measured import BASE, Gain, Measured, marked
 from plots import plots
 from scipy import stats
 from sets import KINDS, SPLIT
@@ -149,8 +149,7 @@ def by_set(study: Measured) -> str:
     body = []
     for name in study.sets():
         found = study.differences(name, LOSSES, "map")
-        marks = {loss: "**" * (p_value < LEVEL) for loss, (_, p_value) in found.items()}
-        cells = [f"{marks[loss]}{signed(found[loss][0].mean)}{marks[loss]}" if loss in found else "" for loss in losses]
+        cells = [marked(*found[loss]) if loss in found else "" for loss in losses]
         body.append([name, share(study.mean(name, BASE, "map")), *cells])
     return grid(["set", BASE, *losses], body)
 
@@ -242,12 +241,8 @@ def gamma(study: Measured) -> str:
         means = {number: study.mean(name, loss, "map") for number, loss in losses.items()}
         best.append(max(means, key=lambda number: means[number]))
         shares.append(share_true(study, name))
-        told = study.differences(name, [*losses.values()], "map")
-        cells = [share(means[0])]
-        for loss in GAMMAS.values():
-            difference, p_value = told[loss]
-            mark = "**" if p_value < LEVEL else ""
-            cells.append(f"{mark}{signed(difference.mean)}{mark}")
+        found = study.differences(name, [*losses.values()], "map")
+        cells = [share(means[0]), *(marked(*found[loss]) for loss in GAMMAS.values())]
         body.append([name, f"{100 * shares[-1]:.1f} %", *cells, str(best[-1])])
     table = grid(["set", "labels that are true", "mAP at 0", *map(str, GAMMAS), "best"], body)
     test = stats.kendalltau(shares, best)

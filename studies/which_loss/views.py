@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from measured import BASE, LEVEL, Measured
+from measured import BASE, Measured, marked
 from sets import KINDS
 from study import FAMILIES
 from tables import ROOT, grid
 
-from lopsided.jobs.numbers import share, signed
+from lopsided.jobs.numbers import share
 
 PUBLISHED = {  # metrics of published comparisons
     "hamming_loss": "Hamming loss",
@@ -43,16 +43,16 @@ def strategies(study: Measured) -> str:
         return "**Not measured yet.**"
     body = []
     for loss, title in STRATEGIES.items():
-        cells = [ranks.mean_ranks[ranks.losses.index(loss)] for ranks in known.values()]
+        means = [ranks.mean_ranks[ranks.losses.index(loss)] for ranks in known.values()]
         best = [ranks.mean_ranks[0] for ranks in known.values()]
-        marked = [f"**{share(one, 2)}**" if one == top else share(one, 2) for one, top in zip(cells, best, strict=True)]
-        body.append([title, *marked])
+        cells = [f"**{share(one, 2)}**" if one == top else share(one, 2) for one, top in zip(means, best, strict=True)]
+        body.append([title, *cells])
     tests = [[f"p of {what}", *(share(value(ranks)) for ranks in known.values())] for what, value in TESTS.items()]
     first = next(iter(known.values()))
-    told = (
+    says = (
         f"Mean ranks over {first.data_sets} sets, 1 is best; {share(first.critical_difference, 2)} apart would differ."
     )
-    return f"{grid(['', *known], [*body, *tests])}\n\n{told}"
+    return f"{grid(['', *known], [*body, *tests])}\n\n{says}"
 
 
 TESTS: dict[str, Callable[..., float]] = {
@@ -73,8 +73,7 @@ def on_texts(study: Measured, losses: Sequence[str]) -> str:
         found = {name: study.differences(name, (BASE, *losses), metric) for name in some}
         body.append([title, BASE, *(share(study.mean(name, BASE, metric)) for name in some)])
         for loss in losses:
-            marks = {name: "**" * (found[name][loss][1] < LEVEL) for name in some}
-            body.append(["", loss, *(f"{marks[name]}{signed(found[name][loss][0].mean)}{marks[name]}" for name in some)])
+            body.append(["", loss, *(marked(*found[name][loss]) for name in some)])
     return grid(["", "loss", *some], body) if some else "**Not measured yet.**"
 
 
