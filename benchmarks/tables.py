@@ -16,7 +16,8 @@ LOSSES = {"bce": "BCE", "focal": "focal", "asl": "ASL", "apl": "APL", "zlpr": "Z
 NON_INTEGER = "asl(gamma_neg=3.7, gamma_pos=1.3)"
 LOSSES[NON_INTEGER] = "ASL, gamma 3.7 and 1.3"
 SMALL_LOSSES = LOSSES | {"lsep": "LSEP", "softmax": "softmax", "bp_mll": "BP-MLL", "two_way": "two-way"}
-SMALL_LOSSES |= {"atl": "ATL", "mean_sat": "mean-SAT", "hinge_abl": "HingeABL", "decoupled": "decoupled softmax"}
+SMALL_LOSSES |= {"atl": "ATL", "mean_sat": "mean-SAT", "hinge_abl": "HingeABL"}
+SMALL_LOSSES |= {"decoupled": "decoupled softmax", "ncrl": "NCRL"}
 WAYS = ("native", "streamed", "eager", "published", "published, compiled")
 OTHERS = ("torch soft margin", "focal kornia", "limit")
 
@@ -81,7 +82,8 @@ def small(rows: list[Row]) -> str:
     """Ratios to torch's BCE on a small batch, by loss and by what is said of the labels."""
     found = {(row["loss"], row["said"]): row for row in rows}
     shown = [what for what in dict.fromkeys(row["said"] for row in rows) if what != "torch bce"]
-    body = [[title, *(ratio(found.get((loss, what))) for what in shown)] for loss, title in SMALL_LOSSES.items()]
+    timed = {loss: title for loss, title in SMALL_LOSSES.items() if (loss, "targets") in found}
+    body = [[title, *(ratio(found.get((loss, what))) for what in shown)] for loss, title in timed.items()]
     return grid(["", *shown], body)
 
 

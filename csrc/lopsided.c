@@ -47,7 +47,7 @@ static int LOWEST(uint64_t word) {
 #define ONES FOUR(FOUR(FOUR(FOUR(1)))), FOUR(FOUR(FOUR(FOUR(1)))) // as many as a tile has labels
 
 enum { F32, F64, BF16, F16, U8, SPARSE, WEIGHTS }; // of a label, both as they are
-enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX, THRESHOLD_SOFTMAX, DECOUPLED_SOFTMAX, SIDE_MEANS };
+enum { SUM, LOG_SUM_EXP, PAIRS, MEAN_PAIRS, SOFTMAX, THRESHOLD_SOFTMAX, DECOUPLED_SOFTMAX, SIDE_MEANS, NONE_CLASS };
 enum { NOTHING, LABELS, ROWS, POSITIVE_ROWS }; // what `scale` is divided by
 
 static const int bytes_of[] = {4, 8, 2, 2, 1, 0, 0};
@@ -76,11 +76,16 @@ typedef struct { // in the order of native/run.py
 } Job;
 
 // One side of a row. Of a pool of exponentials: sum of weight exp(value), relative to the peak; sums of weight, and of weight
-// value, SCALED. And, once all labels are in, what its part of the gradient has of its shares, and of weight itself.
+// value, SCALED. With a none class the peak of the positives is the largest y, and their dot what all labels cost; the sums
+// of the negatives are the number of labels and their logits, SCALED. And, once all labels are in, what its part of the
+// gradient has of its shares, and of weight itself.
 typedef struct {
   double peak, sum, mass, dot, factor, linear;
 } Side;
 #define NOTHING_YET {-LARGE, 0, 0, 0, 0, 0}
+
+// Does the loss of a row hold the sum of what labels cost, so that their weights can have the scale in them?
+static int is_sum(const Job *job) { return job->pool == SUM || job->pool == NONE_CLASS; }
 
 static void give_part(const Job *job, long row, const Side *sides) {
   for (int side = 0; side < 2 && job->part_state; side++)

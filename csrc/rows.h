@@ -13,7 +13,7 @@ static void NAME(take_settings)(Job *job, NAME(Settings) *s) {
   for (int side = 0; side < 2; side++) {
     REAL *at = (REAL *)(s + side);
     for (int i = 0; i < SETTINGS; i++) at[i] = (REAL)job->settings[side][i];
-    job->full[side] = job->pool == SUM ? job->factors[side] * job->scale : 1;
+    job->full[side] = is_sum(job) ? job->factors[side] * job->scale : 1;
   }
 }
 
@@ -77,7 +77,8 @@ static int64_t NAME(count)(const Job *job, long row, long many, NAME(Tile) *t, N
 static REAL NAME(long_row)(const Job *job, long row, const NAME(Settings) *s, NAME(Tile) *t, NAME(Positives) *list,
                            REAL *buffer, double *peaks) {
   REAL *g = NAME(gradient)(job, row, buffer);
-  REAL value = (REAL)(job->pool == SUM          ? NAME(sum_row)(job, row, s, t, list, g)
+  REAL value = (REAL)(job->pool == SUM          ? NAME(sum_row)(job, row, s, t, list, g, 0)
+                      : job->pool == NONE_CLASS ? NAME(none_row)(job, row, s, t, list, g)
                       : job->pool == SIDE_MEANS ? NAME(mean_row)(job, row, s, t, list, g)
                                                 : NAME(exponential_row)(job, row, s, t, list, g, peaks));
   if (job->row_weight) NAME(weigh_rows)(job, row, 1, &value, g, t);
@@ -111,7 +112,7 @@ static int64_t NAME(pass)(Job *job, REAL *values) {
       if (failed) continue;
       if (!values) found += NAME(count)(job, row, many, &t, &list);
       else if (together > 1)
-        (job->pool == SUM          ? NAME(sum_short_rows)
+        (is_sum(job)               ? NAME(sum_short_rows)
          : job->pool == SIDE_MEANS ? NAME(mean_short_rows)
                                    : NAME(exponential_short_rows))(job, row, many, s, &t, &list, values);
       else values[row] = NAME(long_row)(job, row, s, &t, &list, buffer, peaks);

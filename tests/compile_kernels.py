@@ -24,7 +24,7 @@ from tests.batches import batch, said  # noqa: E402
 
 SHAPES = (1, 1), (3, 7), (2, 40_000)
 DTYPES = torch.float32, torch.bfloat16, torch.float16
-LOSSES = "asl", "zlpr", "softmax", "bp_mll", "lsep", "bce", "hill", "atl", "decoupled", "mean_sat", "hinge_abl"
+LOSSES = "asl", "zlpr", "softmax", "bp_mll", "lsep", "bce", "hill", "atl", "decoupled", "mean_sat", "hinge_abl", "ncrl"
 
 
 def compile_case(number: int, rows: int, labels: int, way: int) -> int:

@@ -124,6 +124,12 @@ MUTANTS = {
         "part = problem.evaluator.summarize_again(z, supervision, problem.evaluator.summarize(z, supervision))",
         "nn/test_linear.py::test_weights_masks_and_smoothing",
     ),
+    "none class: parts count alike, however many labels they have": Mutant(
+        "losses/none_class.py",
+        "*merge_means(states[:, 1], states[:, 2])",
+        "states[:, 1].mean(0), states[:, 2].sum(0)",
+        "nn/test_linear.py::test_weights_masks_and_smoothing",
+    ),
     "balanced: positives are not weighed among the labels of their row": Mutant(
         "compute/counted.py",
         "sampled = (y * rarity).sum(-1, keepdim=True) if",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lopsided.compute import eager
-from lopsided.losses import CATALOG, formula
+from lopsided.losses import formula
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import Supervision
 from tests import oracle
@@ -72,12 +72,8 @@ OTHERS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
     "aml": (oracle.hinge, {}),
 }
 VARIANTS = [*LABEL_WISE, *OTHERS]
-# neither the C library nor Triton has a loop for their pools: plain torch evaluates them
-PLAIN = {"ncrl"}
-COMPILED = [name for name in CATALOG if name not in PLAIN]
 DERIVATIVES = [spec for spec in VARIANTS if "detach_focus" not in LABEL_WISE.get(spec, {})]
 every_variant = pytest.mark.parametrize("spec", VARIANTS)
-every_compiled = pytest.mark.parametrize("spec", [spec for spec in VARIANTS if spec.partition("(")[0] in COMPILED])
 every_derivative = pytest.mark.parametrize("spec", DERIVATIVES)
 
 

@@ -9,11 +9,10 @@ from lopsided.compute import eager
 from lopsided.compute.fast_path import fast_loss
 from lopsided.compute.native import run as native
 from lopsided.compute.reduce import Problem, evaluate
-from lopsided.losses import formula
+from lopsided.losses import CATALOG, formula
 from lopsided.targets import SparseTargets, Supervision
 from tests.batches import batch, said
 from tests.compute.test_native import BUDGET
-from tests.variants import COMPILED
 
 pytestmark = pytest.mark.skipif(isinstance(native.library(), str), reason=f"no C library: {native.library()}")
 
@@ -51,7 +50,7 @@ def compare(spec: str, z: Tensor, labels: Supervision, reduction: str, row_weigh
     "spec",
     [
         *("asl", "zlpr", "lsep", "softmax", "bp_mll", "two_way"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("atl", "mean_sat", "decoupled")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("atl", "mean_sat", "decoupled", "ncrl")),
     ],
 )
 def test_whatever_is_said_of_the_labels_and_however_it_is_reduced(
@@ -80,7 +79,7 @@ def test_a_row_without_a_known_label_is_not_counted() -> None:
     z, y = batch(6, 40)
     mask = torch.ones_like(y, dtype=torch.bool)
     mask[2] = False
-    for spec in COMPILED:
+    for spec in CATALOG:
         for labels in (Supervision(y, mask=mask), Supervision(y.masked_fill(~mask, torch.nan))):
             assert compare(spec, z.float(), labels, "mean")
         nothing = fast_loss(z.float(), Supervision(y, mask=mask & False), None, formula(spec), "mean")

@@ -12,11 +12,10 @@ import torch
 from lopsided.compute import graph
 from lopsided.compute.native import printer, sources
 from lopsided.compute.native import run as native
-from lopsided.losses import formula
+from lopsided.losses import CATALOG, formula
 from lopsided.targets import Supervision
 from tests.batches import batch
 from tests.compute.test_native import compare
-from tests.variants import COMPILED
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +64,7 @@ def test_the_baseline_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     baseline = built(tmp_path, "-DLOPSIDED_BASELINE")
     monkeypatch.setattr(native, "library", lambda: baseline)
     z, y = batch(5, 530)
-    for name in COMPILED:
+    for name in CATALOG:
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
             compare(formula(name), z.to(dtype), Supervision(y))
 

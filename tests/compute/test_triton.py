@@ -19,7 +19,7 @@ from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import Supervision
 from tests.batches import batch, check_nan_is_seen_unless_masked, said
 from tests.compute.test_native import BUDGET
-from tests.variants import COMPILED, VARIANTS, every_compiled, example
+from tests.variants import VARIANTS, every_variant, example
 
 GPU = torch.cuda.is_available() and not isinstance(triton.library(), str)
 DEVICE = "cuda" if GPU else "cpu"
@@ -32,7 +32,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),  # dynamo's own
 ]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-NAMES = list(COMPILED) if GPU else ["asl", "apl", "zlpr", "two_way", "bp_mll", "softmax", "hinge_abl", "decoupled"]
+SOME = ["asl", "apl", "zlpr", "two_way", "bp_mll", "softmax", "hinge_abl", "decoupled", "ncrl"]
+NAMES = list(CATALOG) if GPU else SOME
 SIZES = [1, 15, 16, 17, 1023, 1024, 1025, 40_000] if GPU else [1, 17, 130]
 
 
@@ -61,7 +62,7 @@ def compare(loss: Formula, z: Tensor, labels: Supervision) -> None:
     torch.testing.assert_close(alone, 2 * value, rtol=value_budget, atol=value_budget)  # its tile may be another
 
 
-@every_compiled
+@every_variant
 def test_every_loss_and_dtype(spec: str) -> None:
     z, y = batch(6, 1100 if GPU else 70)
     y[0], y[1] = 0, 1
@@ -80,7 +81,7 @@ def test_every_kind_of_labels_and_odd_sizes(name: str, labels: int) -> None:
         compare(formula(name), z.float(), way)
 
 
-@pytest.mark.parametrize("name", ["asl", "lsep", "atl", "decoupled", "hinge_abl"])
+@pytest.mark.parametrize("name", ["asl", "lsep", "atl", "decoupled", "hinge_abl", "ncrl"])
 def test_rows_in_parts_and_rows_in_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels of a row spread over programs, the last tile of each uneven; tiles of several rows, the last uneven."""
     monkeypatch.setattr(triton, "_SPAN", 96)
@@ -239,7 +240,7 @@ def test_gradients_of_half_floats_are_not_lost_before_a_loss_scaler_comes() -> N
     torch.testing.assert_close(leaf.grad.float(), expected, rtol=2e-2, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["asl", "zlpr", "softmax", "decoupled", "hinge_abl"])
+@pytest.mark.parametrize("name", ["asl", "zlpr", "softmax", "decoupled", "hinge_abl", "ncrl"])
 def test_a_head_in_chunks(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(shape, generator=generator).to(DEVICE) for shape in ((4, 5), (70, 5)))

@@ -13,13 +13,12 @@ from torch import Tensor
 import lopsided
 from lopsided import SparseTargets
 from lopsided.compute.triton import run as triton
-from lopsided.losses import formula
+from lopsided.losses import CATALOG, formula
 from lopsided.nn.functional import multilabel_loss
 from lopsided.targets import Supervision
 from tests.batches import batch
 from tests.compute import test_triton
 from tests.compute.test_triton import DEVICE, GPU
-from tests.variants import COMPILED
 
 pytestmark = test_triton.pytestmark
 
@@ -129,7 +128,7 @@ needs_gpu = pytest.mark.skipif(not GPU, reason="no GPU")
 @needs_gpu
 def test_bits_repeat() -> None:
     z, y = (tensor.float().to(DEVICE) for tensor in batch(64, 3000))
-    for name in COMPILED:
+    for name in CATALOG:
         results = [triton.rows(formula(name), z, Supervision(y))[:2] for _ in range(3)]
         for value, grad in results[1:]:
             assert torch.equal(value, results[0][0])

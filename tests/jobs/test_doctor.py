@@ -13,7 +13,7 @@ from lopsided.jobs.doctor import findings
 from lopsided.jobs.threads import wait_asleep, waiting
 from lopsided.losses import CATALOG, formula
 from lopsided.nn.functional import multilabel_loss
-from tests.variants import COMPILED, example
+from tests.variants import example
 
 WHY = "the C library was not built, for want of a compiler at installation"
 
@@ -37,7 +37,7 @@ def test_says_what_is_active(capsys: pytest.CaptureFixture[str], monkeypatch: py
     said = " ".join(capsys.readouterr().out.split())
     for text in (waiting(), lopsided.__version__, torch.__version__, "native on the CPU", "backend='eager'"):
         assert text in said
-    assert findings()["native losses"] == ", ".join(COMPILED)
+    assert findings()["native losses"] == ", ".join(CATALOG)
     assert findings()["threads"].startswith(str(torch.get_num_threads()))
 
 
@@ -84,7 +84,7 @@ def test_everything_works_without_it(name: str) -> None:
 @pytest.mark.skipif(isinstance(native.library(), str), reason=str(native.library()))
 def test_a_backend_that_is_asked_for_runs_or_says_why() -> None:
     z, y = example()
-    for name in COMPILED:
+    for name in CATALOG:
         one, other = (multilabel_loss(z, y, name, backend=backend) for backend in ("native", "auto"))
         assert one == other
         torch.testing.assert_close(one, multilabel_loss(z, y, name, backend="eager"))

@@ -17,7 +17,7 @@ from lopsided.compute import onednn as products
 from lopsided.compute.native import run as native
 from lopsided.losses import CATALOG, closed_form, formula
 from tests.batches import batch
-from tests.variants import COMPILED, VARIANTS, every_variant
+from tests.variants import VARIANTS, every_variant
 
 ROOT = Path(__file__).parents[2]
 needs_library = pytest.mark.skipif(isinstance(native.library(), str), reason="the C library is not built")
@@ -26,11 +26,10 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def every_way(argument: str, specs: Iterable[str]) -> pytest.MarkDecorator:
-    """Each loss by each backend that has a loop for it."""
-    ways = [(spec, backend) for spec in specs for backend in ("native", "streamed")]
-    served = [(spec, backend) for spec, backend in ways if backend != "native" or spec.partition("(")[0] in COMPILED]
+    """Each loss by each backend."""
     marks = {"native": [needs_library], "streamed": []}
-    return pytest.mark.parametrize((argument, "backend"), [pytest.param(*way, marks=marks[way[1]]) for way in served])
+    ways = [pytest.param(spec, backend, marks=marks[backend]) for spec in specs for backend in marks]
+    return pytest.mark.parametrize((argument, "backend"), ways)
 
 
 def head(rows: int, features: int, labels: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,11 @@ from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from lopsided.losses import curves
-from lopsided.losses.formulas import Curve
+from lopsided.losses.entries import curve_of
+from lopsided.losses.families import EXPONENTS
+from lopsided.losses.formulas import Curve, Formula
+from lopsided.losses.none_class import NoneClass
+from lopsided.losses.pools import Sum
 
 HEAVY = ("exp", "reciprocal1p", "log1p", "log1p_unit", "power")
 SETTINGS = ("gamma", "margin", "shift", "scale", "constant", "peak")
@@ -223,6 +227,23 @@ def printed(curve: Curve) -> Printed | None:
     factor = float(given.pop("scale", 1.0)) if function in FACTORED else 1.0
     settings = (*(float(given.get(key, 0.0)) for key in SETTINGS), *map(float, terms))
     return Printed(name, settings + (0.0,) * (len(SETTINGS) + MOST_TERMS[-1] - len(settings)), factor)
+
+
+def printed_sides(formula: Formula) -> tuple[Printed, Printed] | None:
+    """Returns both curves of a loop; None if one is not printed, or has a factor that the pool does not take.
+
+    Of a row with a none class they are what a label costs: its loop takes the mean of the logits themselves.
+    """
+    sides = formula.positive, formula.negative
+    if isinstance(formula.pool, NoneClass):
+        if sides != EXPONENTS:
+            return None
+        sides = Curve(curves.polynomial_positive), curve_of(curves.polynomial_negative, margin=formula.pool.clip)
+    positive, negative = map(printed, sides)
+    if positive is None or negative is None:
+        return None
+    plain = positive.factor == negative.factor == 1
+    return (positive, negative) if plain or isinstance(formula.pool, Sum) else None
 
 
 def _kernel(

@@ -10,7 +10,7 @@ from lopsided.losses.formulas import Formula
 from lopsided.losses.none_class import NoneClass
 from lopsided.losses.pools import DecoupledSoftmax, SideMeans, Sum, ThresholdSoftmax
 
-_EXPONENTS = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)  # of both sides
+EXPONENTS = curve_of(curves.exponent, scale=-1.0), curve_of(curves.exponent, scale=1.0)  # of both sides
 
 
 @entry("atl", "arXiv 2010.11304")
@@ -20,7 +20,7 @@ def adaptive_threshold() -> Formula:
     z is the logit of a label less that of the threshold class: with `threshold_logit=0` the first logit of each row is
     that class. Without, the threshold is 0, which a model with a bias for each label learns as well.
     """
-    return named("atl", *_EXPONENTS, ThresholdSoftmax())
+    return named("atl", *EXPONENTS, ThresholdSoftmax())
 
 
 @entry("mean_sat", "EMNLP 2023 Findings, HingeABL")
@@ -29,7 +29,7 @@ def mean_separated_threshold() -> Formula:
 
     z as in atl. As in the code of Wang et al. 2023, without its exponentials, which overflow.
     """
-    return named("mean_sat", *_EXPONENTS, SideMeans())
+    return named("mean_sat", *EXPONENTS, SideMeans())
 
 
 @entry("hinge_abl", "EMNLP 2023 Findings, HingeABL", margin=Range(1, 10))
@@ -40,7 +40,7 @@ def hinge_adaptive_balance(margin: float = 5.0) -> Formula:
     exponentials, which overflow.
     """
     margin = check_number("margin", margin, low=0.001, high=1000)
-    return named("hinge_abl", *_EXPONENTS, SideMeans(margin), margin=margin)
+    return named("hinge_abl", *EXPONENTS, SideMeans(margin), margin=margin)
 
 
 @entry("ncrl", "arXiv 2205.00476", clip=Range(0, 0.1))
@@ -51,7 +51,7 @@ def none_class_ranking(clip: float = 0.0) -> Formula:
     clamp; with soft targets the none class is there to the share 1 - y of the row's most probable label.
     """
     clip = check_clip(clip)
-    return named("ncrl", *_EXPONENTS, NoneClass(clip), clip=clip)
+    return named("ncrl", *EXPONENTS, NoneClass(clip), clip=clip)
 
 
 @entry("decoupled", "arXiv 2310.10636")
@@ -60,7 +60,7 @@ def decoupled_softmax() -> Formula:
 
     Gupta et al. 2024. Rows without a positive cost nothing.
     """
-    return named("decoupled", *_EXPONENTS, DecoupledSoftmax())
+    return named("decoupled", *EXPONENTS, DecoupledSoftmax())
 
 
 @entry("sat", "EMNLP 2023 Findings, HingeABL")

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from lopsided.compute.executor import RowResult, Source
-from lopsided.compute.graph import MOST_TERMS, SETTINGS, printed
+from lopsided.compute.graph import MOST_TERMS, SETTINGS, printed_sides
 from lopsided.compute.native.sources import digest
-from lopsided.losses.formulas import Curve, Formula
+from lopsided.losses.formulas import Formula
 from lopsided.losses.names import as_formula
+from lopsided.losses.none_class import NoneClass
 from lopsided.losses.pools import (
     DecoupledSoftmax,
     LogSumExp,
@@ -42,7 +43,7 @@ TARGET_TYPES = {torch.float32: 0, torch.float64: 1, torch.uint8: 4, torch.bool: 
 _SPARSE = 5
 # as csrc/lopsided.c counts them
 POOLS = {Sum: 0, LogSumExp: 1, Pairs: 2, TwoWayPairs: 2, MeanPairs: 3, Softmax: 4}
-POOLS |= {ThresholdSoftmax: 5, DecoupledSoftmax: 6, SideMeans: 7}
+POOLS |= {ThresholdSoftmax: 5, DecoupledSoftmax: 6, SideMeans: 7, NoneClass: 8}
 _PARALLEL = 1 << 14  # logits below which threads cost more than they save
 _Settings = ctypes.c_double * (len(SETTINGS) + MOST_TERMS[-1])
 
@@ -95,26 +96,16 @@ def _built_from(loaded: ctypes.CDLL) -> str:
     return str(said().decode())
 
 
-def _kernel(curve: Curve) -> tuple[int, ctypes.Array[ctypes.c_double], float] | None:
-    """Returns number, settings and factor of the C curve; None if there is none, as for curves of one's own."""
-    loaded, called = library(), printed(curve)
-    if isinstance(loaded, str) or called is None:
-        return None
-    number = loaded.lopsided_curve(called.name.encode())
-    return (number, _Settings(*called.settings), called.factor) if number >= 0 else None
-
-
 @lru_cache(maxsize=1024)
 def template(formula: Formula) -> bytes | None:
     """Returns a job with all that a formula fixes, to be copied; None if the library has no loop for the formula."""
-    job = Job(pool=POOLS.get(type(formula.pool), -1))
-    positive, negative = _kernel(formula.positive), _kernel(formula.negative)
-    if job.pool < 0 or positive is None or negative is None:
+    loaded, sides, pool = library(), printed_sides(formula), POOLS.get(type(formula.pool))
+    if isinstance(loaded, str) or sides is None or pool is None:
         return None
-    job.positive, job.settings[0], job.factors[0] = positive
-    job.negative, job.settings[1], job.factors[1] = negative
-    if (job.factors[0], job.factors[1]) != (1, 1) and not isinstance(formula.pool, Sum):
-        return None
+    job = Job(pool=pool)
+    job.positive, job.negative = (loaded.lopsided_curve(side.name.encode()) for side in sides)
+    for number, side in enumerate(sides):
+        job.settings[number], job.factors[number] = _Settings(*side.settings), side.factor
     if isinstance(formula.pool, Pairs):
         job.constants[0], job.constants[1] = formula.pool.power_pos, formula.pool.power_neg
     if isinstance(formula.pool, SideMeans):

@@ -72,7 +72,7 @@ def _confined(x):
 
 @triton.jit
 def _sides(batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
-    """Returns weight, value and slope of both sides of a tile; its columns, and what of it there is."""
+    """Returns weight, value and slope of both sides of a tile; its logits and columns, and what of it there is."""
     z, up, down, known, some, col, inside = tile(batch, row, start, HOW, EVEN)
     if HOW.pool == "Softmax":
         down = tl.where(up + down > 0, 1.0, 0.0)  # one distribution over all that is known
@@ -80,7 +80,7 @@ def _sides(batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
     above, rise = evaluate(z, HOW.positive, HOW.up)
     if HOW.pool == "ThresholdSoftmax":  # its positives are folded with the opposite sign
         above, rise, below = _confined(-above), -rise, _confined(below)
-    return up, above, rise, down, below, fall, col, inside
+    return up, above, rise, down, below, fall, z, col, inside
 
 
 @triton.jit
@@ -116,15 +116,21 @@ def _join_mean(value, weight, peak, total, dot, HOW: tl.constexpr):
 def _fold(state, batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
     """Returns a state, with a tile joined to it."""
     up_peak, up_sum, up_mass, up_dot, down_peak, down_sum, down_mass, down_dot = state
-    up, above, rise, down, below, fall, col, inside = _sides(batch, row, start, HOW, EVEN)
-    if HOW.pool == "SideMeans":
+    up, above, rise, down, below, fall, z, col, inside = _sides(batch, row, start, HOW, EVEN)
+    if HOW.pool == "NoneClass":
+        y = tl.where(up > 0, up / (up + down), 0.0)
+        cost = tl.where(up > 0, up * above, 0.0) + tl.where(down > 0, down * below, 0.0)
+        up_peak, up_dot = tl.maximum(up_peak, tl.max(y, 1)[:, None]), up_dot + tl.sum(cost, 1)[:, None]
+        down_mass += tl.sum(tl.where(up + down > 0, 1.0, 0.0), 1)[:, None]
+        down_dot += tl.sum(tl.where(up + down > 0, z * _SCALED, 0.0), 1)[:, None]
+    elif HOW.pool == "SideMeans":
         up_peak, up_sum, up_dot = _join_mean(above, up, up_peak, up_sum, up_dot, HOW)
         down_peak, down_sum, down_dot = _join_mean(below, down, down_peak, down_sum, down_dot, HOW)
     else:
         if HOW.pool != "DecoupledSoftmax":
             up_peak, up_sum = _join(above, up, up_peak, up_sum)
         down_peak, down_sum = _join(below, down, down_peak, down_sum)
-    if HOW.pool != "LogSumExp" and HOW.pool != "SideMeans":
+    if HOW.pool != "LogSumExp" and HOW.pool != "SideMeans" and HOW.pool != "NoneClass":
         up_mass += tl.sum(up, 1)[:, None]
         down_mass += tl.sum(down, 1)[:, None]
     if HOW.pool == "Softmax" or HOW.pool == "ThresholdSoftmax":
@@ -142,7 +148,7 @@ def _against(value, down_peak, down_sum):
 def _fold_again(state, joined, batch, row, start, HOW: tl.constexpr, EVEN: tl.constexpr):
     """Does the same where the joined state is known: of positives the sum of weight times share, and times cost."""
     up_peak, up_sum, up_mass, up_dot, down_peak, down_sum, down_mass, down_dot = state
-    up, above, rise, down, below, fall, col, inside = _sides(batch, row, start, HOW, EVEN)
+    up, above, rise, down, below, fall, z, col, inside = _sides(batch, row, start, HOW, EVEN)
     missed = _against(above, joined[4], joined[5])
     up_sum += tl.sum(tl.where(up > 0, up * sigmoid(missed), 0.0), 1)[:, None]
     up_dot += tl.sum(tl.where(up > 0, up * (softplus(missed) * _SCALED), 0.0), 1)[:, None]
@@ -164,7 +170,8 @@ def fold_rows(batch, joined_states, states, HOW: tl.constexpr):
     """Stores the state of each span, (spans, rows, 8); with joined states, the sums of a staged pool that need them.
 
     Of the positives it is the largest value v, the sum of weight exp(v - peak), of weights, and of weight v; then the
-    same of the negatives. What a pool does not ask for is 0. Of means the peak is the largest reach.
+    same of the negatives. What a pool does not ask for is 0. Of means the peak is the largest reach. With a none class
+    it is the largest y; the last number is the cost of all labels, that of the negatives the sum of their logits.
     """
     row = own_rows(HOW)
     here = row < batch.rows
@@ -200,6 +207,7 @@ def _finish(state, HOW: tl.constexpr):
     """Computes the value of rows, and d value / d (weight exp(v - peak)) of both sides.
 
     Of the positives of softmaxes it is d value / d (weight v) that does not depend on v, of means it is their divisor.
+    With a none class the first is what the logit of each label has of that, and the second 1.
     """
     up_peak, up_sum, up_mass, up_dot, down_peak, down_sum, down_mass, down_dot = state
     ups = tl.where(up_sum == 0, _EMPTY, up_peak + log(up_sum))
@@ -222,6 +230,13 @@ def _finish(state, HOW: tl.constexpr):
     elif HOW.pool == "SideMeans":
         value = _mean(up_dot, up_sum) + _mean(down_dot, down_sum)
         up_factor, down_factor = up_sum, down_sum
+    elif HOW.pool == "NoneClass":  # it is a label, with less the mean as its logit
+        above, rise = evaluate(-_mean(down_dot, down_mass), HOW.positive, HOW.up)
+        below, fall = evaluate(-_mean(down_dot, down_mass), HOW.negative, HOW.down)
+        none = tl.where(up_peak < 1, (1.0 - up_peak) * above, 0.0) + tl.where(up_peak > 0, up_peak * below, 0.0)
+        value = up_dot + tl.where(down_mass > 0, none, 0.0)
+        up_factor, down_factor = -((1.0 - up_peak) * rise + up_peak * fall) / down_mass, 1.0
+        up_sum, down_sum = down_mass, down_mass
     elif HOW.pool == "DecoupledSoftmax":
         value = tl.where(up_mass > 0, _mean(up_dot, up_mass), 0.0)
         up_factor, down_factor = 1.0 / up_mass, tl.where(up_mass > 0, up_sum / up_mass / down_sum, 0.0)
@@ -247,9 +262,11 @@ def _mean_slope(value, peak, total, mean, HOW: tl.constexpr):
 def _descend(batch, gradient, scale, row, start, state, up_factor, down_factor, HOW: tl.constexpr, EVEN: tl.constexpr):
     """Stores the gradient of a tile."""
     up_peak, up_sum, up_mass, up_dot, down_peak, down_sum, down_mass, down_dot = state
-    up, above, rise, down, below, fall, col, inside = _sides(batch, row, start, HOW, EVEN)
+    up, above, rise, down, below, fall, z, col, inside = _sides(batch, row, start, HOW, EVEN)
     moved = up_factor != 0
-    if HOW.pool == "SideMeans":
+    if HOW.pool == "NoneClass":
+        moved = up > 0
+    elif HOW.pool == "SideMeans":
         rise = rise * _mean_slope(above, up_peak, up_sum, _mean(up_dot, up_sum), HOW)
         fall = fall * _mean_slope(below, down_peak, down_sum, _mean(down_dot, down_sum), HOW)
     else:
@@ -265,6 +282,8 @@ def _descend(batch, gradient, scale, row, start, state, up_factor, down_factor, 
             rise = rise * up_factor * exp(above - up_peak)
     slope = tl.where((up > 0) & moved, up * rise, 0.0)
     slope += tl.where((down > 0) & (down_factor != 0), down * fall, 0.0)
+    if HOW.pool == "NoneClass":
+        slope += tl.where(up + down > 0, up_factor, 0.0)
     store(gradient, row, col, slope * scale, inside, EVEN)
 
 

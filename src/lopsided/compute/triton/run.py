@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lopsided.compute.executor import RowResult, Source
-from lopsided.compute.graph import printed
+from lopsided.compute.graph import printed_sides
 from lopsided.compute.native import run as native
 from lopsided.losses.formulas import Formula
 from lopsided.losses.names import as_formula
@@ -70,12 +70,11 @@ def is_interpreted() -> bool:
 @lru_cache(maxsize=1024)
 def _how(formula: Formula) -> tuple[Any, ...] | None:
     """Returns the part of `How` that a formula fixes; None if its curves are not printed."""
-    pool, positive, negative = _POOLS.get(type(formula.pool)), printed(formula.positive), printed(formula.negative)
-    if pool is None or positive is None or negative is None:
+    pool, sides = _POOLS.get(type(formula.pool)), printed_sides(formula)
+    if pool is None or sides is None:
         return None
+    positive, negative = sides
     factors: tuple[float, float] = positive.factor, negative.factor
-    if factors != (1.0, 1.0) and pool != "Sum":
-        return None
     if isinstance(formula.pool, Pairs):
         factors = formula.pool.power_pos, formula.pool.power_neg
     if isinstance(formula.pool, SideMeans):
