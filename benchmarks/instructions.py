@@ -38,6 +38,7 @@ TARGETS = {"cuda": GPUTarget("cuda", 90, 32), "hip": GPUTarget("hip", "gfx942", 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 ISSUED, COPIED = 132 * 128 * 1.755e9, 4.3e12  # instructions of threads, and bytes, in a second
 SHAPE = 64, 131_072
+LOSSES = "bce", "focal", "asl", "apl", "zlpr", "atl", "mean_sat", "hinge_abl", "decoupled", "ncrl"
 BYTES = {"float32": 4, "bfloat16": 2, "uint8": 1, "sparse": 0}
 
 
@@ -144,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a CSV, else it is printed")
     parser.add_argument("--target", choices=list(TARGETS), default="cuda")
-    parser.add_argument("--losses", nargs="+", default=["bce", "focal", "asl", "apl", "zlpr"], choices=list(CATALOG))
+    parser.add_argument("--losses", nargs="+", default=LOSSES, choices=list(CATALOG))
     parser.add_argument("--quick", action="store_true", help="bfloat16 logits only")
     asked = parser.parse_args()
     driver.set_active(NoGPU(TARGETS[asked.target]))
