@@ -1,10 +1,8 @@
 """Runs code on a changed copy of the package, in a process of its own that has not imported lopsided.
 
-Importing what lopsided needs takes longer than most of that code, hence a server imports it once and forks. This module
-and those that use it must not import lopsided: the server imports them too.
+This module and those that use it must not import lopsided: see `tests/forks.py`.
 """
 
-import multiprocessing
 import os
 import shutil
 import sys
@@ -13,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.forks import CONTEXT
+
 ROOT = Path(__file__).parents[1]
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "scipy.stats", "sklearn.metrics"])
 
 
 def copy_package(folder: Path) -> Path:
@@ -28,7 +26,7 @@ def copy_package(folder: Path) -> Path:
 def run(package: Path, where: Path, function: Callable[..., Any], *arguments: Any) -> tuple[int, str]:
     """Returns the exit status of a function that runs on a package, in a working directory, and all that it printed."""
     output = package.parent / "output.txt"
-    process = _CONTEXT.Process(target=_run, args=(package.parent, where, output, function, *arguments))
+    process = CONTEXT.Process(target=_run, args=(package.parent, where, output, function, *arguments))
     process.start()
     process.join()
     assert process.exitcode is not None

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
-from torch.multiprocessing.spawn import spawn
+
+from tests.forks import in_processes
 
 
 def on_ranks(ranks: int, folder: Path, test: Callable[..., None], *arguments: Any) -> None:
     """Calls `test(*arguments)`, all of which must be pickled, in each of so many new processes; raises as it did."""
     (folder / "store").unlink(missing_ok=True)
-    spawn(_rank, (ranks, folder / "store", test, arguments), nprocs=ranks)
+    in_processes(ranks, _rank, ranks, folder / "store", test, arguments)
 
 
 def _rank(rank: int, ranks: int, store: Path, test: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -4,6 +4,7 @@ Every mutant is a copy of the package, without its C library, with one line chan
 process of its own, and must fail. What is wrong is on purpose what a tired author might write.
 """
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,4 +344,5 @@ def test_is_killed(name: str, tmp_path: Path) -> None:
 
 def _run_killer(killer: str) -> None:
     warnings.resetwarnings()  # pytest has its own filters
-    pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/{killer}"])
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take long to import, and nothing needs them
+    pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"tests/{killer}"])

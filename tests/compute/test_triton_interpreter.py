@@ -42,7 +42,8 @@ def run(*arguments: str, **environment: str) -> str:
 @needs_triton
 def test_all_that_the_interpreter_can_run() -> None:
     """In a process of its own: whether Triton interprets is decided for good when it is imported."""
-    options = ["-q", "-p", "no:cacheprovider", "tests/compute/test_triton.py", "tests/compute/test_triton_kernels.py"]
+    files = "tests/compute/test_triton.py", "tests/compute/test_triton_kernels.py"
+    options = ["-q", "-p", "no:cacheprovider", "-p", "tests.patched_once", *files]
     assert " passed" in run("-m", "pytest", *options, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
 
 

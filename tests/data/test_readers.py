@@ -310,6 +310,7 @@ def test_rows_to_predict_need_no_labels(tmp_path: Path) -> None:
     assert blocks[2].texts[-1] == "row 9999"
 
 
+@pytest.mark.slow
 def test_a_table_and_images_need_no_texts(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'id,size,colour,labels\n1,1.5,red,x\n2,,blue,"x,y"\n3,2,red,\n4,0,blue,y\n')
     data = read(path)

@@ -10,11 +10,13 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lopsided
 from lopsided.integrations.lightning import LossCallback, MetricsCallback
+from tests.forks import METHOD
 
 QUIET = "num_workers|val_dataloader|tensorboardX|treespec|LeafSpec|checkpoint directory"
 pytestmark = pytest.mark.filterwarnings(f"ignore:.*({QUIET})")  # what Lightning says of data and of its own code
@@ -215,8 +217,9 @@ def test_two_processes_log_what_is_true_of_all_rows(tmp_path: Path) -> None:
     model = Tagger(lopsided.loss("focal", ignore_index=-1))
     expected = lopsided.metrics.MultiLabelMetrics(LABELS, "logits")
     expected.update(model.linear(rows()[0]), rows()[1], ignore_index=-1)
+    strategy: Any = DDPStrategy(start_method=METHOD)
     fitted = trainer(
-        tmp_path, LossCallback(), MetricsCallback(), strategy="ddp_spawn", devices=2, enable_checkpointing=False
+        tmp_path, LossCallback(), MetricsCallback(), strategy=strategy, devices=2, enable_checkpointing=False
     )
     fitted.fit(model, loader(), loader())
     for name, value in expected.compute().items():

@@ -123,6 +123,7 @@ def test_unknown_and_soft_labels_are_taken() -> None:
     np.testing.assert_array_equal(thin.predict_proba(x), model.predict_proba(x))
 
 
+@pytest.mark.slow
 def test_one_class_a_row_is_predicted_by_its_name() -> None:
     x, y = features()
     names = np.array(["none", "some", "many", "most"])[y.sum(1)]

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -43,6 +42,7 @@ from lopsided.integrations.transformers import (
     store_rule,
     stored_rule,
 )
+from tests.forks import in_processes
 from tests.ranks import leave
 
 ROWS, LABELS = 8, 5
@@ -138,7 +138,7 @@ def test_a_step_of_two_processes_is_that_of_one_large_batch(tmp_path: Path) -> N
     with socket.socket() as free:
         free.bind(("localhost", 0))
         (tmp_path / "port").write_text(str(free.getsockname()[1]))
-    spawn(worker, (str(tmp_path),), nprocs=2)
+    in_processes(2, worker, str(tmp_path))
     for rank in range(2):
         trained = model()
         trained.load_state_dict(torch.load(tmp_path / f"rank{rank}", weights_only=True))

@@ -101,6 +101,7 @@ def test_json_is_all_that_is_printed(place: Path, capsys: pytest.CaptureFixture[
     assert (place / "own.svg").exists()
 
 
+@pytest.mark.slow
 def test_a_function_may_have_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "own/losses.py:power(gamma=2)"]) == 0
     assert capsys.readouterr().out.startswith("power is focal(gamma=2, detach_focus=False); no fault was found")

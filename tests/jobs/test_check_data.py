@@ -214,6 +214,7 @@ def test_images_are_not_printed() -> None:
     assert " bytes" in printed(alone(examine(rows, FILE, JSON)))
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.dictionaries(st.integers(0, 3), st.sampled_from([0.0, 0.25, 1.0, NAN]), max_size=4), min_size=1, max_size=12

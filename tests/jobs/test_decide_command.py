@@ -94,6 +94,7 @@ def test_of_very_many_labels_the_rule_is_that_of_the_best_candidates(
     assert not (folder / "other").exists()
 
 
+@pytest.mark.slow
 def test_predictions_are_the_rules_and_evaluation_is_of_them(run: Path, data: Path, folder: Path) -> None:
     test, decision = read(data / "test.txt"), RunFolder.open(run).read_decision()
     assert decision.calibrator is not None
@@ -154,6 +155,7 @@ def test_rules_that_can_be_asked_for(
     assert {*lines[0]} == {"labels", "scores" if untold else "probabilities"}
 
 
+@pytest.mark.slow
 def test_a_model_without_a_rule_is_no_finished_run(
     run: Path, data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -225,12 +225,20 @@ def test_a_damaged_run_is_named(finished: Path, folder: Path, capsys: pytest.Cap
     assert errors.count("\n") == 1
     run = "run/runs/0-bce-seed0"
     assert errors.endswith(f"; delete {run}/training.json, then train it again with: lopsided fit {run}\n")
+
+
+def test_the_advice_for_a_damaged_run_helps(finished: Path, folder: Path) -> None:
+    shutil.copytree(finished, folder / "run")
+    path = folder / "run/runs/0-bce-seed0"
+    for file, content in DAMAGE.values():
+        (path / file).write_bytes(content)
     (path / "training.json").unlink()
-    assert main(["fit", run]) == 0, "the advice helps"
+    assert main(["fit", "run/runs/0-bce-seed0"]) == 0
     assert main(["compare", "run"]) == 0
     assert torch.equal(scores_of(path), scores_of(finished / "runs/0-bce-seed0"))
 
 
+@pytest.mark.slow
 def test_hashes_of_rows_that_are_none_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(folder / "texts.jsonl", 60)
     assert main(["fit", "texts.jsonl", "--out", "run", "--epochs", "1"]) == 0

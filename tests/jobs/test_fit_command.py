@@ -73,6 +73,7 @@ def test_a_run_learns_what_is_planted(fitted: Path) -> None:
     assert results["model"]["psp@5"] > results["popularity"]["psp@5"]
 
 
+@pytest.mark.slow
 def test_results_are_those_of_all_logits(fitted: Path, made: Path) -> None:
     model = RunFolder.open(fitted).read_model()
     assert model.rows == 1350, "a tenth is held out for validation"
@@ -97,6 +98,7 @@ def test_results_are_those_of_all_logits(fitted: Path, made: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_another_file_and_other_propensities(fitted: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "two.svm").write_text("0,299 1:1 5:2\n4000 9000:1\n")  # a label and a feature never seen
     shutil.copytree(fitted, folder / "run")
@@ -145,6 +147,7 @@ def test_a_finished_run_is_only_evaluated_again(
     assert "trained before, with these settings: nothing is trained again" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_labels_that_only_test_rows_have_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No model can learn them, and each counts as missed."""
     (folder / "rows.csv").write_text("text,labels\n" + 'hot bowl,soup\nraw fish,sushi\nhot fish,"soup,sushi"\n' * 4)

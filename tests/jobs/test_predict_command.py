@@ -52,6 +52,7 @@ def test_predict(
     assert "predictions of 2 rows: out.jsonl" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_columns_that_say_which_row_it_is_are_kept(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Lines that are joined are one row, and so its first cell is kept; rows fill more than one block."""
     (folder / "new.csv").write_text('text,"no, of row"\n' + "".join(f"hot bowl,r{row}\n" for row in range(5000)))

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ def settings_of(name: str) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=values)
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from(sorted(CATALOG)))
 def test_a_formula_is_made_again_from_what_it_prints(data: st.DataObject, name: str) -> None:
     settings = data.draw(settings_of(name))

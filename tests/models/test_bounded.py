@@ -53,6 +53,7 @@ def stored(folder: Path, kind: str, freeze: bool) -> tuple[dict[str, Any], dict[
     return json.loads(json.dumps(header)), {name: tensor.clone() for name, tensor in tensors.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "freeze", "field", "value"),
     [

@@ -92,6 +92,7 @@ def test_a_column_without_any_number_is_constant() -> None:
     torch.testing.assert_close(numbers[:, [0, 2]], torch.tensor([[0.0, 0], [0, 1]]))
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.floats(width=32), min_size=3, max_size=3), min_size=1, max_size=6))
 def test_any_numbers_become_finite(rows: list[list[float]]) -> None:
     numbers = torch.tensor(rows)

@@ -128,6 +128,7 @@ def test_each_fault_is_found(loss: Loss, subject: str, text: str) -> None:
     assert text in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "status", "subject", "text"),
     [

@@ -210,6 +210,7 @@ def stop_at(step: int) -> Callable[[], None]:
     return on_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [replace(RECIPE, average=0.9), ADAMW, ADAGRAD], ids=lambda r: r.optimizer)
 @pytest.mark.parametrize("step", [2, 5, 6], ids=lambda step: f"step {step}")
 def test_a_stopped_training_goes_on_as_if_nothing_had_happened(
@@ -297,6 +298,7 @@ def test_a_diverged_training_says_so_and_stops() -> None:
     assert math.isnan(trained.history[-1].valid_map)
 
 
+@pytest.mark.slow
 def test_label_powerset_trains_sets_and_scores_labels() -> None:
     rows, valid = points(60), points(30, 1)
     assert len(dense(rows).unique(dim=0)) == 4
