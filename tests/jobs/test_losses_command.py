@@ -21,7 +21,7 @@ def test_lists_every_loss_with_its_source(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "suffix"), zip(DRAWN, itertools.cycle(STARTS)))
+@pytest.mark.parametrize(("name", "suffix"), list(zip(DRAWN, itertools.cycle(STARTS))))
 def test_explains_and_draws(name: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each loss once, in one of the formats, all of which save the same drawing."""
     plot = tmp_path / f"plot.{suffix}"
