@@ -142,6 +142,7 @@ def test_unknown_labels() -> None:
     labels, _ = read(cells, unknown=("-1",))
     assert repr(dense(labels)) == "[{'a': 1.0, 'b': nan}, {'a': nan, 'b': 1.0}, {'b': nan}]"
     assert dense(read({"a": ["1", "-1"], "b": ["-1", "-1.0"]}, negative=("-1",))[0]) == named("a", "")
+    assert dense(read(["a,b", "NA", "b"], negative=("NA",))[0]) == named("a b", "", "b")
     labels, notes = read([{"a": 1, "b": 0}, {"a": 0}, {"b": 0.75}])
     assert repr(dense(labels)) == "[{'a': 1.0}, {'b': nan}, {'a': nan, 'b': 0.75}]"
     assert any("lacks is unknown" in note for note in notes)

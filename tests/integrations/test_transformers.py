@@ -165,9 +165,14 @@ def test_what_the_trainer_cannot_count_is_refused(spec: str) -> None:
         loss(spec)
 
 
+def test_metrics_by_a_loss_without_a_threshold_are_refused_before_training() -> None:
+    with pytest.raises(ValueError, match=r"under aml .*: tune a threshold"):
+        metrics(loss("aml"))
+
+
 def test_labels_that_would_be_counted_wrongly_are_refused() -> None:
     logits = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match="mark unknown ones with -100"):
+    with pytest.raises(ValueError, match=r"mark unknown ones with -100, as mark_unknown\(collator\) does"):
         loss("bce")((logits,), torch.full((2, 3), torch.nan), 6)
     with pytest.raises(ValueError, match=r"tells if none is -100: .* as mark_unknown\(collator, math.nan\) does"):
         loss("zlpr")((logits,), torch.tensor([[1, 0, UNKNOWN], [0, 0, 1]]), 5)

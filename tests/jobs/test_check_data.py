@@ -191,6 +191,13 @@ def test_many_alike_names_are_summed_up(tmp_path: Path, monkeypatch: pytest.Monk
     assert "labels that look alike: '0 Label', '0 label'" in warnings
 
 
+def test_names_that_mean_no_label(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", ["one,red;blue", "two,NA", "three,red", "four,None"])
+    (warning,) = check_data(path, None, ReadOptions(separator=";"), NO_BARS).warnings
+    assert warning.endswith("has none: 'NA', 'None'; if so: --negative 'NA', or --unknown 'NA'")
+    assert not check_data(path, None, ReadOptions(separator=";", negative=("NA", "None")), NO_BARS).warnings
+
+
 def test_nothing_of_a_file_reaches_the_terminal_raw() -> None:
     hostile = [*HOSTILE, "\x1b]0;title\x07", "a\x9b31mb", "\u202egnp.exe", "[bold]x[/bold]", "\r\nrow"]
     rows = dataclasses.replace(

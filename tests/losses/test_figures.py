@@ -79,12 +79,13 @@ def settled(*eta: float, spec: str = "zlpr") -> Tensor:
     raise AssertionError("not settled")
 
 
-def pushed(name: str, labels: int) -> float:
-    """The sum of the gradients of the negatives of a row with 3 positives."""
+def pushed(name: str, labels: int) -> list[float]:
+    """The sums of the gradients of the negatives of a row, and of its 3 positives."""
     z = torch.randn(labels, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = (torch.arange(labels) < 3).double()
     loss = formula(name)
-    return loss.grad(z, (y, 1 - y), loss.summarize(z, (y, 1 - y)))[3:].sum().item()
+    slopes = loss.grad(z, (y, 1 - y), loss.summarize(z, (y, 1 - y)))
+    return [slopes[3:].sum().item(), slopes[:3].sum().item()]
 
 
 def printed_by_the_example(*rows: str) -> list[float]:
@@ -132,7 +133,7 @@ FIGURES: list[tuple[str, str, Callable[[], Iterable[float]]]] = [
      lambda: [*both("ral"), *both("ral(detach_focus=True)"), *both("ral(gamma_neg=2)"), limit("ral")]),
     ("ral", "stand for probabilities {}, {}, {}, {} and {}.", lambda: means("ral", *P)),
     ("zlpr", "those of the negatives sum to {} for 10 labels, {} for 1,000 and {} for 100,000; under bce to {}, {} "
-     "and {}.", lambda: [pushed(name, labels) for name in ("zlpr", "bce") for labels in (10, 1_000, 100_000)]),
+     "and {}.", lambda: [pushed(name, labels)[0] for name in ("zlpr", "bce") for labels in (10, 1_000, 100_000)]),
     ("asl_uses", "ends at a gamma_neg of {}, {}, {} and {}, from a start at 4; for 0.1 at {} from a start at 12",
      lambda: printed_by_the_example("target -0.2", "target 0", "target 0.1", "target 0.2", "target 0.1, from 12")),
     ("zlpr", "a lone label with probability 0.3 settles at {} for s = 1 and {} for s = 2",
@@ -144,6 +145,8 @@ FIGURES: list[tuple[str, str, Callable[[], Iterable[float]]]] = [
     ("zlpr", "beside ten labels of probability 0.02, a label of 0.5 settles at sigmoid {}.",
      lambda: settled(0.5, *[0.02] * 10)[:1].sigmoid()),
     ("zlpr", "log(w)/(2 s), {} for 4", lambda: [decision_threshold(formula("zlpr"), pos_weight=4.0).item()]),
+    ("bce", "on all negatives sums to {} and that on the positives to {}; with 100,000 labels to {} and {}. For",
+     lambda: [*pushed("bce", 1_000), *pushed("bce", 100_000)]),
     ("bp_mll", "between $e^{-2}$ = {} and $e^2$ = {}", lambda: [math.exp(-2), math.exp(2)]),
     ("../missing", "beyond logit {}, sigmoid {}, with the default settings",
      lambda: [discarding_point(formula("asl")), 1 / (1 + math.exp(-discarding_point(formula("asl"))))]),

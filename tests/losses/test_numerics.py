@@ -171,16 +171,25 @@ def test_binary_cross_entropy_is_torchs(dtype: torch.dtype, soft: bool) -> None:
 
 
 # with gamma_neg=0, the official constant is what a negative costs at least; bp_mll costs at least e^-2 a pair,
-# and softmaxes and means of infinite logits are not defined
+# a softmax of infinite logits is not defined, nor the mean of inf and -inf
 COSTLY = ("bp_mll", "softmax", "ncrl", "ncrl(clip=0.05)", "apl(gamma_neg=0, epsilon_neg=-0.5, clip=0.1)")
 
 
 @pytest.mark.parametrize("spec", [spec for spec in VARIANTS if spec not in COSTLY])
 def test_infinite_logits_on_the_right_side_cost_nothing(spec: str) -> None:
-    z = torch.tensor([[torch.inf, -torch.inf]], dtype=torch.float64)
-    y = torch.tensor([[1, 0]])
-    assert rows(spec, y)(z).item() == 0
-    assert oracle.gradient(rows(spec, y), z).abs().max() == 0
+    for truth in ([1, 0], [1], [0], [0, 0]):
+        y = torch.tensor([truth])
+        z = torch.where(y > 0, torch.inf, -torch.inf).double()
+        assert rows(spec, y)(z).item() == 0
+        assert oracle.gradient(rows(spec, y), z).abs().max() == 0
+
+
+@pytest.mark.parametrize("spec", ["ncrl", "ncrl(clip=0.05)"])
+def test_an_infinite_logit_on_the_right_side_costs_what_a_large_one_does(spec: str) -> None:
+    for y in torch.tensor([[[1, 0]], [[0, 0]], [[1, 1]]]):
+        infinite, large = (torch.tensor([[x, 1.0]], dtype=torch.float64) * (2 * y - 1) for x in (torch.inf, 1e4))
+        torch.testing.assert_close(rows(spec, y)(infinite), rows(spec, y)(large))
+        torch.testing.assert_close(*(oracle.gradient(rows(spec, y), z) for z in (infinite, large)))
 
 
 @pytest.mark.parametrize("spec", ["bce", "mean_sat", "hinge_abl", "atl"])

@@ -53,7 +53,10 @@ class ComputeLoss:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         by_rows = self.criterion.formula.pool.counts == "rows"
         if not by_rows and labels.isnan().any():
-            raise ValueError(f"the Trainer counts labels of NaN as known: mark unknown ones with {UNKNOWN}")
+            raise ValueError(
+                f"the Trainer counts labels of NaN as known: mark unknown ones with {UNKNOWN}, "
+                "as mark_unknown(collator) does"
+            )
         value: Tensor = self.criterion.to(logits.device)(logits, labels)
         if self.is_watched and logits.requires_grad:
             self._watch(logits, labels)
@@ -217,7 +220,7 @@ def metrics(decide: Any = None, only: Sequence[str] = (), **settings: Any) -> Ca
     decide: the threshold or rule that decisions are counted by, or what `loss` returned, for the threshold that it
     implies, which is not 0 for most; a logit of 0 when left out. only: the names of some metrics, such as
     ("map", "micro_f1"); all, some sixty, when left out. settings: more of `MultiLabelMetrics`.
-    Raises ValueError for a metric of another name.
+    Raises ValueError for a metric of another name, and for a loss that implies no threshold.
     Labels of -100 are unknown. With `TrainingArguments(batch_eval_metrics=True)` batches are added up one by one;
     after an evaluation that was interrupted, make a new function.
 
@@ -226,13 +229,15 @@ def metrics(decide: Any = None, only: Sequence[str] = (), **settings: Any) -> Ca
     >>> metrics()((logits, labels))["map"]
     1.0
     """
+    by = decide.criterion if isinstance(decide, ComputeLoss) else decide
+    if hasattr(by, "decision_threshold"):
+        by.decision_threshold()  # is refused here where there is none, and not after an epoch
     collected: list[MultiLabelMetrics] = []
 
     def compute(evaluated: Any, compute_result: bool = True) -> dict[str, float]:
         logits, labels = evaluated
         logits = logits[0] if isinstance(logits, tuple) else logits
         if not collected:
-            by = decide.criterion if isinstance(decide, ComputeLoss) else decide
             collected.append(MultiLabelMetrics(logits.shape[-1], "logits", decide=by, **settings))
         collected[0].update(logits, labels, ignore_index=UNKNOWN)
         if not compute_result:

@@ -22,6 +22,7 @@ from lopsided.jobs.rows import read_rows
 RARE = 10  # a label with fewer positives can hardly be learned, and not be judged
 _EXAMPLES = 5
 _FIRST_ROWS = 3  # of the examples; the others are the next rows with a label
+_NO_NAMES = ("na", "n/a", "none")  # as R and Python write what is missing
 _LISTED = 5  # labels at each end of the frequencies
 _NAMES_COMPARED = 20_000  # letter by letter
 _SHORTEST_COMPARED = 5  # letters; "cat" and "car" are no slip of the pen
@@ -172,6 +173,9 @@ def _warnings(check: FileCheck) -> Iterator[str]:
         yield f"rows that are copies of others: {check.copies}; a split keeps copies together"
     if check.conflicting:
         yield f"rows of which a copy has other labels: {check.conflicting}"
+    if none := [name for name in check.names if name.lower() in _NO_NAMES]:
+        listed, first = ", ".join(map(repr, none)), none[0]
+        yield f"labels that may mean that a row has none: {listed}; if so: --negative {first!r}, or --unknown {first!r}"
     twins = twin_names(check.names)
     for alike in twins[:_LISTED]:
         yield f"labels that look alike: {', '.join(map(repr, alike))}"

@@ -48,7 +48,8 @@ class NoneClass(Pool):
 
     def value(self, state: Tensor) -> Tensor:
         labels, mean, count, largest = state
-        none = (1 - largest) * softplus(mean) + largest * self._down(-mean)[0]
+        absent = select(largest < 1, (1 - largest) * softplus(mean), 0.0)  # 0, and not NaN, where the mean is infinite
+        none = absent + select(largest > 0, largest * self._down(-mean)[0], 0.0)
         total: Tensor = labels + select(count > 0, none, 0.0)
         return total
 

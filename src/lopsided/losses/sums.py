@@ -40,8 +40,11 @@ def merge_means(means: Tensor, masses: Tensor) -> Tensor:
 
 def log_sum(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the largest value of a weight above 0, and log sum weight exp(value) relative to it, each (...)."""
+    import torch
+
     present = select(weight > 0, value, EMPTY)
-    peak = present.detach().amax(-1)  # constant: the sum does not depend on it
+    # constant, as the sum does not depend on it; and never -inf, less which -inf would be NaN
+    peak = present.detach().amax(-1).clamp_min(torch.finfo(value.dtype).min)
     return peak, nonzero((weight * exponential(present - peak.unsqueeze(-1))).sum(-1)).log()
 
 

@@ -161,7 +161,7 @@ def _names_in(reading: Reading, row: int, column: str, cell: Any, separator: str
         word = cell.strip()
         if word.lower() in _MISSING or word in reading.options.unknown:
             return None
-        return split_names(cell, separator)
+        return [] if word in reading.options.negative else split_names(cell, separator)
     if isinstance(cell, list | tuple) or cell == {}:
         return [_name(reading, row, column, item, cell) for item in cell if item is not None]
     return None if is_missing(cell) else [_name(reading, row, column, cell, cell)]
