@@ -26,11 +26,15 @@ def split_rows(dataset: Dataset, fractions: Sequence[float], seed: int = 0) -> l
 
     Raises UserError if a part would be empty.
     """
+    asked = ", ".join(f"{fraction:.3g}" for fraction in fractions)
+    if min(fractions) < 1e-9:  # the rest, as 1 less the others is rounded
+        raise UserError(
+            f"{len(dataset)} rows cannot be split by {asked}: shares, as --valid and --test, must sum to less than 1"
+        )
     sets = together(dataset)
     parts = stratified_split(dataset.targets, fractions, seed, sets)
     if not all(map(len, parts)):
         largest = int(sets.bincount().max()) if len(sets) else 0
-        asked = ", ".join(f"{fraction:.3g}" for fraction in fractions)
         raise UserError(
             f"{len(dataset)} rows cannot be split by {asked}: copies and groups stay together, which makes "
             f"{len(sets.unique())} sets, the largest of {largest} rows; ask for other shares, or give separate files"
