@@ -71,11 +71,12 @@ def measured(study: Measured) -> str:
         has = [name for name in some if (family, name, part) in done]
         told = f"{len(has)} of {len(some)}{': ' * bool(has)}{'; '.join(has)}"
         body.append([TITLES[family], f"{100 * float(part):.0f} %", told])
-    first, commits = study.pieces[0], [*dict.fromkeys(row["commit"] for row in study.pieces)]
+    first = study.pieces[0]
+    commits, processors = ([*dict.fromkeys(row[fact] for row in study.pieces)] for fact in ("commit", "processor"))
     minutes = sum(float(row["CPU s"]) for row in study.pieces) / 60
     return (
         f"{grid(['compared', 'hidden', 'sets measured'], body)}\n\n"
-        f"Measured by `python studies/which_loss/study.py` on {first['processor']}, one thread, torch "
+        f"Measured by `python studies/which_loss/study.py` on {names(processors)}, one thread, torch "
         f"{first['torch']}, Python {first['python']}, commit{'s' * (len(commits) > 1)} {', '.join(commits)}, in "
         f"{minutes:.0f} minutes of the processor, without what a piece took before it was stopped and taken up again."
     )
