@@ -35,18 +35,18 @@ STRATEGIES = {  # of a published comparison
 }
 
 
-def strategies(study: Measured) -> str:
+def strategies(study: Measured, losses: Sequence[str] = tuple(STRATEGIES)) -> str:
     """Returns mean ranks of published strategies in every metric, over the sets that have all."""
-    columns = {title: study.ranks([*STRATEGIES], metric) for metric, title in PUBLISHED.items()}
+    columns = {title: study.ranks(losses, metric) for metric, title in PUBLISHED.items()}
     known = {title: ranks for title, ranks in columns.items() if ranks is not None}
     if not known:
         return "**Not measured yet.**"
     body = []
-    for loss, title in STRATEGIES.items():
+    for loss in losses:
         means = [ranks.mean_ranks[ranks.losses.index(loss)] for ranks in known.values()]
         best = [ranks.mean_ranks[0] for ranks in known.values()]
         cells = [f"**{share(one, 2)}**" if one == top else share(one, 2) for one, top in zip(means, best, strict=True)]
-        body.append([title, *cells])
+        body.append([STRATEGIES[loss], *cells])
     tests = [[f"p of {what}", *(share(value(ranks)) for ranks in known.values())] for what, value in TESTS.items()]
     first = next(iter(known.values()))
     says = (
@@ -81,7 +81,10 @@ def of_examples(study: Measured, main: Sequence[str]) -> dict[Path, dict[str, st
     """Returns the tables of each page, by the names of their markers. main: the losses that every example has."""
     balanced = [loss for loss in ("focal", *FAMILIES["balanced"]) if loss != "ldam"]  # of Huang et al.
     return {
-        ROOT / "examples/zlpr_comparison/README.md": {"strategies": strategies(study)},
+        ROOT / "examples/zlpr_comparison/README.md": {
+            "strategies": strategies(study),
+            "strategies but LP": strategies(study, [loss for loss in STRATEGIES if loss != "powerset"]),
+        },
         ROOT / "examples/text_classification/README.md": {
             "texts": on_texts(study, main),
             "balanced texts": on_texts(study, balanced),
