@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import lopsided
 from lopsided.compute.native import printer
 from lopsided.integrations.jax import loss, source
-from lopsided.losses import BALANCED, UNKNOWN, Balanced, Curve, Formula, Sum, any_loss, formula
+from lopsided.losses import BALANCED, CATALOG, UNKNOWN, Balanced, Curve, Formula, Sum, any_loss, formula
 from lopsided.nn.functional import multilabel_loss
 from tests.variants import VARIANTS, every_variant, example
 
@@ -62,6 +62,20 @@ def test_values_and_gradients_are_ours(spec: str) -> None:
             assert float(value) == pytest.approx(expected.item(), rel=tolerance, abs=tolerance)
             scale = float(logits.grad.abs().max())
             np.testing.assert_allclose(gradient, logits.grad.numpy(), rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.slow
+def test_logits_far_away_give_what_ours_give() -> None:
+    jax = pytest.importorskip("jax")
+    z = np.array([[1e30, -1e30, 200, -200, 0, 3], [-1e30, 1e30, -200, 200, 1, -3], [60, -60, 100, -100, 1e4, -1e4]])
+    z, y = z.astype(np.float32), np.array([[1, 0, 1, 0, 1, 0], [1, 0, 1, 0, 0, 1], [0, 1, 0, 1, 0, 1]], np.float32)
+    for spec in [*CATALOG, "ncrl(clip=0.05)", "asl(gamma_neg=3.7)"]:
+        logits = torch.from_numpy(z).requires_grad_()
+        expected = lopsided.loss(spec)(logits, torch.from_numpy(y))
+        (slope,) = torch.autograd.grad(expected, logits)
+        value, gradient = jax.value_and_grad(loss(spec))(z, y)
+        assert float(value) == pytest.approx(expected.item(), rel=1e-5), spec
+        np.testing.assert_allclose(gradient, slope.numpy(), rtol=1e-5, atol=1e-8, err_msg=spec)
 
 
 COUNTS, ROWS = [700, 300, 40, 9, 1, 0, 1000, 500, 77], 1000

@@ -46,6 +46,8 @@ def features() -> tuple[Any, np.ndarray]:
 
 def test_texts_come_through_a_pipeline() -> None:
     texts, truth = tickets()
+    with pytest.raises(ValueError, match=r"X holds texts .*: put a vectorizer before"):
+        LopsidedClassifier().fit(texts, truth)
     model = make_pipeline(TfidfVectorizer(), LopsidedClassifier("asl")).fit(texts, truth)
     np.testing.assert_array_equal(model.predict(["login", "crash and billing"]), [[0, 1, 0], [1, 0, 1]])
     again = pickle.loads(pickle.dumps(model))

@@ -74,12 +74,12 @@ def test_a_stop_is_one_line(folder: Path, number: int, status: int) -> None:
         (["compare", "--reference", "hill"], "the reference 'hill' is not among"),
         (["compare", "--metric", "macro_f2"], "did you mean 'macro_f1'?"),
         (["compare", "--epochs", "many"], "'--epochs'"),
-        (["compare", "--epochs", "0"], "--epochs: Input should be greater than or equal to 1"),
-        (["compare", "--missing", "1"], "--missing: Input should be less than 1"),
+        (["compare", "--epochs", "0"], "--epochs: must be greater than or equal to 1, got 0"),
+        (["compare", "--missing", "1"], "--missing: must be less than 1, got 1"),
         (["compare", "--valid", "texts.jsonl"], "--valid is for files"),
         (["compare", "--out", "texts.jsonl/run", *TINY], "texts.jsonl/run"),
         (["compare", "x" * 300], "File name too long"),
-        (["compare", "--data-seed", "4294967296"], "--data-seed: Input should be less than 4294967296"),
+        (["compare", "--data-seed", "4294967296"], "--data-seed: must be less than 4294967296, got 4294967296"),
         (["compare", "--batch-size", "1" + "0" * 23], "--batch-size"),
         (["compare", "--images", "1000000000000"], "--images"),
         (["compare", "--losses", "bce,zlpr#[/x]"], "cannot read the loss 'zlpr#[/x]'"),
@@ -87,7 +87,7 @@ def test_a_stop_is_one_line(folder: Path, number: int, status: int) -> None:
         (["compare", "--colour"], "No such option: --colour"),
         (["compere"], "No such command 'compere'"),
         (["compare", "--images", "60", "--out", "texts.jsonl"], "is not a run folder"),
-        (["compare", "--learning-rate", "nan"], "--learning-rate: Input should be"),
+        (["compare", "--learning-rate", "nan"], "--learning-rate: must be less than or equal to 1000000, got nan"),
         (["compare", "texts.jsonl", "--learning-rate", "1"], "--learning-rate is for models that are trained in steps"),
         (["compare", "--budget", "soon"], "--budget: a time such as 90s, 2m or 1h; got soon"),
         (["compare", "--budget", "0s"], "--budget: a time such as 90s, 2m or 1h, above 0; got 0s"),
@@ -172,7 +172,7 @@ def test_a_damaged_field_is_named(finished: Path, folder: Path, capsys: pytest.C
     results["losses"]["asl"]["seconds"] = "long"
     (folder / "run/results.json").write_text(json.dumps(results))
     assert main(["report", "run"]) == 2
-    assert "run/results.json: damaged (field losses.asl.seconds: Input should be" in capsys.readouterr().err
+    assert "run/results.json: damaged (field losses.asl.seconds: must be" in capsys.readouterr().err
 
 
 @pytest.mark.slow

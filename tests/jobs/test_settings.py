@@ -121,7 +121,7 @@ BAD = {
     "of another command": ("seeds = 3\ndata = 'texts.jsonl'", "a.toml: unknown setting 'seeds': did you mean 'seed'?"),
     "no data": ("epochs = 3", "a.toml: no setting 'data', the file of the training rows"),
     "no TOML": ("epochs: 3", "a.toml: Expected '=' after a key in a key/value pair (at line 1, column 7)"),
-    "another type": ("epochs = 'x'\ndata = 'texts.jsonl'", "--epochs: Input should be a valid integer"),
+    "another type": ("epochs = 'x'\ndata = 'texts.jsonl'", "--epochs: must be a valid integer, unable"),
     "a heading is no setting": ("[data]\nx = 1", "a.toml: unknown setting 'x'"),
     "twice": ("epochs = 3\ndata = 'texts.jsonl'\n[training]\nepochs = 4", "a.toml: the setting 'epochs' stands twice"),
 }

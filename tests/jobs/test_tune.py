@@ -318,4 +318,4 @@ def test_what_a_spec_says_is_not_tuned() -> None:
 
 def test_the_number_of_trials_is_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--tune", "0"]) == 2
-    assert "--tune: Input should be greater than or equal to 1" in capsys.readouterr().err
+    assert "--tune: must be greater than or equal to 1, got " in capsys.readouterr().err

@@ -211,12 +211,21 @@ def intact(path: Path, repair: str) -> Iterator[None]:
         raise damaged(path, error, repair) from None
 
 
+def first_problem(error: ValidationError) -> tuple[list[str], str]:
+    """Returns the place of the first bad field, and what is wrong with it, with what came there."""
+    first = error.errors(include_url=False)[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if message.startswith("Input should "):
+        message = f"must {message.removeprefix('Input should ')}, got {first['input']!r:.60}"
+    return [*map(str, first["loc"])], message
+
+
 def damaged(path: Path, error: Exception, repair: str) -> UserError:
     """Returns an error of one line that names the file, and the field where it is known."""
     problem = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        problem = f"field {'.'.join(map(str, first['loc']))}: {str(first['msg']).removeprefix('Value error, ')}"
+        field, message = first_problem(error)
+        problem = f"field {'.'.join(field)}: {message}"
     return UserError(f"{path}: damaged ({problem[:200]}); {repair}")
 
 

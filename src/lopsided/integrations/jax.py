@@ -270,7 +270,11 @@ def _threshold_softmax(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
 def _side_means(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
     total = 0.0
     for v, a in zip(values, weights, strict=True):
-        weight = a if pool.margin is None else a * jnp.maximum(pool.margin + v, 0.0)
+        weight = a
+        if pool.margin is not None:
+            reach = jnp.where(a > 0, jnp.maximum(pool.margin + v, 0.0), 0.0)
+            peak = reach.max(-1, keepdims=True)  # a square of the largest would overflow
+            weight = a * (reach / jnp.where(peak > 0, peak, 1.0))
         mass = weight.sum(-1)
         total = total + (weight * _softplus(jnp, v)).sum(-1) / jnp.where(mass > 0, mass, 1.0)
     return total
@@ -280,7 +284,7 @@ def _none_class(jnp: Any, pool: Any, values: Any, weights: Any) -> Array:
     def down(x: Array) -> Array:
         if not pool.clip:
             return _softplus(jnp, x)
-        return -jnp.log1p(-jnp.maximum(1.0 / (1.0 + jnp.exp(-x)) - pool.clip, 0.0))
+        return -jnp.log1p(-jnp.maximum(0.5 * (1.0 + jnp.tanh(0.5 * x)) - pool.clip, 0.0))
 
     both = weights[0] + weights[1]
     known = (both > 0).astype(both.dtype)

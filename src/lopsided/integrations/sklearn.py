@@ -89,7 +89,12 @@ class LopsidedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises ValueError for what cannot be trained on, TypeError for what is no array.
         """
-        rows = validate_data(self, X, accept_sparse="csr", dtype=np.float32)
+        try:
+            rows = validate_data(self, X, accept_sparse="csr", dtype=np.float32)
+        except ValueError as error:
+            if "could not convert string" not in str(error):
+                raise
+            raise ValueError(f"X holds texts ({error}): put a vectorizer before, such as TfidfVectorizer()") from None
         targets = self._read_targets(y, rows)
         inputs, names = _inputs(rows), Numbered(len(self.classes_) if self._multilabel else targets.num_labels or 1)
         seed = int(check_random_state(self.random_state).randint(2**31))

@@ -20,7 +20,7 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 
 from lopsided.data import BUILT_IN
 from lopsided.data.options import ReadOptions, option
-from lopsided.data.storage import UserError
+from lopsided.data.storage import UserError, first_problem
 from lopsided.models.recipe import Recipe
 from lopsided.training.history import JUDGES
 
@@ -325,9 +325,8 @@ def checked(kind: type[S], settings: dict[str, Any]) -> S:
     try:
         return kind(**settings)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        message = str(first["msg"]).removeprefix("Value error, ")
-        option = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
+        field, message = first_problem(error)
+        option = "--" + field[0].replace("_", "-") + ": " if field else ""
         raise UserError(f"{option}{message}") from None
 
 
