@@ -15,6 +15,7 @@ from torch import Tensor
 import lopsided
 from lopsided import SparseTargets
 from lopsided.compute import eager
+from lopsided.compute.graph import printed_sides
 from lopsided.compute.native import run as native
 from lopsided.losses import CATALOG, Curve, Formula, NoneClass, Sum, formula
 from lopsided.losses.curves import Values, polynomial_negative
@@ -257,6 +258,13 @@ def test_curves_of_ones_own_are_refused_with_a_reason() -> None:
     doubled = Formula(formula("zlpr(scale=2)").positive, formula("zlpr(scale=2)").negative, NoneClass())
     assert "no loop for exponent" in str(native.refusal(doubled, torch.zeros(2, 3)))
     assert [spec for spec in VARIANTS if native.refusal(formula(spec), torch.zeros(2, 3)) is not None] == []
+
+
+def test_a_curve_that_the_library_does_not_have_yet_is_left_to_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = printed_sides(formula("bce"))
+    assert sides is not None
+    monkeypatch.setattr(native, "printed_sides", lambda _: (sides[0], sides[1]._replace(name="not_printed_yet")))
+    assert native.template.__wrapped__(formula("bce")) is None
 
 
 # not two_way: its other half compares rows, and six matrices of one row are not a matrix of six

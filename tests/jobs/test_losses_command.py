@@ -1,15 +1,11 @@
 """`lopsided losses`."""
 
-import itertools
 from pathlib import Path
 
 import pytest
 
 from lopsided.__main__ import main
 from lopsided.losses import BALANCED, CATALOG, PRESETS, SOURCES, UNKNOWN
-
-DRAWN = [*CATALOG, *PRESETS, "apl(alphas=(0.5, 1), betas=(0,))", "hill(gamma=0)"]
-STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
 
 def test_lists_every_loss_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,15 +17,16 @@ def test_lists_every_loss_with_its_source(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "suffix"), list(zip(DRAWN, itertools.cycle(STARTS))))
+@pytest.mark.parametrize("name", [*CATALOG, *PRESETS, "apl(alphas=(0.5, 1), betas=(0,))", "hill(gamma=0)"])
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_explains_and_draws(name: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each loss once, in one of the formats, all of which save the same drawing."""
     plot = tmp_path / f"plot.{suffix}"
     assert main(["losses", name, "--plot", str(plot)]) == 0
     said = capsys.readouterr().out
     assert "source: " in said
     assert "decision threshold (logit): " in said
-    assert plot.read_bytes().startswith(STARTS[suffix])
+    starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    assert plot.read_bytes().startswith(starts[suffix])
 
 
 def test_a_page_draws_any_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,8 +102,11 @@ def template(formula: Formula) -> bytes | None:
     loaded, sides, pool = library(), printed_sides(formula), POOLS.get(type(formula.pool))
     if isinstance(loaded, str) or sides is None or pool is None:
         return None
+    numbers = [loaded.lopsided_curve(side.name.encode()) for side in sides]
+    if min(numbers) < 0:  # a curve that was not printed to C since it was written
+        return None
     job = Job(pool=pool)
-    job.positive, job.negative = (loaded.lopsided_curve(side.name.encode()) for side in sides)
+    job.positive, job.negative = numbers
     for number, side in enumerate(sides):
         job.settings[number], job.factors[number] = _Settings(*side.settings), side.factor
     if isinstance(formula.pool, Pairs):
