@@ -102,7 +102,7 @@ def measure(piece: Piece, settings: Settings, runs: Path) -> tuple[list[Row], Ro
     how = GIVEN.get(piece.family, {"resplit": True})
     losses = FAMILIES[piece.family]
     if "unknown_array" in settings or piece.set in MANY_COMBINATIONS:
-        losses = tuple(loss for loss in losses if loss != "powerset")  # which takes no unknown labels, and hours
+        losses = tuple(loss for loss in losses if loss != "powerset")  # no unknown labels; hours with many combinations
     asked = {"losses": losses, "missing": piece.hidden, "seeds": SPLITS, **how}
     began = time.process_time()
     with Progress(Console(quiet=True)) as progress:
