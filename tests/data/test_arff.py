@@ -142,6 +142,7 @@ BAD_FILES = {
     "too few values": (START + "0,1\n0\n", LABELS, "line 6: 1 values, but the header has 2 attributes"),
     "no such value": (START + "2,1\n", LABELS, "line 5: 'a' is '2', which is none of its values '0, 1'"),
     "no number": (START + "1,x\n", LABELS, "line 5: 'b' is 'x'; expected a number"),
+    "no digit": (START + "1,1_000\n", LABELS, "line 5: 'b' is '1_000'; expected a number"),
     "infinite": (START + "1,inf\n", LABELS, "line 5: 'b' is 'inf'; expected a number"),
     "a label beyond 1": (START + "1,7\n", ReadOptions(label_columns=("b",)), "the label 'b' is '7.0'; expected 0, 1"),
     "mixed": (START + "1,7\n{0 1}\n", LABELS, "line 6: sparse rows, .* and dense ones in one file"),

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lopsided.data.dataset import Dataset
+from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.digits_grid import CELLS, digits_grid
-from lopsided.data.inputs import Images
+from lopsided.data.inputs import Images, Texts
 from lopsided.models.heads import dense_targets
+from lopsided.targets import SparseTargets
 
 
 def pixels(data: Dataset) -> torch.Tensor:
@@ -85,3 +86,14 @@ def test_hidden_positives_are_hidden_in_training_only() -> None:
     assert not (left & ~all_of_them).any()
     assert hidden.valid is complete.valid
     assert hidden.test is complete.test
+
+
+def test_what_is_unknown_stays_so_where_positives_are_hidden() -> None:
+    values = torch.where(torch.arange(2000) % 2 == 0, torch.nan, 1.0)
+    targets = SparseTargets(torch.arange(2001), torch.zeros(2000, dtype=torch.long), values, 2)
+    train = Dataset(Texts(("",) * 2000), targets, ("a", "b"))
+    left = Splits(train, None, None).hide_positives(0.5, seed=0).train.targets
+    assert left.values is not None
+    assert left.values.isnan().sum() == 1000
+    assert 400 < (left.values == 1).sum() < 600
+    assert left.crow[1::2].diff().min() >= 1, "each second row is unknown"

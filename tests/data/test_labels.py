@@ -222,6 +222,14 @@ def test_options_settle_what_is_ambiguous() -> None:
     assert dense(read(words, positive=("ja",), negative=("nein",))[0]) == named("a", "")
     assert dense(read(words, label_form="names")[0]) == named("ja nein", "nein")
     assert dense(read({"a": ["3", "1"], "b": ["0", "0"]}, label_form="names")[0]) == named("0 3", "0 1")
+    cells: Cells
+    for cells in (["a, none", "None", "b"], [["a", "none"], ["NONE"], ["b"]], [[3, -1], [-1], [5]], ["3", "-1", "5"]):
+        labels = read(cells, negative=("none", "-1"))[0]
+        assert [len(row) for row in dense(labels)] == [1, 0, 1], cells
+    for cells in (["a", "NA", "b"], [["a"], ["na"], ["b"]], [3, -1, 5]):
+        labels = read(cells, unknown=("na", "-1"), absent="unknown")[0]
+        assert labels.targets.values is not None, cells
+        assert labels.targets.values.isnan().tolist() == [False, True, True, False]
     assert dense(read(["a:0; b:1", "a:1"], label_form="names")[0]) == named("a:0 b:1", "a:1")
 
 
@@ -302,6 +310,7 @@ WRONG: dict[str, tuple[Cells, str]] = {
     "NUL": ([["a\0"]], "not valid text"),
     "a value above 1": ([{"a": 2, "b": 0}], "'labels.a' must be 0, 1"),
     "a long cell": ({"a": ["x" * 100_000, "0"], "b": ["0", "1"]}, "."),
+    "a label beside none": (["a, ?", "a"], "a word that --unknown names, not both, got 'a, \\?'"),
     "control characters": ([{"a": "\x1b[2J"}], r"\\x1b"),
 }
 
@@ -310,7 +319,7 @@ WRONG: dict[str, tuple[Cells, str]] = {
 def test_what_is_no_label_is_shown_in_one_short_line(name: str) -> None:
     cells, message = WRONG[name]
     with pytest.raises(UserError, match=message) as caught:
-        read(cells)
+        read(cells, unknown=("?",))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
 

@@ -186,6 +186,9 @@ def test_values_that_mean_unknown(tmp_path: Path) -> None:
         readers.read(path)
     data = readers.read(path, ReadOptions(unknown=("-1", "?"), negative=("2",)))
     np.testing.assert_equal(dense(data), [[1, NAN], [0, 1], [0, 0]])
+    path = save(tmp_path / "a.npz", x=VECTORS, y=np.array([[1, 2], [2, 1], [2, 2]], np.int8))
+    turned = readers.read(path, ReadOptions(negative=("1",), positive=("2",)))
+    np.testing.assert_equal(dense(turned), [[0, 1], [1, 0], [1, 1]])
 
 
 def test_sparse_matrices(tmp_path: Path) -> None:

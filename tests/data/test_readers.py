@@ -154,6 +154,7 @@ BAD_FILES = {
     "NUL": ("a.csv", "text,labels\na\0b,x\n", "line 2: a NUL character"),
     "number too long": ("a.jsonl", '{"text": "a", "labels": [' + "1" * 5000 + "]}\n", "line 1: a number too long"),
     "column twice": ("a.csv", "text,labels,labels\na,x,y\n", "a.csv: the column 'labels' stands twice"),
+    "feature twice": ("a.csv", "a,a,b,labels\n1,2,3,x\n4,5,6,y\n", "a.csv: the column 'a' stands twice"),
     "unknown column": ("a.csv", "text,topics\na,x\n", "no column 'labels' among 'text', 'topics' .*--label-columns"),
     "ragged": ("a.csv", "text,labels\na,x,y\n", "line 2: 3 columns, but the header has 2; a cell that"),
     "ragged tabs": ("a.tsv", "text\tlabels\na\tx\tb\n", "line 2: 3 columns, but the header has 2"),
@@ -300,6 +301,13 @@ def test_groups(tmp_path: Path) -> None:
     assert again.tolist() == groups[:2].flip(0).tolist()
     with pytest.raises(UserError, match=r"no column 'who' among .*--group-column"):
         read(path, options(group_column="who"))
+    path = write(tmp_path / "labels.csv", "a,b\n1,0\n0,1\n1,1\n")
+    for name in ("group_column", "join_by"):
+        option = "--" + name.replace("_", "-")
+        with pytest.raises(UserError, match=rf"a.csv: {option} 'patient' is for a file whose columns hold rows"):
+            read(tmp_path / "a.csv", options(targets_file=path, **{name: "patient"}))
+        with pytest.raises(UserError, match=rf"a.svm: {option} 'patient' is for"):
+            read(write(tmp_path / "a.svm", "0 0:1\n1 1:1\n"), options(**{name: "patient"}))
 
 
 def test_rows_to_predict_need_no_labels(tmp_path: Path) -> None:

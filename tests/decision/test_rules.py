@@ -59,6 +59,9 @@ def test_rules_by_hand() -> None:
     assert decided(TopK(1)) == [[0], [0]]
     assert decided(TopK(3)) == [[0, 1, 2], [0, 1, 2]]
     assert decided(TopK(9)) == [[0, 1, 2, 3]] * 2
+    listed = Scores(torch.tensor([[2.0, 5.0]]), torch.tensor([[0, 4]]), 4)  # one candidate of four labels
+    for rule in (Threshold(0), TopK(2), LabelThresholds(torch.zeros(4))):
+        assert rule.decide(listed).tolist() == [[True, False]]
     assert decided(AtLeastOne(Threshold(0.2))) == [[0, 2], [0]]
     half = Temperature(0.5)
     assert decided(OnProbabilities(half, Threshold(0.58))) == [[0, 1, 2], []]  # sigmoid(0.4) is .599

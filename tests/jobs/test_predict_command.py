@@ -151,3 +151,12 @@ def test_evaluate(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -
     (folder / "more.csv").write_text("text,labels\nhot bowl,soup\nraw fish,sushi;cake\n")
     assert main(["evaluate", str(run), "more.csv", "--separator", ";"]) == 0
     assert "more.csv: labels that the model does not know, and misses: 1, such as 'cake'\n" in capsys.readouterr().out
+
+
+def test_a_label_that_a_file_never_names_may_be_unknown_there(run: Path, folder: Path) -> None:
+    (folder / "known.jsonl").write_text(
+        '{"text": "hot bowl", "labels": {"soup": 1}}\n{"text": "raw fish", "labels": {"soup": 0}}\n'
+    )
+    assert main(["evaluate", str(run), "known.jsonl", "--absent", "unknown"]) == 0
+    (results,) = run.glob("results-known-*.json")
+    assert json.loads(results.read_text())["decisions"]["micro_precision"] == 1, "of raw fish, sushi is not judged"

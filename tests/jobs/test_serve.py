@@ -18,7 +18,8 @@ import lopsided
 from lopsided.__main__ import main
 from lopsided.data.storage import UserError
 from lopsided.jobs.predict import Predictor
-from lopsided.jobs.serve import predict_records
+from lopsided.jobs.serve import make_app, predict_records
+from tests.jobs.test_folders_of_data import save_images
 from tests.serving import ask, served
 from tests.tools import write_texts
 
@@ -75,7 +76,24 @@ def test_embeddings_are_lists_of_numbers(folder: Path, capsys: pytest.CaptureFix
     (folder / "rows.svm").write_text("0 0:1\n1 1:1\n" * 10)
     assert main(["fit", "rows.svm", "--valid", "0", "--epochs", "1", "--out", "sparse"]) == 0
     assert main(["serve", "sparse"]) == 2
-    assert "serve takes texts and tables, but the model takes sparse inputs" in capsys.readouterr().err
+    assert "serve takes texts and tables, which the model" in capsys.readouterr().err
+
+
+def test_rows_that_were_joined_in_training_are_answered_one_by_one(folder: Path) -> None:
+    (path := Path("joined.csv")).write_text("id,text,labels\n" + "1,a goal,sport\n1,a goal,news\n2,bread,food\n" * 9)
+    assert main(["fit", str(path), "--join-by", "id", "--valid", "0", "--out", "joined"]) == 0
+    predictor = Predictor.open(Path("joined"))
+    assert predict_records(predictor, ["bread", "a goal"]) == predictor.predict(["bread", "a goal"])
+    assert len(predict_records(predictor, [{"id": 1, "text": "bread"}, {"id": 1, "text": "a goal"}])) == 2
+
+
+@pytest.mark.slow
+def test_a_request_cannot_name_images_of_the_machine(folder: Path) -> None:
+    Path("pictures").mkdir()
+    save_images(Path("pictures"))
+    assert main(["fit", "pictures", "--valid", "0", "--model", "patches(patches=20)", "--out", "images"]) == 0
+    with pytest.raises(UserError, match="which the model patches does not: use lopsided predict"):
+        make_app(Predictor.open(Path("images")))
 
 
 def test_the_schema_names_the_labels(port: int) -> None:

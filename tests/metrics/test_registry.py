@@ -13,7 +13,8 @@ from sklearn.metrics import f1_score
 import lopsided
 from lopsided.decision.sweep import FBeta
 from lopsided.jobs.compared_metrics import METRICS as COMPARED
-from lopsided.jobs.score import Scored, evaluate
+from lopsided.jobs.compared_metrics import ComparedMetric, Thresholds
+from lopsided.jobs.score import Scored, evaluate, evaluate_labels
 from lopsided.metrics import METRICS, Judged, MultiLabelMetrics, Scores
 from lopsided.metrics.counts import Counts, label_counts, row_sums
 from lopsided.metrics.summary import Summary
@@ -21,6 +22,7 @@ from lopsided.metrics.top_k import RankedMetrics
 from lopsided.metrics.truth import Truth, places
 from lopsided.metrics.weighted import Weighable
 from lopsided.targets import SparseTargets
+from lopsided.training.history import JUDGES
 
 SOURCE = Path(lopsided.__file__).parent
 THRESHOLD = 0.4
@@ -72,6 +74,20 @@ def all_ways(scores: torch.Tensor, targets: torch.Tensor) -> Iterator[dict[str, 
     yield {"macro_f1": float(FBeta()(hits, predicted, true, rows=50)[targets.any(0)].mean())}
     by_row = Counts(*(each.sum(1).double() for each in ((scores > THRESHOLD) & targets, scores > THRESHOLD, targets)))
     yield {"sample_f1": float(by_row.f_beta().mean())}
+
+
+def test_every_metric_may_be_compared_by_groups_of_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, targets = example()
+    scored = Scored(Scores.of(scores), listed(targets), Scores.of(scores), listed(targets), THRESHOLD)
+    found = {}
+    for name in (*JUDGES, "auroc"):
+        at: Thresholds | None = "own" if METRICS[name].reads == "decisions" else None
+        monkeypatch.setitem(COMPARED, name, ComparedMetric("", name, at))
+        found[name] = evaluate_labels(name, scored, np.ones(5, bool))
+        assert math.isnan(found[name]) or found[name] == pytest.approx(evaluate(name, scored))
+    of_labels = {name for name, value in found.items() if not math.isnan(value)}
+    assert of_labels >= {"map", "map_weighted", "auroc", "micro_f1", "macro_f1", "CF1", "OF1", "hamming_loss"}
+    assert not of_labels & {"sample_f1", "subset_accuracy", "empty_rows", "one_error", "p@1"}
 
 
 def test_every_way_to_a_number_ends_at_the_same() -> None:

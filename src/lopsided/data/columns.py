@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -51,16 +52,16 @@ class Finder:
 
         Raises UserError for one that stands twice, or is not there though it is required.
         """
-        names = self.block.names
-        chosen: list[str] = []
+        times = Counter(self.block.names)
+        chosen: dict[str, None] = {}
         for name in asked:
-            if names.count(name) > 1:
-                raise UserError(f"{self.path}: the column {shown(name)} stands twice")
-            matches = [name] if name in names else [column for column in names if fnmatchcase(column, name)]
+            matches = [name] if name in times else [column for column in times if fnmatchcase(column, name)]
             if required and not matches:
                 raise UserError(f"{self.path}: {self._missing(name, option)}")
-            chosen += matches
-        return tuple(dict.fromkeys(chosen))
+            chosen |= dict.fromkeys(matches)
+        if twice := next((name for name in chosen if times[name] > 1), None):
+            raise UserError(f"{self.path}: the column {shown(twice)} stands twice")
+        return tuple(chosen)
 
     def usual(self, names: Sequence[str]) -> str | None:
         """Returns the column that has the first of some names, in whatever case."""
@@ -180,9 +181,9 @@ def _table(find: Finder, options: ReadOptions, others: set[str | None], say: Say
     categories = find.columns(options.category_columns, "--category-columns")
     asked = (*find.columns(options.feature_columns, "--feature-columns"), *categories)
     rest = [name for name in find.block.names if name not in others]
-    names = dict.fromkeys(asked if options.feature_columns else rest)
+    names = asked if options.feature_columns else find.columns(rest, "--feature-columns")
     if not names or (not asked and find.near(TEXT_NAMES[0])):
         find.columns(TEXT_NAMES, "--text-column")  # raises UserError
-    asked = asked if with_labels else tuple(names)
+    asked = asked if with_labels else names
     decimal = options.decimal if with_labels else options.decimal or "."  # what is undecided was a category
-    return TableMaker(choose_columns(find.where, find.block.column, list(names), categories, asked, say, decimal))
+    return TableMaker(choose_columns(find.where, find.block.column, names, categories, asked, say, decimal))

@@ -123,13 +123,15 @@ class Splits:
         return sizes
 
     def hide_positives(self, share: float, seed: int) -> Splits:
-        """Returns the same, with a random share of the training set's positive labels turned negative.
+        """Returns the same, with a random share of the training set's positive labels turned negative, none unknown.
 
         Real annotations miss labels like this; validation and test keep the truth.
         """
         targets = self.train.targets
-        drawn = torch.rand(len(targets.col), generator=torch.Generator().manual_seed(seed)) >= share
-        crow = torch.nn.functional.pad(drawn.cumsum(0), (1, 0))[targets.crow]
-        values = None if targets.values is None else targets.values[drawn]
-        left = SparseTargets(crow, targets.col[drawn], values, targets.num_labels)
+        stays = torch.rand(len(targets.col), generator=torch.Generator().manual_seed(seed)) >= share
+        if targets.values is not None:
+            stays |= targets.values.isnan()
+        crow = torch.nn.functional.pad(stays.cumsum(0), (1, 0))[targets.crow]
+        values = None if targets.values is None else targets.values[stays]
+        left = SparseTargets(crow, targets.col[stays], values, targets.num_labels)
         return replace(self, train=replace(self.train, targets=left), unsplit=None)

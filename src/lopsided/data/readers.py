@@ -30,7 +30,7 @@ from lopsided.data.records import Kept, all_inputs, input_blocks, read_records
 from lopsided.data.storage import UserError
 from lopsided.data.target_files import with_targets, without_filtered
 
-__all__ = ["FORMATS", "ReadOptions", "aligned", "labels_beside", "read", "read_inputs"]
+__all__ = ["FORMATS", "ReadOptions", "aligned", "labels_beside", "read", "read_inputs", "renamed"]
 
 _MODULES = (jsonl, delimited, xlsx, fasttext, svmlight, arff, npy, docred, coco)
 _LISTED = (*(module.FORMAT for module in _MODULES), *arrow.FORMATS, image_folder.FORMAT)
@@ -52,12 +52,20 @@ def read(path: Path, options: ReadOptions | None = None, on_bytes: OnBytes = ign
 def _read(path: Path, form: Format, options: ReadOptions, on_bytes: OnBytes) -> Dataset:
     notes: list[str] = []
     targets = labels_beside(path, options)
+    if targets or form.blocks is None:
+        _refuse_columns_of_records(path, options)
     if targets:
         return with_targets(_all_inputs(path, form, options, on_bytes, notes.append), path, targets, options, notes)
     if form.read is not None:
         return form.read(path, options, on_bytes)
     assert form.blocks is not None
     return read_records(path, form.blocks(path, options, notes.append, on_bytes), options, notes)
+
+
+def _refuse_columns_of_records(path: Path, options: ReadOptions) -> None:
+    for name, column in (("--group-column", options.group_column), ("--join-by", options.join_by)):
+        if column:
+            raise UserError(f"{path}: {name} {shown(column)} is for a file whose columns hold rows and labels")
 
 
 def labels_beside(path: Path, options: ReadOptions) -> Path | None:
@@ -115,10 +123,11 @@ def aligned(parts: Sequence[Dataset]) -> list[Dataset]:
     if len(names) < 2:
         labels = f"only the label {shown(names[0])}" if len(names) else "no labels at all"
         raise UserError(f"{labels}; a multi-label problem needs at least two different labels")
-    return [part if part.label_names == names else _renamed(part, names) for part in parts]
+    return [part if part.label_names == names else renamed(part, names) for part in parts]
 
 
-def _renamed(part: Dataset, names: Sequence[str]) -> Dataset:
+def renamed(part: Dataset, names: Sequence[str]) -> Dataset:
+    """Returns the data set with the labels `names`, among which are all of its own."""
     if isinstance(names, Numbered) and isinstance(part.label_names, Numbered) and not part.unlisted_unknown:
         return replace(part, targets=replace(part.targets, num_labels=len(names)), label_names=names)
     labels = Labels(part.targets, part.label_names, part.unlisted_unknown)

@@ -103,12 +103,11 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
             with name.open("rb+") as file:
                 os.fsync(file.fileno())
             name.chmod(mode)  # that of a new temporary file would hide it from colleagues
-            name.replace(target)
 
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """Gives a temporary file beside another, locked as long as this process lives, and removes what kills left."""
+    """Gives a temporary file that then replaces another; it is locked, and what kills left of others is removed."""
     prefix = f".{target.name[:_LONGEST]}."
     remove_leftovers(target.parent, prefix)
     handle, name = -1, Path()
@@ -121,11 +120,15 @@ def _temporary(target: Path) -> Iterator[Path]:
             handle = -1
     try:
         yield name
+        if os.name != "nt":  # which renames no open file
+            name.replace(target)
     except BaseException:
+        os.close(handle)
         name.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(handle)
+    os.close(handle)
+    if os.name == "nt":
+        name.replace(target)
 
 
 def _lock(handle: int, wait: bool = True) -> None:

@@ -44,7 +44,8 @@ class Threshold(Portable):
     threshold: float
 
     def decide(self, scores: ScoresLike) -> Tensor:
-        return Scores.of(scores).values.float() > self.threshold
+        scores = Scores.of(scores)
+        return scores.where_listed(scores.values.float() > self.threshold, False)
 
 
 @dataclass(frozen=True)

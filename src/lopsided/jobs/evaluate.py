@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lopsided.data.excerpts import printable
 from lopsided.data.independence import row_hashes
 from lopsided.data.inputs import Numbered
 from lopsided.data.opening import shown
+from lopsided.data.readers import renamed
 from lopsided.data.storage import UserError, write_csv
 from lopsided.decision.choose import Decision
 from lopsided.jobs import schema
@@ -66,11 +66,9 @@ class Evaluation(StoredFile):
     kind = "evaluation"
     data: str
     rows: int
-    rows_without_labels: int
     rows_seen: int  # that also stand among those that the model was trained or tuned on
     loss: str
     epochs: int
-    seconds_per_epoch: float
     labels: int
     propensity: Propensity
     model: Mapping[str, Number]
@@ -113,11 +111,9 @@ def evaluate_run(
     evaluation = Evaluation(
         data=str(path or f"the test part of {folder.config.name}"),
         rows=len(rows),
-        rows_without_labels=int((rows.data.targets.crow.diff() == 0).sum()),
         rows_seen=int(torch.isin(row_hashes(rows.data.inputs), folder.read_seen_hashes()).sum()),
         loss=folder.config.loss,
         epochs=training.epochs,
-        seconds_per_epoch=training.seconds / training.epochs,
         labels=model.num_labels,
         propensity=propensity,
         model=ranking(summary) | ({} if rows.keep else {"map": METRICS["map"].value(summary)}),
@@ -186,14 +182,8 @@ def _encoded(model: Model, data: Dataset | None, name: str) -> Rows:
 def _labelled_like(model: Model, data: Dataset) -> Dataset:
     """Returns the data set with the labels of the model first."""
     if isinstance(model.label_names, Numbered) and isinstance(data.label_names, Numbered):
-        names = Numbered(max(model.num_labels, data.num_labels))
-        return replace(data, label_names=names, targets=replace(data.targets, num_labels=len(names)))
-    place = {name: number for number, name in enumerate(model.label_names)}
-    for name in data.label_names:
-        place.setdefault(name, len(place))
-    number = torch.tensor([place[name] for name in data.label_names] or [0])
-    targets = replace(data.targets, col=number[data.targets.col], num_labels=len(place))
-    return replace(data, label_names=tuple(place), targets=targets)
+        return renamed(data, Numbered(max(model.num_labels, data.num_labels)))
+    return renamed(data, tuple(dict.fromkeys((*model.label_names, *data.label_names))))
 
 
 def ranking(summary: Summary) -> dict[str, float]:

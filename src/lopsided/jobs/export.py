@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -105,9 +104,10 @@ def _some_rows(predictor: Predictor, rows: Path | None) -> Inputs:
 
         return digits_grid(train=_EXAMPLES, valid=0, test=0).train.inputs
     path = rows or predictor.data
-    first = next(islice(read_inputs(path, predictor.read_options), 1))
-    if len(first) < _EXAMPLES:
-        raise UserError(f"{path}: {len(first)} rows; a graph is traced with {_EXAMPLES}: name more with --rows")
+    first = next(read_inputs(path, predictor.read_options), None)
+    count = 0 if first is None else len(first)
+    if first is None or count < _EXAMPLES:
+        raise UserError(f"{path}: {count} rows; a graph is traced with {_EXAMPLES}: name more with --rows")
     return first.take(torch.arange(_EXAMPLES))
 
 

@@ -18,8 +18,6 @@ from lopsided.metrics.truth import Truth
 from lopsided.metrics.weighted import Weighable
 from lopsided.targets import SparseTargets
 
-_OF_ROWS = {"subset_accuracy", "p@1", "p@3"}  # not made of labels
-
 
 @dataclass(frozen=True)
 class Scored:
@@ -107,12 +105,16 @@ def _can_be_decided(metric: ComparedMetric, scored: Scored) -> bool:
 def evaluate_labels(name: str, scored: Scored, labels: Array) -> float:
     """Computes the same of some labels, (L,) bool: NaN also for a metric of rows, or of the best labels of each row."""
     metric = METRICS[name]
-    if metric.name in _OF_ROWS or not _can_be_decided(metric, scored):
+    if not _can_be_decided(metric, scored):
         return math.nan
     entry, whole = registry.METRICS[metric.name], scored.at(metric.at).summary()
     columns = ("average_precision", "auroc") if entry.reads == "all scores" else ()
     part = Summary(
         {column: whole.sums[column][..., labels] for column in ("labels", "known")},
         {column: whole.table[column][labels] for column in columns},
+        ks=whole.ks,
     )
-    return entry.value(part)
+    try:
+        return entry.value(part)
+    except KeyError:  # it is made of something else than labels
+        return math.nan

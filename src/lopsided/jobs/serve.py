@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lopsided.data.excerpts import printable
-from lopsided.data.inputs import Images, SparseFeatures
-from lopsided.data.pairs import Pairs
+from lopsided.data.inputs import Table, Texts
 from lopsided.data.readers import read_inputs
 from lopsided.data.storage import UserError
 from lopsided.jobs.predict import Prediction, Predictor
@@ -84,9 +83,10 @@ def make_app(predictor: Predictor) -> Any:
 
     Raises UserError where Starlette or uvicorn is missing, and for a model of rows that no JSON holds.
     """
-    if predictor.model.encoder.inputs in (SparseFeatures, Images, Pairs):
-        kind = predictor.model.encoder.inputs.kind
-        raise UserError(f"serve takes texts and tables, but the model takes {kind} inputs: use lopsided predict")
+    encoder = predictor.model.encoder
+    # Of images, a request could name any file of this machine.
+    if getattr(encoder, "base", encoder).inputs not in (Texts, Table):
+        raise UserError(f"serve takes texts and tables, which the model {encoder.name} does not: use lopsided predict")
     try:
         import uvicorn  # noqa: F401, to tell before anything listens
         from starlette.applications import Starlette
@@ -198,17 +198,17 @@ def predict_records(predictor: Predictor, rows: list[Any]) -> list[Prediction]:
     """
     if all(isinstance(row, list) for row in rows):
         return predictor.predict(_vectors(rows))
-    options = predictor.read_options.model_copy(update={"format": "json"})
+    options = predictor.read_options.model_copy(update={"format": "json", "join_by": None})
     (column, *_) = *options.text_columns, "text"
     records = [{column: row} if isinstance(row, str) else row for row in rows]
-    with tempfile.NamedTemporaryFile(suffix=".jsonl", mode="w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
-        file.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.jsonl"
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))  # in ASCII
         try:
-            blocks = read_inputs(Path(file.name), options)
+            blocks = read_inputs(file, options)
             return [prediction for inputs in blocks for prediction in predictor.stream(inputs)]
         except UserError as error:
-            raise UserError(str(error).replace(file.name, "rows")) from None
+            raise UserError(str(error).replace(str(file), "rows")) from None
 
 
 def _vectors(rows: list[list[Any]]) -> list[list[float]]:

@@ -14,6 +14,7 @@ from typing import NoReturn, cast
 
 import numpy as np
 
+from lopsided.data.numbers import number_in
 from lopsided.data.opening import OnBytes, Say, read_lines, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
@@ -183,11 +184,8 @@ class ArffFile:
                 values = shown(", ".join(attribute.values or ()))
                 self._fail(number, f"{shown(attribute.name)} is {shown(token)}, which is none of its values {values}")
             return code
-        try:
-            value = float(token)
-        except ValueError:
-            value = math.inf
-        if math.isinf(value):
+        value = number_in(token)
+        if value is None or math.isinf(value):
             self._fail(number, f"{shown(attribute.name)} is {shown(token)}; expected a number")
         return value
 

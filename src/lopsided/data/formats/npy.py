@@ -16,6 +16,7 @@ import torch
 from lopsided.data.dataset import Dataset
 from lopsided.data.formats.base import BLOCK_ROWS, Format
 from lopsided.data.inputs import Images, Inputs, Numbered, SparseFeatures, Table
+from lopsided.data.labels.cells import Values
 from lopsided.data.matrices import refuse_gaps, targets_of_matrix
 from lopsided.data.opening import OnBytes, check_archive, ignore, read_unpacked, shown
 from lopsided.data.options import DEFAULT, ReadOptions
@@ -252,15 +253,11 @@ def _with_unknown(path: Path, values: np.ndarray, options: ReadOptions, arrays: 
 
 
 def _as_values(values: np.ndarray, options: ReadOptions) -> np.ndarray:
-    """Returns values with those replaced that mean unknown or negative, such as -1."""
-    for words, meaning in ((options.unknown, np.nan), (options.negative, 0.0)):
-        for word in words:
-            try:
-                number = float(word)
-            except ValueError:
-                continue  # a word, of another file
-            values = np.where(values == number, np.float32(meaning), values)
-    return values
+    """Returns values with those replaced that mean unknown, negative or positive, such as -1."""
+    replaced = values
+    for number, meaning in Values(options).numbers.items():
+        replaced = np.where(values == number, np.float32(meaning), replaced)
+    return replaced
 
 
 def _are_values(values: np.ndarray) -> bool:

@@ -16,7 +16,6 @@ from lopsided.data.options import ReadOptions
 
 _PAIRS = {"[": "]", "(": ")", "{": "}"}
 _ITEM = re.compile(r"""\s*(?:('[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")|([^\s,'"\[\](){}]+))\s*,?""")
-# such as array([1, 0], dtype=int8)
 _CALL = re.compile(
     r"[\w.]{1,40}\(([\[{(].*[\]})])(?:,\s*\w{1,40}=[^,()]{1,40})*\)", re.DOTALL
 )  # array([1, 0], dtype=int8)
@@ -46,11 +45,11 @@ class Values:
         self._words |= dict.fromkeys(("0", "false", "f", "no", "n"), 0.0)
         self._words |= dict.fromkeys(("1", "true", "t", "yes", "y"), 1.0)
         self._decimal = options.decimal
-        self._numbers: dict[float, float] = {}
+        self.numbers: dict[float, float] = {}
         self._known: dict[Any, float | None] = {}
         for words, value in ((options.unknown, NAN), (options.negative, 0.0), (options.positive, 1.0)):
             self._words |= {word.strip().lower(): value for word in words}
-            self._numbers |= {number: value for number in map(number_in, words) if number is not None}
+            self.numbers |= {number: value for number in map(number_in, words) if number is not None}
 
     def __call__(self, cell: Any) -> float | None:
         try:
@@ -73,8 +72,8 @@ class Values:
             cell = number_in(word, self._decimal)
         if not isinstance(cell, int | float):
             return None
-        if cell in self._numbers:
-            return self._numbers[cell]
+        if cell in self.numbers:
+            return self.numbers[cell]
         return float(cell) if 0 <= cell <= 1 or cell != cell else None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
@@ -38,6 +40,12 @@ class Reading:
     say: Say
     values: Values
     names: LabelNames
+
+    @cached_property
+    def words(self) -> dict[str, float]:
+        """Says what words mean that the user named: NaN for unknown, 0 for negative."""
+        said = ((self.options.unknown, NAN), (self.options.negative, 0.0))
+        return {word.strip().lower(): value for words, value in said for word in words}
 
     def error(self, row: int, column: str, expected: str, cell: Any) -> UserError:
         return UserError(f"{self.where(row)}: {shown(column)} must be {expected}, got {shown(cell)}")
@@ -157,14 +165,23 @@ def _describe(cells: list[Any], separator: str) -> str:
 
 
 def _names_in(reading: Reading, row: int, column: str, cell: Any, separator: str) -> Names:
-    if isinstance(cell, str):
-        word = cell.strip()
-        if word.lower() in _MISSING or word in reading.options.unknown:
-            return None
-        return [] if word in reading.options.negative else split_names(cell, separator)
+    word = cell.strip().lower() if isinstance(cell, str) else None
+    if word in _MISSING or (word is None and is_missing(cell)):
+        return None
     if isinstance(cell, list | tuple) or cell == {}:
-        return [_name(reading, row, column, item, cell) for item in cell if item is not None]
-    return None if is_missing(cell) else [_name(reading, row, column, cell, cell)]
+        names = [_name(reading, row, column, item, cell) for item in cell if item is not None]
+    elif word is None or word in reading.words:
+        names = [_name(reading, row, column, cell, cell)]
+    else:
+        names = split_names(cell, separator)
+    if not reading.words:
+        return names
+    meanings = [reading.words.get(name.strip().lower()) for name in names]
+    labels = [name for name, meaning in zip(names, meanings, strict=True) if meaning is None]
+    unknown = any(meaning is not None and math.isnan(meaning) for meaning in meanings)
+    if unknown and labels:
+        raise reading.error(row, column, "names of labels, or a word that --unknown names, not both", cell)
+    return None if unknown else labels
 
 
 def _name(reading: Reading, row: int, column: str, item: Any, cell: Any) -> str:
