@@ -60,6 +60,18 @@ def test_the_index_has_every_loss_with_its_threshold() -> None:
         assert threshold == (told or "only ranks")
 
 
+def test_the_index_says_what_the_mean_of_every_loss_divides_by() -> None:
+    (line,) = re.findall(r'^\| `"mean"`, the default \| .*$', (DOCS / "README.md").read_text(), re.MULTILINE)
+    told = {"known entries": "labels", "; rows": "rows", "rows with a positive that has a weight": "positive rows"}
+    names, found = list(CATALOG), dict[str, str]()
+    for words, counts in told.items():
+        (listed,) = re.findall(rf"{words} \(([^)]+)\)", line)
+        for each in listed.split(", "):
+            first, _, last = each.partition(" to ")
+            found |= dict.fromkeys(names[names.index(first) : names.index(last or first) + 1], counts)
+    assert found == {name: formula(name).pool.counts for name in names if name != "two_way"}
+
+
 def test_the_reference_has_every_public_name() -> None:
     found = re.findall(r"^\.\. auto\w+:: ([\w.]+)$", (DOCS.parent / "api.md").read_text(), re.MULTILINE)
     names = [name.removeprefix("lopsided.").split(".")[0] for name in found]

@@ -94,7 +94,7 @@ def splc(tau: float = 0.6, margin: float = 1.0, gamma: float = 2.0) -> Formula:
 
 
 @_entry(
-    "yan4xi1/GRLoss",
+    "arXiv 2405.03501",
     steepness=Range(0, 4),
     bias=Range(-4, 0),
     middle=Range(0, 1),
