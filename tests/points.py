@@ -106,5 +106,5 @@ def labelled(x: Tensor, truth: Tensor) -> Rows:
 def dense(rows: Rows) -> Tensor:
     """The targets, (rows, L) bool."""
     targets, truth = rows.data.targets, torch.zeros(len(rows), rows.data.num_labels, dtype=torch.bool)
-    truth[torch.repeat_interleave(targets.crow.diff()), targets.col] = True
+    truth[targets.row, targets.col] = True
     return truth

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from lopsided.__main__ import main
 from lopsided.training import loop
 from tests.campaigns.campaign import copied, kind_of, randomness
 from tests.campaigns.children import in_child
 from tests.campaigns.tampering import tamper
-from tests.tools import write_texts
+from tests.tools import stop_after, write_texts
 
 _STEPS = "ngrams(hidden=4, solve=False)"
 _COMMANDS: dict[str, list[list[str]]] = {  # by the folder that they read
@@ -85,13 +87,7 @@ def make_runs(folder: Path) -> Path:
 
 def _stopped(out: str) -> int:
     """A run that is stopped in its second epoch."""
-    step, left = loop._Loop._step, iter(range(7))
-
-    def stopping(*arguments: object) -> float:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return step(*arguments)  # type: ignore[arg-type]
-
-    loop._Loop._step = stopping  # type: ignore[assignment, method-assign]
-    loop._SAVE_SECONDS = 0
-    return main(["fit", "texts.jsonl", "--out", out, "--model", _STEPS, "--batch-size", "16", "--epochs", "3"])
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(7, patch)
+        patch.setattr(loop, "_SAVE_SECONDS", 0)
+        return main(["fit", "texts.jsonl", "--out", out, "--model", _STEPS, "--batch-size", "16", "--epochs", "3"])

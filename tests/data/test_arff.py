@@ -36,7 +36,7 @@ def labels(data: Dataset) -> list[list[float]]:
     dense = torch.zeros(len(data), data.num_labels)
     targets = data.targets
     values = torch.ones(len(targets.col)) if targets.values is None else targets.values
-    dense[torch.repeat_interleave(targets.crow.diff()), targets.col] = values
+    dense[targets.row, targets.col] = values
     return dense.tolist()
 
 

@@ -20,7 +20,7 @@ from lopsided.data.independence import (
     together,
 )
 from lopsided.data.inputs import Images, Inputs, Numbered, SparseFeatures, Table, Texts
-from lopsided.data.split import split_off, split_rows
+from lopsided.data.split import split_rows
 from lopsided.data.storage import UserError
 from lopsided.targets import SparseTargets
 
@@ -123,7 +123,8 @@ def test_no_copy_and_no_group_stands_in_two_parts(grouped: bool) -> None:
     """200 rows stand three times each; as in a data set that was augmented before it was split."""
     texts = [f"row {number}" for number in range(200)] * 3
     groups = [number % 200 // 2 for number in range(600)] if grouped else None
-    parts = split_off(dataset(texts, groups), (0.6, 0.2, 0.2), seed=1)
+    rows = dataset(texts, groups)
+    parts = [rows.take(part) for part in split_rows(rows, (0.6, 0.2, 0.2), seed=1)]
     assert [len(part) for part in parts] == [360, 120, 120]
     for one, other in combinations(parts, 2):
         assert not len(overlap(one.inputs, other.inputs))

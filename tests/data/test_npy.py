@@ -27,7 +27,7 @@ TRUTH = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
 def dense(data: Dataset) -> list[list[float]]:
     result = torch.zeros(len(data), data.num_labels)
     values = torch.ones(len(data.targets.col)) if data.targets.values is None else data.targets.values
-    result[torch.repeat_interleave(data.targets.crow.diff()), data.targets.col] = values
+    result[data.targets.row, data.targets.col] = values
     return result.tolist()
 
 

@@ -44,7 +44,7 @@ def run(data: Path) -> Path:
 
 def dense(targets: SparseTargets) -> np.ndarray:
     truth = np.zeros((len(targets.crow) - 1, LABELS), dtype=bool)
-    truth[torch.repeat_interleave(targets.crow.diff()).numpy(), targets.col.numpy()] = True
+    truth[targets.row.numpy(), targets.col.numpy()] = True
     return truth
 
 

@@ -10,7 +10,7 @@ import lopsided
 from lopsided.__main__ import main
 from lopsided.compute.native import run as native
 from lopsided.jobs.doctor import findings
-from lopsided.jobs.threads import wait_asleep, waiting
+from lopsided.jobs.threads import how_they_wait, wait_asleep
 from lopsided.losses import CATALOG, formula
 from lopsided.nn.functional import multilabel_loss
 from tests.variants import example
@@ -35,7 +35,7 @@ def test_says_what_is_active(capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["doctor"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    for text in (waiting(), lopsided.__version__, torch.__version__, "native on the CPU", "backend='eager'"):
+    for text in (how_they_wait(), lopsided.__version__, torch.__version__, "native on the CPU", "backend='eager'"):
         assert text in said
     assert findings()["native losses"] == ", ".join(CATALOG)
     assert findings()["threads"].startswith(str(torch.get_num_threads()))
@@ -61,7 +61,7 @@ def test_threads_wait_asleep_unless_the_user_says_otherwise(
     if not loaded:
         monkeypatch.delitem(sys.modules, "torch")
     wait_asleep()
-    assert waiting() == said
+    assert how_they_wait() == said
 
 
 @pytest.mark.usefixtures("without_library")

@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert main(["fit", "run"]) == 0
     assert not [path for path in (folder / "run").iterdir() if path.name.startswith(".")]
     results, expected = (results_of(run) for run in (folder / "run", fitted))
-    assert results | {"seconds_per_epoch": 0} == expected | {"seconds_per_epoch": 0}
+    assert results == expected
     for name in ("model", "decision", "scores-tuning", "scores-test"):
         tensors, whole = (load_file(run / f"{name}.safetensors") for run in (folder / "run", fitted))
         assert tensors.keys() == whole.keys()

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from lopsided.jobs.fit import outcome
-from lopsided.jobs.progress import Progress, waiting
+from lopsided.jobs.progress import Progress, busy
 from lopsided.jobs.schema import TrainingRecord
 from lopsided.training.history import Epoch
 
@@ -47,6 +47,6 @@ def test_the_end_of_a_training_tells_of_the_model_that_it_kept(best: int, diverg
 @pytest.mark.parametrize("terminal", [True, False])
 def test_what_has_no_measure_is_shown_on_a_terminal(terminal: bool) -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
-    with waiting("exporting", console):
+    with busy("exporting", console):
         pass
     assert ("exporting" in console.file.getvalue()) is terminal  # type: ignore[attr-defined]

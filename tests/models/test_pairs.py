@@ -86,7 +86,7 @@ def trained(encoder: Any, inputs: Pairs, targets: SparseTargets, epochs: int, ra
     optimizer = torch.optim.Adagrad(network.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(0)
     dense = torch.zeros(len(inputs), 2)
-    dense[torch.repeat_interleave(targets.crow.diff()), targets.col] = 1
+    dense[targets.row, targets.col] = 1
     order = getattr(encoded, "order", lambda generator: torch.randperm(len(encoded), generator=generator))
     with torch.sparse.check_sparse_tensor_invariants(False):
         for _ in range(epochs):

@@ -34,10 +34,10 @@ def top_labels(
     return scores, columns
 
 
-def ranked_labels(scores: Tensor, k: int) -> Tensor:
-    """Maps (B, L) scores to (B, k) labels, k at most L, by falling score; of equal ones the lower label first."""
+def top_of(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Maps (B, L) scores to the k highest, falling, and their labels; of equal scores the lower label first."""
     index = _top(scores, k)
-    return _best(scores.gather(1, index), index, k)[1]
+    return _best(scores.gather(1, index), index, k)
 
 
 def _top(z: Tensor, k: int) -> Tensor:

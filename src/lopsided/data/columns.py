@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from lopsided.data.formats.base import Block
 from lopsided.data.image_files import ENDINGS
 from lopsided.data.labels.cells import Values
+from lopsided.data.labels.forms import Where
 from lopsided.data.makers import ImageMaker, Maker, TextMaker
 from lopsided.data.opening import Say, shown
 from lopsided.data.options import ReadOptions
@@ -25,8 +26,6 @@ LABEL_NAMES = ("labels", "label", "cats")
 _SHOWN_NAMES = 12
 _WORDS = 4  # of a name; a text has more
 _MOST_COMPARED, _LONGEST_COMPARED = 1000, 40  # names of columns for which a near one is looked for
-
-Where = Callable[[int], str]  # from a row of the first block to its file and line
 
 
 @dataclass(frozen=True)

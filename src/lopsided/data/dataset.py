@@ -64,9 +64,13 @@ class Dataset:
 
     def hard_counts(self) -> Tensor:
         """Counts, (L,) int64, the positives of each label that `hard_targets` has."""
-        values = self.hard_targets().values
-        listed = self.targets.col if values is None else self.targets.col[values == 1]
-        return torch.bincount(listed, minlength=self.num_labels)
+        return torch.bincount(self.positives()[1], minlength=self.num_labels)
+
+    def positives(self) -> tuple[Tensor, Tensor]:
+        """Returns row and label, (positives,) int64 each, of the positives that `hard_targets` has."""
+        hard = self.hard_targets()
+        true = slice(None) if hard.values is None else hard.values == 1
+        return hard.row[true], hard.col[true]
 
 
 @dataclass(frozen=True)

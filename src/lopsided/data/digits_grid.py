@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 
 from lopsided.data.dataset import Dataset, Splits
 from lopsided.data.inputs import Images
-from lopsided.targets import SparseTargets
+from lopsided.data.matrices import targets_of_matrix
 
 CELLS = tuple(f"{row} {column}" for row in ("top", "middle", "bottom") for column in ("left", "centre", "right"))
 LABELS = tuple(f"{digit} {cell}" for cell in CELLS for digit in range(10))
@@ -67,11 +67,8 @@ def _compose(
     images = images.reshape(rows, 1, side * _CELL_PIXELS, side * _CELL_PIXELS)
     targets = np.zeros((rows, cells, 10), dtype=bool)
     targets[row, cell, classes[source[row, cell]]] = True
-    dense = torch.from_numpy(targets.reshape(rows, cells * 10))
-    listed = dense.nonzero()[:, 1]
-    crow = torch.nn.functional.pad(dense.sum(1).cumsum(0), (1, 0))
     pixels = torch.from_numpy((images.clip(0, 1) * 255).astype(np.uint8))
-    return Dataset(Images(pixels), SparseTargets(crow, listed, num_labels=len(LABELS)), LABELS)
+    return Dataset(Images(pixels), targets_of_matrix(targets.reshape(rows, len(LABELS))), LABELS)
 
 
 def _sources(classes: np.ndarray, rows: int, imbalance: float, random: np.random.Generator) -> np.ndarray:

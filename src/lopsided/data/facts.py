@@ -36,8 +36,8 @@ def _facts(data: Dataset) -> Iterator[set[Fact]]:
     """Yields the facts that each positive states: a relation of every name of its head with every name of its tail."""
     if not isinstance(data.inputs, Pairs):
         raise TypeError(f"facts are of pairs of entities, got rows of kind {data.inputs.kind!r}")
-    rows = torch.repeat_interleave(data.targets.crow.diff())
-    for (number, head, tail), relation in zip(data.inputs.pairs[rows].tolist(), data.targets.col.tolist(), strict=True):
+    pairs = data.inputs.pairs[data.targets.row].tolist()
+    for (number, head, tail), relation in zip(pairs, data.targets.col.tolist(), strict=True):
         document = data.inputs.documents[number]
         heads, tails = _names(document, head), _names(document, tail)
         yield {(one, other, relation) for one in heads for other in tails}

@@ -92,6 +92,13 @@ class SparseFeatures:
         indptr, entries = csr_entries(self.indptr, rows)
         return replace(self, indptr=indptr, indices=self.indices[entries], values=self.values[entries])
 
+    def only(self, kept: Tensor) -> SparseFeatures:
+        """Returns the rows with some features alone, (F,) int64, rising, which are numbered anew."""
+        place = torch.searchsorted(kept, self.indices).clamp(max=len(kept) - 1)
+        known = kept[place] == self.indices
+        indptr = pad(known.cumsum(0), (1, 0))[self.indptr]
+        return SparseFeatures(indptr, place[known], self.values[known], len(kept), declared=True)
+
     def excerpt(self, row: int) -> Excerpt:
         entries = slice(*self.indptr[row : row + 2].tolist())
         pairs = zip(self.indices[entries].tolist(), self.values[entries].tolist(), strict=True)

@@ -10,14 +10,13 @@ from typing import Any, Protocol
 
 from lopsided.data.image_files import ImageFiles
 from lopsided.data.inputs import Inputs, Texts
-from lopsided.data.labels.forms import is_missing
+from lopsided.data.labels.forms import Where, is_missing
 from lopsided.data.labels.names import is_text
 from lopsided.data.opening import shown
 from lopsided.data.storage import UserError
 
 _ONE_ROW = "; of a file of whole columns make one of rows, such as pandas' to_json(orient='records', lines=True)"
 
-Where = Callable[[int], str]  # from a row of a block to its file and line
 Column = Callable[[str], Sequence[Any]]  # from a name to the cells of all rows of a block
 
 

@@ -26,6 +26,7 @@ OnBytes = Callable[[int], None]
 Say = Callable[[str], None]
 STANDARD_INPUT = Path("-")
 
+_COMPRESSIONS = (".gz", ".bz2", ".zst")
 _CHUNK = 1 << 20
 _MOST_UNPACKED = 2.0  # gigabytes; --max-unpacked
 _LONGEST_LINE = 32.0  # megabytes; --max-line
@@ -61,6 +62,12 @@ def shown(text: object, longest: int = 40) -> str:
 def typed(sign: str) -> str:
     """Returns the sign that a person means who cannot type it: a tab for \\t, a line end for \\n."""
     return {"\\t": "\t", "\\n": "\n", "\\\\": "\\"}.get(sign, sign)
+
+
+def ending_of(path: Path) -> str:
+    """Returns the ending of a file's name in lower case, without that of its compression; "" where there is none."""
+    endings = [ending.lower() for ending in path.suffixes[-2:] if ending.lower() not in _COMPRESSIONS]
+    return endings[-1] if endings else ""
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from lopsided.data.formats.base import Format
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.data.labels.names import sorted_names
 from lopsided.data.labels.targets import Labels, rename
-from lopsided.data.opening import STANDARD_INPUT, OnBytes, Say, ignore, open_bytes, shown
+from lopsided.data.opening import STANDARD_INPUT, OnBytes, Say, ending_of, ignore, open_bytes, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.records import Kept, all_inputs, input_blocks, read_records
 from lopsided.data.storage import UserError
@@ -35,7 +35,6 @@ __all__ = ["FORMATS", "ReadOptions", "aligned", "labels_beside", "read", "read_i
 _MODULES = (jsonl, delimited, xlsx, fasttext, svmlight, arff, npy, docred, coco)
 _LISTED = (*(module.FORMAT for module in _MODULES), *arrow.FORMATS, image_folder.FORMAT)
 FORMATS: dict[str, Format] = {form.name: form for form in _LISTED}
-COMPRESSIONS = (".gz", ".bz2", ".zst")
 _OTHER_SHEETS = (".xls", ".xlsb", ".ods", ".numbers")
 
 
@@ -155,8 +154,7 @@ def find_format(path: Path, options: ReadOptions) -> Format:
     if path.is_file():  # what is read from a pipe is gone
         with open_bytes(path) as file:
             start = file.peek(4096)
-    endings = [ending.lower() for ending in path.suffixes[-2:] if ending.lower() not in COMPRESSIONS]
-    ending = endings[-1] if endings else ""
+    ending = ending_of(path)
     fitting = [form for form in FORMATS.values() if not form.endings or ending in form.endings]
     recognized = [form for form in fitting if form.recognizes and form.recognizes(path, start)]
     by_ending = [form for form in fitting if form.endings and not form.recognizes]

@@ -19,6 +19,7 @@ from lopsided.data.image_files import ImageFiles
 from lopsided.data.independence import number_groups
 from lopsided.data.inputs import Inputs, Texts, digest
 from lopsided.data.labels import read_labels
+from lopsided.data.labels.forms import Where
 from lopsided.data.labels.targets import join_rows
 from lopsided.data.opening import Say, ignore, shown
 from lopsided.data.options import ReadOptions
@@ -26,7 +27,6 @@ from lopsided.data.storage import UserError
 
 _SCATTERED = 0.1  # of all rows, that share a text but not a label
 
-Where = Callable[[int], str]  # from a row to its file and line
 Kept = Callable[[dict[str, list[str]]], object]
 
 

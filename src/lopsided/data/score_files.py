@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lopsided.data.formats import npy
-from lopsided.data.formats.arrow import tables
+from lopsided.data.formats.arrow import opened, tables
 from lopsided.data.inputs import Numbered
-from lopsided.data.opening import readable, shown
+from lopsided.data.opening import shown
 from lopsided.data.options import DEFAULT
 from lopsided.data.storage import UserError
 
@@ -77,20 +77,14 @@ def _of_arrays(path: Path) -> Matrix:
 
 
 def _of_table(path: Path, ending: str) -> Matrix:
-    try:
-        import pyarrow
+    with opened(path) as pyarrow, path.open("rb") as file:
         from pyarrow import csv, parquet
-    except ImportError:
-        raise UserError(f"{path}: needs the package pyarrow; install it with: pip install 'lopsided[files]'") from None
-    try:
-        with readable(path), path.open("rb") as file:
-            if ending == ".parquet":
-                opened = parquet.ParquetFile(file)
-                table = pyarrow.concat_tables([opened.schema_arrow.empty_table(), *tables(path, opened, DEFAULT)])
-            else:
-                table = csv.read_csv(file, parse_options=csv.ParseOptions(delimiter="\t" if ending == ".tsv" else ","))
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: {shown(' '.join(str(error).split()), 100)}") from None
+
+        if ending == ".parquet":
+            rows = parquet.ParquetFile(file)
+            table = pyarrow.concat_tables([rows.schema_arrow.empty_table(), *tables(path, rows, DEFAULT)])
+        else:
+            table = csv.read_csv(file, parse_options=csv.ParseOptions(delimiter="\t" if ending == ".tsv" else ","))
     names = tuple(table.column_names)
     columns = [column.to_numpy() for column in table.columns]
     if len(columns) == 1 and columns[0].dtype == object and len({len(row) for row in columns[0]}) == 1:

@@ -16,11 +16,6 @@ from lopsided.data.storage import UserError
 from lopsided.targets import SparseTargets
 
 
-def split_off(dataset: Dataset, fractions: Sequence[float], seed: int = 0) -> list[Dataset]:
-    """Splits rows by `split_rows`: returns one data set per fraction."""
-    return [dataset.take(part) for part in split_rows(dataset, fractions, seed)]
-
-
 def split_rows(dataset: Dataset, fractions: Sequence[float], seed: int = 0) -> list[Tensor]:
     """Splits by iterative stratification, see `stratified_split`; copies of a row, and groups, stay in one part.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +12,12 @@ import numpy as np
 import torch
 
 from lopsided.data.inputs import Table
+from lopsided.data.labels.forms import Where
 from lopsided.data.labels.names import is_text
+from lopsided.data.makers import Column
 from lopsided.data.numbers import number_in
 from lopsided.data.opening import Say, shown
 from lopsided.data.storage import UserError
-
-Where = Callable[[int], str]  # from a row to its file and line
-Column = Callable[[str], Sequence[Any]]  # from a name to the cells of all rows
 
 _EMPTY = {"", "?", "na", "n/a", "nan", "null", "none"}  # in lower case, as a number
 _WORDS = 3  # of a cell, on the average, from which on a column looks like texts

@@ -15,8 +15,8 @@ from lopsided.data.formats import delimited, npy, svmlight
 from lopsided.data.formats.jsonl import parse
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.data.labels import read_labels
-from lopsided.data.labels.targets import Labels, entry_rows, sparse_targets
-from lopsided.data.opening import Say, ignore, open_bytes, read_lines, shown
+from lopsided.data.labels.targets import Labels, sparse_targets
+from lopsided.data.opening import Say, ending_of, ignore, open_bytes, read_lines, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
@@ -36,9 +36,7 @@ def with_targets(inputs: Inputs, path: Path, targets_file: Path, options: ReadOp
 
 
 def _labels(path: Path, options: ReadOptions, say: Say) -> Labels:
-    kind = next(
-        (ending.lower() for ending in reversed(path.suffixes) if ending.lower() not in (".gz", ".bz2", ".zst")), ""
-    )
+    kind = ending_of(path)
     if kind in (".npy", ".npz"):
         return Labels(*npy.read_targets(path, options))
     if kind in (".csv", ".tsv"):
@@ -105,7 +103,7 @@ def without_filtered(data: Dataset, path: Path, options: ReadOptions) -> Dataset
             )
     filtered = torch.from_numpy(np.array([list(map(int, pair)) for _, pair in pairs], dtype=np.int64).reshape(-1, 2))
     targets = data.targets
-    row, col = torch.cat([entry_rows(targets), filtered[:, 0]]), torch.cat([targets.col, filtered[:, 1]])
+    row, col = torch.cat([targets.row, filtered[:, 0]]), torch.cat([targets.col, filtered[:, 1]])
     values = torch.ones(len(targets.col)) if targets.values is None else targets.values
     key = row * max(1, data.num_labels) + col
     listed = len(targets.col)

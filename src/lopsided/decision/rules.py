@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lopsided.compute.topk import ranked_labels
+from lopsided.compute.topk import top_of
 from lopsided.decision import calibrators, serialization
 from lopsided.decision.calibrators import Calibrator
 from lopsided.decision.serialization import Portable
@@ -71,7 +71,7 @@ class TopK(Portable):
 
     def decide(self, scores: ScoresLike) -> Tensor:
         scores = Scores.of(scores)
-        top = ranked_labels(scores.values, min(self.k, scores.values.shape[1]))
+        top = top_of(scores.values, min(self.k, scores.values.shape[1]))[1]
         return scores.where_listed(torch.zeros_like(scores.values, dtype=torch.bool).scatter_(1, top, True), False)
 
 

@@ -32,7 +32,7 @@ from lopsided.losses import (
     unknown,
 )
 from lopsided.losses.checks import check_number
-from lopsided.losses.names import read, with_settings
+from lopsided.losses.names import with_settings
 from lopsided.nn.balanced import LabelCounts
 
 Array = Any  # of jax
@@ -119,7 +119,7 @@ def loss(
     which one is made, and for "none" of one that compares the rows of a batch; ModuleNotFoundError without jax: `pip
     install 'lopsided[jax]'`.
     """
-    wanted = _named(spec, settings)
+    wanted = any_loss(with_settings(spec, settings))
     made = wanted.formula if isinstance(wanted, Balanced) else wanted
     seen = _seen(wanted, counts, rows, weight)
     if reduction not in _REDUCTIONS:
@@ -157,13 +157,6 @@ def loss(
         return rows.sum() / (jnp.maximum(counted.sum(), 1) if reduction == "mean" else 1)
 
     return function
-
-
-def _named(spec: str, settings: dict[str, Any]) -> Formula | Balanced:
-    name, given = read(spec)
-    for setting in given.keys() & settings:
-        raise ValueError(f"{setting} is given twice: in {spec!r} and as a keyword")
-    return any_loss(with_settings(name, given | settings))
 
 
 def _seen(loss: Formula | Balanced, counts: Any, rows: int | None, weight: Array | None) -> LabelCounts | None:

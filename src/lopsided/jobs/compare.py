@@ -186,7 +186,7 @@ class Worker:
 
     def _chosen(self, loss: str, run: Run) -> Candidate:
         config, rate = self.config, self._base.learning_rate
-        sign = 1 if METRICS[config.metric].higher_is_better else -1
+        sign = METRICS[config.metric].sign
         if self._climbs:
             rate = climb(loss, rate, run, sign)
         if config.tune is None:

@@ -26,6 +26,11 @@ class ComparedMetric:
 
         return registry.METRICS[self.name].higher_is_better
 
+    @property
+    def sign(self) -> int:
+        """What makes a higher product better."""
+        return 1 if self.higher_is_better else -1
+
 
 METRICS = {
     "map": ComparedMetric("mAP", "map", None),

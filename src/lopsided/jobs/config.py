@@ -113,7 +113,7 @@ class Config(ReadOptions):
     @field_validator("data", "valid", "test")
     @classmethod
     def _from_anywhere(cls, value: str | None, info: ValidationInfo) -> str | None:
-        share = None if info.field_name == "data" else _as_share(value)
+        share = None if info.field_name == "data" else as_share(value)
         if share is not None and not 0 <= share < 1:
             raise ValueError(f"a share of the training rows must lie between 0 and 1, got {value}")
         is_file = value is not None and share is None and (info.field_name != "data" or value != BUILT_IN)
@@ -147,7 +147,7 @@ class Config(ReadOptions):
         return {
             name: Path(value)
             for name, value in named.items()
-            if value is not None and _as_share(value) is None and value != BUILT_IN
+            if value is not None and as_share(value) is None and value != BUILT_IN
         }
 
     def sources(self) -> dict[str, Path]:
@@ -163,7 +163,7 @@ class Config(ReadOptions):
     def share(self, part: Literal["valid", "test"]) -> float:
         """Returns the share of the training rows that is split off for validation or test."""
         value = getattr(self, part)
-        return self.default_shares[part] if value is None else _as_share(value) or 0.0
+        return self.default_shares[part] if value is None else as_share(value) or 0.0
 
     @property
     def default_shares(self) -> dict[str, float]:
@@ -313,7 +313,8 @@ def known_metric(metric: str, metrics: Collection[str]) -> str:
     return metric
 
 
-def _as_share(text: str | None) -> float | None:
+def as_share(text: str | None) -> float | None:
+    """Returns the share of rows that a setting says, None where it names a file."""
     try:
         return None if text is None else float(text)
     except ValueError:

@@ -148,9 +148,7 @@ def _row_examples(test: Dataset, scored: Mapping[str, Scored], winner: str) -> R
 
 def _row_positives(data: Dataset) -> Array:
     """Counts, (rows,) int64, the labels of each row."""
-    true = data.hard_targets().values
-    row = torch.repeat_interleave(data.targets.crow.diff())
-    return torch.bincount(row if true is None else row[true == 1], minlength=len(data)).numpy()
+    return torch.bincount(data.positives()[0], minlength=len(data)).numpy()
 
 
 def _known(decided: Tensor, scored: Scored) -> Tensor:
@@ -161,8 +159,7 @@ def _names(test: Dataset, scored: Scored, decided: Tensor, row: int) -> dict[str
     """Returns labels that are rightly predicted, missed, and wrongly predicted; of many, the first."""
     columns, chosen = scored.test.scores.columns, _known(decided, scored)[row].nonzero().flatten()
     predicted = set((chosen if columns is None else columns[row][chosen]).tolist())
-    targets = test.take(torch.tensor([row])).hard_targets()
-    truth = set((targets.col if targets.values is None else targets.col[targets.values == 1]).tolist())
+    truth = set(test.take(torch.tensor([row])).positives()[1].tolist())
     kinds = {"right": truth & predicted, "missed": truth - predicted, "wrong": predicted - truth}
     return {
         kind: [_cut(test.label_names[label], _NAME) for label in sorted(labels)[:_NAMES]]

@@ -9,7 +9,7 @@ import torch
 from lopsided import __version__
 from lopsided.compute.native import run as native
 from lopsided.compute.triton import run as triton
-from lopsided.jobs.threads import waiting
+from lopsided.jobs.threads import how_they_wait
 from lopsided.losses import CATALOG
 
 _REPAIR = (
@@ -26,7 +26,7 @@ def findings() -> dict[str, str]:
         "python": f"{platform.python_version()} on {platform.platform()}",
         "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": f"{torch.get_num_threads()} (torch.set_num_threads or OMP_NUM_THREADS changes that)",
-        "waiting": f"{waiting()} (OMP_WAIT_POLICY=ACTIVE or PASSIVE, set before, changes that)",
+        "waiting": f"{how_they_wait()} (OMP_WAIT_POLICY=ACTIVE or PASSIVE, set before, changes that)",
         "devices": ", ".join(["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]),
         "executor on GPUs": _on_gpus(),
     }

@@ -26,7 +26,7 @@ from lopsided.data.readers import read_inputs
 from lopsided.data.storage import UserError, replace_atomically, write_json, write_tensors
 from lopsided.decision.choose import Decision
 from lopsided.jobs.predict import Predictor
-from lopsided.jobs.progress import waiting
+from lopsided.jobs.progress import busy
 from lopsided.jobs.run_header import graph, output
 from lopsided.models.encoder import Encoded, InGraph
 from lopsided.models.heads import Head
@@ -55,7 +55,7 @@ class Deployed(nn.Module):
         return (scores, *middle, self.decision.rule.decide(scores))
 
 
-@waiting("exporting")
+@busy("exporting")
 def export(run: Path, out: Path, rows: Path | None = None) -> list[Path]:
     """Writes the graph and what stands beside it; returns the files.
 

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from lopsided.jobs.console import Console as SafeConsole
 from lopsided.jobs.numbers import loss_value, share
 from lopsided.training.history import Epoch
 
@@ -38,9 +39,9 @@ def bars(console: Console) -> Bars:
 
 
 @contextmanager
-def waiting(task: str, console: Console | None = None) -> Iterator[None]:
+def busy(task: str, console: Console | None = None) -> Iterator[None]:
     """Shows on a terminal that something is under way of which nobody knows how far it is."""
-    with bars(console or Console()) as live:
+    with bars(console or SafeConsole()) as live:
         live.add_task(task, total=None)
         yield
 

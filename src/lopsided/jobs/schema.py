@@ -220,7 +220,7 @@ class Results(StoredFile):
 
     def best_loss(self, metric: str) -> str | None:
         """Returns the loss with the best mean of a metric; None where no loss has one."""
-        sign, entries = 1 if METRICS[metric].higher_is_better else -1, self.losses.items()
+        sign, entries = METRICS[metric].sign, self.losses.items()
         known = {loss: sign * mean for loss, each in entries if (mean := each.metrics[metric].mean) is not None}
         return max(known, key=lambda loss: known[loss]) if known else None
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lopsided.data import BUILT_IN
 from lopsided.data.storage import STANDARD_OUTPUT, UserError, check_there
-from lopsided.jobs.config import C, Config, checked
+from lopsided.jobs.config import C, Config, as_share, checked
 from lopsided.jobs.run_header import command_of, is_run_folder
 
 if sys.version_info >= (3, 11):
@@ -91,7 +91,9 @@ def read_settings(path: Path, kind: type[Config]) -> dict[str, Any]:
     if "data" not in settings:
         raise UserError(f"{path}: no setting 'data', the file of the training rows")
     for name in settings.keys() & {*_FILES}:
-        settings[name] = _from_folder(path.parent, str(settings[name]))
+        value = str(settings[name])
+        if value != BUILT_IN and as_share(value) is None:
+            settings[name] = str(path.parent / value)
     return settings
 
 
@@ -124,15 +126,6 @@ def _check_names(source: Path | str, settings: dict[str, Any], kind: type[Config
         near = difflib.get_close_matches(name, kind.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(kind.model_fields)}"
         raise UserError(f"{source}: unknown setting {name!r}: {hint}")
-
-
-def _from_folder(folder: Path, value: str) -> str:
-    """Returns a path relative to the working directory; a share of rows, and built-in data, as they are."""
-    try:
-        float(value)
-    except ValueError:
-        return value if value == BUILT_IN else str(folder / value)
-    return value
 
 
 def settings_like(compared: Path, loss: str | None, holds_out: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def wait_asleep() -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
-def waiting() -> str:
+def how_they_wait() -> str:
     """Says what is in force."""
     set_to = [f"{name}={os.environ[name]}" for name in _SETTINGS if name in os.environ]
     return f"threads wait as {', '.join(set_to)} says" if set_to else "threads wait busily, as OpenMP's do by default"

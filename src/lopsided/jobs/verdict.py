@@ -120,7 +120,7 @@ def _paired(evidence: Evidence, group: Sequence[_Measured]) -> list[Difference]:
 def _comparison(
     evidence: Evidence, name: str, loss: str, difference: Difference, p_values: tuple[float, float]
 ) -> Comparison:
-    sign = 1 if METRICS[name].higher_is_better else -1
+    sign = METRICS[name].sign
     gain, (p_holm, p_alone) = sign * difference.mean, p_values
     behind = loss if gain < 0 else evidence.reference
     word = verdict(gain, p_holm, unfinished=evidence.trained[behind].rising)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TypeVar
 
 from lopsided.losses import families as families  # which puts its losses into the catalog
@@ -57,10 +58,7 @@ def formula(spec: str, **settings: object) -> Formula:
     >>> print(formula("zlpr(scale=2)"))
     zlpr(threshold=0, scale=2, margin=0)
     """
-    name, given = read(spec)
-    for setting in given.keys() & settings:
-        raise ValueError(f"{setting} is given twice: in {spec!r} and as a keyword")
-    arguments = given | settings
+    name, arguments = read(spec, settings)
     if name in PRESETS:
         if arguments:
             raise ValueError(f"{name} takes no settings: it is {PRESETS[name]}")
@@ -198,8 +196,8 @@ def as_formula(loss: Formula | str) -> Formula:
     return loss
 
 
-def read(spec: str) -> tuple[str, dict[str, object]]:
-    """Returns the name in a spec, and its settings, which need not be those of any loss; `a..b` is a `Span`.
+def read(spec: str, more: Mapping[str, object] = MappingProxyType({})) -> tuple[str, dict[str, object]]:
+    """Returns the name in a spec, and its settings with more, which need not be those of any loss; `a..b` is a `Span`.
 
     >>> read("asl(gamma_neg=2, clip=0)")
     ('asl', {'gamma_neg': 2, 'clip': 0})
@@ -217,7 +215,9 @@ def read(spec: str) -> tuple[str, dict[str, object]]:
         raise ValueError(f"cannot read the loss {spec[:60]!r}: write one name or name(setting=number, ...)") from None
     if len(settings) < len(keywords):
         raise ValueError(f"a setting is given twice in the loss {spec[:60]!r}")
-    return name.id, settings | spans
+    for setting in settings.keys() & more:
+        raise ValueError(f"{setting} is given twice: in {spec!r} and as a keyword")
+    return name.id, {**settings, **spans, **more}
 
 
 def split_specs(text: str) -> tuple[str, ...]:
@@ -269,6 +269,6 @@ def with_settings(spec: str, settings: Mapping[str, object]) -> str:
     >>> with_settings("asl(clip=0)", {"gamma_neg": 2.5})
     'asl(clip=0, gamma_neg=2.5)'
     """
-    name, given = read(spec)
-    shown = ", ".join(f"{setting}={value!r}" for setting, value in {**given, **settings}.items())
+    name, given = read(spec, settings)
+    shown = ", ".join(f"{setting}={value!r}" for setting, value in given.items())
     return f"{name}({shown})" if shown else name

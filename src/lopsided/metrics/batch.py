@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lopsided.compute.topk import ranked_labels
+from lopsided.compute.topk import top_of
 from lopsided.metrics.lists import Array, ListRanks, dense_lists, list_keys, stored_lists
 from lopsided.metrics.scores import Scores
 from lopsided.metrics.truth import Truth, member
@@ -74,7 +74,7 @@ class Batch:
         """Returns (rows, k) labels by falling score, of equal ones the lower first; `labels` where none is left."""
         top = np.full((self.rows, k), self.labels)
         if self.places is None:
-            best = ranked_labels(torch.from_numpy(self.scores), min(k, self.labels)).numpy()
+            best = top_of(torch.from_numpy(self.scores), min(k, self.labels))[1].numpy()
             top[:, : best.shape[1]] = best
             return top
         rows, labels = np.divmod(self.places, self.labels)

@@ -126,8 +126,7 @@ def _sparse_places(
     stand_in = torch.zeros(()).expand(shape)  # only its shape is looked at
     check_inputs(stand_in, supervision)
     check_values(stand_in, supervision)
-    rows = torch.repeat_interleave(targets.crow.diff())
-    listed = (rows.long() * shape[1] + targets.col).numpy()
+    listed = (targets.row.long() * shape[1] + targets.col).numpy()
     true, unknown = listed, np.empty(0, np.int64)
     if supervision.values is not None:
         values = supervision.values

@@ -77,10 +77,7 @@ class SparseEncoder:
             raise ValueError(
                 f"its header says {inputs.num_features} features, but the training rows have {self.num_features}"
             )
-        place = torch.searchsorted(self.kept, inputs.indices).clamp(max=len(self.kept) - 1)
-        known = self.kept[place] == inputs.indices
-        indptr = torch.nn.functional.pad(known.cumsum(0), (1, 0))[inputs.indptr]
-        rows = SparseFeatures(indptr, place[known], inputs.values[known], len(self.kept), declared=True)
+        rows = inputs.only(self.kept)
         return BagRows(_unit_length(rows) if self.unit_length else rows)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -166,7 +166,7 @@ def _as_numbers(table: Table, name: str) -> Tensor:
     if name in table.number_names:
         return table.numbers[:, table.number_names.index(name)]
     place = table.category_names.index(name)
-    numbers = [float(number) for text in table.category_values[place] if (number := _number(text, name)) is not None]
+    numbers = [_number(text, name) for text in table.category_values[place]]
     return torch.tensor([*numbers, torch.nan])[table.categories[:, place]]
 
 

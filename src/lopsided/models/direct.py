@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lopsided.compute.topk import ranked_labels
+from lopsided.compute.topk import top_of
 from lopsided.models.encoder import DirectLinear
 from lopsided.nn.balanced import BalancedLoss
 from lopsided.nn.head import LinearHead
@@ -116,6 +116,4 @@ class DirectHead(nn.Module):
         return self.criterion.scores(self.linear(hidden))
 
     def predict_topk(self, hidden: Any, k: int) -> tuple[Tensor, Tensor]:
-        scores = self.logits(hidden)
-        labels = ranked_labels(scores, k)
-        return scores.gather(1, labels), labels
+        return top_of(self.logits(hidden), k)

@@ -76,3 +76,9 @@ def recipe_of_frozen(rows: int) -> Recipe:
     batch_size = max(16, min(256, rows // 64))
     epochs = max(5, min(50, 3000 * batch_size // rows))
     return Recipe(epochs, batch_size, learning_rate=1e-3, schedule="cosine")
+
+
+def recipe_of_tuned(rows: int) -> Recipe:
+    """Returns how a pretrained encoder is fine-tuned with its head: the usual few epochs of small steps."""
+    epochs = max(3, min(20, 2000 * 32 // rows))
+    return Recipe(epochs, 32, learning_rate=1e-3, weight_decay=0.01, schedule="cosine", body_rate=0.05, clip_norm=1.0)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lopsided.compute.topk import ranked_labels
+from lopsided.compute.topk import top_of
 from lopsided.losses import Balanced, Formula
 from lopsided.losses.closed_form import settled_logit
 from lopsided.models.direct import DirectHead, HiddenLinear
@@ -84,9 +84,7 @@ class PowersetHead(nn.Module):
         return self.powerset.log_odds(self.linear(hidden))
 
     def predict_topk(self, hidden: Any, k: int) -> tuple[Tensor, Tensor]:
-        logits = self.logits(hidden)
-        labels = ranked_labels(logits, k)
-        return logits.gather(1, labels), labels
+        return top_of(self.logits(hidden), k)
 
     def get_extra_state(self) -> Tensor:
         sets: Tensor = self.powerset.sets
@@ -112,8 +110,7 @@ def dense_targets(targets: SparseTargets, num_labels: int) -> Tensor:
     if targets.values is not None and not ((targets.values == 0) | (targets.values == 1)).all():
         raise ValueError("label powerset takes no soft and no unknown labels")
     truth = torch.zeros(rows, num_labels, dtype=torch.bool, device=targets.col.device)
-    row = torch.repeat_interleave(targets.crow.diff())
-    truth[row, targets.col] = True if targets.values is None else targets.values == 1
+    truth[targets.row, targets.col] = True if targets.values is None else targets.values == 1
     return truth
 
 

@@ -28,10 +28,9 @@ def mixed_targets(targets: SparseTargets, order: Tensor, weight: float, num_labe
     >>> both.col, both.values
     (tensor([0, 1, 0, 1]), tensor([0.7500, 0.2500, 0.2500, 0.7500]))
     """
-    row = torch.repeat_interleave(targets.crow.diff())
     values = torch.ones(len(targets.col), device=targets.col.device) if targets.values is None else targets.values
     place_of = order.argsort()  # where each row comes to stand
-    places = torch.cat([row, place_of[row]]) * num_labels + targets.col.repeat(2)
+    places = torch.cat([targets.row, place_of[targets.row]]) * num_labels + targets.col.repeat(2)
     known, entry = places.unique(return_inverse=True)
     sums = torch.zeros(len(known), dtype=values.dtype, device=values.device)
     sums.index_add_(0, entry, torch.cat([values * weight, values * (1 - weight)]))

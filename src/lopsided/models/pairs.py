@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from lopsided.data.inputs import SparseFeatures
 from lopsided.data.pairs import Pairs
 from lopsided.models.bag import Bag, BagRows
 from lopsided.models.pair_features import pair_features
@@ -53,11 +50,7 @@ class PairWords:
         return cls(kept, hidden, dropout)
 
     def encode(self, inputs: Pairs) -> BagRows:
-        features = pair_features(inputs, _BUCKETS)
-        indices = torch.searchsorted(self.kept, features.indices).clamp(max=len(self.kept) - 1)
-        known = self.kept[indices] == features.indices
-        indptr = pad(known.cumsum(0), (1, 0))[features.indptr]
-        return BagRows(SparseFeatures(indptr, indices[known], features.values[known], len(self.kept), declared=True))
+        return BagRows(pair_features(inputs, _BUCKETS).only(self.kept))
 
     def make_body(self) -> Bag:
         return Bag(len(self.kept), self.hidden, std=0.01, relu=False, dropout=self.dropout, sparse=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lopsided.data.inputs import Texts
 from lopsided.models.encoder import Body, DirectBody, Encoded, Then
-from lopsided.models.features import Features, Standardised, States, recipe_of_frozen, scaling_of
+from lopsided.models.features import Features, Standardised, States, recipe_of_frozen, recipe_of_tuned, scaling_of
 from lopsided.models.label_attention import PretrainedStates, TokenStates
 from lopsided.models.pretrained import Pretrained, PretrainedText, TokenPool, device_of_encoding, in_parts, token_states
 from lopsided.models.recipe import Recipe, solved_recipe
@@ -93,10 +93,7 @@ class Transformer:
             width = self.pretrained.width
             solved = solved_recipe(rows, rows * width, width, num_labels) if self.solve and self._fixed else None
             return solved or recipe_of_frozen(rows)
-        epochs = max(3, min(20, 2000 * 32 // rows))
-        return Recipe(
-            epochs, 32, learning_rate=1e-3, weight_decay=0.01, schedule="cosine", body_rate=0.05, clip_norm=1.0
-        )
+        return recipe_of_tuned(rows)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         values, tensors = self.pretrained.stored(with_weights=self.settings.freeze)

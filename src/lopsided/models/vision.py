@@ -17,7 +17,7 @@ from lopsided.data.inputs import Images
 from lopsided.data.storage import UserError
 from lopsided.models.augment import Augment, Augmentation
 from lopsided.models.encoder import Body, Encoded, ThenOfImages
-from lopsided.models.features import Features, Standardised
+from lopsided.models.features import Features, Standardised, recipe_of_frozen, recipe_of_tuned, scaling_of
 from lopsided.models.pixels import Squares
 from lopsided.models.pretrained import device_of_encoding, import_transformers, silenced
 from lopsided.models.recipe import Recipe
@@ -130,20 +130,19 @@ class Vision:
         settings = replace(_preprocessing(path, config), freeze=freeze, pooling=pooling)
         encoder = cls(config, weights, settings if size is None else replace(settings, size=size), augmentation)
         try:
-            body = encoder._make_network()
+            _ = encoder._frozen if freeze else encoder._make_network()
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"{path!r} cannot encode images of {encoder.settings.size} pixels: {reason}") from None
         if freeze:
             rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
-            features = encoder._features(body, inputs.take(rows))
-            encoder.scaling = torch.stack([features.mean(0), features.std(0, correction=0)])
+            encoder.scaling = scaling_of(encoder._features(inputs.take(rows)))
         return encoder
 
     def encode(self, inputs: Images | ImageFiles) -> Encoded:
         if not self.settings.freeze:
             return Squares(inputs, self.settings.size)
-        return Features(self._features(self._frozen, inputs))
+        return Features(self._features(inputs))
 
     def make_body(self) -> Body:
         """Makes the body. One that is fine-tuned has its pretrained weights only before it is stored."""
@@ -151,14 +150,7 @@ class Vision:
 
     def recipe(self, rows: int, num_labels: int) -> Recipe:
         """Gives a frozen encoder's head some thousand steps; else a few epochs of small steps."""
-        if self.settings.freeze:
-            batch_size = max(16, min(256, rows // 64))
-            epochs = max(5, min(50, 3000 * batch_size // rows))
-            return Recipe(epochs, batch_size, learning_rate=1e-3, schedule="cosine")
-        epochs = max(3, min(20, 2000 * 32 // rows))
-        return Recipe(
-            epochs, 32, learning_rate=1e-3, weight_decay=0.01, schedule="cosine", body_rate=0.05, clip_norm=1.0
-        )
+        return recipe_of_frozen(rows) if self.settings.freeze else recipe_of_tuned(rows)
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         values = {"config": self.config, "settings": asdict(self.settings), "augmentation": asdict(self.augmentation)}
@@ -195,10 +187,11 @@ class Vision:
             return PretrainedVision(model, self.settings, self.augmentation).eval()
 
     @torch.no_grad()
-    def _features(self, body: PretrainedVision, inputs: Images | ImageFiles) -> Tensor:
+    def _features(self, inputs: Images | ImageFiles) -> Tensor:
         """Computes (rows, width) float32 features, on the CPU."""
         squares = Squares(inputs, self.settings.size, keep=False)
-        body, device = body.to(device_of_encoding()), device_of_encoding()
+        device = device_of_encoding()
+        body = self._frozen.to(device)
         features = torch.empty(len(squares), body.width)
         for rows in torch.arange(len(squares)).split(_ROWS):
             features[rows] = body(*(each.to(device) for each in squares.batch(rows))).float().cpu()

@@ -62,6 +62,6 @@ def label_changes(results: Results, details: Details) -> Changes | None:
 
 
 def _rival(results: Results) -> str | None:
-    sign = 1 if METRICS[results.metric].higher_is_better else -1
+    sign = METRICS[results.metric].sign
     known = {loss: sign * c.mean for loss, c in results.comparisons.items() if c.mean is not None}
     return max(known, key=lambda loss: known[loss]) if known else None

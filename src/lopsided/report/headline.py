@@ -67,7 +67,7 @@ def _warnings(results: Results) -> Iterator[str]:
     if any(_is_above(gap.mean, gap.p_holm, results) for gap in results.to_linear.values()):
         return
     value = share(results.baselines[LINEAR].metrics[results.metric])
-    sign = 1 if METRICS[results.metric].higher_is_better else -1
+    sign = METRICS[results.metric].sign
     if results.baselines[LINEAR].metrics[results.metric] == max(sign, 0):
         yield f"The linear baseline has nothing left to gain on these test rows: {title} {value}"
     elif all(sign * (gap.mean or 0.0) < 0 for gap in results.to_linear.values()):
@@ -104,7 +104,7 @@ def _untested(results: Results) -> str:
 
 
 def _is_above(gain: float | None, p: float | None, results: Results) -> bool:
-    sign = 1 if METRICS[results.metric].higher_is_better else -1
+    sign = METRICS[results.metric].sign
     return gain is not None and sign * gain > 0 and _is_below(p)
 
 

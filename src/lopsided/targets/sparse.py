@@ -58,6 +58,11 @@ class SparseTargets:
             raise ValueError(f"CSR targets must be (rows, labels), got {tuple(matrix.shape)}")
         return cls(matrix.crow_indices(), matrix.col_indices(), matrix.values(), matrix.shape[1])
 
+    @property
+    def row(self) -> Tensor:
+        """The row of each entry, (entries,)."""
+        return torch.repeat_interleave(self.crow.diff(), output_size=len(self.col))
+
     def to(self, device: torch.device | str) -> SparseTargets:
         """Returns the same on another device."""
         values = None if self.values is None else self.values.to(device)

@@ -271,12 +271,12 @@ def _possible(recipe: Recipe, encoder: Encoder, method: str, processes: int) -> 
 
     Raises UserError for mixup where there is nothing that could be mixed.
     """
+    made = parse_method(method)
     direct = (recipe.mixup > 0 or recipe.fused_head) and isinstance(encoder.make_body(), DirectBody)
-    if recipe.mixup and (direct or isinstance(parse_method(method), Powerset)):
+    if recipe.mixup and (direct or isinstance(made, Powerset)):
         raise UserError(f"--mixup mixes hidden states and soft labels: {encoder.name} with {method} does not have both")
     needs_gradient = processes > 1 or recipe.accumulate > 1 or recipe.clip_norm is not None
     needs_gradient |= recipe.mixup > 0 or recipe.r_drop > 0
-    made = parse_method(method)
     made = made.start if isinstance(made, Schedule) else made
     if direct or needs_gradient or isinstance(made, LearntThreshold | Powerset):
         return replace(recipe, fused_head=False)

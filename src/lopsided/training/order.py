@@ -49,10 +49,7 @@ def class_aware(data: Dataset, generator: torch.Generator) -> Tensor:
 
     Source: Shen, Lin and Huang, Relay backpropagation, ECCV 2016, for one label a row.
     """
-    hard = data.hard_targets()
-    row = torch.repeat_interleave(hard.crow.diff())
-    true = torch.ones_like(hard.col, dtype=torch.bool) if hard.values is None else hard.values == 1
-    row, label = row[true], hard.col[true]
+    row, label = data.positives()
     by_label = row[label.argsort(stable=True)]
     counts = torch.bincount(label, minlength=data.num_labels)
     first, present = counts.cumsum(0) - counts, counts.nonzero().flatten()

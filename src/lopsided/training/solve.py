@@ -244,7 +244,7 @@ def _dense(targets: SparseTargets, num_labels: int, labels: Tensor | None) -> Te
     """Returns (rows, k) float32 targets of some labels in a row, or of all, NaN where unknown."""
     first, width = (0, num_labels) if labels is None else (int(labels[0]), len(labels))
     here = (targets.col >= first) & (targets.col < first + width)
-    row = torch.repeat_interleave(targets.crow.diff())[here]
+    row = targets.row[here]
     dense = torch.zeros(len(targets.crow) - 1, width)
     dense[row, targets.col[here] - first] = 1.0 if targets.values is None else targets.values[here].float()
     return dense

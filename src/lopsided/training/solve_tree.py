@@ -78,7 +78,7 @@ class TreeSolver:
         """Yields the nodes by number, each with its (n,) rows, and (n, outputs), 1 where they have what is below it."""
         rows, count = len(self.indptr) - 1, self.num_labels
         place = torch.empty_like(order).scatter_(0, order, torch.arange(count))[self.targets.col]
-        row = torch.repeat_interleave(self.targets.crow.diff())
+        row = self.targets.row
         by_place = (place * rows + row).argsort()
         place, row = place[by_place], row[by_place]
         depths = depths_of(count)
@@ -131,7 +131,7 @@ class TreeSolver:
 
         shape = len(self.indptr) - 1, self.head.num_features
         rows = sparse.csr_matrix((self.bag.weights.numpy(), self.bag.indices.numpy(), self.indptr.numpy()), shape)
-        row, col = torch.repeat_interleave(self.targets.crow.diff()).numpy(), self.targets.col.numpy()
+        row, col = self.targets.row.numpy(), self.targets.col.numpy()
         of_label = sparse.csr_matrix((np.ones(len(col), np.float32), (col, row)), (self.num_labels, shape[0]))
         means = of_label @ rows
         length = np.sqrt(np.asarray(means.multiply(means).sum(1)).ravel())

@@ -25,7 +25,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4}  # of the cells of a Parquet fi
 
 
 @contextmanager
-def _arrow(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     """Gives pyarrow, and turns its errors into a UserError."""
     try:
         import pyarrow
@@ -40,7 +40,7 @@ def _arrow(path: Path) -> Iterator[Any]:
 
 def read_parquet(path: Path, options: ReadOptions, say: Say, on_bytes: OnBytes) -> Iterator[Block]:
     """Yields the rows of a Parquet file in blocks."""
-    with _arrow(path):
+    with opened(path):
         from pyarrow import parquet
 
         with parquet.ParquetFile(path) as file:
@@ -128,7 +128,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _batches(path: Path, options: ReadOptions) -> Iterator[pyarrow.Table]:
-    with _arrow(path) as pyarrow, pyarrow.OSFile(str(path)) as file:
+    with opened(path) as pyarrow, pyarrow.OSFile(str(path)) as file:
         try:
             reader = pyarrow.ipc.open_file(file)
             batches = map(reader.get_batch, range(reader.num_record_batches))

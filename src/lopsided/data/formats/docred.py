@@ -9,7 +9,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from lopsided.data.dataset import Dataset
@@ -17,11 +16,11 @@ from lopsided.data.formats.base import BLOCK_ROWS, Format
 from lopsided.data.independence import number_groups
 from lopsided.data.inputs import Inputs
 from lopsided.data.labels.names import is_text
+from lopsided.data.labels.targets import sparse_targets
 from lopsided.data.opening import OnBytes, ignore, longest_line, open_bytes, shown, too_long
 from lopsided.data.options import ReadOptions
 from lopsided.data.pairs import Document, Pairs, Span
 from lopsided.data.storage import UserError
-from lopsided.targets import SparseTargets
 
 _CHUNK = 2**20  # characters read at once
 _EXAMPLE = '{"title": "...", "sents": [["..."]], "vertexSet": [[{"sent_id": 0, "pos": [0, 1]}]], "labels": [...]}'
@@ -54,10 +53,8 @@ def read(path: Path, options: ReadOptions, on_bytes: OnBytes = ignore) -> Datase
         raise UserError(f"{path}: no documents")
     names = sorted({name for _, (_, _, name) in relations})
     number = {name: column for column, name in enumerate(names)}
-    keys = np.unique(np.array([row * len(names) + number[name] for row, (_, _, name) in relations], dtype=np.int64))
-    lengths = np.bincount(keys // max(1, len(names)), minlength=starts[-1])
-    crow = torch.from_numpy(np.pad(lengths.cumsum(), (1, 0)))
-    targets = SparseTargets(crow, torch.from_numpy(keys % max(1, len(names))), num_labels=len(names))
+    entries = torch.tensor([(row, number[name]) for row, (_, _, name) in relations], dtype=torch.long).reshape(-1, 2)
+    targets = sparse_targets(entries[:, 0], entries[:, 1], None, starts[-1], len(names))
     pairs = _all_pairs(documents)
     groups = number_groups([document.key.hex() for document in documents])[pairs.pairs[:, 0]]
     note = f"rows: {len(pairs)} ordered pairs of entities in {len(documents)} documents"

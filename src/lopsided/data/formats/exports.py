@@ -10,7 +10,7 @@ from typing import Any
 
 from lopsided.data.opening import Say
 
-Numbered = tuple[int, Any]  # a record and its place in the file
+Placed = tuple[int, Any]  # a record and its place in the file
 Given = dict[tuple[str, str], Any]  # the labels of one annotator, each by the question that it answers and what it is
 
 
@@ -32,7 +32,7 @@ class Export:
     annotators: Callable[[Any], list[Given]] = _nobody
 
 
-def adapt(records: Iterator[Numbered], say: Say) -> Iterator[Numbered]:
+def adapt(records: Iterator[Placed], say: Say) -> Iterator[Placed]:
     """Yields records with text and labels if the first one has the shape of an export, else the records as they are."""
     first = next(records, None)
     if first is None:

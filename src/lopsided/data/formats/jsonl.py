@@ -16,7 +16,6 @@ from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
 
 Record = dict[str, Any]
-Numbered = tuple[int, Any]  # a record and its place in the file
 
 _CHUNK = 1 << 20  # characters
 _SIGN = re.compile("[^ \\t\\r\\n]")
@@ -45,7 +44,7 @@ def _block(records: list[Record], places: list[int], unit: str) -> Block:
     return Block(names, lambda name: [record.get(name) for record in records], places, unit)
 
 
-def _one_a_line(path: Path, first: int, lines: Iterable[str]) -> Iterator[Numbered]:
+def _one_a_line(path: Path, first: int, lines: Iterable[str]) -> Iterator[exports.Placed]:
     for number, line in enumerate(lines, first):
         check_line(path, number, line)
         if line and not line.isspace():
@@ -60,7 +59,7 @@ def _is_complete(line: str) -> bool:
         return False
 
 
-def _listed(path: Path, text: _Text) -> Iterator[Numbered]:
+def _listed(path: Path, text: _Text) -> Iterator[exports.Placed]:
     """Yields the items of a list, of which no more than a part is in memory."""
     text.next_sign(path, 1)
     for number in count(1):
