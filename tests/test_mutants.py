@@ -264,9 +264,9 @@ MUTANTS = {
         "data/test_svmlight.py::test_bad_files_are_named_in_one_line",
     ),
     "sparse rows: features that no training row had move the others": Mutant(
-        "models/bag.py",
-        "indptr = torch.nn.functional.pad(known.cumsum(0), (1, 0))[inputs.indptr]",
-        "indptr = inputs.indptr",
+        "data/inputs.py",
+        "indptr = pad(known.cumsum(0), (1, 0))[self.indptr]",
+        "indptr = self.indptr",
         "models/test_bag.py::test_features_that_no_training_row_had_are_left_out_before_lengths_are_measured",
     ),
     "fit: a continued run forgets Adagrad's sums": Mutant(
