@@ -12,6 +12,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
+from lopsided.data.formats.arrow import vectors_of
 from lopsided.data.inputs import Table
 from lopsided.data.readers import ReadOptions, read, read_inputs
 from lopsided.data.storage import UserError
@@ -287,3 +288,15 @@ def test_an_arrow_file_takes_no_more_than_the_limit(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"a\.feather: unpacks to more than 0\.005 GB"):
         list(read_inputs(tmp_path / "a.feather", ReadOptions(max_unpacked=0.005)))
+
+
+def test_lists_of_one_length_are_taken_as_a_matrix_or_not_at_all() -> None:
+    lists = [[0.5, 1.0], [float("nan"), 2.0], [3.0, 4.0]]
+    types = pyarrow.list_(pyarrow.float32()), pyarrow.large_list(pyarrow.float64()), pyarrow.list_(pyarrow.float32(), 2)
+    for parts in (pyarrow.array([[9.0, 9.0], *lists, [8.0, 8.0]], of) for of in types):
+        cells = pyarrow.chunked_array([parts[1:3], parts[:0], parts[3:4]])
+        found = vectors_of(cells)
+        assert found is not None
+        assert str(list(found)) == str(found[:]) == str(cells.to_pylist()) == str(lists)
+    for other in ([[1.0], [1.0, 2.0]], [[1.0], None], [[1.0], [None]], [[1], [2]], ["a"], []):
+        assert vectors_of(pyarrow.chunked_array([pyarrow.array(other)])) is None

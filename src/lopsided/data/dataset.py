@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from lopsided.data.inputs import Inputs, csr_entries
+from lopsided.data.inputs import Inputs, csr_entries, row_hashes
 from lopsided.targets import SparseTargets
 
 
@@ -42,7 +43,15 @@ class Dataset:
     def take(self, rows: Tensor) -> Dataset:
         """Returns some of the rows, by (n,) int64 number."""
         groups = None if self.groups is None else self.groups[rows]
-        return replace(self, inputs=self.inputs.take(rows), targets=self.targets_of(rows), groups=groups)
+        taken = replace(self, inputs=self.inputs.take(rows), targets=self.targets_of(rows), groups=groups)
+        if "hashes" in vars(self):
+            vars(taken)["hashes"] = self.hashes[rows]
+        return taken
+
+    @cached_property
+    def hashes(self) -> Tensor:
+        """What `row_hashes` returns of the inputs; images are read for it, so that it is kept."""
+        return row_hashes(self.inputs)
 
     def targets_of(self, rows: Tensor) -> SparseTargets:
         """Returns the targets of some of the rows, by (n,) int64 number."""

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from lopsided.data.dataset import Dataset
-from lopsided.data.inputs import Inputs, digest
+from lopsided.data.inputs import digest
 from lopsided.data.labels.forms import is_missing
 from lopsided.data.storage import UserError
 
 
-def copies(inputs: Inputs) -> Tensor:
+def copies(hashes: Tensor) -> Tensor:
     """Numbers the different rows, (rows,) int64 from 0 on in the order of the rows: copies have the same number.
 
-    >>> from lopsided.data.inputs import Texts
-    >>> copies(Texts(("A  cat", "a dog", "a cat")))
+    >>> from lopsided.data.inputs import Texts, row_hashes
+    >>> copies(row_hashes(Texts(("A  cat", "a dog", "a cat"))))
     tensor([0, 1, 0])
     """
-    keys, number = inputs.keys(), dict[bytes, int]()
-    return torch.tensor([number.setdefault(key, len(number)) for key in keys], dtype=torch.long)
+    number: dict[int, int] = {}
+    return torch.tensor([number.setdefault(each, len(number)) for each in hashes.tolist()], dtype=torch.long)
 
 
 def together(rows: Dataset) -> Tensor:
@@ -34,7 +34,7 @@ def together(rows: Dataset) -> Tensor:
 
     Where a row of one group has a copy in another, both groups are one set.
     """
-    content = copies(rows.inputs)
+    content = copies(rows.hashes)
     if rows.groups is None or not len(rows):
         return content
     from scipy import sparse  # importing these takes long
@@ -66,18 +66,9 @@ def shared_groups(train: Dataset, test: Dataset) -> Tensor:
     return ((test.groups >= 0) & torch.isin(test.groups, train.groups)).nonzero()[:, 0]
 
 
-def overlap(train: Inputs, test: Inputs) -> Tensor:
+def overlap(train: Dataset, test: Dataset) -> Tensor:
     """Returns the numbers, ascending int64, of the rows of `test` that also stand in `train`."""
-    return torch.isin(row_hashes(test), row_hashes(train)).nonzero()[:, 0]
-
-
-def row_hashes(inputs: Inputs) -> Tensor:
-    """Returns (rows,) int64 that stand for the contents of the rows; copies have the same.
-
-    Different rows may have the same, but two sets of a million rows share one by chance with probability 5e-8.
-    """
-    numbers = (int.from_bytes(key[:8], "big", signed=True) for key in inputs.keys())  # noqa: SIM118, it is no mapping
-    return torch.from_numpy(np.fromiter(numbers, np.int64, len(inputs)))
+    return torch.isin(test.hashes, train.hashes).nonzero()[:, 0]
 
 
 def refuse_same_file(files: Mapping[str, Path]) -> None:

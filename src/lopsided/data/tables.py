@@ -27,6 +27,19 @@ _LIST = re.compile(rf"\s*\[\s*{_NUMBER}(?:[\s,]+{_NUMBER})*[\s,]*\]\s*")
 _LARGEST = float(np.finfo(np.float32).max)
 
 
+class Vectors(Sequence[list[float]]):
+    """Holds cells that are lists of numbers, all of one length: (rows, width) values."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, place):  # type: ignore[no-untyped-def]
+        return self.values[place].tolist()
+
+
 @dataclass(frozen=True)
 class TableColumns:
     """Names the columns of each kind. vectors: whose cells are lists of numbers, all of one length.
@@ -82,6 +95,8 @@ def _all_differ(cells: Sequence[Any]) -> bool:
 
 def _kind(where: Where, name: str, cells: Sequence[Any], asked: bool, decimal: str | None) -> str:
     """Returns number, category or vector; or text, for what may be one."""
+    if isinstance(cells, Vectors):
+        return "vector"
     present = [(row, cell) for row, cell in enumerate(cells) if not _is_empty(cell)]
     if present and all(_is_vector(cell) for _, cell in present):
         return "vector"
@@ -127,7 +142,7 @@ def _is_empty(cell: Any, empty: Container[str] = _EMPTY) -> bool:
 def _is_vector(cell: Any) -> bool:
     if isinstance(cell, str):
         return bool(_LIST.fullmatch(cell))
-    return isinstance(cell, list | tuple | np.ndarray) and all(isinstance(item, int | float) for item in cell)
+    return isinstance(cell, list | tuple) and all(isinstance(item, int | float) for item in cell)
 
 
 def _number(cell: Any, decimal: str | None) -> float | None:
@@ -203,13 +218,7 @@ class TableMaker:
         return _as_float32(where, name, np.array(numbers, dtype=np.float64))
 
     def _vectors(self, where: Where, name: str, cells: Sequence[Any]) -> np.ndarray:
-        for row, cell in enumerate(cells):
-            if _is_empty(cell) or not _is_vector(cell):
-                raise UserError(f"{where(row)}: {shown(name)} is {shown(cell)}; expected a list of numbers")
-        vectors = [
-            np.fromstring(cell.strip("[] \t\r\n").replace(",", " "), sep=" ") if isinstance(cell, str) else cell
-            for cell in cells
-        ]
+        vectors = cells.values if isinstance(cells, Vectors) else _read_vectors(where, name, cells)
         width = self._widths.setdefault(name, len(vectors[0]))
         for row, vector in enumerate(vectors):
             if len(vector) != width:
@@ -224,6 +233,16 @@ class TableMaker:
                 row = row_codes.index(codes[value])
                 raise UserError(f"{where(row)}: {shown(name)} must be valid text, got {shown(value)}")
         return row_codes
+
+
+def _read_vectors(where: Where, name: str, cells: Sequence[Any]) -> list[Any]:
+    for row, cell in enumerate(cells):
+        if _is_empty(cell) or not _is_vector(cell):
+            raise UserError(f"{where(row)}: {shown(name)} is {shown(cell)}; expected a list of numbers")
+    return [
+        np.fromstring(cell.strip("[] \t\r\n").replace(",", " "), sep=" ") if isinstance(cell, str) else cell
+        for cell in cells
+    ]
 
 
 def _as_float32(where: Where, name: str, numbers: np.ndarray) -> np.ndarray:

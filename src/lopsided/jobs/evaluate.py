@@ -14,7 +14,6 @@ from torch.nn.functional import pad
 
 from lopsided.data.dataset import Dataset
 from lopsided.data.excerpts import printable
-from lopsided.data.independence import row_hashes
 from lopsided.data.inputs import Numbered
 from lopsided.data.opening import shown
 from lopsided.data.readers import renamed
@@ -111,7 +110,7 @@ def evaluate_run(
     evaluation = Evaluation(
         data=str(path or f"the test part of {folder.config.name}"),
         rows=len(rows),
-        rows_seen=int(torch.isin(row_hashes(rows.data.inputs), folder.read_seen_hashes()).sum()),
+        rows_seen=int(torch.isin(rows.data.hashes, folder.read_seen_hashes()).sum()),
         loss=folder.config.loss,
         epochs=training.epochs,
         labels=model.num_labels,

@@ -15,7 +15,7 @@ from torch import Tensor
 from lopsided.data import BUILT_IN
 from lopsided.data.dataset import Dataset, Splits, Unsplit
 from lopsided.data.excerpts import printable
-from lopsided.data.independence import overlap, refuse_same_file, row_hashes, shared_groups
+from lopsided.data.independence import overlap, refuse_same_file, shared_groups
 from lopsided.data.inputs import SparseFeatures, Texts
 from lopsided.data.opening import shown
 from lopsided.data.readers import ReadOptions, aligned, read
@@ -57,7 +57,7 @@ class Prepared:
     def seen_hashes(self) -> Tensor:
         """Returns the `row_hashes` of all rows that a model is trained or tuned on, each once."""
         parts = (self.tuning,) if self.folds else (self.train, self.valid, self.tuning)  # with folds it is all of them
-        hashes: Tensor = torch.cat([row_hashes(part.data.inputs) for part in parts if part is not None]).unique()
+        hashes: Tensor = torch.cat([part.data.hashes for part in parts if part is not None]).unique()
         return hashes
 
     @property
@@ -179,7 +179,7 @@ def _shared_rows(
     keep = config.keep_overlap or (config.keep_overlap is None and isinstance(config, FitConfig))
     copied, grouped = (torch.zeros(len(parts[-1]), dtype=torch.bool) for _ in range(2))
     for one, other in combinations(range(len(parts)), 2):
-        found = overlap(parts[one].inputs, parts[other].inputs), shared_groups(parts[one], parts[other])
+        found = overlap(parts[one], parts[other]), shared_groups(parts[one], parts[other])
         is_test = names[other] == "test"
         rows, file = f"of {len(parts[other])} {names[other]} rows", printable(files[names[one]].name)
         if len(found[0]):

@@ -81,7 +81,9 @@ class NGrams:
         """Returns the same with an embedding where a linear map to so many labels would hold more than 2^27 numbers."""
         if self.hidden or len(self.filled) * num_labels <= LARGEST_MAP:
             return self
-        return NGrams(self.weights, self.filled, _HIDDEN, self.characters, None)
+        made = NGrams(self.weights, self.filled, _HIDDEN, self.characters, None)
+        made._counted = self._counted
+        return made
 
     def encode(self, inputs: Texts) -> BagRows:
         from sklearn.feature_extraction.text import TfidfTransformer

@@ -21,6 +21,7 @@ class PairWords:
 
     kept: (F,) int64, the buckets of those features. hidden: width of their embedding.
 
+    >>> import torch
     >>> from lopsided.data.pairs import Document
     >>> document = Document("", ("Ada", "lives", "in", "Rome"), (((0, 1),), ((3, 4),)), ("PER", "LOC"))
     >>> pairs = Pairs((document,), torch.tensor([[0, 0, 1], [0, 1, 0]]))

@@ -64,13 +64,13 @@ class Patches:
             )
         random = torch.Generator().manual_seed(0)
         rows = torch.randperm(len(inputs), generator=random)[:_SAMPLE]
-        sample = inputs.take(rows)
-        filters, offset = _filters(Squares(sample, size, keep=False), patches, random)
+        sample = Squares(inputs.take(rows), size)
+        filters, offset = _filters(sample, patches, random)
         encoder = cls(size, grid, filters, offset, torch.empty(0))
         return cls(size, grid, filters, offset, scaling_of(encoder._features(sample)))
 
     def encode(self, inputs: Images | ImageFiles) -> Features:
-        return Features(self._features(inputs))
+        return Features(self._features(Squares(inputs, self.size, keep=False)))
 
     def make_body(self) -> Standardised:
         return Standardised(*self.scaling)
@@ -90,9 +90,9 @@ class Patches:
         return Squares(inputs, self.size, keep=False), ThenOfImages(_Likeness(self), body)
 
     @torch.no_grad()
-    def _features(self, inputs: Images | ImageFiles) -> Tensor:
+    def _features(self, squares: Squares) -> Tensor:
         """Computes (rows, 2 * patches * grid * grid) float32."""
-        squares, likeness = Squares(inputs, self.size, keep=False), _Likeness(self)
+        likeness = _Likeness(self)
         return torch.cat([likeness(*squares.batch(rows)) for rows in torch.arange(len(squares)).split(_ROWS)])
 
 

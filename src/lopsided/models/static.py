@@ -113,7 +113,7 @@ class Static:
     def _bags(self, texts: Sequence[str]) -> Bags:
         """Tokenises texts; tokens that stand for an unknown word, or have no vector, are left out."""
         tokenizer = read_tokenizer(self.tokenizer, None)
-        unknown = json.loads(self.tokenizer)["model"].get("unk_token")
+        unknown = getattr(tokenizer.model, "unk_token", None)
         left_out = None if unknown is None else tokenizer.token_to_id(unknown)
         rows = tokenize(tokenizer, texts, special=False)
         rows = [[token for token in row if token != left_out and token < len(self.table)] for row in rows]

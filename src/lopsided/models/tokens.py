@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -62,10 +63,11 @@ def places(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(int(lengths.max())) < lengths[:, None], entries
 
 
+@lru_cache(maxsize=4)
 def read_tokenizer(text: str, length: int | None) -> Tokenizer:
     """Makes a tokenizer from the text of a tokenizer.json that pads nothing and cuts rows off at `length` tokens.
 
-    Raises UserError for a text that is none.
+    It is kept, since reading it takes longer than a request. Raises UserError for a text that is none.
     """
     try:
         from tokenizers import Tokenizer

@@ -14,6 +14,7 @@ from lopsided.data.labels.names import is_text
 from lopsided.data.opening import OnBytes, Say, Unpacked, readable, shown
 from lopsided.data.options import ReadOptions
 from lopsided.data.storage import UserError
+from lopsided.data.tables import Vectors
 
 if TYPE_CHECKING:
     import pyarrow
@@ -168,11 +169,25 @@ def _blocks(
 
 
 def _block(batch: pyarrow.Table, row: int, names: Mapping[str, Sequence[str]]) -> Block:
-    def column(name: str) -> list[Any]:
-        cells = batch.column(name).to_pylist(maps_as_pydicts="lossy")
+    def column(name: str) -> Sequence[Any]:
+        cells = vectors_of(batch.column(name)) or batch.column(name).to_pylist(maps_as_pydicts="lossy")
         return [_named(cell, names[name]) for cell in cells] if name in names else cells
 
     return Block(batch.schema.names, column, range(row, row + batch.num_rows), "row")
+
+
+def vectors_of(column: pyarrow.ChunkedArray) -> Vectors | None:
+    """Returns lists of numbers with a fraction, all of one length and without gaps; None for all other cells."""
+    import pyarrow
+    from pyarrow import compute
+
+    lists = pyarrow.ListType | pyarrow.LargeListType | pyarrow.FixedSizeListType
+    if not isinstance(column.type, lists) or column.type.value_type not in (pyarrow.float32(), pyarrow.float64()):
+        return None
+    numbers, lengths = column.combine_chunks().flatten(), compute.list_value_length(column).unique()
+    if len(lengths) != 1 or column.null_count or numbers.null_count:
+        return None
+    return Vectors(numbers.to_numpy().reshape(len(column), lengths[0].as_py()))
 
 
 def _features_in(metadata: bytes) -> Any:
