@@ -91,7 +91,7 @@ def read_settings(path: Path, kind: type[Config]) -> dict[str, Any]:
     if "data" not in settings:
         raise UserError(f"{path}: no setting 'data', the file of the training rows")
     for name in settings.keys() & {*_FILES}:
-        value = str(settings[name])
+        value = settings[name] = str(settings[name])
         if value != BUILT_IN and as_share(value) is None:
             settings[name] = str(path.parent / value)
     return settings
