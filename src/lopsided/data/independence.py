@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from lopsided.data.labels.forms import is_missing
 from lopsided.data.storage import UserError
 
 
-def copies(hashes: Tensor) -> Tensor:
+def copies(keys: Iterable[bytes | int]) -> Tensor:
     """Numbers the different rows, (rows,) int64 from 0 on in the order of the rows: copies have the same number.
 
-    >>> from lopsided.data.inputs import Texts, row_hashes
-    >>> copies(row_hashes(Texts(("A  cat", "a dog", "a cat"))))
+    >>> from lopsided.data.inputs import Texts
+    >>> copies(Texts(("A  cat", "a dog", "a cat")).keys())
     tensor([0, 1, 0])
     """
-    number: dict[int, int] = {}
-    return torch.tensor([number.setdefault(each, len(number)) for each in hashes.tolist()], dtype=torch.long)
+    number: dict[bytes | int, int] = {}
+    return torch.tensor([number.setdefault(key, len(number)) for key in keys], dtype=torch.long)
 
 
 def together(rows: Dataset) -> Tensor:
@@ -34,7 +34,7 @@ def together(rows: Dataset) -> Tensor:
 
     Where a row of one group has a copy in another, both groups are one set.
     """
-    content = copies(rows.hashes)
+    content = copies(rows.hashes.tolist())
     if rows.groups is None or not len(rows):
         return content
     from scipy import sparse  # importing these takes long

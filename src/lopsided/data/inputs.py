@@ -226,15 +226,6 @@ def csr_entries(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return begin, shift + torch.arange(len(shift))
 
 
-def row_hashes(inputs: Inputs) -> Tensor:
-    """Returns (rows,) int64 that stand for the contents of the rows; copies have the same.
-
-    Different rows may have the same, but two sets of a million rows share one by chance with probability 5e-8.
-    """
-    numbers = (int.from_bytes(key[:8], "big", signed=True) for key in inputs.keys())  # noqa: SIM118, it is no mapping
-    return torch.from_numpy(np.fromiter(numbers, np.int64, len(inputs)))
-
-
 def digest(*parts: object) -> bytes:
     """Returns 16 bytes that stand for the content of buffers."""
     key = hashlib.blake2b(digest_size=16)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lopsided.data.dataset import Dataset
 from lopsided.data.independence import copies, overlap, refuse_same_file, shared_groups
-from lopsided.data.inputs import Excerpt, Numbered, SparseFeatures, csr_entries, row_hashes
+from lopsided.data.inputs import Excerpt, Numbered, SparseFeatures, csr_entries
 from lopsided.data.labels.names import near_twins
 from lopsided.data.options import ReadOptions
 from lopsided.data.readers import find_format
@@ -137,8 +137,8 @@ def examine(rows: Dataset, path: Path, options: ReadOptions) -> FileCheck:
 
 def _copies(rows: Dataset, values: Tensor) -> tuple[int, int]:
     """Counts the rows that stand further up, too, and those of which a copy has other labels."""
-    content = copies(rows.hashes)
-    labels = copies(row_hashes(SparseFeatures(rows.targets.crow, rows.targets.col, values, rows.num_labels)))
+    content = copies(rows.hashes.tolist())
+    labels = copies(SparseFeatures(rows.targets.crow, rows.targets.col, values, rows.num_labels).keys())
     different = torch.stack((content, labels)).unique(dim=1)[0].bincount(minlength=1) > 1
     return len(rows) - len(content.unique()), int(different[content].sum())
 

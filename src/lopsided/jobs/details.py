@@ -37,7 +37,6 @@ from lopsided.jobs.score import Scored
 from lopsided.losses import Formula
 from lopsided.losses.closed_form import posterior, profile
 from lopsided.metrics.counts import Counts
-from lopsided.metrics.lists import Array
 from lopsided.metrics.reliability import reliability
 from lopsided.metrics.scores import Judged
 from lopsided.models.methods import Method
@@ -123,7 +122,7 @@ def _row_examples(test: Dataset, scored: Mapping[str, Scored], winner: str) -> R
 
     Of equals, those with most labels, or errors, come first.
     """
-    positives = torch.from_numpy(_row_positives(test))
+    positives = torch.bincount(test.positives()[0], minlength=len(test))
     decided = {loss: one.decide("tuned") for loss, one in scored.items()}
     counts = {
         loss: Counts((decided[loss] & one.test.hits).sum(1), _known(decided[loss], one).sum(1), positives)
@@ -144,11 +143,6 @@ def _row_examples(test: Dataset, scored: Mapping[str, Scored], winner: str) -> R
         return RowExample(row=row + 1, f1=values, **shown, **_names(test, scored[winner], decided[winner], row))
 
     return RowExamples(loss=winner, best=list(map(example, best.tolist())), worst=list(map(example, worst.tolist())))
-
-
-def _row_positives(data: Dataset) -> Array:
-    """Counts, (rows,) int64, the labels of each row."""
-    return torch.bincount(data.positives()[0], minlength=len(data)).numpy()
 
 
 def _known(decided: Tensor, scored: Scored) -> Tensor:

@@ -252,7 +252,7 @@ class RunFolder(ConfigFolder[FitConfig]):
         return decision
 
     def write_seen_hashes(self, hashes: Tensor) -> None:
-        """Writes the (n,) int64 `row_hashes` of the rows that the run was trained or tuned on."""
+        """Writes the (n,) int64 `Dataset.hashes` of the rows that the run was trained or tuned on."""
         write_tensors(self.path / "seen-rows.safetensors", {"hashes": hashes})
 
     def read_seen_hashes(self) -> Tensor:

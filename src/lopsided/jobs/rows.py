@@ -55,7 +55,7 @@ class Prepared:
 
     @cached_property
     def seen_hashes(self) -> Tensor:
-        """Returns the `row_hashes` of all rows that a model is trained or tuned on, each once."""
+        """Returns the `Dataset.hashes` of all rows that a model is trained or tuned on, each once."""
         parts = (self.tuning,) if self.folds else (self.train, self.valid, self.tuning)  # with folds it is all of them
         hashes: Tensor = torch.cat([part.data.hashes for part in parts if part is not None]).unique()
         return hashes
