@@ -21,7 +21,7 @@ from lopsided.models.tables import LinearTable, MlpTable
 from lopsided.training.loop import Listener, Trained, train
 from lopsided.training.newton import Problem, minimise
 from lopsided.training.rows import Rows
-from lopsided.training.solve import solve_with_folds
+from lopsided.training.solve import slope_of, solve_with_folds
 from lopsided.training.validate import Validation
 from tests.points import targets_of
 
@@ -122,6 +122,37 @@ def test_no_loss_pulls_at_its_solution(method: str) -> None:
     with torch.no_grad():
         linear.weight.zero_()
     assert left < 0.01 * gradient().norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["softmax", "atl", "two_way", "zlpr", "lsep", "ncrl", "decoupled"])
+def test_losses_that_join_labels_are_solved_at_weak_penalties(method: str) -> None:
+    """Sparse rows with more features than there are rows, from no weights on: the minimum is that of L-BFGS."""
+    generator, l2 = torch.Generator().manual_seed(0), 0.002
+    x = torch.randn(300, 400, generator=generator) * (torch.rand(300, 400, generator=generator) < 0.05)
+    x = torch.nn.functional.normalize(x)
+    told = x @ torch.randn(400, 20, generator=generator) - torch.linspace(0, 1.2, 20)
+    told += torch.randn(300, 20, generator=generator) / 2
+    y = ((told > 0.7) | (told == told.amax(1, keepdim=True))).double()
+    loss = lopsided.loss(method, reduction="sum")
+
+    def objective(weights: Tensor) -> Tensor:
+        value: Tensor = loss(x.double() @ weights, y) + l2 / 2 * weights.square().sum()
+        return value
+
+    problem = Problem(lambda pulls: x @ (x.T @ pulls), slope_of(loss, torch.zeros(20), y.float()), apart=False)
+    found = objective((x.T @ minimise(problem, torch.zeros(300, 20), l2, 0.003)).double())
+    known = torch.zeros(400, 20, dtype=torch.float64, requires_grad=True)
+    steps = torch.optim.LBFGS([known], max_iter=600, history_size=20, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        steps.zero_grad()
+        value = objective(known)
+        value.backward()
+        return value
+
+    steps.step(closure)
+    assert found < 1.005 * objective(known)
 
 
 def test_texts_are_solved_as_tables_are() -> None:
