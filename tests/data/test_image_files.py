@@ -34,6 +34,13 @@ def test_every_mode_comes_as_rgb(files: ImageFiles) -> None:
     assert files.decode(2).unique().tolist() == [0x80], "sixteen bits are cut to eight, not clipped"
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_whose_white_is_not_known_are_refused(kind: type, tmp_path: Path) -> None:
+    save(tmp_path / "a.tiff", np.full((2, 2), 0.5 if kind is np.float32 else 40_000, kind))
+    with pytest.raises(UserError, match=r"a.tiff: cannot be read as an image: pixels of 32 bits; save it with 8 or 16"):
+        ImageFiles(tmp_path, ("a.tiff",)).decode(0)
+
+
 def test_exif_turns_the_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter

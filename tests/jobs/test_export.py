@@ -106,6 +106,16 @@ def test_static_vectors_with_their_tokens(tmp_path: Path) -> None:
     check_graph(run, TEXTS)
 
 
+@pytest.mark.parametrize("rule", ["top-1", "expected-f1", "own --at-least-one"])
+def test_a_rule_that_the_graph_cannot_hold_is_refused_at_once(
+    rule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, data = tmp_path / "run", write_texts(tmp_path / "texts.jsonl")
+    assert main(["fit", str(data), "--decide", *rule.split(), "--out", str(run)]) == 0
+    assert main(["export", str(run), "--out", str(tmp_path / "model.onnx")]) == 2
+    assert "orders or counts the labels of a row, which the graph cannot; train it again" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("model", ["mlp(hidden=8)", "linear", OWN])
 def test_tables_as_they_are_in_the_file(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers are standardised in the graph, which nobody who feeds it could guess."""

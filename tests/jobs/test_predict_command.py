@@ -153,6 +153,26 @@ def test_evaluate(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert "more.csv: labels that the model does not know, and misses: 1, such as 'cake'\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_what_a_category_is_does_not_depend_on_the_other_rows_to_predict(folder: Path) -> None:
+    rows = "".join(
+        f"{code},{n % 7},{label}\n" for n in range(30) for code, label in (("01", "p"), ("1", "q"), ("A", "r"))
+    )
+    (folder / "train.csv").write_text("zip,x,labels\n" + rows)
+    assert main(["fit", "train.csv", "--valid", "0", "--epochs", "60", "--out", "zips"]) == 0
+    (folder / "numbers.csv").write_text("zip,x\n1,3\n01,3\n")
+    (folder / "texts.csv").write_text("zip,x\n1,3\n01,3\nA,3\n")
+    found = []
+    for name in ("numbers.csv", "texts.csv"):
+        assert main(["predict", "zips", name, "--out", "found.jsonl"]) == 0
+        found.append([json.loads(line)["labels"] for line in Path("found.jsonl").read_text().splitlines()])
+    assert found == [[["q"], ["p"]], [["q"], ["p"], ["r"]]]
+    (folder / "numbers.csv").write_text("zip,x,labels\n" + "1,3,q\n01,3,p\n" * 3)
+    assert main(["evaluate", "zips", "numbers.csv"]) == 0
+    (results,) = Path("zips").glob("results-*.json")
+    assert json.loads(results.read_text())["decisions"]["micro_f1"] == 1
+
+
 def test_a_label_that_a_file_never_names_may_be_unknown_there(run: Path, folder: Path) -> None:
     (folder / "known.jsonl").write_text(
         '{"text": "hot bowl", "labels": {"soup": 1}}\n{"text": "raw fish", "labels": {"soup": 0}}\n'

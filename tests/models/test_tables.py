@@ -102,6 +102,10 @@ def test_any_numbers_become_finite(rows: list[list[float]]) -> None:
     assert all(tensor.isfinite().all() for tensor in vars(scale).values())
 
 
+def encoder_code(encoder: MlpTable, value: str) -> int:
+    return 2 + encoder.columns.values[0].index(value)
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_columns_are_matched_by_name(kind: Any) -> None:
     columns = {"age": [1, 2, 3, 4], "city": ["Rome", "Oslo", "Rome", "Oslo"], "pay": [9, 8, 1, None]}
@@ -144,6 +148,14 @@ def test_a_block_of_a_file_may_look_like_numbers_where_training_did_not() -> Non
     encoder = MlpTable.fit(table_of(size=["8", "10.50", "XL", "8", "10.50", "XL"]))
     as_texts, as_numbers = table_of(size=["8", "10.50", "3", None, "XL"]), table_of(size=[8, 10.5, 3, None])
     assert encoded(encoder, as_texts)[1].flatten().tolist()[:4] == encoded(encoder, as_numbers)[1].flatten().tolist()
+
+
+def test_a_number_is_the_category_that_is_written_otherwise_if_only_one_is() -> None:
+    encoder = MlpTable.fit(table_of(zip=["01", "1", "A", "3"] * 2))
+    as_texts = encoded(encoder, table_of(zip=["01", "1", "3.0", "1.0", "4"]))[1].flatten().tolist()
+    assert as_texts[:2] == [encoder_code(encoder, "01"), encoder_code(encoder, "1")]
+    assert as_texts[2:] == [encoder_code(encoder, "3"), 1, 1]
+    assert encoded(encoder, table_of(zip=[3, 1, 4]))[1].flatten().tolist() == [encoder_code(encoder, "3"), 1, 1]
 
 
 def test_a_block_of_a_file_may_look_like_texts_where_training_held_numbers() -> None:

@@ -177,7 +177,7 @@ def _table(find: Finder, options: ReadOptions, others: set[str | None], say: Say
 
     Of rows to predict it takes any column, since the model knows by its name what it was.
     """
-    categories = find.columns(options.category_columns, "--category-columns")
+    categories = find.columns(options.category_columns, "--category-columns", required=with_labels)
     asked = (*find.columns(options.feature_columns, "--feature-columns"), *categories)
     rest = [name for name in find.block.names if name not in others]
     names = asked if options.feature_columns else find.columns(rest, "--feature-columns")

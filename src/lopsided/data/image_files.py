@@ -71,6 +71,8 @@ class ImageFiles:
                 upright = ops.exif_transpose(image)
                 if upright.mode.startswith("I;16"):  # Pillow would cut off all above 255
                     upright = image_module.fromarray((np.array(upright) >> 8).astype(np.uint8))
+                if upright.mode in ("I", "F"):  # and here, too; what is white is not known
+                    raise ValueError("pixels of 32 bits; save it with 8 or 16 bits")
                 return upright.convert("RGB")
         except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
             reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +84,10 @@ class ReadOptions(BaseModel):
     )
     image_column: str | None = option(None, "Column of the paths of images.")
     image_folder: Path | None = option(None, "What those paths are relative to.", unset="the file's folder")
+
+    def with_categories(self, names: Sequence[str]) -> ReadOptions:
+        """Returns the same, but for columns that hold categories elsewhere: here they may look like numbers."""
+        return self.model_copy(update={"category_columns": tuple(names)}) if names else self
 
     @field_validator(
         "column_names",

@@ -98,7 +98,8 @@ def evaluate_run(
         folder.refuse_other(fingerprint(folder.config))  # or other rows are split off than were held out
         rows = _encoded(model, load(folder.config, bars).test, folder.config.data)
     else:
-        read = read_rows(path, read_otherwise(folder.config.read_options(), asked or {}), bars)
+        options = read_otherwise(folder.config.read_options(), asked or {}).with_categories(model.category_names)
+        read = read_rows(path, options, bars)
         if data is not None:
             for note in _notes(read, model):
                 say(bars, printable(f"{data.name}: {note}"))

@@ -25,6 +25,7 @@ from lopsided.data.inputs import Inputs
 from lopsided.data.readers import read_inputs
 from lopsided.data.storage import UserError, replace_atomically, write_json, write_tensors
 from lopsided.decision.choose import Decision
+from lopsided.decision.rules import LabelThresholds, OnProbabilities, Threshold
 from lopsided.jobs.predict import Predictor
 from lopsided.jobs.progress import busy
 from lopsided.jobs.run_header import graph, output
@@ -68,6 +69,13 @@ def export(run: Path, out: Path, rows: Path | None = None) -> list[Path]:
     if isinstance(model.network.head, TreeHead):
         raise UserError(
             f"{run}: a tree over labels cannot be exported, since each row goes another way; --model bag can"
+        )
+    rule = predictor.decision.rule
+    rule = rule.rule if isinstance(rule, OnProbabilities) else rule
+    if not isinstance(rule, Threshold | LabelThresholds):
+        raise UserError(
+            f"{run}: the rule {predictor.decision.name} orders or counts the labels of a row, which the graph cannot; "
+            "train it again with thresholds: --decide per-label, global, own or macro-f1"
         )
     encoded, deployed = deployable(predictor, _some_rows(predictor, rows))
     batch = encoded.batch(torch.arange(_EXAMPLES))

@@ -51,7 +51,9 @@ class Predictor:
     def open(cls, folder: Path) -> Predictor:
         """Reads the folder of a run. Raises UserError where it holds no model, or a damaged one."""
         run = RunFolder.open(folder)
-        return cls(run.read_model(), run.read_decision(), Path(run.config.data), run.config.read_options())
+        model = run.read_model()
+        options = run.config.read_options().with_categories(model.category_names)
+        return cls(model, run.read_decision(), Path(run.config.data), options)
 
     @property
     def values(self) -> str:

@@ -142,7 +142,10 @@ def _check_labels(rule_from: Path, train: Dataset) -> None:
 def _from_files(config: Config, bars: Bars) -> Splits:
     files = config.files()
     refuse_same_file(files)
-    parts = [read_rows(path, config.read_options(), bars) for path in files.values()]
+    options, parts = config.read_options(), list[Dataset]()
+    for path in files.values():
+        parts.append(read_rows(path, options, bars))
+        options = options.with_categories(getattr(parts[0].inputs, "category_names", ()))
     try:
         parts = aligned(parts)
     except UserError as error:

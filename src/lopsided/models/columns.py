@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,15 +179,23 @@ def _number(text: str, name: str) -> float:
 
 
 def _as_codes(table: Table, name: str, texts: Sequence[str]) -> Tensor:
-    """Returns the codes of a column of categories, which may be one of numbers where all of them look like numbers."""
+    """Returns the codes of a column of categories, which may be one of numbers where all of them look like numbers.
+
+    A number is the category that is written otherwise, 3.0 for 3, if only one is that number.
+    """
     known = {text: _FIRST + number for number, text in enumerate(texts)}
+    numbers_of = {text: np.float32(text) for text in texts if _looks_like_number(text)}
+    times = Counter(numbers_of.values())
+    by_number = {number: known[text] for text, number in numbers_of.items() if times[number] == 1}
     if name in table.category_names:
         place = table.category_names.index(name)
-        codes = [known.get(text, _OTHER) for text in table.category_values[place]]
+        codes = [
+            known.get(text, by_number.get(np.float32(text), _OTHER) if _looks_like_number(text) else _OTHER)
+            for text in table.category_values[place]
+        ]
         return torch.tensor([*codes, _EMPTY])[table.categories[:, place]]
     numbers = table.numbers[:, table.number_names.index(name)]
     different, place_of = numbers.nan_to_num(nan=torch.inf).unique(return_inverse=True)
-    by_number = {np.float32(text): code for text, code in known.items() if _looks_like_number(text)}
     codes = [by_number.get(number, _OTHER) for number in different.numpy()]
     return torch.tensor(codes, dtype=torch.long)[place_of].where(~numbers.isnan(), _EMPTY)
 

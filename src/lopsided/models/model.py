@@ -13,6 +13,7 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.inputs import Inputs, Numbered
 from lopsided.metrics.scores import Scores
 from lopsided.models.bounded import NoLargerThan
+from lopsided.models.columns import Columns
 from lopsided.models.encoder import Batch, Encoded, Encoder
 from lopsided.models.heads import Head, make_head, stored_sets
 from lopsided.models.methods import parse_method
@@ -92,6 +93,12 @@ class Model:
     @property
     def num_labels(self) -> int:
         return len(self.label_names)
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """Names the columns of a table that held categories."""
+        columns = getattr(getattr(self.encoder, "base", self.encoder), "columns", None)
+        return columns.category_names if isinstance(columns, Columns) else ()
 
     @property
     def labels_per_row(self) -> float:
