@@ -217,7 +217,7 @@ BAD_LINES = {
     "nothing to validate on": (["fit", "train.txt", "--valid", "0.0001"], "1500 rows cannot be split by 1, 0.0001"),
     "nothing to train on": (
         ["fit", "train.txt", "--valid", "0.5", "--test", "0.5"],
-        "--valid and --test, must sum to less than 1",
+        "no rows are left to train on: --valid and --test must sum to less than 1, got 1",
     ),
     "too few to validate on": (["fit", "tiny.txt"], "2 rows are too few to split; give at least 10, or separate files"),
     "too few to test on": (

@@ -7,9 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 
+import lopsided
 from lopsided.__main__ import main
 from tests.models.pictures import pictures, write
 
@@ -167,6 +169,14 @@ def test_what_a_category_is_does_not_depend_on_the_other_rows_to_predict(folder:
         assert main(["predict", "zips", name, "--out", "found.jsonl"]) == 0
         found.append([json.loads(line)["labels"] for line in Path("found.jsonl").read_text().splitlines()])
     assert found == [[["q"], ["p"]], [["q"], ["p"], ["r"]]]
+    pandas = pytest.importorskip("pandas")
+    listed = [{"zip": "01", "x": np.int64(3)}, {"zip": 1, "x": 3.5}]
+    table = pandas.DataFrame({"x": [3, 3.5], "zip": ["01", "1"]})
+    for given in (listed, table):
+        assert [row["labels"] for row in lopsided.load("zips").predict(given)] == [["p"], ["q"]]
+    assert lopsided.load("zips").predict(table[:0]) == []
+    with pytest.raises(ValueError, match="1 of the 2 columns of training are missing here: 'zip'"):
+        lopsided.load("zips").predict(table[["x"]])
     (folder / "numbers.csv").write_text("zip,x,labels\n" + "1,3,q\n01,3,p\n" * 3)
     assert main(["evaluate", "zips", "numbers.csv"]) == 0
     (results,) = Path("zips").glob("results-*.json")

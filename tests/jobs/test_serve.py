@@ -60,7 +60,7 @@ def test_rows_may_be_objects_as_in_a_file(run: Path, port: int) -> None:
 def test_of_no_rows_there_are_no_predictions(run: Path) -> None:
     assert lopsided.load(run).predict([]) == []
     with pytest.raises(ValueError, match=r"expected a list of texts or an array .* got dict"):
-        lopsided.load(run).predict([{"text": "a goal"}])
+        lopsided.load(run).predict(["a goal", {"text": "a goal"}])
 
 
 def test_embeddings_are_lists_of_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

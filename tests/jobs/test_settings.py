@@ -155,11 +155,15 @@ def test_what_cannot_be_trained_like(finished: Path, folder: Path, capsys: pytes
 def test_a_setting_can_be_set_by_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_texts(folder / "train.jsonl", 60)
     model = 'model = "ngrams(solve=False)"'
-    (folder / "run.toml").write_text(f'data = "train.jsonl"\nloss = "bce"\nepochs = 4\n{model}\n')
+    (folder / "run.toml").write_text(f'\ufeffdata = "train.jsonl"\nloss = "bce"\nepochs = 4\n{model}\n')
     changes = ["--set", "training.epochs=2", "--set", "batch-size=16"]
     assert main(["fit", "run.toml", *changes, "--loss", "zlpr", "--out", "run"]) == 0
     config = RunFolder.open(folder / "run").config
     assert (config.epochs, config.batch_size, config.loss) == (2, 16, "zlpr")
-    for wrong, message in (("epocs=3", "did you mean 'epochs'?"), ("epochs", "write NAME=VALUE")):
-        assert main(["fit", "run.toml", "--set", wrong]) == 2
+    for wrong, message in (
+        ("epocs=3", "did you mean 'epochs'?"),
+        ("epochs", "write NAME=VALUE"),
+        ("training.loss=asl", "--set training.loss=asl: loss is given twice"),
+    ):
+        assert main(["fit", "run.toml", "--loss", "bce", "--set", wrong]) == 2
         assert message in capsys.readouterr().err

@@ -110,6 +110,10 @@ def test_all_forms_of_files_say_the_same(files: Path) -> None:
     save_npz("candidates.npz", csr_matrix(np.where(scores >= np.sort(scores, 1)[:, [-2]], scores, 0)))
     third = judged_quickly(["one.npy", "candidates.npz"], "sparse.npz", "p@1").losses
     assert third["one"].metrics["p@1"] == third["candidates"].metrics["p@1"]
+    for name, kind in (("whole.npy", int), ("floats.npy", float)):
+        np.save(name, (10 * scores).round().astype(kind))
+    fourth = judged_quickly(["whole.npy", "floats.npy"]).losses
+    assert fourth["whole"].metrics["map"] == fourth["floats"].metrics["map"]
 
 
 @pytest.mark.slow
@@ -149,6 +153,7 @@ def test_probabilities_become_logits_that_rank_alike(files: Path) -> None:
         ("bce-seed0.npy bare.csv", "bare.csv: line 1 must name the labels, it has numbers: '0.5, 0.25'"),
         ("bce-seed0.npy two.npz", "two.npz: expected one array (rows, labels) of numbers, there are: p (120, 4)"),
         ("bce-seed0.npy y.txt", "y.txt: expected a matrix of numbers in a file that ends in .npz, .npy"),
+        ("=bce-seed0.npy svm0.csv", "=bce-seed0.npy: write NAME=bce-seed0.npy, or the file alone"),
         ("bce-seed0.npy gone.npy", "gone.npy: no such file"),
         ("bce-seed0.npy gone.csv", "gone.csv: no such file"),
     ],

@@ -64,7 +64,7 @@ def compare(
     from lopsided.jobs.compare_config import CompareConfig
     from lopsided.jobs.settings import assigned, settled
 
-    settings = settled(CompareConfig, data or BUILT_IN, out, assigned(changes or [], CompareConfig) | asked)
+    settings = settled(CompareConfig, data or BUILT_IN, out, assigned(changes or [], CompareConfig, asked))
 
     from lopsided.jobs.begin import begin, going_on, trust_named
     from lopsided.jobs.compare import compare as train_and_compare
@@ -111,7 +111,7 @@ def fit(
     from lopsided.jobs.config import FitConfig
     from lopsided.jobs.settings import assigned, settings_like, settled
 
-    model, asked = asked.get("model"), assigned(changes or [], FitConfig) | asked
+    model, asked = asked.get("model"), assigned(changes or [], FitConfig, asked)
     if like is not None:
         asked = settings_like(like, asked.pop("loss", None), "valid" in asked) | asked
         data = data or Path(asked["data"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +39,8 @@ def check(
     from lopsided.testing import check_callable
 
     try:
-        examination = check_callable(own, name)
+        with redirect_stdout(sys.stderr):  # what the loss prints
+            examination = check_callable(own, name)
     except ValueError as error:
         raise UserError(f"{loss}: {error}") from None
     except SystemExit as error:  # which would end this command as if nothing were wrong

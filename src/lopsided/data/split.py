@@ -23,9 +23,8 @@ def split_rows(dataset: Dataset, fractions: Sequence[float], seed: int = 0) -> l
     """
     asked = ", ".join(f"{fraction:.3g}" for fraction in fractions)
     if min(fractions) < 1e-9:  # the rest, as 1 less the others is rounded
-        raise UserError(
-            f"{len(dataset)} rows cannot be split by {asked}: shares, as --valid and --test, must sum to less than 1"
-        )
+        given = f"{sum(fractions[1:]):.4g}"
+        raise UserError(f"no rows are left to train on: --valid and --test must sum to less than 1, got {given}")
     sets = together(dataset)
     parts = stratified_split(dataset.targets, fractions, seed, sets)
     if not all(map(len, parts)):

@@ -142,7 +142,8 @@ def _logits(systems: Mapping[str, System], setting: Setting) -> dict[str, Scores
     if setting.scale is None and shares:
         raise UserError(
             f"{shares[0]}: all scores lie in [0, 1], as probabilities do, where logits are expected "
-            f"({len(shares)} of {len(known)} are such); say with scale whether all are probabilities or logits"
+            f"({len(shares)} of {len(known)} are such); say with --scale (scale=) "
+            "whether all are probabilities or logits"
         )
     if setting.scale != "probabilities":
         return read

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,10 +67,12 @@ class Predictor:
 
         [{"labels": ["billing", "login"], "probabilities": [0.93, 0.41]}, ...]
 
-        rows: a list of texts, an array (rows, columns) of numbers, or any `Inputs` that the model takes. Raises
-        ValueError for rows of another kind than those of training.
+        rows: texts; an array (rows, columns) of numbers; a table with the columns of training, as a DataFrame of pandas
+        or a list of dictionaries; or any `Inputs` that the model takes. Raises ValueError for rows of another kind than
+        those of training, or without a column of those.
         """
-        return list(self.stream(as_inputs(rows)))
+        lines = _lines_of(rows)
+        return list(self.stream(as_inputs(rows))) if lines is None else of_lines(self, lines)
 
     def stream(self, inputs: Inputs) -> Iterator[Prediction]:
         """Yields the same, row by row."""
@@ -90,6 +94,41 @@ class Predictor:
                 yield {"labels": names, self.values: [round(number, 6) for number in value[some].tolist()]}
 
 
+def _lines_of(rows: Any) -> str | None:
+    """Returns a table that a user holds as JSON lines; None for rows of another kind."""
+    if hasattr(rows, "to_json") and hasattr(rows, "columns"):
+        lines: str = rows.to_json(orient="records", lines=True, double_precision=15)
+        return lines
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+        return "".join(json.dumps(row, default=_plain) + "\n" for row in rows)
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number of numpy or torch as Python's."""
+    if not hasattr(value, "item"):
+        raise ValueError(f"expected cells of texts and numbers, got {type(value).__name__}")
+    return value.item()
+
+
+def of_lines(predictor: Predictor, lines: str) -> list[Prediction]:
+    """Returns the predictions of a file of JSON lines, in which one is a row, whatever was joined in training.
+
+    All goes through the reader of files, so that nothing is read in another way here than there. Raises UserError for
+    rows that it cannot read.
+    """
+    if not lines.strip():
+        return []
+    options = predictor.read_options.model_copy(update={"format": "json", "join_by": None})
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.jsonl"
+        file.write_text(lines, "utf-8")
+        try:
+            return [prediction for inputs in read_inputs(file, options) for prediction in predictor.stream(inputs)]
+        except UserError as error:
+            raise UserError(str(error).replace(str(file), "rows")) from None
+
+
 def as_inputs(rows: Any) -> Inputs:
     """Returns what a user holds as inputs: texts, or an array of numbers. Raises ValueError for anything else."""
     if hasattr(rows, "excerpt"):
@@ -97,12 +136,15 @@ def as_inputs(rows: Any) -> Inputs:
         return inputs
     if isinstance(rows, str):
         raise ValueError('expected rows, such as ["a text", "another"], got one text')
+    if getattr(rows, "ndim", 0) == 1:  # an array of texts, or a Series
+        rows = rows.tolist()
     if isinstance(rows, Sequence) and all(isinstance(row, str) for row in rows):
         return Texts(tuple(rows))
     try:
         numbers = torch.as_tensor(np.asarray(rows, dtype=np.float32))
     except (TypeError, ValueError):
-        kind = type(rows[0] if isinstance(rows, Sequence) else rows).__name__
+        odd = next((row for row in rows if not isinstance(row, str)), rows) if isinstance(rows, Sequence) else rows
+        kind = type(odd).__name__
         raise ValueError(f"expected a list of texts or an array (rows, columns) of numbers, got {kind}") from None
     if numbers.ndim != 2:
         raise ValueError(f"expected a list of texts or an array (rows, columns), got {tuple(numbers.shape)}")

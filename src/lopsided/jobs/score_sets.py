@@ -51,7 +51,8 @@ def _truths(truths: Mapping[str, Path]) -> dict[str, Dataset]:
 
 
 def _given(path: Path, truth: Path, test: Dataset) -> Given:
-    return Given(read_matrix(path).in_order_of(test.label_names, truth), str(path))
+    values = read_matrix(path).in_order_of(test.label_names, truth)
+    return Given(values if values.dtype.kind == "f" else values.astype(float), str(path))
 
 
 def _method(name: str) -> Method | None:

@@ -15,15 +15,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lopsided.data.excerpts import printable
 from lopsided.data.inputs import Table, Texts
-from lopsided.data.readers import read_inputs
 from lopsided.data.storage import UserError
-from lopsided.jobs.predict import Prediction, Predictor
+from lopsided.jobs.predict import Prediction, Predictor, of_lines
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -193,22 +190,13 @@ def _rows(body: bytes | bytearray) -> list[Any]:
 def predict_records(predictor: Predictor, rows: list[Any]) -> list[Prediction]:
     """Returns the predictions of rows as they would stand in a file of JSON lines.
 
-    A text alone is a row of texts, a list of numbers a row of embeddings. All others go through the reader of files, so
-    that nothing is read in another way here than there. Raises UserError for rows that it cannot read.
+    A text alone is a row of texts, a list of numbers one of embeddings. Raises UserError for rows that cannot be read.
     """
     if all(isinstance(row, list) for row in rows):
         return predictor.predict(_vectors(rows))
-    options = predictor.read_options.model_copy(update={"format": "json", "join_by": None})
-    (column, *_) = *options.text_columns, "text"
+    (column, *_) = *predictor.read_options.text_columns, "text"
     records = [{column: row} if isinstance(row, str) else row for row in rows]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.jsonl"
-        file.write_text("".join(json.dumps(record) + "\n" for record in records))  # in ASCII
-        try:
-            blocks = read_inputs(file, options)
-            return [prediction for inputs in blocks for prediction in predictor.stream(inputs)]
-        except UserError as error:
-            raise UserError(str(error).replace(str(file), "rows")) from None
+    return of_lines(predictor, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def _vectors(rows: list[list[Any]]) -> list[list[float]]:
@@ -227,5 +215,5 @@ def describe(predictor: Predictor) -> dict[str, Any]:
         "rule": predictor.decision.name,
         "labels": list(model.label_names),
         "rows": "texts, objects as they would stand in a file of JSON lines, or lists of numbers (embeddings)",
-        "returns": {"labels": "names, the most probable first", predictor.values: "one for each label"},
+        "returns": {"labels": "names, the most probable first", predictor.values: "one for each of these labels"},
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def read_settings(path: Path, kind: type[Config]) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > _MOST:
             raise UserError(f"{path}: {size} bytes, and settings have {_MOST} at most; is it the right file?")
-        stored = tomllib.loads(path.read_text())
+        stored = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     settings: dict[str, Any] = {}
@@ -106,17 +106,21 @@ def _lines_of(stored: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name.replace("-", "_"), value
 
 
-def assigned(lines: Sequence[str], kind: type[Config]) -> dict[str, Any]:
+def assigned(lines: Sequence[str], kind: type[Config], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of lines such as "epochs=3", or "training.epochs=3": what is before a dot only groups them.
 
-    Raises UserError for a line that is none, and for an unknown name.
+    asked: options, which join them. Raises UserError for a line that is none, for an unknown name, and for one that
+    is given twice.
     """
-    settings = {}
+    settings = dict(asked)
     for line in lines:
         name, equals, value = line.partition("=")
         if not equals:
             raise UserError(f"--set {line}: write NAME=VALUE, such as --set epochs=3")
-        settings[name.strip().rpartition(".")[2].replace("-", "_")] = value.strip()
+        name = name.strip().rpartition(".")[2].replace("-", "_")
+        if name in settings:
+            raise UserError(f"--set {line}: {name} is given twice")
+        settings[name] = value.strip()
     _check_names("--set", settings, kind)
     return settings
 

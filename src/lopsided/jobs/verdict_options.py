@@ -41,6 +41,8 @@ def named_files(texts: Sequence[str]) -> Files:
     for text in texts:
         name, equals, files = text.rpartition("=")
         if equals:
+            if not name:
+                raise UserError(f"{text}: write NAME={files}, or the file alone")
             by_seed = dict(enumerate(map(Path, files.split(","))))
         else:
             match = _SEED.fullmatch(Path(text).stem)
