@@ -133,6 +133,12 @@ def test_groups_of_two_files_are_compared(tmp_path: Path) -> None:
     assert check.warnings == ("test rows of a group that also stands in the training file: 1 of 3",)
 
 
+def test_names_that_may_mean_none_are_told(tmp_path: Path) -> None:
+    train = written(tmp_path / "train.csv", ["one,a|nan", "two,b|<NA>", "three,a|b"])
+    (warning,) = check_data(train, None, ReadOptions(separator="|"), NO_BARS).warnings
+    assert warning.startswith("labels that may mean that a row has none: '<NA>', 'nan'; if so: --negative '<NA>'")
+
+
 def test_a_file_is_not_checked_against_itself(tmp_path: Path) -> None:
     train = written(tmp_path / "train.csv", ["one,a", "two,b"])
     with pytest.raises(UserError, match="holds the same rows"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+MISSING = frozenset(("", "?", "na", "n/a", "nan", "null", "none"))  # in lower case, where a number could stand
 _LONGEST = 1000  # characters
 _OTHER = {",": ".", ".": ","}
 _WRITTEN = {

@@ -15,11 +15,10 @@ from lopsided.data.inputs import Table
 from lopsided.data.labels.forms import Where
 from lopsided.data.labels.names import is_text
 from lopsided.data.makers import Column
-from lopsided.data.numbers import number_in
+from lopsided.data.numbers import MISSING, number_in
 from lopsided.data.opening import Say, shown
 from lopsided.data.storage import UserError
 
-_EMPTY = {"", "?", "na", "n/a", "nan", "null", "none"}  # in lower case, as a number
 _WORDS = 3  # of a cell, on the average, from which on a column looks like texts
 _ROW_NUMBERS = {"", "id", "index", "row", "row_id", "unnamed: 0"}  # in lower case, as the name of a column
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -133,7 +132,7 @@ def _words(cells: Sequence[Any]) -> float:
     return sum(len(str(cell).split()) for cell in cells) / max(1, len(cells))
 
 
-def _is_empty(cell: Any, empty: Container[str] = _EMPTY) -> bool:
+def _is_empty(cell: Any, empty: Container[str] = MISSING) -> bool:
     if isinstance(cell, str):
         return cell.strip().lower() in empty
     return cell is None or (isinstance(cell, float) and cell != cell)

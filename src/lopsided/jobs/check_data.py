@@ -15,6 +15,7 @@ from lopsided.data.dataset import Dataset
 from lopsided.data.independence import copies, overlap, refuse_same_file, shared_groups
 from lopsided.data.inputs import Excerpt, Numbered, SparseFeatures, csr_entries
 from lopsided.data.labels.names import near_twins
+from lopsided.data.numbers import MISSING
 from lopsided.data.options import ReadOptions
 from lopsided.data.readers import find_format
 from lopsided.jobs.rows import read_rows
@@ -22,7 +23,7 @@ from lopsided.jobs.rows import read_rows
 RARE = 10  # a label with fewer positives can hardly be learned, and not be judged
 _EXAMPLES = 5
 _FIRST_ROWS = 3  # of the examples; the others are the next rows with a label
-_NO_NAMES = ("na", "n/a", "none")  # as R and Python write what is missing
+_NO_NAMES = MISSING | {"#n/a", "<na>", "-"}  # as programs write what is missing
 _LISTED = 5  # labels at each end of the frequencies
 _NAMES_COMPARED = 20_000  # letter by letter
 _SHORTEST_COMPARED = 5  # letters; "cat" and "car" are no slip of the pen

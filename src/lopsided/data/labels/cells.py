@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from lopsided.data.numbers import number_in
+from lopsided.data.numbers import MISSING, number_in
 from lopsided.data.options import ReadOptions
 
 _PAIRS = {"[": "]", "(": ")", "{": "}"}
@@ -41,7 +41,7 @@ class Values:
     """
 
     def __init__(self, options: ReadOptions) -> None:
-        self._words: dict[str, float] = dict.fromkeys(("", "?", "null", "nan", "none", "na", "n/a"), NAN)
+        self._words: dict[str, float] = dict.fromkeys(MISSING, NAN)
         self._words |= dict.fromkeys(("0", "false", "f", "no", "n"), 0.0)
         self._words |= dict.fromkeys(("1", "true", "t", "yes", "y"), 1.0)
         self._decimal = options.decimal

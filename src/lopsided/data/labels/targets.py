@@ -48,11 +48,6 @@ def sparse_targets(row: Tensor, col: Tensor, values: Tensor | None, num_rows: in
     return SparseTargets(crow, col, values, num_labels)
 
 
-def entry_rows(targets: SparseTargets) -> Tensor:
-    """Returns the row of each entry, (entries,) int64."""
-    return torch.repeat_interleave(targets.crow.diff())
-
-
 def join_rows(targets: SparseTargets, to: Tensor, num_rows: int) -> SparseTargets:
     """Joins rows: row i becomes a part of row to[i]. A label is unknown if it is in all parts, else its largest value.
 
@@ -61,7 +56,7 @@ def join_rows(targets: SparseTargets, to: Tensor, num_rows: int) -> SparseTarget
     tensor([1])
     """
     num_labels = targets.num_labels or 0
-    row = to[entry_rows(targets)]
+    row = to[targets.row]
     if targets.values is None:
         return sparse_targets(row, targets.col, None, num_rows, num_labels)
     unknown = targets.values.isnan()
@@ -78,7 +73,7 @@ def rename(labels: Labels, names: Sequence[str]) -> SparseTargets:
     targets, num_rows = labels.targets, len(labels.targets.crow) - 1
     place = {name: number for number, name in enumerate(names)}
     columns = torch.tensor([place[name] for name in labels.names], dtype=torch.long)
-    row, col, values = entry_rows(targets), columns[targets.col], targets.values
+    row, col, values = targets.row, columns[targets.col], targets.values
     if labels.unlisted_unknown:
         new = torch.tensor(sorted(set(range(len(names))) - set(columns.tolist())), dtype=torch.long)
         values = torch.ones(len(row)) if values is None else values
