@@ -122,11 +122,13 @@ def aligned(parts: Sequence[Dataset]) -> list[Dataset]:
     if len(names) < 2:
         labels = f"only the label {shown(names[0])}" if len(names) else "no labels at all"
         raise UserError(f"{labels}; a multi-label problem needs at least two different labels")
-    return [part if part.label_names == names else renamed(part, names) for part in parts]
+    return [renamed(part, names) for part in parts]
 
 
 def renamed(part: Dataset, names: Sequence[str]) -> Dataset:
     """Returns the data set with the labels `names`, among which are all of its own."""
+    if part.label_names == names:
+        return part
     if isinstance(names, Numbered) and isinstance(part.label_names, Numbered) and not part.unlisted_unknown:
         return replace(part, targets=replace(part.targets, num_labels=len(names)), label_names=names)
     labels = Labels(part.targets, part.label_names, part.unlisted_unknown)

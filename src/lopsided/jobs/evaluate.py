@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def _write_labels(path: Path, rows: Rows, training: torch.Tensor, summary: Summa
 
 def _notes(read: Dataset, model: Model) -> Iterator[str]:
     yield from read.notes
-    if new := _labelled_like(model, read).label_names[model.num_labels :]:
+    if new := _names_like(model, read)[model.num_labels :]:
         yield f"labels that the model does not know, and misses: {len(new)}, such as {shown(new[0])}"
 
 
@@ -174,16 +174,16 @@ def _encoded(model: Model, data: Dataset | None, name: str) -> Rows:
     """Encodes the rows of a file; labels that the model does not know come after its own."""
     assert data is not None
     try:
-        return Rows(model.encode(data.inputs), _labelled_like(model, data))
+        return Rows(model.encode(data.inputs), renamed(data, _names_like(model, data)))
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
 
 
-def _labelled_like(model: Model, data: Dataset) -> Dataset:
-    """Returns the data set with the labels of the model first."""
+def _names_like(model: Model, data: Dataset) -> Sequence[str]:
+    """Returns the names of the labels of both, those of the model first."""
     if isinstance(model.label_names, Numbered) and isinstance(data.label_names, Numbered):
-        return renamed(data, Numbered(max(model.num_labels, data.num_labels)))
-    return renamed(data, tuple(dict.fromkeys((*model.label_names, *data.label_names))))
+        return Numbered(max(model.num_labels, data.num_labels))
+    return tuple(dict.fromkeys((*model.label_names, *data.label_names)))
 
 
 def ranking(summary: Summary) -> dict[str, float]:
